@@ -1,0 +1,361 @@
+"""The words of vidplat: plain frozen values shared by every room.
+
+They hold no behaviour beyond small facts about themselves, do no I/O and import only the standard
+library. A change is a new value (`dataclasses.replace`). Times called `*_at` are seconds since the Unix
+epoch (UTC); durations end in `_s`; sizes end in `_bytes`. Frames and sizes count pixels unless a name
+says latent.
+
+One job's journey is a walk through this file:
+row -> Prompt -> Job -> Snapshot -> Plan -> (stages) -> Outcome with an Artifact -> JobRecord.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+# --- what is asked for -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """What to make. Filled by intake: the row's values over the batch's over the model's defaults."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    num_inference_steps: int  # the full-quality step count; a plan may spend fewer
+    guidance_scale: float
+    seed: int
+
+    @property
+    def seconds(self) -> float:
+        """Playing time of the video."""
+        return self.num_frames / self.fps
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One input row: its text, and whatever the row overrides. Filled by `storage.prompts`."""
+
+    row: int  # 1-based row of the input, as a person would count (a header is not a row)
+    text: str
+    negative_prompt: str = ""
+    external_id: str | None = None  # the user's own id: data only, never part of a path
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # VideoSpec fields the row sets
+    priority: int | None = None  # higher goes first; None: the batch's
+    deadline: str | None = None  # as written in the row ("60s", "06:00", ISO 8601); None: the batch's
+    model: str | None = None  # None: the batch's
+    method: str | None = None  # None: the planner chooses
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Which weights, exactly."""
+
+    id: str  # "flipbook", a hub id, or a local directory
+    revision: str  # hash of the weight files (local, embedded) or the hub commit
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Prompt with its VideoSpec and model. `id` is a hash of all that decides the pixels at full quality."""
+
+    id: str  # 32 hex digits, see `job_id`
+    prompt: str
+    negative_prompt: str
+    spec: VideoSpec
+    model: ModelRef
+    row: int
+    external_id: str | None = None
+    priority: int = 0
+    deadline_at: float | None = None
+    method: str | None = None
+
+
+def job_id(prompt: str, negative_prompt: str, spec: VideoSpec, model: ModelRef) -> str:
+    """32 hex digits of SHA-256 over the canonical JSON of everything that decides the pixels at full quality."""
+    facts = [prompt, negative_prompt, *asdict(spec).values(), model.id, model.revision]
+    text = json.dumps(facts, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
+
+
+class OnInfeasible(StrEnum):
+    """What submit does when not every job can meet its deadline even at its cheapest point."""
+
+    REJECT = "reject"  # generate nothing, exit 3 with the earliest feasible time
+    DEGRADE = "degrade"  # below the quality floor if need be; still reject when nothing fits
+    BEST_EFFORT = "best-effort"  # run anyway; late videos are kept and counted as missed
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The jobs of one submit. `id` is a hash of its rows and prefix: submitting the same again resumes."""
+
+    id: str  # "b" and 11 hex digits
+    source: str  # what the user typed: a path, URL or "-"
+    output_prefix: str  # URL or absolute path under which batches/<id>/... is written
+    model: ModelRef
+    submitted_at: float
+    deadline_at: float | None = None
+    priority: int = 0
+    quality_floor: float = 0.0  # least acceptable predicted quality, in [0, 1]
+    on_infeasible: OnInfeasible = OnInfeasible.DEGRADE
+    total: int = 0  # number of jobs
+    method: str | None = None
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"  # gave up: wrong request, or out of attempts
+    QUARANTINED = "quarantined"  # poison: it took several workers down
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+# --- how it is made ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class OperatingPoint:
+    """How a job is made: the methods and their parameters. Chosen by the planner."""
+
+    steps: int  # denoising steps actually spent
+    keyframes: int | None = None  # latent frames generated; None: all of them, nothing is interpolated
+    method: str = "full"  # full, steps, keyframes; later hsa, lipar, ...: a name of the methods table
+
+    @property
+    def label(self) -> str:
+        """Short text for tables: `24 steps`, `8 steps, 5 keyframes`."""
+        text = f"{self.steps} step{'' if self.steps == 1 else 's'}"
+        return text if self.keyframes is None else f"{text}, {self.keyframes} keyframes"
+
+
+@dataclass(frozen=True)
+class ProfilePoint:
+    """One measured operating point of a model: what it costs and what it loses against full quality."""
+
+    steps_fraction: float  # steps / full steps, in (0, 1]
+    keyframes_fraction: float  # latent frames generated / all latent frames, in (0, 1]
+    quality: float  # mean SSIM to the full-step video of the same seed, in [0, 1]; full quality is 1
+    quality_spread: float = 0.0  # standard deviation over prompts
+    psnr_db: float | None = None
+    prompt_fit: float | None = None  # share of caption attributes shown, where that can be measured
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the scheduler must know of a model to count its work. Filled by `workers.models` from config files.
+
+    Legend: D hidden width, L blocks. `tokens` of a video = latent frames x (height / s / p) x (width / s / p).
+    """
+
+    family: str  # wan, ...
+    layers: int
+    width: int  # D
+    ffn_width: int
+    text_tokens: int
+    patch: tuple[int, int, int]  # latent frames, rows, columns per token
+    temporal_factor: int  # pixels frames per latent frame: F_latent = (F - 1) / factor + 1
+    spatial_factor: int  # pixels per latent cell, per axis
+    parameter_bytes: int
+    defaults: VideoSpec  # seed 0
+    profile: tuple[ProfilePoint, ...] = ()  # empty: not measured; the planner then says so and uses steps alone
+
+    def latent_frames(self, num_frames: int) -> int:
+        return (num_frames - 1) // self.temporal_factor + 1
+
+    def tokens(self, spec: VideoSpec, latent_frames: int | None = None) -> int:
+        """Transformer tokens of one video, or of its first `latent_frames`."""
+        frames = self.latent_frames(spec.num_frames) if latent_frames is None else latent_frames
+        cell = self.spatial_factor
+        rows, columns = spec.height // cell // self.patch[1], spec.width // cell // self.patch[2]
+        return (frames // self.patch[0]) * rows * columns
+
+
+# --- what the platform sees and decides ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """One worker at the moment of a snapshot. Filled by the dispatcher."""
+
+    id: str
+    pool: str  # cloud, edge, ...
+    device_class: str  # e.g. "cpu-1" (one thread), "NVIDIA H200": equal text, equal speed expected
+    free_bytes: int
+    ready_at: float  # when it can take its next job: now, or the expected end of what it does
+    speed: float = 1.0  # measured over expected speed of its device class (an EWMA; 1 = as expected)
+    running: str | None = None  # job id
+    price_per_s: float = 1.0
+    alive: bool = True
+    suspect: bool = False  # several different jobs failed here: last choice
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """A queued job in a snapshot."""
+
+    job: Job
+    attempt: int = 0  # attempts made so far
+    not_before: float = 0.0  # back-off after a failure
+    avoid: frozenset[str] = frozenset()  # workers that failed it
+    rung_down: int = 0  # how many rungs cheaper than planned it must be (out of memory)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a decision may look at."""
+
+    now: float
+    jobs: tuple[OpenJob, ...]
+    workers: tuple[WorkerState, ...]
+    deadline_at: float | None = None
+    quality_floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """This job, made so, by that worker, at about that time."""
+
+    job_id: str
+    worker_id: str
+    pool: str
+    point: OperatingPoint
+    start_at: float
+    p50_s: float  # seconds of work, median
+    p90_s: float
+    quality: float  # predicted, in [0, 1]
+    finish_p50_at: float
+    finish_p90_at: float
+    reason: str = ""  # e.g. "full quality", "8 of 24 steps: 12 s short"
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A job that gets no place in this plan, and why."""
+
+    job_id: str
+    reason: str
+
+
+class Verdict(StrEnum):
+    FEASIBLE = "feasible"
+    DEGRADED = "degraded"
+    INFEASIBLE = "infeasible"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Assignments in the order they start, deferrals with reasons, and the promise."""
+
+    verdict: Verdict
+    assignments: tuple[Assignment, ...]
+    deferred: tuple[Deferred, ...] = ()
+    earliest_at: float = 0.0  # p90 finish with every job at its cheapest acceptable point
+    full_quality_at: float = 0.0  # p90 finish with every job at full quality
+    finish_p50_at: float = 0.0
+    finish_p90_at: float = 0.0
+    device_seconds: float = 0.0  # p50 sum over assignments
+    mean_quality: float = 1.0
+    quality_bound: float = 1.0  # upper bound on the mean quality (LP relaxation): the plan's certificate
+    reason: str = ""
+    notes: tuple[str, ...] = ()  # e.g. "no profile for this model: steps alone"
+
+
+# --- what happened --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Where a finished video is, and what proves it."""
+
+    video_uri: str
+    poster_uri: str
+    meta_uri: str
+    sha256: str  # of the video bytes
+    size_bytes: int
+    attempt: int  # the attempt that won the commit
+
+
+class FailureKind(StrEnum):
+    REQUEST = "request"  # the request is wrong: no retry can help
+    JOB = "job"  # this job failed
+    OUT_OF_MEMORY = "out-of-memory"  # one rung lower may fit
+    INFRASTRUCTURE = "infrastructure"  # the surroundings failed
+    WORKER_LOST = "worker-lost"  # the worker died with the job in hand
+
+
+@dataclass(frozen=True)
+class Failure:
+    kind: FailureKind
+    message: str  # one sentence for people, without secrets or control characters
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One attempt's end: an artifact or a failure, and the seconds each phase took."""
+
+    job_id: str
+    attempt: int
+    worker_id: str
+    point: OperatingPoint
+    started_at: float
+    finished_at: float
+    phases: Mapping[str, float] = field(default_factory=dict)  # encode, denoise, decode, interpolate, mp4, store
+    artifact: Artifact | None = None
+    failure: Failure | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)  # quality facts measured on the finished video
+    steps_done: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return self.artifact is not None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A heartbeat: sent after each finished denoising step and at each change of phase."""
+
+    job_id: str
+    attempt: int
+    worker_id: str
+    phase: str
+    step: int
+    steps: int
+    at: float
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as the catalog tells it: the job, its state, and what came of it."""
+
+    batch_id: str
+    job: Job
+    state: JobState
+    attempt: int = 0
+    point: OperatingPoint | None = None
+    predicted_p50_s: float | None = None
+    predicted_p90_s: float | None = None
+    predicted_quality: float | None = None
+    worker_id: str | None = None
+    pool: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    artifact: Artifact | None = None
+    failure: Failure | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    not_before: float = 0.0
+    reused_from: str | None = None  # batch that already had this video

@@ -1,0 +1,98 @@
+"""One tree of errors. Whether a retry can help is an attribute, so nobody reads message text to decide.
+
+    VidplatError
+    ├── RequestError            the request is wrong; the same request will be wrong again      exit 2
+    │   ├── UsageError              an option or its value
+    │   ├── InputError              the prompt file, or rows of it (all listed at once)
+    │   ├── ModelError              unknown model, missing or refused files
+    │   └── SpecError               a size, length or step count the model cannot make
+    ├── InfeasibleError         no plan meets the deadline; carries the earliest time           exit 3
+    ├── JobError                this job failed                                                 (exit 4)
+    │   └── OutOfMemoryError        one rung cheaper may fit
+    └── InfrastructureError     the surroundings failed; a retry can help                       exit 1
+        ├── StoreError              object storage or disk
+        ├── CatalogError            the SQL catalog: unreachable, locked, from a newer version
+        └── ClusterError            Ray, or a worker of it
+
+A message says what was needed, what was found, where, and what to do. Messages are single sentences or
+short lists, safe to print: `printable` has been applied to everything that came from outside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_SECRETS = re.compile(r"(?i)(://[^/\s:@]*:)[^@/\s]+(@)|((?:secret|password|token|signature|credential)[\w-]*[=:]\s*)[^&\s,;]+")
+
+
+def printable(text: object, limit: int = 200) -> str:
+    """`text` fit for a terminal, a page or a log: control characters escaped, shortened to `limit`, no secrets."""
+    plain = _SECRETS.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", str(text))
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+class VidplatError(Exception):
+    """Anything vidplat can explain. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+    retry_can_help = False
+
+
+class RequestError(VidplatError):
+    exit_code = 2
+
+
+class UsageError(RequestError):
+    """An option, or the value of one."""
+
+
+class InputError(RequestError):
+    """The prompt file is unusable, or some of its rows are. `problems` has one line per bad row."""
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class ModelError(RequestError):
+    """A model that is unknown, incomplete or refused for safety."""
+
+
+class SpecError(RequestError):
+    """A VideoSpec that the model cannot make; the message gives the rule and the nearest valid value."""
+
+
+class InfeasibleError(VidplatError):
+    """No plan meets the deadline. `earliest_s` counts from submit."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, earliest_s: float) -> None:
+        super().__init__(message)
+        self.earliest_s = earliest_s
+
+
+class JobError(VidplatError):
+    exit_code = 4
+
+
+class OutOfMemoryError(JobError):
+    retry_can_help = True
+
+
+class InfrastructureError(VidplatError):
+    retry_can_help = True
+
+
+class StoreError(InfrastructureError):
+    """Object storage or a disk refused, vanished or is full."""
+
+
+class CatalogError(InfrastructureError):
+    """The job catalog cannot be used."""
+
+
+class ClusterError(InfrastructureError):
+    """The Ray cluster, or a worker of it."""
