@@ -1,0 +1,38 @@
+"""Platform: one batch run, from its first prompt to its last artifact. Ray lives here, in one file.
+
+The way in is `submit`; `plan_only` answers without doing, `resume` continues what was interrupted,
+`cancel` and `retry` change the fate of jobs. Bodies are imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidplat.platform.assemble import cancel, plan_only, resume, retry, submit
+    from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, Score, Silence, SubmitRequest
+
+_HOME = {
+    **dict.fromkeys(("submit", "plan_only", "resume", "cancel", "retry"), "assemble"),
+    **dict.fromkeys(("BatchResult", "Listener", "PlanAnswer", "Score", "Silence", "SubmitRequest"), "interface"),
+}
+__all__ = [
+    "BatchResult",
+    "Listener",
+    "PlanAnswer",
+    "Score",
+    "Silence",
+    "SubmitRequest",
+    "cancel",
+    "plan_only",
+    "resume",
+    "retry",
+    "submit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
