@@ -1,0 +1,202 @@
+"""Trains flipbook's transformers by flow matching on latents of world videos.
+
+x_sigma = (1 - sigma) x_0 + sigma * noise; the network learns noise - x_0 (as in Wan 2.1), its time input is
+1000 sigma. A tenth of the captions is empty, for classifier-free guidance. Most steps see 32x32 videos, the last part 64x64; in
+both a part has 65 frames. Latents are encoded once, at the start of each stage, and kept on disk. What is
+saved is an exponential moving average of the weights.
+
+Axes: B clips, C latent channels, F latent frames, H and W latent rows and columns.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from vidplat.training import world
+from vidplat.training.muon import Pair, warm_then_down
+from vidplat.training.runs import Say, load_checkpoint, run_steps
+from vidplat.training.text import WIDTH, embed
+from vidplat.training.vae import CHANNELS
+
+FIRST_SEED = 2_000_000_000  # away from the autoencoder's clips
+TRAIN_SHIFT = 2.5  # sigma = s u / (1 + (s - 1) u), u uniform: more time at high noise, where motion is decided
+EMPTY_SHARE = 0.1
+AVERAGE = 0.998
+
+
+@dataclass(frozen=True)
+class Size:
+    """One of the two transformers."""
+
+    name: str
+    layers: int
+    heads: int
+
+
+CLOUD = Size("flipbook", layers=6, heads=6)
+EDGE = Size("flipbook-edge", layers=4, heads=4)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Until this share of the run: clips of these lengths and side, so many of each in the data set, in such batches."""
+
+    until: float
+    side: int
+    parts: tuple[tuple[int, int, int, int], ...]  # (frames, clips in the data set, batch, how often of 10)
+
+
+STAGES = (
+    Stage(0.75, 32, ((33, 10000, 16, 8), (65, 2000, 8, 2))),
+    Stage(1.00, 64, ((33, 2400, 6, 8), (65, 400, 3, 2))),
+)
+
+
+def new_transformer(size: Size) -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        patch_size=(1, 1, 1),
+        num_attention_heads=size.heads,
+        attention_head_dim=32,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        text_dim=WIDTH,
+        freq_dim=128,
+        ffn_dim=size.heads * 32 * 4,
+        num_layers=size.layers,
+        rope_max_seq_len=64,
+    )
+
+
+# --- data --------------------------------------------------------------------------------------
+
+
+def latent_scale(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel, each (C, 1, 1, 1)."""
+    mean, spread = (torch.tensor(x).view(-1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
+    return mean, spread
+
+
+@torch.no_grad()
+def encoded(
+    vae: AutoencoderKLWan,
+    tokenizer: PreTrainedTokenizerFast,
+    encoder: UMT5EncoderModel,
+    folder: Path,
+    *,
+    frames: int,
+    side: int,
+    count: int,
+    say: Say,
+) -> tuple[Tensor, Tensor]:
+    """Normalised latents (count, C, F, H, W) float16 and text embeddings (count, tokens, width) float16, kept on disk."""
+    path = folder / f"latents-{side}-{frames}.pt"
+    saved = load_checkpoint(path)
+    latents = [] if saved is None else [*saved["latents"]]
+    captions = [] if saved is None else saved["captions"]
+    mean, spread = latent_scale(vae)
+    group = 8 if side == 32 else 2
+    while len(latents) < count:
+        texts, videos = [], []
+        for number in range(len(latents), len(latents) + group):
+            text, video = world.example(FIRST_SEED + number, num_frames=frames, height=side, width=side)
+            texts.append(text)
+            videos.append(video)
+        pixels = torch.from_numpy(np.stack(videos)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        found = vae.encode(pixels).latent_dist.mode()
+        latents.extend(((found - mean) / spread).half())
+        captions = [*captions, *texts]
+        if len(latents) % 2000 < group:
+            say(f"latents {side}x{side}x{frames}: {len(latents)} of {count}")
+            torch.save({"latents": torch.stack(latents), "captions": captions}, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+    torch.save({"latents": torch.stack(latents), "captions": captions}, path)
+    states = torch.cat([embed(tokenizer, encoder, captions[i : i + 256]).half() for i in range(0, len(captions), 256)])
+    return torch.stack(latents)[:count], states[:count]
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+def train_denoiser(
+    size: Size,
+    vae: AutoencoderKLWan,
+    tokenizer: PreTrainedTokenizerFast,
+    encoder: UMT5EncoderModel,
+    folder: Path,
+    *,
+    steps: int,
+    say: Say,
+    lr: float = 2e-3,
+    seed: int = 0,
+    bfloat16: bool = False,
+) -> WanTransformer3DModel:
+    """Train or go on training; returns the averaged model. `folder` keeps <name>.pt and the encoded clips."""
+    torch.manual_seed(seed)
+    model = new_transformer(size)
+    average = deepcopy(model).requires_grad_(False)
+    pair = Pair(model, lr, plain=("scale_shift_table", "condition_embedder", "patch_embedding", "proj_out", "norm"))
+    with torch.no_grad():
+        empty = embed(tokenizer, encoder, [""])[0]
+    data: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def one_step(step: int) -> dict[str, float]:
+        rng = np.random.default_rng([seed, 11, step])
+        torch.manual_seed(seed * 1_000_003 + step)
+        stage = next(stage for stage in STAGES if step < stage.until * steps)
+        turn = step % 10
+        parts = [part for part in stage.parts for _ in range(part[3])]
+        frames, count, batch, _ = parts[turn]
+        if (stage.side, frames) not in data:
+            data[stage.side, frames] = encoded(
+                vae, tokenizer, encoder, folder, frames=frames, side=stage.side, count=count, say=say
+            )
+        latents, states = data[stage.side, frames]
+        picked = torch.from_numpy(rng.integers(0, len(latents), size=batch))
+        clean, text = latents[picked].float(), states[picked].float()
+        text = torch.where(torch.rand(batch, 1, 1) < EMPTY_SHARE, empty, text)
+        even = torch.rand(batch)
+        sigma = TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)
+        noise = torch.randn_like(clean)
+        at = sigma.view(-1, 1, 1, 1, 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            made = model((1 - at) * clean + at * noise, sigma * 1000, text).sample
+        loss = (made.float() - (noise - clean)).pow(2).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        pair.step(warm_then_down(step, steps))
+        keep = min(AVERAGE, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for kept, fresh in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(fresh, 1 - keep)
+        return {f"loss {stage.side}": loss.item()}
+
+    def state() -> dict[str, Any]:
+        return {"model": model.state_dict(), "average": average.state_dict(), "optimizers": pair.state_dict()}
+
+    def restore(saved: dict[str, Any]) -> None:
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        pair.load_state_dict(saved["optimizers"])
+
+    path = folder / f"{size.name}.pt"
+    run_steps(size.name, steps=steps, path=path, state=state, restore=restore, one_step=one_step, say=say)
+    return average.eval()
+
+
+def trained_denoiser(size: Size, folder: Path) -> WanTransformer3DModel:
+    """The averaged model of the last checkpoint, finished or not."""
+    saved = load_checkpoint(folder / f"{size.name}.pt")
+    if saved is None:
+        raise FileNotFoundError(f"no checkpoint {size.name}.pt in {folder}: run its training first")
+    model = new_transformer(size)
+    model.load_state_dict(saved["average"])
+    return model.eval()
