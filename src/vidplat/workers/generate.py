@@ -1,0 +1,156 @@
+"""One video: encode, denoise, decode, check. One page, in that order.
+
+The loop takes `point.steps` steps, fewer when `finish_by` comes too near: after each step the remaining
+ones are counted against the time that is left, at the step time measured in this very run, and if they do
+not fit the rest of the schedule is spaced anew over those that do (`Solver.shorten`). It never grows
+again. Without `finish_by` the clock is not looked at and the result depends on the request alone.
+
+With `point.keyframes` only the first K latent frames' worth of video is generated, the same motion at K
+frames' length, and stretched to the full count by optical flow (`interpolate.py`): motion then plays
+slower by (F-1)/(K-1). That is the simplest form, and what it costs in quality is for the profile to say.
+
+Legend: F latent frames of the full video, K generated ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.errors import JobError
+from vidplat.workers.models.family import Condition, Family
+from vidplat.workers.text_cache import TextCache
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FinishBy = float | Callable[[], float | None] | None  # epoch seconds, or asked at every step boundary
+OnStep = Callable[[str, int, int], None]  # phase, steps finished, steps in all
+
+
+class Cancelled(JobError):
+    """Stopped between two steps because it was asked to."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What may change while a video is being made. The defaults change nothing."""
+
+    on_step: OnStep = lambda phase, step, steps: None
+    finish_by: FinishBy = None
+    tail_s: float = 0.0  # seconds that decoding and delivery will take after the last step
+    min_steps: int = 1  # of all steps, never fewer than this many
+    is_cancelled: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished video, before it is compressed."""
+
+    frames: np.ndarray  # (num_frames, rows, columns, 3) uint8 RGB
+    latents: torch.Tensor  # (1, C, F or K, H, W) float32
+    steps_done: int
+    sigmas: tuple[float, ...]  # those really used, so that a shortened run can be told and repeated
+    phases: dict[str, float]  # seconds of encode, denoise, decode, interpolate
+
+
+class Stopwatch:
+    """Seconds per phase; `lap` closes the phase that began at the last call."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.phases[phase] = self.phases.get(phase, 0.0) + now - self._since
+        self._since = now
+
+
+@torch.inference_mode()
+def generate(
+    family: Family,
+    texts: TextCache,
+    prompt: str,
+    negative_prompt: str,
+    spec: VideoSpec,
+    point: OperatingPoint,
+    wishes: Wishes = Wishes(),
+) -> Made:
+    """Make one video at one operating point. Raises `JobError`, `Cancelled`, or torch's out-of-memory error."""
+    watch = Stopwatch()
+
+    # 1. Encode. Without guidance the negative text plays no part and is not encoded.
+    wishes.on_step("encode", 0, point.steps)
+    guided = spec.guidance_scale > 1.0
+    condition = Condition(texts(prompt), texts(negative_prompt) if guided else None, spec.guidance_scale)
+    watch.lap("encode")
+
+    # 2. Denoise.
+    solver = family.solver(point.steps)
+    latents = family.noise(spec, point.keyframes or latent_frames(family, spec))
+    wishes.on_step("denoise", 0, solver.total)
+    pace = Pace(wishes)
+    while solver.remaining:
+        if wishes.is_cancelled():
+            raise Cancelled(f"cancelled after {solver.index} of {solver.total} steps")
+        solver.shorten(pace.affordable(solver.index, solver.remaining))
+        latents = solver.advance(family.velocity(latents, solver, condition), latents)
+        pace.step_done()
+        wishes.on_step("denoise", solver.index, solver.total)
+    if not bool(torch.isfinite(latents).all()):
+        raise JobError(f"the model gave values that are not finite within {solver.total} steps")
+    watch.lap("denoise")
+
+    # 3. Decode, and fill in the frames between keyframes.
+    wishes.on_step("decode", solver.total, solver.total)
+    frames = family.decode(latents)
+    watch.lap("decode")
+    if len(frames) != spec.num_frames:
+        from vidplat.workers.interpolate import stretch
+
+        wishes.on_step("interpolate", solver.total, solver.total)
+        frames = stretch(frames, spec.num_frames)
+        watch.lap("interpolate")
+
+    # 4. Check.
+    promised = (spec.num_frames, spec.height, spec.width, 3)
+    if frames.shape != promised:
+        raise JobError(f"the model made frames of shape {frames.shape}, promised were {promised}")
+    return Made(frames, latents, solver.total, tuple(solver.sigmas), watch.phases)
+
+
+def latent_frames(family: Family, spec: VideoSpec) -> int:
+    return (spec.num_frames - 1) // family.temporal_factor + 1
+
+
+class Pace:
+    """How many steps still fit, from the seconds that this run's own steps take (mean of the last and before)."""
+
+    def __init__(self, wishes: Wishes) -> None:
+        self._wishes = wishes
+        self._step_s: float | None = None
+        self._since = time.perf_counter()
+
+    def step_done(self) -> None:
+        now = time.perf_counter()
+        took = now - self._since
+        self._step_s = took if self._step_s is None else (self._step_s + took) / 2
+        self._since = now
+
+    def affordable(self, done: int, remaining: int) -> int:
+        """Steps to take from here, in 1..remaining. Before the first step nothing is known: all of them."""
+        finish_by = self._wishes.finish_by
+        if finish_by is None or self._step_s is None:
+            return remaining
+        by = finish_by() if callable(finish_by) else finish_by
+        if by is None:
+            return remaining
+        left_s = by - time.time() - self._wishes.tail_s
+        fit = int(left_s / self._step_s) if left_s > 0 else 0
+        return min(remaining, max(fit, self._wishes.min_steps - done, 1))

@@ -1,0 +1,65 @@
+"""The normal form: what the denoising loop, and later every method, sees of any model family.
+
+A family turns text into embeddings, seeds into noise, (latents, time) into velocity, and latents into
+frames. The loop over steps is ours (`generate.py`), the solver's arithmetic is that of `solver.py`; so a
+method may change latents, positions or solver state between two steps without knowing a model by name.
+
+Legend: B videos, C latent channels, F/H/W latent frames, rows and columns, L text tokens, D embedding width.
+
+A new family is one module with this shape, one line in `FAMILIES` of `catalogue.py` and one below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from vidplat.domain import VideoSpec
+from vidplat.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from vidplat.workers.models.catalogue import ModelFiles
+    from vidplat.workers.models.solver import Solver
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What steers a video: its text, and the text it should move away from when it is guided."""
+
+    text: torch.Tensor  # (1, L, D), in the transformer's dtype and on its device
+    negative: torch.Tensor | None  # the same; None when guidance_scale <= 1
+    guidance_scale: float
+
+
+class Family(Protocol):
+    """One loaded model in normal form. Not safe for use by two threads at once."""
+
+    name: str
+    temporal_factor: int  # frames per latent frame: F_latent = (frames - 1) / factor + 1
+
+    def encode(self, text: str) -> torch.Tensor:
+        """Embeddings (1, L, D) of one cleaned text, zero beyond its last token."""
+
+    def noise(self, spec: VideoSpec, latent_frames: int) -> torch.Tensor:
+        """Start latents (1, C, F, H, W) float32, decided by `spec.seed` alone, equal on every device."""
+
+    def solver(self, steps: int) -> Solver:
+        """A fresh solver for one video of `steps` steps."""
+
+    def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
+        """The model's answer at the solver's present step, guidance included; shape of `latents`."""
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Frames (4(F-1)+1, rows, columns, 3) uint8 RGB. Raises `JobError` for non-finite values."""
+
+
+def load_family(located: ModelFiles, device: str) -> Family:
+    """Load the weights of a located model on `device`. Raises `ModelError`."""
+    if located.family == "wan":
+        from vidplat.workers.models.wan import WanFamily
+
+        return WanFamily.load(located, device)
+    raise ModelError(f"no loader for model family {located.family!r}")

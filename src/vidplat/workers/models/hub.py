@@ -1,0 +1,47 @@
+"""Models by hub id: found in the local hub cache, or downloaded into it. No torch.
+
+Only what a pipeline needs is downloaded: JSON, tokenizer files and safetensors, never pickles or code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vidplat.errors import ModelError, printable
+
+WANTED = ["*.json", "*.safetensors", "*/*.model", "*/*.txt"]
+
+
+def looks_like_id(text: str) -> bool:
+    """Whether `text` has the form owner/name."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", text) is not None
+
+
+def snapshot(model_id: str) -> Path:
+    """The directory of a hub model on this machine, downloading what is missing. Raises `ModelError`."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=WANTED))
+    except LocalEntryNotFoundError as problem:
+        raise ModelError(
+            f"{printable(model_id)} is not in the hub cache and the hub cannot be reached: "
+            "connect, or copy the model here and give its directory"
+        ) from problem
+    except Exception as problem:  # the hub's client raises many kinds; each means: no such model for us
+        reason = printable(str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__)
+        raise ModelError(f"cannot fetch {printable(model_id)} from the hub: {reason}") from problem
+
+
+def cached_pipelines() -> Iterator[tuple[str, Path]]:
+    """(id, directory) of each pipeline in the local hub cache, newest snapshot of each."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    for repo in sorted(cache.glob("models--*--*")):
+        snapshots = [path.parent for path in repo.glob("snapshots/*/model_index.json")]
+        if snapshots:
+            yield repo.name.removeprefix("models--").replace("--", "/"), max(snapshots, key=lambda p: p.stat().st_mtime)

@@ -1,0 +1,177 @@
+"""Wan 2.1, Wan 2.2 and our flipbook in normal form: `WanPipeline`, taken apart.
+
+Each method repeats what one part of diffusers' `WanPipeline.__call__` does, with the same calls in the
+same order, so that with no method installed the latents equal the stock pipeline's bit for bit for the
+same seed, solver and steps. One difference is meant: the stock pipeline repairs mis-encoded text when
+`ftfy` happens to be installed; here a video must not depend on which packages a worker has, so it never is.
+
+On a CPU all parts are float32. On CUDA the transformer and the text encoder are bfloat16, except the
+parts that diffusers keeps in float32, and the VAE is float32.
+
+Wan 2.2: with `boundary_ratio`, the second transformer takes the steps below that time; with
+`expand_timesteps` every token gets a time of its own. Images as input are not handled here.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidplat.domain import VideoSpec
+from vidplat.errors import JobError, ModelError, printable
+from vidplat.workers.models.catalogue import ModelFiles, text_tokens
+from vidplat.workers.models.family import Condition
+from vidplat.workers.models.solver import Solver
+
+
+def clean_text(text: str) -> str:
+    """Text as the stock pipeline reads it: HTML entities resolved, white space made single blanks."""
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(text)).strip()).strip()
+
+
+class WanFamily:
+    """A loaded Wan pipeline. Build it with `load`."""
+
+    name = "wan"
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Any,
+        text_encoder: Any,
+        transformer: Any,
+        vae: Any,
+        scheduler: Any,
+        text_length: int,
+        transformer_2: Any = None,
+        boundary_ratio: float | None = None,
+        expand_timesteps: bool = False,
+    ) -> None:
+        self.tokenizer, self.text_encoder = tokenizer, text_encoder
+        self.transformer, self.transformer_2, self.vae = transformer, transformer_2, vae
+        self.scheduler = scheduler
+        self.text_length = text_length
+        self.boundary_ratio, self.expand_timesteps = boundary_ratio, expand_timesteps
+        self.temporal_factor = int(vae.config.scale_factor_temporal)
+        self.device = str(transformer.device)
+
+    @classmethod
+    def load(cls, located: ModelFiles, device: str) -> WanFamily:
+        """Read all parts from disk. Raises `ModelError` when a file is broken or of another shape."""
+        import diffusers
+        from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+        from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+        from transformers import AutoTokenizer
+        from transformers.models.umt5.modeling_umt5 import UMT5EncoderModel
+
+        wide = torch.float32
+        narrow = torch.bfloat16 if device.startswith("cuda") else wide
+        parts = located.parts
+        strict = {"local_files_only": True, "use_safetensors": True}
+        try:
+            solver_class = getattr(diffusers, located.index["scheduler"][1])
+            second = parts.get("transformer_2")
+            family = cls(
+                tokenizer=AutoTokenizer.from_pretrained(parts["tokenizer"], local_files_only=True),
+                text_encoder=UMT5EncoderModel.from_pretrained(parts["text_encoder"], dtype=narrow, **strict),
+                transformer=WanTransformer3DModel.from_pretrained(parts["transformer"], torch_dtype=narrow, **strict),
+                transformer_2=second
+                and WanTransformer3DModel.from_pretrained(second, torch_dtype=narrow, **strict).to(device),
+                vae=AutoencoderKLWan.from_pretrained(parts["vae"], torch_dtype=wide, **strict),
+                scheduler=solver_class.from_pretrained(parts["scheduler"], local_files_only=True),
+                text_length=text_tokens(located),
+                boundary_ratio=located.index.get("boundary_ratio"),
+                expand_timesteps=bool(located.index.get("expand_timesteps", False)),
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as problem:  # loaders raise many kinds; all mean that these files are not a usable model
+            reason = printable(str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__)
+            raise ModelError(f"cannot load {printable(located.id)}: {reason}") from problem
+        return family._placed(device)
+
+    def _placed(self, device: str) -> WanFamily:
+        for module in (self.text_encoder, self.transformer, self.vae):
+            module.to(device).eval().requires_grad_(False)
+        self.device = device
+        return self
+
+    def encode(self, text: str) -> torch.Tensor:
+        """Embeddings (1, L, D); see `WanPipeline._get_t5_prompt_embeds`."""
+        tokens = self.tokenizer(
+            [clean_text(text)],
+            padding="max_length",
+            max_length=self.text_length,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        ids, mask = tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
+        states: torch.Tensor = self.text_encoder(ids, mask).last_hidden_state
+        length = int(mask.gt(0).sum())
+        kept = torch.zeros_like(states)
+        kept[:, :length] = states[:, :length]
+        return kept.to(self.transformer.dtype)
+
+    def noise(self, spec: VideoSpec, latent_frames: int) -> torch.Tensor:
+        """Start latents (1, C, F, H, W) float32, drawn on the CPU and moved: equal on every device."""
+        cell = self.vae.config.scale_factor_spatial
+        shape = (1, self.transformer.config.in_channels, latent_frames, spec.height // cell, spec.width // cell)
+        generator = torch.Generator("cpu").manual_seed(spec.seed)
+        return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.device)
+
+    def solver(self, steps: int) -> Solver:
+        return Solver(self.scheduler, steps, self.device)
+
+    def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
+        """One call with the text and, when guided, one with the negative text, as the stock loop does.
+
+        The two are not put into one batch: sums then run in another order, and the latents would differ
+        from the stock ones in their last bits.
+        """
+        model = self._model_at(solver)
+        at_step = {"step_index": solver.index, "sigma": solver.sigma, "num_inference_steps": solver.total}
+        inputs = {
+            "hidden_states": latents.to(model.dtype),
+            "timestep": self._timestep(latents, solver.timestep),
+            "return_dict": False,
+        }
+        with model.cache_context("cond", **at_step):
+            velocity: torch.Tensor = model(encoder_hidden_states=condition.text, **inputs)[0]
+        if condition.negative is None:
+            return velocity
+        with model.cache_context("uncond", **at_step):
+            unguided: torch.Tensor = model(encoder_hidden_states=condition.negative, **inputs)[0]
+        return unguided + condition.guidance_scale * (velocity - unguided)
+
+    def _model_at(self, solver: Solver) -> Any:
+        """Wan 2.2 has a second transformer for times below a boundary; all others have one."""
+        if self.boundary_ratio is None or solver.timestep >= self.boundary_ratio * solver.train_timesteps:
+            return self.transformer
+        return self.transformer_2
+
+    def _timestep(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """(1,), or with `expand_timesteps` (1, tokens)."""
+        if not self.expand_timesteps:
+            return timestep.expand(latents.shape[0])
+        mask = torch.ones_like(latents[0, 0, :, ::2, ::2])
+        return (mask * timestep).flatten().unsqueeze(0).expand(latents.shape[0], -1)
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Frames (frames, rows, columns, 3) uint8 RGB."""
+        config = self.vae.config
+        latents = latents.to(self.vae.device, self.vae.dtype)
+        channels = (1, config.z_dim, 1, 1, 1)
+        mean = torch.tensor(config.latents_mean).view(channels).to(latents)
+        inverse_std = 1.0 / torch.tensor(config.latents_std).view(channels).to(latents)
+        video = self.vae.decode(latents / inverse_std + mean, return_dict=False)[0]  # (1, 3, frames, rows, columns)
+        if not bool(torch.isfinite(video).all()):
+            raise JobError("the decoder gave values that are not finite")
+        shown = (video[0] * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+        frames: np.ndarray = shown.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+        return frames

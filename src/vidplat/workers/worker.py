@@ -1,0 +1,282 @@
+"""A worker: one loaded model on one device, that makes many videos, one after another.
+
+`Worker(model).load()` brings the model into memory, `calibrate()` measures how fast this device is with
+it, `make(job, point)` makes one video: mp4, poster and sidecar in memory. Storing them, heartbeats across
+processes and what follows a failure are the platform's.
+
+Determinism: the same job at the same point gives the same frames bit for bit on the same device class,
+whatever was made before, as long as `finish_by` did not shorten it. Jobs are made one at a time: a shared
+pass is not faster on a CPU (benchmarks/batching.py), and so no video can depend on its neighbours.
+
+Not safe for use by two threads at once, except `is_cancelled` and `finish_by`, which are asked between steps.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, Progress, VideoSpec
+from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
+from vidplat.workers.models.catalogue import describe_model, locate
+from vidplat.workers.models.limits import check_spec
+
+if TYPE_CHECKING:
+    from vidplat.workers.generate import FinishBy, Made
+    from vidplat.workers.models.family import Family
+    from vidplat.workers.text_cache import TextCache
+
+_Thing = TypeVar("_Thing")
+_PACKAGES = ("vidplat", "torch", "diffusers", "transformers", "av", "numpy")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One finished video in memory, and all there is to tell about it."""
+
+    video: bytes  # mp4
+    poster: bytes  # jpeg
+    meta: dict[str, Any]  # the sidecar, ready for JSON
+    phases: dict[str, float]  # seconds: encode, denoise, decode, interpolate, mp4
+    metrics: dict[str, float]  # flicker, motion_energy
+    steps_done: int
+
+
+class Worker:
+    """See the module's text. `model` is a `ModelRef` (its revision is then checked) or an id."""
+
+    def __init__(self, model: ModelRef | str, *, device: str = "cpu", threads: int = 1, id: str = "worker") -> None:
+        self.id, self.device, self.threads = id, device, threads
+        self._asked = model if isinstance(model, ModelRef) else ModelRef(model, "")
+        self._family: Family | None = None
+        self._texts: TextCache | None = None
+        self._ref: ModelRef | None = None
+        self._shape: ModelShape | None = None
+        self._tail_s_per_pixel = 0.0  # decode to mp4, per output pixel and frame; measured
+
+    # --- facts ------------------------------------------------------------------------------------
+
+    @property
+    def device_class(self) -> str:
+        """Equal text, equal speed expected: `cpu-2` (two threads), or the name of the GPU."""
+        if self.device.startswith("cuda"):
+            import torch
+
+            return str(torch.cuda.get_device_name(self.device))
+        return f"cpu-{self.threads}"
+
+    @property
+    def ref(self) -> ModelRef:
+        """The exact weights that are loaded."""
+        return _loaded(self._ref)
+
+    @property
+    def shape(self) -> ModelShape:
+        return _loaded(self._shape)
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._family is not None
+
+    def free_bytes(self) -> int:
+        """Memory that a job could use now."""
+        if self.device.startswith("cuda"):
+            import torch
+
+            return int(torch.cuda.mem_get_info(self.device)[0])
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def load(self) -> dict[str, float]:
+        """Bring the model into memory; seconds of `import` and `load`. Raises `ModelError`. Again: nothing."""
+        if self.is_loaded:
+            return {"import": 0.0, "load": 0.0}
+        began = time.perf_counter()
+        _prepare_torch(self.threads)
+        from vidplat.workers.models.family import load_family
+        from vidplat.workers.text_cache import TextCache
+
+        imported = time.perf_counter()
+        self._ref, self._shape = describe_model(self._asked.id)
+        if self._asked.revision not in ("", self._ref.revision):
+            raise ModelError(
+                f"the weights of {printable(self._asked.id)} are not those of the submit: "
+                f"revision {self._ref.revision} is here, {printable(self._asked.revision)} was asked for"
+            )
+        self._family = load_family(locate(self._asked.id), self.device)
+        self._texts = TextCache(self._family, self._ref.revision)
+        return {"import": imported - began, "load": time.perf_counter() - imported}
+
+    def calibrate(self, spec: VideoSpec | None = None, budget_s: float = 2.0) -> list[dict[str, Any]]:
+        """Measure this device with this model, for about `budget_s` seconds; small sizes first.
+
+        Each row: model_id, device_class, stage, spec, point, seconds. The first pass warms up and is not
+        counted. Give `spec` to measure near the sizes that will be made; else the model's default.
+        """
+        spec = spec or self.shape.defaults
+        began = time.perf_counter()
+        self._measure(_calibration_sizes(spec, self.shape)[0], OperatingPoint(steps=1))
+        rows: list[dict[str, Any]] = []
+        for size in _calibration_sizes(spec, self.shape):
+            before = time.perf_counter()
+            rows += self._measure(size, OperatingPoint(steps=2))
+            took = time.perf_counter() - before
+            if time.perf_counter() - began + 2 * took > budget_s:
+                break
+        return rows
+
+    def make(
+        self,
+        job: Job,
+        point: OperatingPoint,
+        *,
+        attempt: int = 1,
+        on_progress: Callable[[Progress], None] | None = None,
+        finish_by: FinishBy = None,
+        min_steps: int = 1,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> Rendered:
+        """Make one video. Raises `SpecError`, `OutOfMemoryError` or `JobError`.
+
+        `finish_by` (epoch seconds, or a function asked at every step boundary) shortens the run rather than
+        be late; `steps_done` then says how many steps were spent. It covers mp4, not storing.
+        """
+        from vidplat.workers.generate import Wishes
+
+        check_spec(self.shape, job.spec)
+        _check_point(self.shape, job.spec, point)
+
+        def tell(phase: str, step: int, steps: int) -> None:
+            if on_progress is not None:
+                on_progress(Progress(job.id, attempt, self.id, phase, step, steps, time.time()))
+
+        wishes = Wishes(tell, finish_by, self._tail_s(job.spec), min_steps, is_cancelled or (lambda: False))
+        made, video, poster = self._make(job.prompt, job.negative_prompt, job.spec, point, wishes)
+        from vidplat.workers.quality import flicker, motion_energy
+
+        metrics = {"flicker": flicker(made.frames), "motion_energy": motion_energy(made.frames)}
+        meta = self._sidecar(job, point, made, metrics, attempt)
+        return Rendered(video, poster, meta, made.phases, metrics, made.steps_done)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _make(
+        self, prompt: str, negative_prompt: str, spec: VideoSpec, point: OperatingPoint, wishes: Any
+    ) -> tuple[Made, bytes, bytes]:
+        import torch
+
+        from vidplat.workers.generate import generate
+        from vidplat.workers.video import probe, to_mp4, to_poster
+
+        try:
+            made = generate(_loaded(self._family), _loaded(self._texts), prompt, negative_prompt, spec, point, wishes)
+        except (torch.OutOfMemoryError, MemoryError) as problem:
+            self._forget_memory()
+            raise OutOfMemoryError(_no_room(spec)) from problem
+        except RuntimeError as problem:
+            if "not enough memory" in str(problem) or "can't allocate memory" in str(problem):
+                self._forget_memory()
+                raise OutOfMemoryError(_no_room(spec)) from problem
+            raise JobError(f"the model failed: {printable(problem)}") from problem
+        began = time.perf_counter()
+        wishes.on_step("mp4", made.steps_done, made.steps_done)
+        video, poster = to_mp4(made.frames, spec.fps), to_poster(made.frames)
+        facts = probe(video)
+        found = (facts.width, facts.height, facts.num_frames, facts.fps)
+        promised = (spec.width, spec.height, spec.num_frames, float(spec.fps))
+        if found != promised:
+            raise JobError(f"the file holds {found} (width, height, frames, fps), promised were {promised}")
+        made.phases["mp4"] = time.perf_counter() - began
+        self._note_tail(spec, made.phases)
+        return made, video, poster
+
+    def _measure(self, spec: VideoSpec, point: OperatingPoint) -> list[dict[str, Any]]:
+        from vidplat.workers.generate import Wishes
+
+        made, _, _ = self._make("calibration", "", spec, point, Wishes())
+        about = {"model_id": self.ref.id, "device_class": self.device_class, "spec": spec, "point": point}
+        return [about | {"stage": stage, "seconds": seconds} for stage, seconds in made.phases.items()]
+
+    def _tail_s(self, spec: VideoSpec) -> float:
+        return self._tail_s_per_pixel * spec.width * spec.height * spec.num_frames
+
+    def _note_tail(self, spec: VideoSpec, phases: Mapping[str, float]) -> None:
+        """Remember how long the end of a job takes; the slower of a fresh and a fading figure, to be safe."""
+        spent = sum(phases.get(phase, 0.0) for phase in ("decode", "interpolate", "mp4"))
+        rate = spent / (spec.width * spec.height * spec.num_frames)
+        self._tail_s_per_pixel = max(rate, 0.8 * self._tail_s_per_pixel + 0.2 * rate)
+
+    def _forget_memory(self) -> None:
+        if self.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _sidecar(
+        self, job: Job, point: OperatingPoint, made: Made, metrics: Mapping[str, float], attempt: int
+    ) -> dict[str, Any]:
+        return {
+            "job_id": job.id,
+            "external_id": job.external_id,
+            "prompt": job.prompt,
+            "negative_prompt": job.negative_prompt,
+            "model": asdict(self.ref),
+            "spec": asdict(job.spec),
+            "point": asdict(point) | {"steps_done": made.steps_done},
+            "sigmas": [round(sigma, 6) for sigma in made.sigmas],
+            "worker": {"id": self.id, "device_class": self.device_class, "attempt": attempt},
+            "phases_s": {phase: round(seconds, 4) for phase, seconds in made.phases.items()},
+            "metrics": {name: round(value, 6) for name, value in metrics.items()},
+            "versions": _versions(),
+        }
+
+
+def _loaded(thing: _Thing | None) -> _Thing:
+    if thing is None:
+        raise JobError("the worker has not loaded its model: call load() first")
+    return thing
+
+
+def _prepare_torch(threads: int) -> None:
+    """Import torch and fix what decides the order of sums: the thread count and deterministic kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _calibration_sizes(spec: VideoSpec, shape: ModelShape) -> list[VideoSpec]:
+    """`spec` at a third of its latent frames, and as it is."""
+    third = max(1, shape.latent_frames(spec.num_frames) // 3)
+    short = replace(spec, num_frames=(third - 1) * shape.temporal_factor + 1)
+    return [spec] if short == spec else [short, spec]
+
+
+def _check_point(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> None:
+    if point.steps < 1:
+        raise SpecError(f"steps must be at least 1, not {point.steps}")
+    whole = shape.latent_frames(spec.num_frames)
+    if point.keyframes is not None and not 1 <= point.keyframes <= whole:
+        raise SpecError(f"keyframes must be between 1 and {whole} for {spec.num_frames} frames, not {point.keyframes}")
+
+
+def _no_room(spec: VideoSpec) -> str:
+    return f"out of memory at {spec.width}x{spec.height}, {spec.num_frames} frames: a smaller or shorter video may fit"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "unknown"
+    return found
