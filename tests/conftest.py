@@ -1,0 +1,5 @@
+"""Fixtures for every room: the real servers. Builders are plain functions in builders.py."""
+
+from tests.servers_s3 import moto_server, s3_server
+
+__all__ = ["moto_server", "s3_server"]
