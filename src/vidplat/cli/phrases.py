@@ -1,0 +1,88 @@
+"""Numbers, times and sizes as people read them: one way of saying each, for tables, progress and the report.
+
+Pure text; nothing here knows a terminal or HTML. Scripts get plain numbers instead (see `documents`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
+
+
+def seconds(value: float | None) -> str:
+    """`0.42 s`, `3.4 s`, `48 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; a dash for None."""
+    if value is None:
+        return "–"
+    sign, size = ("-" if value < 0 else ""), abs(value)
+    if size < 0.9995:
+        return f"{sign}{size:.2f} s"
+    if size < 9.95:
+        return f"{sign}{size:.1f} s"
+    whole = round(size)
+    if whole < 2 * MINUTE_S:
+        return f"{sign}{whole} s"
+    if whole < HOUR_S:
+        return sign + _pair(whole, MINUTE_S, "min", 1, "s")
+    if whole < DAY_S:
+        return sign + _pair(whole, HOUR_S, "h", MINUTE_S, "min")
+    return sign + _pair(whole, DAY_S, "d", HOUR_S, "h")
+
+
+def _pair(whole: int, big_s: int, big: str, small_s: int, small: str) -> str:
+    rest = whole % big_s // small_s
+    return f"{whole // big_s} {big}" + (f" {rest} {small}" if rest else "")
+
+
+def moment(at: float | None, now: float | None = None) -> str:
+    """Local wall time: `21:45:10` on the day of `now`, else `2026-11-21 06:00:00`; a dash for None."""
+    if at is None:
+        return "–"
+    local = datetime.fromtimestamp(at, UTC).astimezone()
+    if now is not None and local.date() == datetime.fromtimestamp(now, UTC).astimezone().date():
+        return f"{local:%H:%M:%S}"
+    return f"{local:%Y-%m-%d %H:%M:%S}"
+
+
+def ago(at: float, now: float) -> str:
+    """`12 s ago`, `in 40 s`."""
+    return f"{seconds(now - at)} ago" if now >= at else f"in {seconds(at - now)}"
+
+
+def size(value: float | None) -> str:
+    """Decimal sizes: `812 B`, `9.4 kB`, `1.2 MB`; a dash for None."""
+    if value is None:
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 video`, `1,200 videos`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def quality(value: float | None) -> str:
+    """Predicted or measured likeness to the full-quality video, 1.00 at best; a dash for None."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def against(actual: float, predicted: float) -> str:
+    """How far off a prediction was: `+12 %` is slower than predicted; a dash where nothing was predicted."""
+    return f"{100 * (actual / predicted - 1):+.0f} %" if predicted > 0 else "–"
+
+
+def seconds_tick(value: float) -> str:
+    """A short label for an axis: `0`, `20 s`, `5 min`, `2 h`."""
+    if value == 0:
+        return "0"
+    if value < 2 * MINUTE_S or value % MINUTE_S:
+        return f"{value:g} s"
+    return f"{value / MINUTE_S:g} min" if value < 2 * HOUR_S or value % HOUR_S else f"{value / HOUR_S:g} h"

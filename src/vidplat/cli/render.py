@@ -1,0 +1,114 @@
+"""What appears on screen: tables for people, JSON for scripts, messages on stderr.
+
+Data goes to stdout, everything else to stderr. On a terminal a table is cut to its width; in a pipe no
+cell is cut, and there is no colour. `NO_COLOR` is respected. Every cell is escaped here (`errors.printable`),
+and rich's markup is never interpreted, so a prompt cannot colour, move or rewrite the screen.
+
+rich is imported when the first table is drawn: `--help` and `--json` stay light.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from vidplat.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+STATE_STYLES = {
+    "queued": "dim",
+    "running": "cyan",
+    "open": "cyan",
+    "done": "green",
+    "failed": "red",
+    "quarantined": "red",
+    "infeasible": "red",
+    "cancelled": "yellow",
+    "paused": "yellow",
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "red",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, and how it is drawn."""
+
+    heading: str
+    right: bool = False  # numbers
+    states: bool = False  # cells are words of STATE_STYLES
+    gives_way: bool = False  # the column that is cut first on a narrow terminal
+
+
+def print_json(value: Any) -> None:
+    """One JSON value and a newline on stdout. ASCII only, so nothing in it can act on a terminal."""
+    print(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, to: IO[str] | None = None) -> None:
+    """Aligned columns without rulers. A cell is cut only on a terminal, and the `gives_way` column first."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        justify = "right" if column.right else "left"
+        table.add_column(column.heading, justify=justify, no_wrap=not column.gives_way, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(_cell(value, column) for value, column in zip(row, columns, strict=True)))
+    console(to or sys.stdout).print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, object]], *, to: IO[str] | None = None) -> None:
+    """Name and value, one a line, for `show` and the head of `status`. None is left out."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        if value is not None:
+            table.add_row(name, value if isinstance(value, Text) else Text(clean(value), overflow="fold"))
+    console(to or sys.stdout).print(table)
+
+
+def say(text: str = "", *, style: str = "", to: IO[str] | None = None) -> None:
+    """A line for people on stdout, or on `to`."""
+    from rich.text import Text
+
+    console(to or sys.stdout).print(Text(clean(text), style=style), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A line on stderr that starts with `warning:`."""
+    from rich.text import Text
+
+    console(sys.stderr).print(Text("warning: ", style="yellow").append(clean(text), style="default"), soft_wrap=True)
+
+
+def clean(text: object, limit: int = 4000) -> str:
+    """Lines fit to print: newlines stay, every other control character is spelled out, secrets are masked."""
+    return "\n".join(printable(line, limit) for line in str(text).split("\n"))
+
+
+def console(to: IO[str]) -> Console:
+    """A rich console on `to`. Pipes get lines as long as they need to be."""
+    from rich.console import Console
+
+    width = None if to.isatty() else 100_000
+    return Console(file=to, width=width, highlight=False, markup=False, emoji=False)
+
+
+def _cell(value: object, column: Column) -> Text:
+    from rich.text import Text
+
+    text = printable("–" if value is None else value, 400)
+    style = STATE_STYLES.get(text, "") if column.states else ""
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
