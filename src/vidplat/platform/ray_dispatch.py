@@ -1,0 +1,246 @@
+"""The dispatcher that works on a Ray cluster: one actor per worker. The only file that imports Ray.
+
+    driver                                    actor process
+    put(orders)            ──────────────►    Bench (workbench.py): one thread makes videos
+    take(), always one out ◄──────────────    its outbox: heartbeats, outcomes
+
+Events come up by a long poll: each actor always holds one unanswered `take`, which it answers as soon as
+it has something to say. So a heartbeat costs one small call, a burst of them is one answer, and a dead
+actor is noticed at once because its `take` fails.
+
+Ray is disposable: it places processes and moves small messages. What is true is in the catalog. Actors are
+never restarted or retried by Ray; a dead one is replaced here by a new actor with a new id.
+
+A cluster started here has one node; pools then are custom resources `pool_<name>`. On a cluster we attach to,
+a pool takes nodes with the label `vidplat-pool=<name>`, or nodes with that custom resource, or any node
+when neither exists; its nodes need vidplat installed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from vidplat.config import RayConfig
+from vidplat.domain import Outcome
+from vidplat.errors import ClusterError, printable
+from vidplat.platform.dispatch import BenchSpec, Event, Order, Seat, Succession, WorkerLost, WorkerUp
+from vidplat.platform.workbench import Bench, BenchEvent, BenchFailed, Outbox
+
+log = logging.getLogger(__name__)
+
+LONG_POLL_S = 10.0
+POOL_LABEL = "vidplat-pool"
+_CALL_TIMEOUT_S = 5.0
+
+
+class BenchActor:
+    """A bench in an actor process. Methods answer at once, but for `take`, which waits for something to say."""
+
+    def __init__(self, spec: BenchSpec) -> None:
+        from vidplat.platform.assemble import open_tools
+
+        self._outbox = Outbox()
+        self._bench = Bench(spec, open_tools, self._outbox)
+        self._bench.start()
+
+    def put(self, orders: Sequence[Order]) -> None:
+        self._bench.put(orders)
+
+    def hurry(self, finish_by: Mapping[str, float | None]) -> None:
+        self._bench.hurry(finish_by)
+
+    def recall(self, job_ids: Collection[str]) -> frozenset[str]:
+        return self._bench.recall(job_ids)
+
+    def cancel(self, job_ids: Collection[str]) -> None:
+        self._bench.cancel(job_ids)
+
+    def take(self, wait_s: float) -> list[BenchEvent]:
+        return self._outbox.take(wait_s)
+
+
+class RayDispatcher:
+    """`seats` pairs each worker's bench with what the plan should know of it before it is up.
+
+    `gpus` gives GPUs per worker by pool name.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[tuple[BenchSpec, Seat]],
+        config: RayConfig,
+        *,
+        gpus: Mapping[str, float] | None = None,
+        succession: Succession | None = None,
+    ) -> None:
+        self._specs = {spec.worker_id: spec for spec, _ in seats}
+        self._seats = {seat.worker_id: seat for _, seat in seats}
+        self._config = config
+        self._gpus = dict(gpus or {})
+        self._succession = succession or Succession()
+        self._actors: dict[str, Any] = {}
+        self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
+        self._started_here = False
+        self._attached = False
+
+    def start(self) -> None:
+        try:
+            self._connect()
+            for worker_id in tuple(self._seats):
+                self._open_actor(worker_id)
+        except (RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
+            self.close()
+            where = f"the Ray cluster at {self._config.address}" if self._config.address else "a local Ray cluster"
+            raise ClusterError(f"cannot use {printable(where)}: {printable(error)}") from error
+
+    def seats(self) -> tuple[Seat, ...]:
+        return tuple(self._seats.values())
+
+    def send(self, worker_id: str, orders: Sequence[Order]) -> None:
+        if actor := self._actors.get(worker_id):
+            actor.put.remote(list(orders))
+
+    def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
+        if actor := self._actors.get(worker_id):
+            actor.hurry.remote(dict(finish_by))
+
+    def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
+        if (actor := self._actors.get(worker_id)) is None:
+            return frozenset()
+        try:
+            taken: frozenset[str] = ray.get(actor.recall.remote(frozenset(job_ids)), timeout=_CALL_TIMEOUT_S)
+        except RayError:  # dead or unreachable: what it held comes back with its WorkerLost
+            return frozenset()
+        return taken
+
+    def cancel(self, worker_id: str, job_ids: Collection[str]) -> None:
+        if actor := self._actors.get(worker_id):
+            actor.cancel.remote(frozenset(job_ids))
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        if not self._takes:
+            time.sleep(timeout_s)
+            return []
+        ready, rest = ray.wait(list(self._takes), num_returns=1, timeout=timeout_s)
+        if ready and rest:
+            more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
+            ready += more
+        events: list[Event] = []
+        for ref in ready:
+            events += self._answered(self._takes.pop(ref), ref)
+        return events
+
+    def close(self) -> None:
+        self._takes.clear()
+        for actor in self._actors.values():
+            ray.kill(actor, no_restart=True)
+        self._actors.clear()
+        if self._started_here or self._attached:
+            ray.shutdown()
+        self._started_here = self._attached = False
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def _answered(self, worker_id: str, ref: Any) -> list[Event]:
+        try:
+            heard: list[BenchEvent] = ray.get(ref)
+        except RayActorError as error:
+            return [self._lose(worker_id, _cause_of_death(error))]
+        except RayError as error:
+            return [self._lose(worker_id, printable(error))]
+        events: list[Event] = []
+        for event in heard:
+            if isinstance(event, BenchFailed):
+                return [*events, self._lose(worker_id, event.reason, request_is_wrong=event.request_is_wrong)]
+            if isinstance(event, WorkerUp):
+                self._seats[worker_id] = replace(
+                    self._seats[worker_id],
+                    device_class=event.device_class,
+                    free_bytes=event.free_bytes,
+                    up=True,
+                    since=event.at,
+                )
+            elif isinstance(event, Outcome):
+                self._succession.worked(worker_id)
+            events.append(event)
+        self._listen(worker_id)
+        return events
+
+    def _listen(self, worker_id: str) -> None:
+        self._takes[self._actors[worker_id].take.remote(LONG_POLL_S)] = worker_id
+
+    def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
+        seat, spec = self._seats.pop(worker_id), self._specs.pop(worker_id)
+        actor = self._actors.pop(worker_id)
+        ray.kill(actor, no_restart=True)
+        successor = None if request_is_wrong else self._succession.next_id(worker_id)
+        if successor is not None:
+            self._specs[successor] = replace(spec, worker_id=successor, calibrate=False)
+            self._seats[successor] = replace(seat, worker_id=successor, up=False, since=time.time())
+            self._open_actor(successor)
+        log.warning("worker %s lost: %s", worker_id, reason)
+        return WorkerLost(worker_id, reason, time.time(), successor, request_is_wrong)
+
+    # --- the cluster ----------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+        if self._config.address:
+            ray.init(address=self._config.address, **quiet)
+            self._attached = True
+            return
+        workers = list(self._specs.values())
+        pools = {spec.pool for spec in workers}
+        ray.init(
+            address="local",
+            # Every actor gets its place, also where threads outnumber cores: the user's pools decide.
+            num_cpus=max(1, sum(spec.threads for spec in workers)),
+            num_gpus=sum(self._gpus.get(spec.pool, 0.0) for spec in workers) or None,
+            resources={pool_resource(pool): sum(spec.pool == pool for spec in workers) for pool in pools},
+            include_dashboard=self._config.dashboard,
+            # Videos go from workers to the store; Ray carries small messages only.
+            object_store_memory=80 * 2**20,
+            **quiet,
+        )
+        self._started_here = True
+
+    def _open_actor(self, worker_id: str) -> None:
+        spec = self._specs[worker_id]
+        options: dict[str, Any] = {
+            "num_cpus": spec.threads,
+            "num_gpus": self._gpus.get(spec.pool, 0.0),
+            "max_restarts": 0,
+            "max_concurrency": 16,
+            **self._placement(spec.pool),
+        }
+        self._actors[worker_id] = ray.remote(BenchActor).options(**options).remote(spec)
+        self._listen(worker_id)
+
+    def _placement(self, pool: str) -> dict[str, Any]:
+        """How Ray finds the nodes of a pool."""
+        if self._started_here or pool_resource(pool) in ray.cluster_resources():
+            return {"resources": {pool_resource(pool): 1}}
+        if any(node.get("Labels", {}).get(POOL_LABEL) == pool for node in ray.nodes() if node.get("Alive")):
+            return {"label_selector": {POOL_LABEL: pool}}
+        return {}
+
+
+def pool_resource(pool: str) -> str:
+    """Name of the custom Ray resource that marks a pool's places."""
+    return f"pool_{pool}"
+
+
+def _cause_of_death(error: RayActorError) -> str:
+    """One sentence of Ray's several paragraphs."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "exit" in line.lower() or "killed" in line.lower()]
+    return printable((telling or lines or ["the worker process died"])[0], limit=300)

@@ -1,0 +1,202 @@
+"""Twins for tests, benchmarks and dry runs: real implementations, only smaller and faster.
+
+- `FakeModel`: a video maker that spends time and memory as told and returns a few deterministic bytes.
+  It is chosen by a model id that starts with `fake`, so that it also works through the command line and in
+  worker processes: `fake`, `fake:step_s=0.02,load_s=0.5`.
+- `MemoryStore`: the in-memory artifact store.
+- `crash_points`: dies at the n-th instrumented point when the environment variable CRASH_AT says so.
+
+A word in square brackets in a prompt makes the fake model misbehave there:
+
+    [abort]    the process dies at the first step            [oom]      out of memory, unless the point is cheaper
+    [fail]     this job fails, always                        [flaky]    fails on its first attempt only
+    [wrong]    the request is refused                        [slow]     takes five times as long
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, ProfilePoint, Progress, VideoSpec
+from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
+
+if TYPE_CHECKING:
+    from vidplat.storage.memory import MemoryStore
+
+__all__ = ["FAKE_SHAPE", "FakeModel", "FakeRendered", "MemoryStore", "crash_points", "describe_fake", "is_fake"]
+
+FAKE_SHAPE = ModelShape(
+    family="fake",
+    layers=2,
+    width=64,
+    ffn_width=256,
+    text_tokens=16,
+    patch=(1, 2, 2),
+    temporal_factor=4,
+    spatial_factor=8,
+    parameter_bytes=1_000_000,
+    defaults=VideoSpec(width=64, height=64, num_frames=33, fps=16, num_inference_steps=8, guidance_scale=5.0, seed=0),
+    profile=tuple(
+        # A concave curve, like a real one: half the steps keep most of the quality.
+        ProfilePoint(steps_fraction=part, keyframes_fraction=1.0, quality=quality, samples=100)
+        for part, quality in ((0.125, 0.60), (0.25, 0.80), (0.5, 0.92), (0.75, 0.97), (1.0, 1.0))
+    ),
+)
+
+
+@dataclass(frozen=True)
+class FakeRendered:
+    video: bytes
+    poster: bytes
+    meta: Mapping[str, Any]
+    phases: Mapping[str, float]
+    metrics: Mapping[str, float]
+    steps_done: int
+
+
+@dataclass
+class FakeModel:
+    """Spends `step_s` per denoising step and makes a few bytes that depend on the job alone."""
+
+    step_s: float = 0.0
+    decode_s: float = 0.0
+    load_s: float = 0.0
+    size_bytes: int = 256
+    free: int = 2**34
+    name: str = "fake"
+    worker_id: str = "worker"
+    loaded: bool = field(default=False, init=False)
+
+    @classmethod
+    def from_id(cls, model_id: str, *, worker_id: str = "worker") -> FakeModel:
+        """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
+        kinds = {entry.name: float for entry in fields(cls) if entry.name in ("step_s", "decode_s", "load_s")}
+        settings: dict[str, Any] = {}
+        for part in filter(None, model_id.partition(":")[2].split(",")):
+            key, _, value = part.partition("=")
+            try:
+                settings[key] = int(value) if key == "size_bytes" else kinds[key](value)
+            except (KeyError, ValueError) as error:
+                raise ModelError(f"fake model: {printable(part)!r} is no setting of it") from error
+        return cls(**settings, worker_id=worker_id)
+
+    @property
+    def device_class(self) -> str:
+        return self.name
+
+    def free_bytes(self) -> int:
+        return self.free
+
+    def load(self) -> None:
+        time.sleep(self.load_s)
+        self.loaded = True
+
+    def calibrate(self) -> Sequence[Mapping[str, Any]]:
+        return ()
+
+    def make(
+        self,
+        job: Job,
+        point: OperatingPoint,
+        *,
+        attempt: int,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        finish_by: Callable[[], float | None] = lambda: None,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> FakeRendered:
+        if not self.loaded:
+            raise AssertionError("load() comes before make()")
+        text = job.prompt
+        if "[wrong]" in text:
+            raise SpecError("the fake model refuses this request")
+
+        def tell(phase: str, step: int) -> None:
+            on_progress(Progress(job.id, attempt, self.worker_id, phase, step, point.steps, time.time()))
+
+        step_s = self.step_s * (5 if "[slow]" in text else 1)
+        began = time.monotonic()
+        done = 0
+        while done < point.steps:
+            tell("denoise", done)
+            if is_cancelled():
+                raise JobError(f"cancelled after {done} of {point.steps} steps")
+            if "[abort]" in text:
+                os.abort()
+            if "[oom]" in text and point.steps >= job.spec.num_inference_steps:
+                raise OutOfMemoryError("the fake model needs more memory than there is")
+            if "[fail]" in text or ("[flaky]" in text and attempt == 1):
+                raise JobError("the fake model fails this job")
+            if step_s:
+                time.sleep(step_s)
+            done += 1
+            limit = finish_by()
+            if limit is not None and done < point.steps and time.time() + step_s + self.decode_s > limit:
+                break
+        tell("decode", done)
+        denoised = time.monotonic()
+        if self.decode_s:
+            time.sleep(self.decode_s)
+        return FakeRendered(
+            video=_bytes_of(f"{job.id} {done}", self.size_bytes),
+            poster=_bytes_of(f"{job.id} poster", 64),
+            meta={"job_id": job.id, "prompt": job.prompt, "model": job.model.id, "attempt": attempt, "steps": done},
+            phases={"denoise": denoised - began, "decode": time.monotonic() - denoised},
+            metrics={},
+            steps_done=done,
+        )
+
+
+def is_fake(model_id: str) -> bool:
+    return model_id == "fake" or model_id.startswith("fake:")
+
+
+def describe_fake(model_id: str) -> tuple[ModelRef, ModelShape]:
+    """What the platform must know of a fake model. Its settings change seconds, never bytes: one revision."""
+    FakeModel.from_id(model_id)
+    return ModelRef(model_id, "1"), replace(FAKE_SHAPE)
+
+
+def _bytes_of(text: str, count: int) -> bytes:
+    blocks = (hashlib.sha256(f"{text} {index}".encode()).digest() for index in itertools.count())
+    out = bytearray()
+    while len(out) < count:
+        out += next(blocks)
+    return bytes(out[:count])
+
+
+class _CrashPoints:
+    """Counts the instrumented points this process passes and dies, as by `kill -9`, at the n-th."""
+
+    def __init__(self, at: int, log: Path | None) -> None:
+        self._at, self._log, self._passed = at, log, 0
+
+    def __call__(self, name: str) -> None:
+        self._passed += 1
+        if self._passed == self._at:
+            if self._log is not None:
+                self._log.write_text(name)
+            os._exit(137)
+
+
+def crash_points() -> Callable[[str], None] | None:
+    """The hook that CRASH_AT=n asks for, or None. CRASH_LOG names a file that receives the point's name."""
+    at = os.environ.get("CRASH_AT")
+    if not at:
+        return None
+    log = os.environ.get("CRASH_LOG")
+    return _CrashPoints(int(at), Path(log) if log else None)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MemoryStore":  # on first use: the storage room is heavy
+        from vidplat.storage.memory import MemoryStore
+
+        return MemoryStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
