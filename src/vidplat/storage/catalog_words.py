@@ -1,0 +1,169 @@
+"""The catalog's own words: what is handed in and out of it beside `domain`'s values.
+
+Plain frozen values, so that the platform, the command line and tests can name them without loading SQL.
+Times are seconds since the Unix epoch; durations end in `_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from vidplat.domain import Assignment, Batch, Deferred, Failure, JobState, OperatingPoint, Verdict
+
+
+class BatchState(StrEnum):
+    OPEN = "open"  # has work to do, or is being worked on
+    PAUSED = "paused"  # keeps its jobs, claims none
+    DONE = "done"  # every job has reached a final state
+    CANCELLED = "cancelled"
+    INFEASIBLE = "infeasible"  # refused by admission: nothing was started
+
+
+# --- handed in --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One assignment to be begun now, on behalf of `owner` (host:pid:start of the platform process)."""
+
+    assignment: Assignment
+    owner: str
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """After a failure: again. `avoid` and `rung_down` replace what the job had before."""
+
+    not_before: float = 0.0
+    avoid: frozenset[str] = frozenset()
+    rung_down: int = 0
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """After a failure: no more. The state is FAILED, QUARANTINED or CANCELLED."""
+
+    state: JobState = JobState.FAILED
+
+
+Decision = Requeue | GiveUp
+
+
+# --- handed out -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of a submit: a batch that was there already inserts nothing."""
+
+    batch: Batch  # as it is stored now
+    new: bool
+    inserted: int  # job rows written
+    reused: int  # of those, born done because another batch of this prefix has the same video
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Which platform process works on a batch, and until when unless it says so again."""
+
+    owner: str
+    until: float
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """One job under way, for `status` and `watch`."""
+
+    job_id: str
+    row: int
+    attempt: int
+    worker_id: str
+    pool: str
+    owner: str
+    point: OperatingPoint
+    phase: str  # "" until the first heartbeat
+    step: int
+    steps: int
+    started_at: float
+    beat_at: float  # last heartbeat
+    lease_until: float
+    predicted_p50_s: float
+    predicted_p90_s: float
+
+
+@dataclass(frozen=True)
+class StepTotals:
+    """Denoising steps of a whole batch: the honest measure of progress."""
+
+    done: int  # spent by finished jobs
+    running: int  # finished steps of the jobs under way
+    ahead: int  # still to come: rest of the running ones, and queued ones at full quality
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One attempt's end. Attempts are written once and never changed."""
+
+    job_id: str
+    attempt: int
+    ended: str  # done, failed, or released (the platform went away, the job is not to blame)
+    worker_id: str
+    pool: str
+    point: OperatingPoint
+    started_at: float
+    finished_at: float
+    steps_done: int
+    predicted_p50_s: float | None = None
+    predicted_p90_s: float | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+    failure: Failure | None = None
+    counts: bool = False  # counts towards the job's attempt limit: failed, and not forgiven by a later `retry`
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of history, of a batch or of one job of it."""
+
+    id: int
+    at: float
+    batch_id: str
+    job_id: str | None
+    kind: str  # submitted, started, done, requeued, failed, cancelled, ...
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PointShare:
+    """How many jobs of a plan run where and how."""
+
+    pool: str
+    point: OperatingPoint
+    jobs: int
+    mean_quality: float
+    p50_s: float  # seconds of work, summed over those jobs
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """A stored plan: its promise and its shape. Per-job predictions are kept with the jobs when they start."""
+
+    id: int
+    at: float
+    inputs_sha256: str  # of the snapshot and policy it was made from
+    verdict: Verdict
+    reason: str
+    earliest_at: float
+    full_quality_at: float
+    finish_p50_at: float
+    finish_p90_at: float
+    device_seconds: float
+    mean_quality: float
+    quality_bound: float
+    jobs: int  # assigned
+    shares: tuple[PointShare, ...] = ()
+    deferred_count: int = 0
+    deferred: tuple[Deferred, ...] = ()  # the first hundred
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,221 @@
+"""One SQL database as the catalog uses it: connections, transactions, and errors that people can read.
+
+    with database.reading() as connection: ...    one consistent view, never waits for a writer
+    with database.writing() as connection: ...    commits at the end of the block, rolls back on any error
+
+SQLite runs in WAL mode, so that `status` reads while a batch writes. A writing block takes the write lock when it
+begins (BEGIN IMMEDIATE): a transaction that reads first and writes later could otherwise be refused half-way.
+`synchronous=NORMAL` survives a killed process; after a power cut the last transactions may be missing, and the
+reconciler then repairs the catalog from the COMMIT.json files in the store.
+
+PostgreSQL is reached through psycopg 3. A connection that cannot be had (a server restart) is tried again with
+growing pauses; a connection that breaks inside a block is not, because only the caller knows whether the block may
+be repeated. Every error leaves as a `CatalogError` without a password in it.
+
+This file knows no table but Alembic's own. It does not promise that two processes see the same clock.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import StaticPool
+
+from vidplat.errors import CatalogError, UsageError, printable
+
+CONNECT_TIMEOUT_S = 5
+RECONNECT_S = 20.0  # how long a lost PostgreSQL is waited for before giving up
+SQLITE_CACHE_KIB = 65_536
+
+# PostgreSQL: lock not available, deadlock, and what a session refused for lack of rights or password says.
+_LOCKED = {"55P03", "40P01", "40001"}
+
+
+class Database:
+    """`url` is `sqlite:///path`, `sqlite://` (memory) or `postgresql://...`; `lock_timeout_s` bounds each wait."""
+
+    def __init__(self, url: str, *, lock_timeout_s: float = 30.0) -> None:
+        parsed = _parse(url)
+        self.shown = printable(parsed.render_as_string(hide_password=True))
+        self.is_postgres = parsed.get_backend_name() == "postgresql"
+        self.is_memory = not self.is_postgres and parsed.database in (None, "", ":memory:")
+        self.lock_timeout_s = lock_timeout_s
+        self._engine = _engine(parsed, lock_timeout_s, self.is_memory, self.shown)
+        # What a database says no with. Other errors of SQLAlchemy are mistakes of ours and stay what they are.
+        self._refusals = (DBAPIError, PoolTimeout, self._engine.dialect.loaded_dbapi.Error)
+        # One shared connection serves an in-memory catalog, so its users take turns.
+        self._turn: AbstractContextManager[Any] = threading.RLock() if self.is_memory else nullcontext()
+        self._was_reached = False
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database and changes nothing."""
+        with self._transaction(writing=False) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that holds SQLite's write lock from its start."""
+        with self._transaction(writing=True) as connection:
+            yield connection
+
+    def revision(self) -> str | None:
+        """Alembic's revision of the tables; None when there are none yet. One SELECT: Alembic is not loaded."""
+        try:
+            with self._turn, self._connect(writing=False) as connection:
+                found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+                return found
+        except (OperationalError, ProgrammingError) as error:
+            if _table_is_missing(error):
+                return None
+            raise self.explain(error) from error
+        except self._refusals as error:
+            raise self.explain(error) from error
+
+    def explain(self, error: Exception) -> CatalogError:
+        """What went wrong in one sentence, without SQL, row values or password."""
+        cause = getattr(error, "orig", None) or error
+        said = printable(str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__)
+        state = getattr(cause, "sqlstate", None)
+        lowered = said.lower()
+        if "database is locked" in lowered or state in _LOCKED or "lock timeout" in lowered:
+            return CatalogError(
+                f"the catalog {self.shown} is locked by another process and did not come free "
+                f"within {self.lock_timeout_s:g} s: see who uses it, or try again ({said})"
+            )
+        if "unable to open" in lowered or "readonly" in lowered or "read-only" in lowered:
+            return CatalogError(
+                f"the catalog {self.shown} cannot be opened for writing: check the folder and its rights, "
+                f"or choose another with --catalog ({said})"
+            )
+        if "not a database" in lowered or "malformed" in lowered:
+            return CatalogError(f"{self.shown} is not a vidplat catalog, or it is damaged ({said})")
+        if isinstance(cause, OSError) or "connection" in lowered or "could not translate host" in lowered:
+            return CatalogError(f"the catalog {self.shown} cannot be reached: check address and rights ({said})")
+        return CatalogError(f"the catalog {self.shown} refused: {said}")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self, *, writing: bool) -> Iterator[Connection]:
+        try:
+            with self._turn, self._connect(writing=writing) as connection, connection.begin():
+                yield connection
+        except self._refusals as error:
+            raise self.explain(error) from error
+        except (UnicodeEncodeError, OverflowError) as error:
+            # A lone surrogate or an integer beyond 64 bits: intake refuses both, so this is a last guard.
+            raise CatalogError(f"the catalog {self.shown} cannot hold a value: {printable(error)}") from error
+
+    def _connect(self, *, writing: bool) -> Connection:
+        """A connection from the pool. A PostgreSQL that was reached before is waited for, with jitter."""
+        give_up_at = time.monotonic() + (RECONNECT_S if self.is_postgres and self._was_reached else 0.0)
+        pause_s = 0.1
+        while True:
+            try:
+                connection = self._engine.connect().execution_options(writing=writing)
+            except OperationalError:
+                if time.monotonic() + pause_s > give_up_at:
+                    raise
+                time.sleep(random.uniform(0, pause_s))
+                pause_s = min(2 * pause_s, 2.0)
+            else:
+                self._was_reached = True
+                return connection
+
+
+def _parse(url: str) -> URL:
+    if "://" not in url:
+        raise UsageError(
+            f"a catalog is named by a URL, sqlite:///path/file.db or postgresql://host/name; found {printable(url)!r}"
+        )
+    try:
+        parsed = make_url(url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url)
+    except (ArgumentError, ValueError) as error:
+        raise UsageError(f"the catalog URL {printable(url)} cannot be read: {printable(error)}") from error
+    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return parsed
+    raise UsageError(
+        f"a catalog lives in SQLite (sqlite:///path) or PostgreSQL (postgresql://host/name), "
+        f"not in {printable(parsed.drivername, 40)!r}"
+    )
+
+
+def _engine(url: URL, lock_timeout_s: float, in_memory: bool, shown: str) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        engine = create_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "vidplat"},
+        )
+        event.listen(engine, "connect", lambda raw, _: _prepare_postgres(raw, lock_timeout_s))
+        return engine
+    if not in_memory:
+        folder = Path(url.database or "").expanduser().parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CatalogError(
+                f"the catalog {shown} needs the folder {printable(folder)}, which cannot be made: "
+                f"{error.strerror}. Choose another with --catalog"
+            ) from error
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"timeout": lock_timeout_s, "check_same_thread": False},
+        **({"poolclass": StaticPool} if in_memory else {}),
+    )
+    event.listen(engine, "connect", lambda raw, _: _prepare_sqlite(raw, lock_timeout_s))
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(raw: Any, lock_timeout_s: float) -> None:
+    raw.isolation_level = None  # we say BEGIN ourselves, see _begin_sqlite
+    give_up_at = time.monotonic() + lock_timeout_s
+    while True:
+        try:
+            # Becoming a WAL file is the one step that does not honour SQLite's own waiting.
+            raw.execute("PRAGMA journal_mode=WAL").fetchone()
+            break
+        except Exception as error:
+            if "locked" not in str(error) or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.02)
+    raw.execute("PRAGMA synchronous=NORMAL")
+    raw.execute(f"PRAGMA cache_size=-{SQLITE_CACHE_KIB}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writing = connection.get_execution_options().get("writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def _prepare_postgres(raw: Any, lock_timeout_s: float) -> None:
+    was_autocommit, raw.autocommit = raw.autocommit, True
+    with raw.cursor() as cursor:
+        for setting, seconds in (
+            ("lock_timeout", lock_timeout_s),
+            ("statement_timeout", 300.0),  # reusing a million rows of another batch is one statement
+            ("idle_in_transaction_session_timeout", 300.0),  # intake may pause between two chunks of a submit
+        ):
+            cursor.execute("SELECT set_config(%s, %s, false)", (setting, f"{round(seconds * 1000)}ms"))
+    raw.autocommit = was_autocommit
+
+
+def _table_is_missing(error: DBAPIError) -> bool:
+    return "no such table" in str(error.orig) or getattr(error.orig, "sqlstate", None) == "42P01"

@@ -1,0 +1,271 @@
+"""What was: attempts, events, plans, observations, and the cost model's memory.
+
+Rows here are written once and read later, by people (`logs`, `report`) and by the cost model. What *is* (the state of
+batches and jobs) is in `transitions.py` and `catalog.py`, which append here inside their own transactions.
+
+Nothing is ever deleted: a finished job costs one attempt row and about two event rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, insert, select, update
+
+from vidplat.domain import Assignment, Deferred, OperatingPoint, Plan, Verdict, WorkerState
+from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, PointShare
+from vidplat.storage.database import Database
+from vidplat.storage.tables import (
+    attempts,
+    cost_states,
+    events,
+    from_json,
+    jobs,
+    observations,
+    plans,
+    to_attempt,
+    to_event,
+    to_json,
+    workers,
+)
+
+KEPT_DEFERRALS = 100  # of one plan; a plan of a million jobs may defer most of them for the same reason
+
+
+class Journal:
+    """The append-only half of the catalog, over one `Database`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def close(self) -> None:
+        """Gives the connections back. The catalog must not be used afterwards."""
+        self.database.close()
+
+    # --- events --------------------------------------------------------------------------------------
+
+    def add_event(self, batch_id: str, job_id: str | None, kind: str, detail: Mapping[str, Any], at: float) -> None:
+        """Notes that something happened to a batch, or to one job of it."""
+        with self.database.writing() as connection:
+            write_events(connection, [event_row(batch_id, job_id, kind, at, detail)])
+
+    def events(
+        self,
+        batch_id: str,
+        job_id: str | None = None,
+        after_id: int = 0,
+        limit: int | None = None,
+        *,
+        newest_first: bool = False,
+    ) -> list[Event]:
+        """The events of a batch, or of one job of it, after the one numbered `after_id`; oldest first unless asked."""
+        query = select(events).where(events.c.batch_id == batch_id, events.c.id > after_id)
+        if job_id is not None:
+            query = query.where(events.c.job_id == job_id)
+        query = query.order_by(events.c.id.desc() if newest_first else events.c.id).limit(limit)
+        with self.database.reading() as connection:
+            return [to_event(row) for row in connection.execute(query).mappings()]
+
+    # --- attempts ------------------------------------------------------------------------------------
+
+    def attempts(self, batch_id: str, job_id: str) -> list[AttemptRecord]:
+        """Every ended attempt of one job, oldest first."""
+        query = (
+            select(attempts, jobs.c.forgiven)
+            .join(jobs, and_(jobs.c.job_id == attempts.c.job_id, jobs.c.batch_id == attempts.c.batch_id))
+            .where(attempts.c.job_id == job_id, attempts.c.batch_id == batch_id)
+            .order_by(attempts.c.attempt)
+        )
+        with self.database.reading() as connection:
+            return [to_attempt(row) for row in connection.execute(query).mappings()]
+
+    # --- plans ---------------------------------------------------------------------------------------
+
+    def save_plan(self, batch_id: str, plan: Plan, *, now: float, inputs_sha256: str) -> None:
+        """Keeps a plan's promise and shape. Per-job predictions are kept with the jobs when they start."""
+        detail = {
+            "shares": [astuple(share) for share in shares_of(plan.assignments)],
+            "deferred": [(each.job_id, each.reason) for each in plan.deferred[:KEPT_DEFERRALS]],
+            "notes": plan.notes,
+        }
+        row = {
+            "batch_id": batch_id,
+            "at": now,
+            "inputs_sha256": inputs_sha256,
+            "verdict": plan.verdict.value,
+            "reason": plan.reason,
+            "earliest_at": plan.earliest_at,
+            "full_quality_at": plan.full_quality_at,
+            "finish_p50_at": plan.finish_p50_at,
+            "finish_p90_at": plan.finish_p90_at,
+            "device_seconds": plan.device_seconds,
+            "mean_quality": plan.mean_quality,
+            "quality_bound": plan.quality_bound,
+            "jobs": len(plan.assignments),
+            "deferred_count": len(plan.deferred),
+            "detail": json.dumps(detail, separators=(",", ":")),
+        }
+        with self.database.writing() as connection:
+            connection.execute(insert(plans).values(row))
+
+    def plans(self, batch_id: str, limit: int | None = None) -> list[PlanRecord]:
+        """The plans of a batch, oldest first; with `limit`, the latest ones."""
+        query = select(plans).where(plans.c.batch_id == batch_id).order_by(plans.c.id.desc()).limit(limit)
+        with self.database.reading() as connection:
+            return [_to_plan(dict(row)) for row in reversed(connection.execute(query).mappings().all())]
+
+    # --- what the cost model learns from ----------------------------------------------------------------
+
+    def add_observations(self, seen: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps measured seconds; keys: model_id, device_class, stage, seconds, features, at, [batch_id, job_id]."""
+        rows = [
+            {
+                "at": each["at"],
+                "batch_id": each.get("batch_id"),
+                "job_id": each.get("job_id"),
+                "model_id": each["model_id"],
+                "device_class": each["device_class"],
+                "stage": each["stage"],
+                "seconds": each["seconds"],
+                "features": json.dumps(each["features"], separators=(",", ":")),
+            }
+            for each in seen
+        ]
+        if rows:
+            with self.database.writing() as connection:
+                connection.execute(insert(observations), rows)
+
+    def observations(
+        self, *, model_id: str | None = None, device_class: str | None = None, limit: int = 1000
+    ) -> list[dict[str, Any]]:
+        """The latest measured stage seconds, oldest first, in the form `add_observations` takes."""
+        query = select(observations).order_by(observations.c.id.desc()).limit(limit)
+        if model_id is not None:
+            query = query.where(observations.c.model_id == model_id)
+        if device_class is not None:
+            query = query.where(observations.c.device_class == device_class)
+        with self.database.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [{**row, "features": from_json(row["features"])} for row in reversed(rows)]
+
+    def cost_state(self, key: str) -> dict[str, Any] | None:
+        """The document kept under `key`, or None."""
+        query = select(cost_states.c.document).where(cost_states.c.key == key)
+        with self.database.reading() as connection:
+            text = connection.scalar(query)
+        return None if text is None else from_json(text)
+
+    def save_cost_state(self, key: str, document: Mapping[str, Any]) -> None:
+        """Replaces the document kept under `key`. The last writer wins: what is lost so can be learnt again."""
+        text = json.dumps(document, separators=(",", ":"))
+        with self.database.writing() as connection:
+            changed = connection.execute(update(cost_states).where(cost_states.c.key == key).values(document=text))
+            if changed.rowcount == 0:
+                connection.execute(insert(cost_states).values(key=key, document=text))
+
+    # --- workers --------------------------------------------------------------------------------------
+
+    def save_workers(self, batch_id: str, seen: Iterable[WorkerState], *, now: float) -> None:
+        """Replaces the list of workers that a batch last saw."""
+        rows = [
+            {
+                "batch_id": batch_id,
+                "worker_id": each.id,
+                "pool": each.pool,
+                "device_class": each.device_class,
+                "free_bytes": each.free_bytes,
+                "ready_at": each.ready_at,
+                "speed": each.speed,
+                "running": each.running,
+                "price_per_s": each.price_per_s,
+                "alive": int(each.alive),
+                "suspect": int(each.suspect),
+                "seen_at": now,
+            }
+            for each in seen
+        ]
+        with self.database.writing() as connection:
+            connection.execute(delete(workers).where(workers.c.batch_id == batch_id))
+            if rows:
+                connection.execute(insert(workers), rows)
+
+    def workers(self, batch_id: str) -> list[WorkerState]:
+        """The workers that a batch last saw, by pool and name."""
+        query = select(workers).where(workers.c.batch_id == batch_id).order_by(workers.c.pool, workers.c.worker_id)
+        with self.database.reading() as connection:
+            return [
+                WorkerState(
+                    id=row["worker_id"],
+                    pool=row["pool"],
+                    device_class=row["device_class"],
+                    free_bytes=row["free_bytes"],
+                    ready_at=row["ready_at"],
+                    speed=row["speed"],
+                    running=row["running"],
+                    price_per_s=row["price_per_s"],
+                    alive=bool(row["alive"]),
+                    suspect=bool(row["suspect"]),
+                )
+                for row in connection.execute(query).mappings()
+            ]
+
+
+def event_row(
+    batch_id: str, job_id: str | None, kind: str, at: float, detail: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"batch_id": batch_id, "job_id": job_id, "kind": kind, "at": at, "detail": to_json(detail or {})}
+
+
+def write_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        connection.execute(insert(events), rows)
+
+
+def shares_of(assignments: Sequence[Assignment]) -> list[PointShare]:
+    """Assignments counted by pool and operating point, most jobs first."""
+    groups: dict[tuple[str, OperatingPoint], list[Assignment]] = defaultdict(list)
+    for each in assignments:
+        groups[each.pool, each.point].append(each)
+    shares = [
+        PointShare(
+            pool=pool,
+            point=point,
+            jobs=len(group),
+            mean_quality=math.fsum(each.quality for each in group) / len(group),
+            p50_s=math.fsum(each.p50_s for each in group),
+        )
+        for (pool, point), group in groups.items()
+    ]
+    return sorted(shares, key=lambda share: (-share.jobs, share.pool, share.point.label))
+
+
+def _to_plan(row: dict[str, Any]) -> PlanRecord:
+    detail = from_json(row["detail"])
+    shares = tuple(
+        PointShare(pool, OperatingPoint(*point), count, quality, seconds)
+        for pool, point, count, quality, seconds in detail["shares"]
+    )
+    return PlanRecord(
+        id=row["id"],
+        at=row["at"],
+        inputs_sha256=row["inputs_sha256"],
+        verdict=Verdict(row["verdict"]),
+        reason=row["reason"],
+        earliest_at=row["earliest_at"],
+        full_quality_at=row["full_quality_at"],
+        finish_p50_at=row["finish_p50_at"],
+        finish_p90_at=row["finish_p90_at"],
+        device_seconds=row["device_seconds"],
+        mean_quality=row["mean_quality"],
+        quality_bound=row["quality_bound"],
+        jobs=row["jobs"],
+        shares=shares,
+        deferred_count=row["deferred_count"],
+        deferred=tuple(Deferred(job_id, reason) for job_id, reason in detail["deferred"]),
+        notes=tuple(detail["notes"]),
+    )
