@@ -18,7 +18,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-CUT_ERROR = 0.15  # mean absolute difference after warping, of 1; moving shapes stay under 0.05
+CUT_ERROR = 0.1  # mean absolute difference after warping, of 1; moving shapes stay under 0.03
 OCCLUDED_PX = 1.0  # forward and backward flow may differ by this much plus a twentieth of their length
 SMALLEST_PX = 16  # DIS needs this much; smaller frames are cross-faded
 
@@ -58,14 +58,14 @@ class _Between:
         if self._small or self._still:
             return
         gray_a, gray_b = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
-        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         flow.setFinestScale(0)
         self._ab = flow.calc(gray_a, gray_b, None)  # (rows, columns, 2): where a pixel of A goes, in pixels
         self._ba = flow.calc(gray_b, gray_a, None)
         self._seen_a = _consistent(self._ab, self._warp(self._ba, self._ab))  # pixel of A also visible in B
         self._seen_b = _consistent(self._ba, self._warp(self._ab, self._ba))
-        error = np.abs(self._warp(self._b, self._ab) - self._a) * self._seen_a[..., None]
-        self._is_cut = float(error.mean()) / 255 > CUT_ERROR or float(self._seen_a.mean()) < 0.2
+        unexplained = float(np.abs(self._warp(self._b, self._ab) - self._a).mean()) / 255
+        self._is_cut = unexplained > CUT_ERROR
 
     def at(self, part: float) -> np.ndarray:
         """The frame at `part` of the way from the first to the second, 0 < part < 1."""
@@ -100,4 +100,5 @@ def _consistent(there: np.ndarray, back: np.ndarray) -> np.ndarray:
 
 
 def _as_pixels(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    pixels: np.ndarray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return pixels

@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, Progress, VideoSpec
+from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, VideoSpec
 from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
 
 if TYPE_CHECKING:
-    from vidplat.workers.generate import FinishBy, Made
+    from vidplat.workers.generate import FinishBy, Made, OnStep
     from vidplat.workers.models.family import Family
     from vidplat.workers.text_cache import TextCache
 
@@ -52,6 +52,7 @@ class Worker:
 
     def __init__(self, model: ModelRef | str, *, device: str = "cpu", threads: int = 1, id: str = "worker") -> None:
         self.id, self.device, self.threads = id, device, threads
+        self.load_phases: dict[str, float] = {}  # seconds of `import` and `load`
         self._asked = model if isinstance(model, ModelRef) else ModelRef(model, "")
         self._family: Family | None = None
         self._texts: TextCache | None = None
@@ -83,6 +84,7 @@ class Worker:
     def is_loaded(self) -> bool:
         return self._family is not None
 
+    @property
     def free_bytes(self) -> int:
         """Memory that a job could use now."""
         if self.device.startswith("cuda"):
@@ -93,10 +95,10 @@ class Worker:
 
     # --- life -------------------------------------------------------------------------------------
 
-    def load(self) -> dict[str, float]:
-        """Bring the model into memory; seconds of `import` and `load`. Raises `ModelError`. Again: nothing."""
+    def load(self) -> None:
+        """Bring the model into memory; `load_phases` then tells the seconds. Raises `ModelError`. Again: nothing."""
         if self.is_loaded:
-            return {"import": 0.0, "load": 0.0}
+            return
         began = time.perf_counter()
         _prepare_torch(self.threads)
         from vidplat.workers.models.family import load_family
@@ -111,7 +113,7 @@ class Worker:
             )
         self._family = load_family(locate(self._asked.id), self.device)
         self._texts = TextCache(self._family, self._ref.revision)
-        return {"import": imported - began, "load": time.perf_counter() - imported}
+        self.load_phases = {"import": imported - began, "load": time.perf_counter() - imported}
 
     def calibrate(self, spec: VideoSpec | None = None, budget_s: float = 2.0) -> list[dict[str, Any]]:
         """Measure this device with this model, for about `budget_s` seconds; small sizes first.
@@ -137,7 +139,7 @@ class Worker:
         point: OperatingPoint,
         *,
         attempt: int = 1,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: OnStep | None = None,
         finish_by: FinishBy = None,
         min_steps: int = 1,
         is_cancelled: Callable[[], bool] | None = None,
@@ -146,17 +148,21 @@ class Worker:
 
         `finish_by` (epoch seconds, or a function asked at every step boundary) shortens the run rather than
         be late; `steps_done` then says how many steps were spent. It covers mp4, not storing.
+        `on_progress(phase, steps finished, steps in all)` is called at each change of phase and after each
+        step; what it raises ends the job.
         """
         from vidplat.workers.generate import Wishes
 
         check_spec(self.shape, job.spec)
         _check_point(self.shape, job.spec, point)
 
-        def tell(phase: str, step: int, steps: int) -> None:
-            if on_progress is not None:
-                on_progress(Progress(job.id, attempt, self.id, phase, step, steps, time.time()))
-
-        wishes = Wishes(tell, finish_by, self._tail_s(job.spec), min_steps, is_cancelled or (lambda: False))
+        wishes = Wishes(
+            on_step=on_progress or _silent,
+            finish_by=finish_by,
+            tail_s=self._tail_s(job.spec),
+            min_steps=min_steps,
+            is_cancelled=is_cancelled or _never,
+        )
         made, video, poster = self._make(job.prompt, job.negative_prompt, job.spec, point, wishes)
         from vidplat.workers.quality import flicker, motion_energy
 
@@ -235,6 +241,14 @@ class Worker:
             "metrics": {name: round(value, 6) for name, value in metrics.items()},
             "versions": _versions(),
         }
+
+
+def _silent(phase: str, step: int, steps: int) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
 
 
 def _loaded(thing: _Thing | None) -> _Thing:
