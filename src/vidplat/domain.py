@@ -240,6 +240,7 @@ class Assignment:
     finish_p50_at: float
     finish_p90_at: float
     reason: str = ""  # e.g. "full quality", "8 of 24 steps: 12 s short"
+    finish_by: float | None = None  # latest end that keeps this job and all after it on its worker in time, as planned
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,186 @@
+"""From the chosen draft to a Plan: every job's place in time, its reason, and the sums a person is told.
+
+The slots of a group are dealt to its jobs in row order, so early rows start first. `finish_by` of an assignment
+is the latest end that leaves all that follows on its worker in time, as planned: the any-time half in the worker
+may use the slack until then, and must stop sooner when it would pass it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vidplat.domain import Assignment, Deferred, Plan, Snapshot, Verdict, WorkerState
+from vidplat.scheduler import wording
+from vidplat.scheduler.chains import EASE_S, Chain
+from vidplat.scheduler.cost import CORRELATION
+from vidplat.scheduler.drafts import Draft, ends
+from vidplat.scheduler.groups import NEVER, Group
+
+
+class _Slot(NamedTuple):
+    """A place in time for one job of a group."""
+
+    start_at: float
+    worker: int
+    rung: int
+    p50_at: float
+    p90_at: float
+    finish_by: float
+    late: bool
+
+
+def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
+    """The places in time of a chain, by group; no more of each than the group has listed jobs."""
+    found: dict[int, list[_Slot]] = {}
+    latest = _latest_starts(chain)
+    at = chain.free_at
+    s = q = 0.0
+    for place, by in zip(chain.places, latest, strict=True):
+        group = groups[place.group]
+        slots = found.setdefault(place.group, [])
+        late = place.deadline_at == NEVER and group.deadline_at != NEVER
+        at = max(at, group.not_before)
+        for rung in sorted(place.runs):
+            p50, spread, share = place.rungs.p50_s[rung], place.rungs.spread_s[rung], place.rungs.seconds(rung)
+            count = place.runs[rung]
+            listed = min(count, max(0, len(group.jobs) - len(slots)))
+            for _ in range(listed):
+                s += spread
+                q += spread * spread
+                by += share
+                end = at + p50
+                reach = end + math.sqrt((1 - CORRELATION) * q + CORRELATION * s * s)
+                slots.append(_Slot(at, chain.worker, rung, end, reach, max(by, end), late))
+                at = end
+            more = count - listed
+            at, s, q, by = at + more * p50, s + more * spread, q + more * spread * spread, by + more * share
+    return found
+
+
+def _latest_starts(chain: Chain) -> list[float]:
+    """Per place: the latest start that leaves it and every later place in time, as planned."""
+    latest: list[float] = []
+    start = NEVER
+    for place in reversed(chain.places):
+        start = min(start, place.deadline_at) - sum(place.rungs.seconds(r) * n for r, n in place.runs.items())
+        latest.append(start)
+    return latest[::-1]
+
+
+def written(
+    snapshot: Snapshot,
+    workers: Sequence[WorkerState],
+    groups: Sequence[Group],
+    deferred: Sequence[Deferred],
+    draft: Draft,
+    full_quality_at: float,
+    earliest_at: float,
+    bound: float,
+) -> Plan:
+    by_group: dict[int, list[_Slot]] = {}
+    for chain in draft.chains:
+        for index, slots in _slots(chain, groups).items():
+            by_group.setdefault(index, []).extend(slots)
+    assignments: list[Assignment] = []
+    lowered: list[tuple[str, int]] = []
+    for index, slots in by_group.items():
+        group = groups[index]
+        slots.sort()
+        reasons: dict[tuple[int, int, bool, bool], str] = {}
+        for job, slot in zip(group.jobs, slots, strict=False):
+            rungs = group.rungs[slot.worker]
+            point, quality = rungs.points[slot.rung], rungs.qualities[slot.rung]
+            risky = slot.p90_at > group.deadline_at + EASE_S
+            kind = (slot.worker, slot.rung, slot.late, risky)
+            if kind not in reasons:
+                reasons[kind] = _reason(group, slot, full_quality_at)
+            p50, spread = rungs.p50_s[slot.rung], rungs.spread_s[slot.rung]
+            assignments.append(
+                Assignment(
+                    job_id=job.id, worker_id=workers[slot.worker].id, pool=workers[slot.worker].pool, point=point,
+                    start_at=slot.start_at, p50_s=p50, p90_s=p50 + spread, quality=quality,
+                    finish_p50_at=slot.p50_at, finish_p90_at=slot.p90_at, reason=reasons[kind],
+                    finish_by=None if slot.finish_by == NEVER else slot.finish_by,
+                )
+            )  # fmt: skip
+    for chain in draft.chains:
+        for place in chain.places:
+            group = groups[place.group]
+            for rung, count in place.runs.items():
+                if place.rungs.qualities[rung] < group.full_quality - 1e-9:
+                    text = wording.made_at(place.rungs.points[rung], group.first.spec.num_inference_steps)
+                    lowered.append((text, count))
+    assignments.sort(key=lambda a: (a.start_at, a.worker_id, a.job_id))
+    total = sum(g.count for g in groups)
+    quality = sum(p.rungs.qualities[r] * n for c in draft.chains for p in c.places for r, n in p.runs.items())
+    device_seconds = sum(p.rungs.p50_s[r] * n for c in draft.chains for p in c.places for r, n in p.runs.items())
+    mean = quality / total if total else 1.0
+    end_p50, end_p90 = ends(draft.chains, snapshot.now)
+    missed = draft.late + draft.at_risk
+    on_time = Verdict.DEGRADED if lowered else Verdict.FEASIBLE
+    verdict = Verdict.INFEASIBLE if deferred or missed else on_time
+    return Plan(
+        verdict=verdict,
+        assignments=tuple(assignments),
+        deferred=tuple(sorted(deferred, key=lambda d: d.job_id)),
+        earliest_at=earliest_at, full_quality_at=full_quality_at,
+        finish_p50_at=end_p50, finish_p90_at=end_p90,
+        device_seconds=device_seconds, mean_quality=mean, quality_bound=max(bound, mean) if not missed else 1.0,
+        reason=_summary(snapshot.now, total, deferred, missed, lowered, mean, full_quality_at, earliest_at, end_p90),
+        notes=_notes(groups),
+    )  # fmt: skip
+
+
+def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
+    rungs = group.rungs[slot.worker]
+    point, spec = rungs.points[slot.rung], group.first.spec
+    text = wording.made_at(point, spec.num_inference_steps)
+    if slot.late:
+        return f"{text}: late, its deadline passes {wording.seconds(slot.p50_at - group.deadline_at)} before it can end"
+    if slot.p90_at > group.deadline_at + EASE_S:
+        return f"{text}: at risk, in time at p50 and {wording.seconds(slot.p90_at - group.deadline_at)} late at p90"
+    if rungs.qualities[slot.rung] >= group.full_quality - 1e-9:
+        return "full quality" if group.full_quality >= 1.0 else f"{text}, as asked"
+    if slot.rung == rungs.top:
+        return f"{text}: the best that fits in memory"
+    short_s = full_quality_at - group.deadline_at
+    if short_s > 0:
+        return f"{text}: full quality for all jobs is {wording.seconds(short_s)} short"
+    return f"{text}: no more fits before its deadline"
+
+
+def _summary(
+    now: float,
+    total: int,
+    deferred: Sequence[Deferred],
+    missed: int,
+    lowered: Sequence[tuple[str, int]],
+    mean: float,
+    full_at: float,
+    least_at: float,
+    end_at: float,
+) -> str:
+    if deferred and not missed:
+        return f"{wording.jobs(len(deferred))} of {total + len(deferred)} cannot be placed: {deferred[0].reason}"
+    if missed:
+        return (
+            f"{missed} of {wording.jobs(total)} cannot be promised in time even at the cheapest acceptable point; "
+            f"all could be done in {wording.seconds(least_at - now)}"
+        )
+    if lowered:
+        return (
+            f"{wording.lowered(lowered, total)}, predicted quality {mean:.2f}; "
+            f"full quality needs {wording.seconds(full_at - now)}"
+        )
+    if not total:
+        return "nothing to do"
+    return (
+        f"{'all ' if total > 1 else ''}{wording.jobs(total)} at full quality in {wording.seconds(end_at - now)} (p90)"
+    )
+
+
+def _notes(groups: Sequence[Group]) -> tuple[str, ...]:
+    unmeasured = sorted({g.first.model.id for g in groups if not g.measured})
+    return tuple(f"no profile for model {m}: step counts alone, quality is a guess" for m in unmeasured)

@@ -1,0 +1,78 @@
+"""The answer to `vidplat plan` and `submit`: may it start, and what a person is told.
+
+Left to others: making the plan (`planner`), acting on the answer and its exit code (`platform`, `cli`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidplat.domain import OnInfeasible, Plan, Verdict
+from vidplat.scheduler import wording
+from vidplat.scheduler.policy import Policy
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What submit does with a plan, in values and in sentences."""
+
+    verdict: Verdict
+    admitted: bool  # False: generate nothing and exit 3
+    earliest_at: float  # p90 finish of the cheapest acceptable plan; 0 if nothing can be placed
+    earliest_s: float  # the same, from now
+    full_quality_s: float  # p90 seconds with everything at full quality, from now
+    headline: str  # "degraded: 12 of 16 jobs at 8 of 24 steps, predicted quality 0.91; full quality needs 48 s"
+    details: tuple[str, ...] = ()  # deferrals, notes, and what to do
+
+
+def answer(plan: Plan, policy: Policy, now: float) -> Answer:
+    """Admit feasible and degraded plans; an infeasible one only under best-effort, and only if it does anything.
+
+    `reject` never sees a plan below the quality floor and `degrade` may (the planner keeps that rule).
+    """
+    infeasible = plan.verdict is Verdict.INFEASIBLE
+    best_effort = policy.on_infeasible is OnInfeasible.BEST_EFFORT
+    admitted = not infeasible or (best_effort and bool(plan.assignments))
+    earliest_at = plan.earliest_at if plan.assignments else 0.0
+    details = [*_deferrals(plan), *plan.notes]
+    if plan.assignments:
+        details.append(_expectation(plan, now))
+    if infeasible and not admitted:
+        details.extend(_advice(plan, policy, now))
+    return Answer(
+        verdict=plan.verdict,
+        admitted=admitted,
+        earliest_at=earliest_at,
+        earliest_s=max(0.0, earliest_at - now),
+        full_quality_s=max(0.0, plan.full_quality_at - now),
+        headline=f"{plan.verdict.value}: {plan.reason}",
+        details=tuple(details),
+    )
+
+
+def _expectation(plan: Plan, now: float) -> str:
+    p50, p90 = wording.seconds(plan.finish_p50_at - now), wording.seconds(plan.finish_p90_at - now)
+    text = f"expected finish in {p50} (p50), {p90} (p90); {wording.seconds(plan.device_seconds)} of device time"
+    if plan.verdict is Verdict.DEGRADED:
+        text += f"; quality {plan.mean_quality:.3f}, no plan can exceed {plan.quality_bound:.3f}"
+    return text
+
+
+def _deferrals(plan: Plan) -> list[str]:
+    reasons: dict[str, int] = {}
+    for d in plan.deferred:
+        reasons[d.reason] = reasons.get(d.reason, 0) + 1
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return [f"{wording.jobs(count)} cannot be placed: {reason}" for reason, count in ranked]
+
+
+def _advice(plan: Plan, policy: Policy, now: float) -> list[str]:
+    if plan.deferred or not plan.assignments:
+        return ["use a smaller size or fewer frames, or add a worker that has room"] if plan.deferred else []
+    # Rounded up and a little more: the clock runs between this answer and the next submit.
+    seconds = int(1.05 * (plan.earliest_at - now)) + 2
+    earliest = wording.seconds(plan.earliest_at - now)
+    advice = [f"the earliest time that can be promised is {earliest} from now: try --deadline {seconds}s"]
+    if policy.quality_floor > 0 and policy.on_infeasible is OnInfeasible.REJECT:
+        advice.append("--on-infeasible degrade may go below the quality floor")
+    return [*advice, "--on-infeasible best-effort runs anyway; late videos are kept and counted as missed"]

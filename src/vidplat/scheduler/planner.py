@@ -1,0 +1,80 @@
+"""plan(snapshot, policy, knowledge) -> Plan: who makes what, how well, and when.
+
+A pure function: no clock, no I/O, no randomness; the same snapshot gives the same plan whatever the order of
+its rows. How it works (PACE: prices, assign, chain-fill; the early stop is the workers' half):
+
+  1. Group    equal jobs with one deadline (`groups`); what no worker can take is deferred with the reason.
+  2. Assign   walk the groups in deadline order and give each job to the worker that finishes it first, at a
+              rung set by a price on device seconds; what does not fit falls to its cheapest rung, then at
+              risk (in time at p50 only), then late. A handful of prices is tried.
+  3. Fill     spend what slack is left on upgrades, best quality per second first, exactly, per worker (`chains`).
+  4. Choose   the draft with the fewest late jobs, then the fewest at risk, then the most quality.
+  5. Certify  an upper bound on any plan's mean quality (`bound`), and the p90 finish at the cheapest and at
+              full quality.
+
+Promises are made at p90. Jobs without a deadline get full quality, last, shared out so that the tail is short.
+A late job never costs another its place or quality: it goes to the end at its cheapest rung.
+Not promised: optimality on several unequal workers (NP-hard; the gap to the bound is in every plan), and
+`ready_at` is taken as certain, so pass a p90 there if it is a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from vidplat.domain import OnInfeasible, Plan, Snapshot, Verdict
+from vidplat.scheduler.account import written
+from vidplat.scheduler.bound import quality_bound, worker_values
+from vidplat.scheduler.cost import CORRELATION
+from vidplat.scheduler.drafts import assign_all, best_draft, ends
+from vidplat.scheduler.groups import Backlog, Knowledge, group_jobs
+from vidplat.scheduler.policy import Policy
+
+
+def plan(snapshot: Snapshot, policy: Policy, knowledge: Knowledge, backlog: Sequence[Backlog] = ()) -> Plan:
+    """The plan for every job of `snapshot`: each is assigned once, or deferred with a reason.
+
+    `backlog` stands for further queued jobs: their work is planned around, so that a window of a long queue
+    is not given time that belongs to the rest. Nothing here raises for an infeasible plan: read `verdict`.
+    """
+    floor = max(policy.quality_floor, snapshot.quality_floor)
+    decided = _plan_above(floor, snapshot, policy, knowledge, backlog)
+    if decided.verdict is not Verdict.INFEASIBLE or floor <= 0 or policy.on_infeasible is OnInfeasible.REJECT:
+        return decided
+    lower = _plan_above(0.0, snapshot, policy, knowledge, backlog)
+    if lower == decided:
+        return decided
+    return replace(
+        lower, notes=(*lower.notes, f"the quality floor of {floor:.2f} cannot be held: some jobs go below it")
+    )
+
+
+def latest_free(decided: Plan) -> Mapping[str, float]:
+    """Per worker with deadlines ahead: how late it may become free without making an assignment of its late.
+
+    The platform tells a running job to finish by then (or by its own deadline, the earlier).
+    """
+    latest: dict[str, float] = {}
+    for a in decided.assignments:
+        if a.finish_by is not None and a.worker_id not in latest:
+            latest[a.worker_id] = a.finish_by - a.p50_s - math.sqrt(CORRELATION) * (a.p90_s - a.p50_s)
+    return latest
+
+
+def _plan_above(
+    floor: float, snapshot: Snapshot, policy: Policy, knowledge: Knowledge, backlog: Sequence[Backlog]
+) -> Plan:
+    # 1. Group.
+    workers = sorted((w for w in snapshot.workers if w.alive), key=lambda w: w.id)
+    groups, deferred = group_jobs(snapshot, workers, policy, knowledge, floor, backlog)
+    free_at = [max(snapshot.now, w.ready_at) for w in workers]
+    values = worker_values(groups, len(workers))
+    # 2.-4. Assign, fill, choose.
+    draft = best_draft(groups, free_at, values)
+    # 5. Certify.
+    bound = quality_bound(groups, free_at, values)
+    _, full_quality_at = ends(assign_all(groups, free_at, best=True), snapshot.now)
+    _, earliest_at = ends(assign_all(groups, free_at, best=False), snapshot.now)
+    return written(snapshot, workers, groups, deferred, draft, full_quality_at, earliest_at, bound)

@@ -1,0 +1,184 @@
+"""Which operating points a job may be made at, and what quality each is expected to have.
+
+A measured profile (`ModelShape.profile`) gives quality at fractions of the full steps and of the keyframes.
+It is read at every whole number of steps between the measured ones (straight lines between them, running
+maximum so that more steps are never worse), then `hull` keeps the points that no mix of others beats.
+A model without a profile gets steps alone, on a guessed curve; `Choices.measured` says so and plans carry a note.
+
+Left to others: seconds (`cost`), which of the points to take (`planner`).
+Not promised: quality of an unmeasured model. The guess is only monotone and concave, so that plans are sane.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from vidplat.domain import ModelShape, OperatingPoint, ProfilePoint, VideoSpec
+from vidplat.errors import UsageError, printable
+
+_MOST_STEP_COUNTS = 12  # offered per number of keyframes
+_LEAST_STEPS = 4  # of a model without a profile
+_GUESS_EXPONENT = 0.15  # quality = (steps / full steps) ^ 0.15: 0.90 at a half, 0.81 at a quarter
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Points a job may be made at, by rising quality; the last is the best it may get."""
+
+    points: tuple[OperatingPoint, ...]
+    qualities: tuple[float, ...]
+    measured: bool
+
+
+def choices(shape: ModelShape, spec: VideoSpec, method: str | None = None) -> Choices:
+    """The points of `spec` on this model under `method` (see `check_method`). At least one, never a UsageError
+    for a method that `check_method` accepts."""
+    return _choices(shape, replace(spec, seed=0), method or "auto")
+
+
+def check_method(method: str) -> None:
+    """Raise UsageError unless `method` is `auto`, `full`, `steps`, `keyframes`, `steps:N`, `keyframes:K` or both.
+
+    `steps` and `keyframes` leave the number to the planner; a number fixes it. `keyframes:5,steps:12` fixes both.
+    """
+    _parse(method)
+
+
+def hull(seconds: Sequence[float], qualities: Sequence[float]) -> list[int]:
+    """Indices of the upper convex hull of (seconds, quality), cheapest first; points on an edge are kept.
+
+    Seconds and qualities rise strictly along it and the gain per second never rises, so that a greedy walk
+    by gain per second is optimal up to one edge.
+    """
+    order = sorted(range(len(seconds)), key=lambda i: (seconds[i], -qualities[i]))
+    kept: list[int] = []
+    for i in order:
+        if kept and qualities[i] <= qualities[kept[-1]] + 1e-12:
+            continue
+        while len(kept) >= 2:
+            a, b = kept[-2], kept[-1]
+            cross = (qualities[b] - qualities[a]) * (seconds[i] - seconds[a]) - (qualities[i] - qualities[a]) * (
+                seconds[b] - seconds[a]
+            )
+            if cross >= -1e-9 * max(1e-9, seconds[i] - seconds[a]):
+                break
+            kept.pop()
+        if kept and seconds[i] <= seconds[kept[-1]]:
+            kept.pop()
+        kept.append(i)
+    return kept
+
+
+def quality_of(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> float:
+    """Expected quality of any point, on the profile's grid or off it, in [0, 1]."""
+    steps = min(1.0, point.steps / spec.num_inference_steps)
+    latent = shape.latent_frames(spec.num_frames)
+    frames = 1.0 if point.keyframes is None else min(1.0, point.keyframes / latent)
+    curves = _curves(shape.profile)
+    if not curves:
+        return math.pow(steps * frames, _GUESS_EXPONENT)
+    fractions = sorted(curves)
+    values = np.maximum.accumulate([_along(steps, *curves[f]) for f in fractions])
+    return _along(frames, tuple(fractions), tuple(values.tolist()))
+
+
+def _along(at: float, fractions: tuple[float, ...], values: tuple[float, ...]) -> float:
+    """A straight line between measured fractions; below the least of them the guessed curve takes over."""
+    inside = float(np.interp(at, fractions, values))
+    return inside * math.pow(min(1.0, at / fractions[0]), _GUESS_EXPONENT)
+
+
+# --- inside --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Method:
+    name: str  # auto, full, steps, keyframes
+    steps: int | None = None
+    keyframes: int | None = None
+
+
+@lru_cache(maxsize=1024)
+def _parse(method: str) -> _Method:
+    text = method.strip().lower()
+    if text in ("", "auto"):
+        return _Method("auto")
+    if text in ("full", "steps", "keyframes"):
+        return _Method(text)
+    fixed: dict[str, int] = {}
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(steps|keyframes):(\d{1,5})\s*", part)
+        if found is None or int(found[2]) < (1 if found[1] == "steps" else 2) or found[1] in fixed:
+            raise UsageError(
+                f"method {printable(method)!r} is not known; use auto, full, steps, keyframes, steps:N (N >= 1), "
+                "keyframes:K (K >= 2) or keyframes:K,steps:N"
+            )
+        fixed[found[1]] = int(found[2])
+    return _Method("keyframes" if "keyframes" in fixed else "steps", fixed.get("steps"), fixed.get("keyframes"))
+
+
+@lru_cache(maxsize=4096)
+def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
+    asked = _parse(method)
+    full = spec.num_inference_steps
+    latent = shape.latent_frames(spec.num_frames)
+    measured = bool(shape.profile)
+    if asked.name == "full":
+        return Choices((OperatingPoint(full),), (1.0,), True)
+    if asked.steps is not None or asked.keyframes is not None:
+        keyframes = asked.keyframes if asked.keyframes is not None and asked.keyframes < latent else None
+        steps = min(full, asked.steps or full)
+        point = OperatingPoint(steps, keyframes, _name(steps, keyframes, full))
+        return Choices((point,), (quality_of(shape, spec, point),), measured)
+    found: dict[OperatingPoint, float] = {OperatingPoint(full): 1.0}
+    curves = _curves(shape.profile) or {1.0: ((_LEAST_STEPS / full, 1.0), ())}
+    for fraction, (fractions, _) in curves.items():
+        keyframes = None if fraction >= 1.0 else max(2, round(fraction * latent))
+        if (keyframes is not None and keyframes >= latent) or (keyframes is not None and asked.name == "steps"):
+            continue
+        if keyframes is None and asked.name == "keyframes":
+            continue
+        for steps in _step_counts(max(1, math.ceil(min(fractions) * full - 1e-9)), full):
+            point = OperatingPoint(steps, keyframes, _name(steps, keyframes, full))
+            quality = quality_of(shape, spec, point)
+            if point not in found and quality < 1.0:
+                found[point] = quality
+    ranked = sorted(found.items(), key=lambda item: (item[1], item[0].steps, item[0].keyframes or latent))
+    return Choices(tuple(p for p, _ in ranked), tuple(q for _, q in ranked), measured)
+
+
+def _name(steps: int, keyframes: int | None, full: int) -> str:
+    if keyframes is not None:
+        return "keyframes"
+    return "full" if steps >= full else "steps"
+
+
+def _step_counts(least: int, full: int) -> list[int]:
+    """At most a dozen step counts from `least` to `full`, evenly spread, both ends included."""
+    least = min(least, full)
+    count = min(_MOST_STEP_COUNTS, full - least + 1)
+    return sorted({round(s) for s in np.linspace(least, full, count)})
+
+
+@lru_cache(maxsize=256)
+def _curves(profile: tuple[ProfilePoint, ...]) -> dict[float, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Per keyframes fraction: (steps fractions rising, qualities never falling). Full quality is 1 by definition."""
+    by_frames: dict[float, dict[float, float]] = {}
+    for p in profile:
+        curve = by_frames.setdefault(min(1.0, p.keyframes_fraction), {})
+        steps = min(1.0, p.steps_fraction)
+        curve[steps] = max(curve.get(steps, 0.0), min(1.0, max(0.0, p.quality)))
+    if by_frames:
+        by_frames.setdefault(1.0, {})[1.0] = 1.0
+    curves = {}
+    for frames, curve in sorted(by_frames.items()):
+        steps_rising = sorted(curve)
+        rising = np.maximum.accumulate([curve[s] for s in steps_rising])
+        curves[frames] = (tuple(steps_rising), tuple(float(q) for q in rising))
+    return curves

@@ -1,0 +1,93 @@
+"""Counting the work of a video: what each stage's seconds are linear in, and the memory it needs.
+
+Pure arithmetic on a model's shape, a spec and an operating point; `cost` learns how many seconds a unit of
+each feature takes on a device. The FLOP count of one forward pass is, per block, with n tokens, m text
+tokens, D width, E ffn width, and a multiply-add counted as 2:
+
+    linear     12 n D^2 + 4 m D^2 + 4 n m D + 4 n D E     projections, cross attention, feed forward
+    attention  4 n^2 D                                    QK^T and AV of self attention
+
+which gives 283 TFLOP for Wan 2.1 1.3B at 480x832, 81 frames, of which 198 are attention.
+Left to others: seconds (`cost`), quality (`profile`). Not promised: the text encoder's and VAE's own FLOPs,
+which their configs do not tell here; they are counted in calls and pixels instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
+
+STAGES = ("encode", "denoise", "decode", "interpolate", "mp4", "store")  # of one video, in this order
+LOAD = "load"  # once per worker and model: weights from disk to device
+STARTUP = "startup"  # once per worker: process, imports, cluster
+
+_MP4_BYTES_PER_PIXEL = 0.05  # H.264 at the quality we write; detailed scenes take more
+
+
+@dataclass(frozen=True)
+class StageFeatures:
+    """What the seconds of one stage are linear in. All zero: the stage does not happen."""
+
+    calls: float = 0.0  # forwards, videos or requests
+    linear_gflop: float = 0.0
+    attention_gflop: float = 0.0
+    megapixels: float = 0.0  # pixels decoded, synthesised or encoded, all frames together
+    megabytes: float = 0.0  # read from disk or sent to the store
+
+    @property
+    def vector(self) -> tuple[float, float, float, float, float]:
+        return (self.calls, self.linear_gflop, self.attention_gflop, self.megapixels, self.megabytes)
+
+
+def branches(spec: VideoSpec) -> int:
+    """Forwards per denoising step: guidance above 1 needs one with the prompt and one without."""
+    return 2 if spec.guidance_scale > 1.0 else 1
+
+
+def decoded_frames(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> int:
+    """Frames that come out of the VAE: all of them, or those of the keyframes."""
+    if point.keyframes is None:
+        return spec.num_frames
+    return min(spec.num_frames, shape.temporal_factor * (point.keyframes - 1) + 1)
+
+
+def forward_gflop(shape: ModelShape, tokens: int) -> tuple[float, float]:
+    """(linear, attention) GFLOP of one forward pass over `tokens` video tokens."""
+    n, m, d, e = tokens, shape.text_tokens, shape.width, shape.ffn_width
+    linear = shape.layers * (12 * n * d * d + 4 * m * d * d + 4 * n * m * d + 4 * n * d * e)
+    attention = shape.layers * 4 * n * n * d
+    return linear / 1e9, attention / 1e9
+
+
+def features(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> dict[str, StageFeatures]:
+    """The features of every stage of one video made at `point`, and of loading the model (`load`)."""
+    forwards = point.steps * branches(spec)
+    linear, attention = forward_gflop(shape, shape.tokens(spec, point.keyframes))
+    frame_megapixels = spec.width * spec.height / 1e6
+    decoded = decoded_frames(shape, spec, point)
+    missing = spec.num_frames - decoded
+    megapixels = frame_megapixels * spec.num_frames
+    return {
+        LOAD: StageFeatures(calls=1, megabytes=shape.parameter_bytes / 1e6),
+        "encode": StageFeatures(calls=branches(spec)),
+        "denoise": StageFeatures(calls=forwards, linear_gflop=forwards * linear, attention_gflop=forwards * attention),
+        "decode": StageFeatures(calls=1, megapixels=frame_megapixels * decoded),
+        "interpolate": StageFeatures(calls=1, megapixels=frame_megapixels * missing) if missing else StageFeatures(),
+        "mp4": StageFeatures(calls=1, megapixels=megapixels),
+        "store": StageFeatures(calls=1, megabytes=megapixels * _MP4_BYTES_PER_PIXEL),
+    }
+
+
+def needed_bytes(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> int:
+    """Memory one video needs beside the loaded weights: the larger of denoising and decoding, float32.
+
+    Denoising keeps a dozen token-sized activations and two of the feed forward; decoding keeps the video
+    twice and about 96 channels of the frames of one latent step, four deep. Coarse, meant to be above.
+    """
+    tokens = shape.tokens(spec, point.keyframes)
+    denoising = tokens * (12 * shape.width + 2 * shape.ffn_width) * 4
+    frame_pixels = spec.width * spec.height
+    video = 2 * frame_pixels * spec.num_frames * 3 * 4
+    decoding = video + 4 * shape.temporal_factor * frame_pixels * 96 * 4
+    return max(denoising, decoding)
