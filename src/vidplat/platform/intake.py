@@ -1,0 +1,359 @@
+"""Prompt rows become jobs, or one error that lists every bad row. Nothing is enqueued and no model is loaded.
+
+Each row is completed (row over submit over the model's defaults), checked against what the model can make,
+given a seed and an id, and put into a spool (spool.py); after the last row the batch has its id. How:
+
+    seed    the row's; else the base seed plus the number of rows before it that ask for the very same video,
+            so that a prompt given three times makes three different videos
+    twice   a row that spells out a video an earlier row already makes is an error that names both rows
+    id      job: hash of all that decides the pixels. batch: hash of the prefix and the jobs in order, so
+            submitting the same file again finds its batch
+
+Built for a million rows: what rows share is checked once per distinct combination, and one integer per row
+is remembered. Reading files is `storage.prompts`' business and comes in as an iterator, knowledge of models
+as a function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from vidplat.config import parse_deadline
+from vidplat.domain import Batch, Job, ModelRef, ModelShape, OnInfeasible, Prompt, VideoSpec
+from vidplat.errors import InputError, RequestError, UsageError, printable
+from vidplat.platform.spool import JobSpool, Row
+from vidplat.scheduler.profile import check_method
+
+MOST_LISTED = 100  # bad rows spelled out in one message; the rest is counted
+_PIXELS_MAX = 2**34  # pixels of all frames of one video: beyond it no machine has the memory
+_SIDE_MAX, _FRAMES_MAX, _STEPS_MAX, _FPS_MAX = 16_384, 100_000, 10_000, 1_000
+_PRIORITY_MAX = 1_000_000
+
+_quoted = json.encoder.encode_basestring_ascii  # what json.dumps does to a string, without its detours
+
+
+class Problem(Protocol):
+    """A row the reader could not use. `storage.prompts.RowProblem`."""
+
+    @property
+    def row(self) -> int: ...
+    @property
+    def column(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+
+class Models(Protocol):
+    """What intake must know of models; `workers` knows it."""
+
+    def describe(self, model_id: str) -> tuple[ModelRef, ModelShape]:
+        """Raises ModelError."""
+
+    def check(self, shape: ModelShape, spec: VideoSpec) -> None:
+        """Raises SpecError with the rule and the nearest valid value."""
+
+    def nearest_frames(self, frames: int, shape: ModelShape) -> int: ...
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What holds for rows that say nothing themselves."""
+
+    model: str
+    spec: Mapping[str, Any] = field(default_factory=dict)  # VideoSpec fields, or `seconds`
+    seed: int = 0
+    priority: int = 0
+    deadline: str | None = None
+    method: str | None = None
+    quality_floor: float = 0.0
+    on_infeasible: OnInfeasible = OnInfeasible.DEGRADE
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An input that is right from its first row to its last."""
+
+    batch: Batch
+    jobs: Iterable[Job]  # may be iterated more than once
+    models: Mapping[str, ModelShape]  # by id, all that occur
+    close: Callable[[], None]
+
+
+@dataclass
+class _Template:
+    """What rows of the same size, length and model share."""
+
+    number: int  # in the spool
+    spec: VideoSpec
+    middle: str  # the part of the job id's text that the spec gives, without its seed
+    end: str  # and the model
+    problem: tuple[str, str] | None  # column, message
+
+
+def take_in(
+    pages: Iterable[list[Any]],
+    *,
+    source: str,
+    output_prefix: str,
+    wishes: Wishes,
+    models: Models,
+    now: float,
+    on_rows: Callable[[int], None] = lambda count: None,
+) -> Taken:
+    """Read `pages` (lists of Prompt or Problem) to the end.
+
+    `now` is the moment of submit: deadlines count from it. `on_rows` hears how many rows were read. Raises
+    InputError with every bad row, UsageError or ModelError when the submit's own wishes are wrong.
+    """
+    rows = _Rows(output_prefix, wishes, models, now)
+    read = 0
+    try:
+        for page in pages:
+            for item in page:
+                if isinstance(item, Prompt):
+                    rows.take(item)
+                else:
+                    rows.refuse(item.row, item.column, item.message)
+            read += len(page)
+            on_rows(read)
+        rows.raise_problems(read, source)
+    except BaseException:
+        rows.spool.close()
+        raise
+    batch = Batch(
+        id=rows.batch_id(),
+        source=source,
+        output_prefix=output_prefix,
+        model=rows.model,
+        submitted_at=now,
+        deadline_at=rows.deadline_at,
+        priority=wishes.priority,
+        quality_floor=wishes.quality_floor,
+        on_infeasible=wishes.on_infeasible,
+        total=rows.spool.count,
+        method=wishes.method,
+    )
+    return Taken(batch, rows.spool, rows.shapes(), rows.spool.close)
+
+
+class _Rows:
+    """The state of one intake."""
+
+    def __init__(self, output_prefix: str, wishes: Wishes, models: Models, now: float) -> None:
+        self._wishes, self._models, self._now = wishes, models, now
+        self.model, shape = models.describe(wishes.model)
+        self._known: dict[str, tuple[ModelRef, ModelShape] | str] = {wishes.model: (self.model, shape)}
+        self.deadline_at = None if wishes.deadline is None else parse_deadline(wishes.deadline, now)
+        self._deadlines: dict[str, float | str] = {}
+        self._methods: dict[str, str] = {}  # what is wrong with each, "" when nothing
+        if wishes.method is not None:
+            check_method(wishes.method)
+        if not 0.0 <= wishes.quality_floor <= 1.0:
+            raise UsageError(f"the quality floor must lie between 0 and 1, not {wishes.quality_floor}")
+        self.spool = JobSpool()
+        self._templates: dict[Any, _Template] = {}
+        self._first_row: dict[int, int] = {}  # job id as an integer -> the row that asked for it first
+        self._next_seed: dict[tuple[int, str, str], int] = {}  # only for videos asked for more than once
+        self._digest = hashlib.sha256(f"{output_prefix}\n{wishes.method or ''}\n".encode())
+        self._problems: dict[int, list[str]] = {}
+        self._bad_rows = 0
+        template = self._template(())
+        if template.problem is not None:
+            raise UsageError(f"the submit's own settings: {template.problem[1]}")
+
+    # --- one row --------------------------------------------------------------------------------
+
+    def take(self, prompt: Prompt) -> None:
+        overrides = prompt.overrides
+        seed = overrides.get("seed")
+        key = tuple((name, value) for name, value in overrides.items() if name != "seed")
+        template = self._templates.get((prompt.model, key)) or self._template(key, prompt.model)
+        if template.problem is not None:
+            return self.refuse(prompt.row, *template.problem)
+        deadline_at = self.deadline_at
+        if prompt.deadline is not None:
+            found = self._deadline(prompt.deadline)
+            if isinstance(found, str):
+                return self.refuse(prompt.row, "deadline", found)
+            deadline_at = found
+        if prompt.method is not None and (wrong := self._method_problem(prompt.method)):
+            return self.refuse(prompt.row, "method", wrong)
+        if prompt.priority is not None and abs(prompt.priority) > _PRIORITY_MAX:
+            return self.refuse(prompt.row, "priority", f"must lie within ±{_PRIORITY_MAX}, not {prompt.priority}")
+
+        start = f"[{_quoted(prompt.text)},{_quoted(prompt.negative_prompt)},{template.middle},"
+        if seed is None:
+            seed, digest = self._free_seed(prompt, template, start)
+        else:
+            if not 0 <= seed < 2**63:
+                return self.refuse(prompt.row, "seed", f"must be between 0 and {2**63 - 1}, not {seed}")
+            digest = _digest(start, seed, template.end)
+            if (first := self._first_row.get(int.from_bytes(digest, "big"))) is not None:
+                return self.refuse(
+                    prompt.row,
+                    "seed",
+                    f"asks for the same video as row {first} (same text, size and seed {seed}): "
+                    "remove one of the two or change its seed",
+                )
+        self._first_row[int.from_bytes(digest, "big")] = prompt.row
+
+        job_id = digest.hex()
+        self._digest.update(f"{job_id} {prompt.external_id or ''} {prompt.method or ''}\n".encode())
+        self.spool.append(
+            Row(
+                job_id,
+                prompt.text,
+                prompt.negative_prompt,
+                template.number,
+                seed,
+                prompt.row,
+                prompt.external_id,
+                self._wishes.priority if prompt.priority is None else prompt.priority,
+                deadline_at,
+                prompt.method or self._wishes.method,
+            )
+        )
+        return None
+
+    def _free_seed(self, prompt: Prompt, template: _Template, start: str) -> tuple[int, bytes]:
+        """The least seed from the base upwards whose video nobody asked for yet, and that video's digest."""
+        seed = self._wishes.seed
+        digest = _digest(start, seed, template.end)
+        if int.from_bytes(digest, "big") not in self._first_row:
+            return seed, digest
+        key = (template.number, prompt.text, prompt.negative_prompt)
+        seed = self._next_seed.get(key, seed + 1)
+        while int.from_bytes(digest := _digest(start, seed, template.end), "big") in self._first_row:
+            seed += 1
+        self._next_seed[key] = seed + 1
+        return seed, digest
+
+    def _deadline(self, text: str) -> float | str:
+        """The moment, or what is wrong with it."""
+        if text not in self._deadlines:
+            try:
+                self._deadlines[text] = parse_deadline(text, self._now)
+            except UsageError as error:
+                self._deadlines[text] = str(error)
+        return self._deadlines[text]
+
+    def _method_problem(self, method: str) -> str:
+        if method not in self._methods:
+            try:
+                check_method(method)
+                self._methods[method] = ""
+            except UsageError as error:
+                self._methods[method] = str(error)
+        return self._methods[method]
+
+    def _template(self, key: tuple[tuple[str, Any], ...], model_id: str | None = None) -> _Template:
+        if len(self._templates) > 100_000:  # every row has a size of its own: forget rather than fill the memory
+            self._templates.clear()
+        template = self._templates[model_id, key] = self._checked_template(dict(key), model_id)
+        return template
+
+    def _checked_template(self, overrides: dict[str, Any], model_id: str | None) -> _Template:
+        known = self._model(model_id or self._wishes.model)
+        if isinstance(known, str):
+            return _Template(-1, VideoSpec(0, 0, 0, 0, 0, 0.0, 0), "", "", ("model", known))
+        model, shape = known
+        try:
+            spec = self._spec(shape, overrides)
+            _check_bounds(spec)
+            self._models.check(shape, spec)
+        except RequestError as error:
+            return _Template(-1, VideoSpec(0, 0, 0, 0, 0, 0.0, 0), "", "", ("video", str(error)))
+        facts = (spec.width, spec.height, spec.num_frames, spec.fps, spec.num_inference_steps, spec.guidance_scale)
+        return _Template(
+            self.spool.template(spec, model),
+            spec,
+            ",".join(json.dumps(fact) for fact in facts),
+            f",{_quoted(model.id)},{_quoted(model.revision)}]",
+            None,
+        )
+
+    def _spec(self, shape: ModelShape, overrides: Mapping[str, Any]) -> VideoSpec:
+        """The row's values over the submit's over the model's; `num_frames` over `seconds` where both are given."""
+        spec = shape.defaults
+        for values in (self._wishes.spec, overrides):
+            chosen = dict(values)
+            seconds = chosen.pop("seconds", None)
+            chosen.pop("seed", None)
+            spec = replace(spec, **chosen)
+            if seconds is not None and "num_frames" not in chosen:
+                if not 0 < seconds <= 3600:
+                    raise UsageError(f"seconds must be above 0 and at most 3600, not {printable(seconds)}")
+                spec = replace(spec, num_frames=self._models.nearest_frames(round(seconds * spec.fps), shape))
+        return replace(spec, guidance_scale=float(spec.guidance_scale), seed=self._wishes.seed)
+
+    def _model(self, model_id: str) -> tuple[ModelRef, ModelShape] | str:
+        if model_id not in self._known:
+            try:
+                self._known[model_id] = self._models.describe(model_id)
+            except RequestError as error:
+                self._known[model_id] = str(error)
+        return self._known[model_id]
+
+    # --- the whole ------------------------------------------------------------------------------
+
+    def refuse(self, row: int, column: str, message: str) -> None:
+        if row not in self._problems:
+            self._bad_rows += 1
+            if len(self._problems) >= 2 * MOST_LISTED:  # the reader may report out of order: keep the first rows
+                for late in sorted(self._problems)[MOST_LISTED:]:
+                    del self._problems[late]
+        self._problems.setdefault(row, []).append(f"row {row}, {printable(column, 40)}: {printable(message, 400)}")
+
+    def raise_problems(self, read: int, source: str) -> None:
+        """Every bad row at once, or nothing."""
+        shown = printable(source)
+        if self._problems:
+            listed = [line for row in sorted(self._problems)[:MOST_LISTED] for line in self._problems[row]]
+            if self._bad_rows > MOST_LISTED:
+                listed.append(f"and {self._bad_rows - MOST_LISTED} more rows")
+            rows = "1 row" if self._bad_rows == 1 else f"{self._bad_rows:,} rows"
+            raise InputError(f"{shown}: {rows} of {read:,} cannot be used; nothing was enqueued", listed)
+        if self.spool.count == 0:
+            raise InputError(f"{shown} has no prompts")
+
+    def batch_id(self) -> str:
+        return f"b{self._digest.hexdigest()[:11]}"
+
+    def shapes(self) -> dict[str, ModelShape]:
+        return {known[0].id: known[1] for known in self._known.values() if not isinstance(known, str)}
+
+
+def _digest(start: str, seed: int, end: str) -> bytes:
+    """The 16 bytes whose hex digits are `domain.job_id` of the same facts; `start` ends before the seed."""
+    return hashlib.sha256(f"{start}{seed}{end}".encode("ascii")).digest()[:16]
+
+
+def _check_bounds(spec: VideoSpec) -> None:
+    """Limits of any machine, so that later arithmetic stays sensible; the model's own rules come after."""
+    for name, value, most in (
+        ("width", spec.width, _SIDE_MAX),
+        ("height", spec.height, _SIDE_MAX),
+        ("num_frames", spec.num_frames, _FRAMES_MAX),
+        ("num_inference_steps", spec.num_inference_steps, _STEPS_MAX),
+        ("fps", spec.fps, _FPS_MAX),
+    ):
+        if value > most:
+            raise UsageError(f"{name} must be at most {most}, not {printable(value, 40)}")
+    if spec.width * spec.height * spec.num_frames > _PIXELS_MAX:
+        raise UsageError(f"{spec.width}x{spec.height}, {spec.num_frames} frames is too large for one video")
+
+
+def pages_of(prompts: Iterable[Prompt], size: int = 10_000) -> Iterator[list[Prompt]]:
+    """Prompts already in memory, in the pages that `take_in` reads."""
+    page: list[Prompt] = []
+    for prompt in prompts:
+        page.append(prompt)
+        if len(page) >= size:
+            yield page
+            page = []
+    if page:
+        yield page
