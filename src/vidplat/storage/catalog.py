@@ -30,6 +30,7 @@ from sqlalchemy import (
     bindparam,
     case,
     exists,
+    false,
     func,
     insert,
     or_,
@@ -61,6 +62,7 @@ from vidplat.storage.transitions import Transitions
 T = TypeVar("T")
 
 JOBS_PER_INSERT = 5_000
+JOBS_PER_ANALYZE = 1_000
 SHOWN_CHOICES = 5  # batches named in a message about an ambiguous or unknown id
 
 # A job's row with the model filled in from its batch where it has none of its own.
@@ -129,6 +131,9 @@ class Catalog(Transitions):
             for chunk in _chunks(new_job_row(job, batch) for job in jobs):
                 write(connection, chunk)
                 inserted += len(chunk)
+            if self.database.is_postgres and inserted >= JOBS_PER_ANALYZE:
+                # Its planner otherwise believes the table empty and walks a million queued rows for each claim.
+                connection.exec_driver_sql("ANALYZE jobs")
             reused = _reuse(connection, batch)
             connection.execute(update(batches).where(batches.c.batch_id == batch.id).values(total=inserted))
             facts = {"jobs": inserted, "reused": reused, "source": printable(batch.source)}
@@ -160,7 +165,7 @@ class Catalog(Transitions):
         """How many jobs are in each state, zeros included. Answered from an index alone."""
         query = select(jobs.c.state, func.count()).where(jobs.c.batch_id == batch_id).group_by(jobs.c.state)
         with self.database.reading() as connection:
-            found = dict(connection.execute(query).tuples().all())
+            found: dict[str, int] = dict(connection.execute(query).tuples().all())
         return {state: found.get(state.value, 0) for state in JobState}
 
     def step_totals(self, batch_id: str) -> StepTotals:
@@ -209,7 +214,7 @@ class Catalog(Transitions):
         query = _whole_jobs().order_by(batches.c.submitted_at.desc(), jobs.c.row).limit(limit)
         if batch_id is not None:
             query = query.where(jobs.c.batch_id == batch_id)
-        named = or_(_starts_with(jobs.c.job_id, name), jobs.c.external_id == name)
+        named = or_(_starts_with(jobs.c.job_id, name), jobs.c.external_id == name) if name else false()
         with self.database.reading() as connection:
             return [to_job_record(row) for row in connection.execute(query.where(named)).mappings()]
 
@@ -287,7 +292,8 @@ def _insert_batch(connection: Connection, batch: Batch, is_postgres: bool) -> bo
     """False when a batch of this id is there already (on PostgreSQL: also when it is just being added)."""
     row = batch_row(batch, BatchState.OPEN.value)
     statement = postgresql.insert(batches) if is_postgres else sqlite.insert(batches)
-    return connection.execute(statement.values(row).on_conflict_do_nothing()).rowcount == 1
+    added = statement.values(row).on_conflict_do_nothing().returning(batches.c.batch_id)
+    return connection.execute(added).first() is not None
 
 
 def _renew_wishes(connection: Connection, batch: Batch, wanted: Iterable[Job]) -> None:

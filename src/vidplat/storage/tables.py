@@ -59,13 +59,16 @@ from vidplat.storage.catalog_words import AttemptRecord, Event, RunningJob
 
 metadata = MetaData()
 
+# Ids of ours sort by their bytes everywhere, so that a range of an index answers "starts with".
+Id = Text().with_variant(Text(collation="C"), "postgresql")
+
 # A number that counts up by itself: SQLite does that for INTEGER keys alone.
 Counter = BigInteger().with_variant(Integer, "sqlite")
 
 batches = Table(
     "batches",
     metadata,
-    Column("batch_id", Text, primary_key=True),
+    Column("batch_id", Id, primary_key=True),
     Column("source", Text, nullable=False),
     Column("output_prefix", Text, nullable=False),
     Column("model_id", Text, nullable=False),
@@ -88,8 +91,8 @@ jobs = Table(
     "jobs",
     metadata,
     # what is asked for
-    Column("job_id", Text, nullable=False),
-    Column("batch_id", Text, nullable=False),  # no foreign key: it would be checked a million times per submit
+    Column("job_id", Id, nullable=False),
+    Column("batch_id", Id, nullable=False),  # no foreign key: it would be checked a million times per submit
     Column("row", Integer, nullable=False),
     Column("external_id", Text),
     Column("prompt", Text, nullable=False),
@@ -152,8 +155,8 @@ Index("jobs_by_state", jobs.c.batch_id, jobs.c.state, jobs.c.priority.desc(), jo
 attempts = Table(
     "attempts",
     metadata,
-    Column("job_id", Text, nullable=False),
-    Column("batch_id", Text, nullable=False),
+    Column("job_id", Id, nullable=False),
+    Column("batch_id", Id, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("ended", Text, nullable=False),
     Column("worker_id", Text, nullable=False),
@@ -176,8 +179,8 @@ events = Table(
     "events",
     metadata,
     Column("id", Counter, primary_key=True, autoincrement=True),
-    Column("batch_id", Text, nullable=False),
-    Column("job_id", Text),
+    Column("batch_id", Id, nullable=False),
+    Column("job_id", Id),
     Column("kind", Text, nullable=False),
     Column("at", Double, nullable=False),
     Column("detail", Text),  # JSON
@@ -188,7 +191,7 @@ plans = Table(
     "plans",
     metadata,
     Column("id", Counter, primary_key=True, autoincrement=True),
-    Column("batch_id", Text, nullable=False),
+    Column("batch_id", Id, nullable=False),
     Column("at", Double, nullable=False),
     Column("inputs_sha256", Text, nullable=False),
     Column("verdict", Text, nullable=False),
@@ -211,8 +214,8 @@ observations = Table(
     metadata,
     Column("id", Counter, primary_key=True, autoincrement=True),
     Column("at", Double, nullable=False),
-    Column("batch_id", Text),
-    Column("job_id", Text),
+    Column("batch_id", Id),
+    Column("job_id", Id),
     Column("model_id", Text, nullable=False),
     Column("device_class", Text, nullable=False),
     Column("stage", Text, nullable=False),
@@ -231,7 +234,7 @@ cost_states = Table(
 workers = Table(
     "workers",
     metadata,
-    Column("batch_id", Text, nullable=False),
+    Column("batch_id", Id, nullable=False),
     Column("worker_id", Text, nullable=False),
     Column("pool", Text, nullable=False),
     Column("device_class", Text, nullable=False),

@@ -11,12 +11,15 @@ down_revision = None
 # A number that counts up by itself: SQLite does that for INTEGER keys alone.
 COUNTER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# Ids of ours sort by their bytes everywhere, so that a range of an index answers "starts with".
+ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "attempts",
-        sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("batch_id", sa.Text(), nullable=False),
+        sa.Column("job_id", ID, nullable=False),
+        sa.Column("batch_id", ID, nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("ended", sa.Text(), nullable=False),
         sa.Column("worker_id", sa.Text(), nullable=False),
@@ -36,7 +39,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "batches",
-        sa.Column("batch_id", sa.Text(), nullable=False),
+        sa.Column("batch_id", ID, nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("output_prefix", sa.Text(), nullable=False),
         sa.Column("model_id", sa.Text(), nullable=False),
@@ -64,8 +67,8 @@ def upgrade() -> None:
     op.create_table(
         "events",
         sa.Column("id", COUNTER, autoincrement=True, nullable=False),
-        sa.Column("batch_id", sa.Text(), nullable=False),
-        sa.Column("job_id", sa.Text()),
+        sa.Column("batch_id", ID, nullable=False),
+        sa.Column("job_id", ID),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.Column("detail", sa.Text()),
@@ -74,8 +77,8 @@ def upgrade() -> None:
     op.create_index("events_by_batch", "events", ["batch_id", "id"])
     op.create_table(
         "jobs",
-        sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("batch_id", sa.Text(), nullable=False),
+        sa.Column("job_id", ID, nullable=False),
+        sa.Column("batch_id", ID, nullable=False),
         sa.Column("row", sa.Integer(), nullable=False),
         sa.Column("external_id", sa.Text()),
         sa.Column("prompt", sa.Text(), nullable=False),
@@ -135,8 +138,8 @@ def upgrade() -> None:
         "observations",
         sa.Column("id", COUNTER, autoincrement=True, nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
-        sa.Column("batch_id", sa.Text()),
-        sa.Column("job_id", sa.Text()),
+        sa.Column("batch_id", ID),
+        sa.Column("job_id", ID),
         sa.Column("model_id", sa.Text(), nullable=False),
         sa.Column("device_class", sa.Text(), nullable=False),
         sa.Column("stage", sa.Text(), nullable=False),
@@ -148,7 +151,7 @@ def upgrade() -> None:
     op.create_table(
         "plans",
         sa.Column("id", COUNTER, autoincrement=True, nullable=False),
-        sa.Column("batch_id", sa.Text(), nullable=False),
+        sa.Column("batch_id", ID, nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.Column("inputs_sha256", sa.Text(), nullable=False),
         sa.Column("verdict", sa.Text(), nullable=False),
@@ -168,7 +171,7 @@ def upgrade() -> None:
     op.create_index("plans_by_batch", "plans", ["batch_id", "id"])
     op.create_table(
         "workers",
-        sa.Column("batch_id", sa.Text(), nullable=False),
+        sa.Column("batch_id", ID, nullable=False),
         sa.Column("worker_id", sa.Text(), nullable=False),
         sa.Column("pool", sa.Text(), nullable=False),
         sa.Column("device_class", sa.Text(), nullable=False),

@@ -1,0 +1,151 @@
+"""A batch as two parquet files for other programs: one row per job, in the order of the input.
+
+    manifest.parquet   what was made and where: prompt, state, uris, sha256, size, spec, operating point
+    metrics.parquet    how it went: predicted against actual seconds, quality, phases, attempts, failure
+
+Both carry `job_id`, `row` and `external_id`, so they join to each other and to the input. Rows are read and written in
+groups of 20,000, compressed with zstd: a million jobs pass through in bounded memory, apart from the file itself.
+
+Times are seconds since the epoch (UTC) as doubles, durations are seconds. What is unknown is null, never zero.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sqlalchemy import RowMapping
+
+from vidplat.storage.catalog import Catalog
+from vidplat.storage.tables import from_json, whole
+
+PHASES = ("encode", "denoise", "decode", "interpolate", "mp4", "store")
+
+_IDS = [("job_id", pa.string()), ("row", pa.int64()), ("external_id", pa.string()), ("state", pa.string())]
+_POINT = [("steps", pa.int32()), ("keyframes", pa.int32()), ("method", pa.string())]
+
+MANIFEST = pa.schema(
+    [
+        *_IDS,
+        ("prompt", pa.string()),
+        ("negative_prompt", pa.string()),
+        ("video_uri", pa.string()),
+        ("poster_uri", pa.string()),
+        ("meta_uri", pa.string()),
+        ("sha256", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("num_frames", pa.int32()),
+        ("fps", pa.int32()),
+        ("num_inference_steps", pa.int32()),  # asked for; `steps` were spent
+        ("guidance_scale", pa.float64()),
+        ("seed", pa.int64()),
+        ("model_id", pa.string()),
+        ("model_revision", pa.string()),
+        *_POINT,
+        ("attempt", pa.int32()),  # the one that won
+        ("reused_from", pa.string()),  # the batch that made this video, when it was not this one
+        ("failure", pa.string()),
+    ]
+)
+
+METRICS = pa.schema(
+    [
+        *_IDS,
+        *_POINT,
+        ("pool", pa.string()),
+        ("worker_id", pa.string()),
+        ("attempts", pa.int32()),
+        ("started_at", pa.float64()),
+        ("finished_at", pa.float64()),
+        ("deadline_at", pa.float64()),  # the row's own, else the batch's
+        ("missed", pa.bool_()),  # true when done after its deadline or not done; null without a deadline
+        ("predicted_p50_s", pa.float64()),
+        ("predicted_p90_s", pa.float64()),
+        ("actual_s", pa.float64()),
+        ("predicted_quality", pa.float64()),
+        *((f"{phase}_s", pa.float64()) for phase in PHASES),
+        ("other_s", pa.float64()),  # phases with other names, summed
+        ("metrics", pa.map_(pa.string(), pa.float64())),  # quality facts measured on the video
+        ("reused_from", pa.string()),
+        ("failure_kind", pa.string()),
+        ("failure", pa.string()),
+    ]
+)
+
+_MANIFEST_COLUMNS = (
+    "job_id", "external_id", "state", "prompt", "negative_prompt", "video_uri", "poster_uri", "meta_uri", "sha256",
+    "size_bytes", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "seed", "model_id",
+    "model_revision", "point_steps", "point_keyframes", "point_method", "won_by", "reused_from", "failure_message",
+)  # fmt: skip
+_METRICS_COLUMNS = (
+    "job_id", "external_id", "state", "point_steps", "point_keyframes", "point_method", "pool", "worker_id", "attempt",
+    "started_at", "finished_at", "deadline_at", "predicted_p50_s", "predicted_p90_s", "predicted_quality", "phases",
+    "metrics", "reused_from", "failure_kind", "failure_message",
+)  # fmt: skip
+
+
+def export_manifest(catalog: Catalog, batch_id: str) -> bytes:
+    """The bytes of `manifest.parquet`."""
+    return _parquet(catalog, batch_id, _MANIFEST_COLUMNS, MANIFEST, _manifest_row)
+
+
+def export_metrics(catalog: Catalog, batch_id: str) -> bytes:
+    """The bytes of `metrics.parquet`."""
+    batch_deadline = catalog.batch(batch_id).deadline_at
+    return _parquet(catalog, batch_id, _METRICS_COLUMNS, METRICS, lambda row: _metrics_row(row, batch_deadline))
+
+
+def _parquet(
+    catalog: Catalog,
+    batch_id: str,
+    columns: Sequence[str],
+    schema: pa.Schema,
+    to_record: Callable[[RowMapping], dict[str, Any]],
+) -> bytes:
+    file = io.BytesIO()
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for rows in catalog.job_rows(batch_id, columns):
+            writer.write_table(pa.Table.from_pylist([to_record(row) for row in rows], schema=schema))
+    return file.getvalue()
+
+
+def _manifest_row(row: RowMapping) -> dict[str, Any]:
+    video_uri = row["video_uri"]
+    return {
+        **row,
+        "poster_uri": None if video_uri is None else whole(row["poster_uri"], video_uri),
+        "meta_uri": None if video_uri is None else whole(row["meta_uri"], video_uri),
+        **_point(row),
+        "attempt": row["won_by"],
+        "failure": row["failure_message"],
+    }
+
+
+def _metrics_row(row: RowMapping, batch_deadline: float | None) -> dict[str, Any]:
+    own_deadline = row["deadline_at"]
+    deadline = batch_deadline if own_deadline == math.inf else own_deadline
+    done, began, ended = row["state"] == "done", row["started_at"], row["finished_at"]
+    phases = from_json(row["phases"])
+    others = [seconds for phase, seconds in phases.items() if phase not in PHASES]
+    return {
+        **row,
+        **_point(row),
+        "attempts": row["attempt"],
+        "deadline_at": deadline,
+        "missed": None if deadline is None else not (done and ended <= deadline),
+        "actual_s": ended - began if done and began is not None else None,
+        **{f"{phase}_s": phases.get(phase) for phase in PHASES},
+        "other_s": math.fsum(others) if others else None,
+        "metrics": list(from_json(row["metrics"]).items()),
+        "failure": row["failure_message"],
+    }
+
+
+def _point(row: RowMapping) -> dict[str, Any]:
+    return {"steps": row["point_steps"], "keyframes": row["point_keyframes"], "method": row["point_method"]}
