@@ -1,0 +1,117 @@
+"""How long and how much memory a large prompt file takes to read.
+
+    python benchmarks/intake.py [--rows 1000000] [--format parquet|csv|jsonl|txt] [--repeated]
+
+Writes a file of that many different prompts, twelve columns each and ten bad rows among them, then reads it
+in a process of its own, so that the peak memory is the reader's. `--repeated` gives every row the same
+prompt of 10 kB, which parquet stores once. Prints a card, and one JSON line at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BAD_ROWS = 10
+_GROUP = 100_000
+
+
+def write(path: Path, rows: int, kind: str, repeated: bool) -> None:
+    match kind:
+        case "parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            with pq.ParquetWriter(path, pa.Table.from_pylist(list(_rows(0, 1, rows, repeated))).schema) as out:
+                for start in range(0, rows, _GROUP):
+                    group = list(_rows(start, min(start + _GROUP, rows), rows, repeated))
+                    out.write_table(pa.Table.from_pylist(group))
+        case "csv":
+            with path.open("w", newline="") as out:
+                table = csv.DictWriter(out, next(_rows(0, 1, rows, repeated)))
+                table.writeheader()
+                table.writerows(_rows(0, rows, rows, repeated))
+        case "jsonl":
+            with path.open("w") as out:
+                out.writelines(json.dumps(row) + "\n" for row in _rows(0, rows, rows, repeated))
+        case _:
+            with path.open("w") as out:
+                out.writelines(f"{row['prompt']}\n" for row in _rows(0, rows, rows, repeated))
+
+
+def _rows(start: int, stop: int, total: int, repeated: bool) -> Iterator[dict[str, Any]]:
+    every = total // BAD_ROWS
+    for number in range(start, stop):
+        bad = number % every == every // 2
+        yield {
+            "prompt": "a small lighthouse " * 500
+            if repeated
+            else f"a small red lighthouse number {number} in the rain, "
+            "slow drift to the left, film grain, soft light at dawn",
+            "id": f"clip-{number:09d}",
+            "negative_prompt": "blurry, low quality",
+            "seed": number,
+            "width": 64,
+            "height": 64,
+            "num_frames": 33,
+            "fps": 0 if bad else 16,
+            "steps": 24,
+            "guidance_scale": 4.0,
+            "priority": number % 3,
+            "model": "flipbook",
+        }
+
+
+def read(path: Path) -> dict[str, float]:
+    """Read the file as intake does; what was found, how long it took, and the peak memory of this process."""
+    from vidplat.storage.prompts import RowProblem, read_prompts
+
+    started, prompts, problems = time.perf_counter(), 0, 0
+    for batch in read_prompts(str(path), warn=print):
+        wrong = sum(isinstance(row, RowProblem) for row in batch)
+        problems += wrong
+        prompts += len(batch) - wrong
+    return {
+        "prompts": prompts,
+        "problems": problems,
+        "seconds": round(time.perf_counter() - started, 2),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--format", default="parquet", choices=["parquet", "csv", "jsonl", "txt"])
+    options.add_argument("--repeated", action="store_true")
+    options.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.read:
+        print(json.dumps(read(chosen.read)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"prompts.{chosen.format}"
+        write(path, chosen.rows, chosen.format, chosen.repeated)
+        size_mib = path.stat().st_size / 2**20
+        command = [sys.executable, __file__, "--read", str(path)]
+        told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(
+        f"{chosen.rows:,} rows of {chosen.format}, {size_mib:.0f} MiB, on {platform.processor() or platform.machine()}"
+    )
+    print(f"  read in {told['seconds']} s ({chosen.rows / told['seconds']:,.0f} rows/s)")
+    print(f"  {told['prompts']:,} prompts, {told['problems']} problems; peak memory {told['peak_mib']} MiB")
+    print(json.dumps({"benchmark": "intake.read", "rows": chosen.rows, "format": chosen.format, **told}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Which column means what: the names people give to the columns of a prompt file, brought to ours.
+
+A column is matched without regard to case and surrounding spaces. When two columns mean the same, the one
+named first in COLUMNS wins and the other is told to be ignored. A name nobody knows is ignored too, with a
+warning that says the nearest known one; only a missing prompt column is an error.
+
+Left to others: what the cells hold (prompt_cells.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from vidplat.errors import InputError, printable
+
+#: Our word for it -> the names it may have, the preferred one first.
+COLUMNS = {
+    "text": ("prompt", "caption", "text", "prompt_en"),
+    "external_id": ("id", "uuid", "custom_id", "job_id"),
+    "negative_prompt": ("negative_prompt",),
+    "seed": ("seed",),
+    "width": ("width",),
+    "height": ("height",),
+    "size": ("size",),
+    "num_frames": ("num_frames",),
+    "seconds": ("seconds",),
+    "fps": ("fps",),
+    "num_inference_steps": ("num_inference_steps", "steps"),
+    "guidance_scale": ("guidance_scale",),
+    "image": ("image", "input_reference"),
+    "input_video": ("input_video",),
+    "deadline": ("deadline",),
+    "priority": ("priority",),
+    "model": ("model",),
+    "method": ("method",),
+}
+#: name -> (our word, rank among its names)
+_MEANING = {name: (field, rank) for field, names in COLUMNS.items() for rank, name in enumerate(names)}
+_MOST_SHOWN = 20
+_MOST_WARNINGS = 20
+
+
+class ColumnNames:
+    """Resolves the names of one file and warns once about each it does not use."""
+
+    def __init__(self, where: str, warn: Callable[[str], None]) -> None:
+        self._where = where
+        self._warn = warn
+        self._warned: set[str] = set()
+
+    def of_table(self, names: Sequence[str]) -> dict[str, str]:
+        """{our word: the file's name} for a file with fixed columns; InputError without a prompt column."""
+        doubled = next((name for name in names if names.count(name) > 1 and self._meaning(name)), None)
+        if doubled is not None:
+            raise InputError(f"{self._where} has two columns named {printable(doubled, 40)!r}: rename one")
+        synonyms: dict[str, list[str]] = {}
+        self.add_synonyms(synonyms, names)
+        for chosen, *others in synonyms.values():
+            for other in others:
+                self._ignore(other, f": {printable(chosen, 40)!r} means the same")
+        self.need_text(synonyms, names)
+        return {field: known[0] for field, known in synonyms.items()}
+
+    def add_synonyms(self, synonyms: dict[str, list[str]], names: Iterable[str]) -> None:
+        """Enter each of `names` under our word for it, the preferred ones first; warn of those without one."""
+        for name in names:
+            meaning = self._meaning(name)
+            if meaning is None:
+                self._ignore(name, self._hint(name))
+                continue
+            known = synonyms.setdefault(meaning[0], [])
+            known.append(name)
+            known.sort(key=lambda one: _MEANING[_folded(one)][1])
+
+    def need_text(self, chosen: Mapping[str, object], names: Iterable[str]) -> None:
+        """InputError, with what there is and what comes nearest, unless some column holds the prompts."""
+        if "text" in chosen:
+            return
+        names = list(dict.fromkeys(names))
+        nearest = _nearest_to_a_prompt(names)
+        shown = ", ".join(printable(name, 40) for name in names[:_MOST_SHOWN]) or "none"
+        more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+        hint = f"; rename {printable(nearest, 40)!r} if it is meant" if nearest else ""
+        raise InputError(
+            f"{self._where} has no prompt column: needed one of {', '.join(COLUMNS['text'])}; found {shown}{more}{hint}"
+        )
+
+    @staticmethod
+    def _meaning(name: str) -> tuple[str, int] | None:
+        return _MEANING.get(_folded(name))
+
+    @staticmethod
+    def _hint(name: str) -> str:
+        nearest = difflib.get_close_matches(_folded(name), _MEANING, n=1, cutoff=0.7)
+        return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+    def _ignore(self, name: str, because: str) -> None:
+        if name in self._warned or len(self._warned) > _MOST_WARNINGS:
+            return
+        self._warned.add(name)
+        if len(self._warned) > _MOST_WARNINGS:
+            self._warn(f"{self._where}: more columns are ignored")
+        else:
+            self._warn(f"{self._where}: column {printable(name, 40)!r} is ignored{because}")
+
+
+def _folded(name: str) -> str:
+    return name.strip().lower()
+
+
+def _nearest_to_a_prompt(names: list[str]) -> str | None:
+    """The name that looks most like one of a prompt column, or None when none does."""
+
+    def likeness(name: str) -> float:
+        folded = _folded(name)
+        if any(known in folded for known in COLUMNS["text"]):
+            return 0.9
+        return max(difflib.SequenceMatcher(None, folded, known).ratio() for known in COLUMNS["text"])
+
+    best = max(names[:1000], key=likeness, default=None)
+    return best if best is not None and likeness(best) >= 0.6 else None
