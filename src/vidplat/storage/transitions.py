@@ -215,16 +215,18 @@ class Transitions(Journal):
             write_events(connection, [event_row(batch_id, job_id, "done", at, {"attempt": attempt, "repaired": True})])
         return True
 
-    def release(self, batch_id: str, owner: str | None = None, *, now: float) -> list[str]:
-        """Running jobs of a dead platform process (or of all) are queued again. The job is not to blame for it.
+    def release(
+        self, batch_id: str, owner: str | None = None, *, now: float, job_ids: Iterable[str] | None = None
+    ) -> list[str]:
+        """Running jobs of a dead platform process (or of all, or the named ones) are queued again without blame.
 
         Returns their ids. The attempt is recorded as released and does not count towards a job's limit.
         """
-        query = _lockable().where(jobs.c.batch_id == batch_id)
+        queries = [_lockable().where(jobs.c.batch_id == batch_id)] if job_ids is None else _these(batch_id, job_ids)
         if owner is not None:
-            query = query.where(jobs.c.owner == owner)
+            queries = [query.where(jobs.c.owner == owner) for query in queries]
         with self.database.writing() as connection:
-            found = _locked(connection, [query], JobState.RUNNING)
+            found = _locked(connection, queries, JobState.RUNNING)
             _change(
                 connection, [{**_key(row, batch_id), **_UNATTENDED, "state": JobState.QUEUED.value} for row in found]
             )
