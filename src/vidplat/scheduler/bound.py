@@ -40,7 +40,9 @@ def quality_bound(groups: Sequence[Group], free_at: Sequence[float], values: Seq
         return 1.0
     due = [g for g in groups if g.deadline_at != NEVER]
     total = sum(g.count * max(r.qualities[-1] for r in g.rungs.values()) for g in groups if g.deadline_at == NEVER)
-    curves = [_cheapest(g, values) for g in due]
+    kinds = {id(g.rungs): g for g in due}
+    cheapest = {kind: _cheapest(g, values) for kind, g in kinds.items()}
+    curves = [cheapest[id(g.rungs)] for g in due]
     capacity = [sum(v * max(0.0, g.deadline_at - f) for f, v in zip(free_at, values, strict=True)) for g in due]
     used = np.cumsum([g.count * curve[0][0] for g, curve in zip(due, curves, strict=True)])
     slack = np.array(capacity) - used

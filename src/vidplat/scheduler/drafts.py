@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 from vidplat.scheduler.chains import EASE_S, Chain
 from vidplat.scheduler.groups import NEVER, Group
+from vidplat.scheduler.slack import spend_slack
 
 _SINGLY_BELOW = 4  # jobs per worker: fewer are placed one by one, more in bulk
+_PRICES = 64
 
 
 @dataclass
@@ -34,79 +36,100 @@ class Draft:
 
 
 def best_draft(groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float]) -> Draft:
-    """The best of a handful of drafts, each at another price of a device second."""
+    """The best of a handful of drafts, each at another price of a device second.
+
+    `free_at` and `values` (what a second there is worth, `bound.worker_values`) are per worker.
+    """
     prices = _prices(groups, values)
     draft = _assign(groups, free_at, values, 0.0)
     if not draft.lowered:
         return draft  # everything is in time at full quality
-    # The least price at which nothing has to be lowered; then that one, its neighbours and a few far from it.
+    # The least price at which nothing has to be lowered; then that one, the one below and some far from it.
     low, high = 0, len(prices) - 1
     while low < high:
         middle = (low + high) // 2
-        if _assign(groups, free_at, values, prices[middle]).lowered:
+        if _assign(groups, free_at, values, prices[middle], all_or_nothing=True).lowered:
             low = middle + 1
         else:
             high = middle
-    tries = {max(0, low - 1), low, *(k * (len(prices) - 1) // 4 for k in range(5))}
+    tries = {max(0, low - 1), low, low // 2, (low + len(prices)) // 2, len(prices) - 1}
     best: Draft | None = None
     for k in sorted(tries, reverse=True):
         draft = _assign(groups, free_at, values, prices[k])
         for chain in draft.chains:
-            chain.spend_slack()
+            spend_slack(chain)
         if best is None or draft.merit > best.merit:
             best = draft
     assert best is not None
     return best
 
 
-def _prices(groups: Sequence[Group], values: Sequence[float]) -> list[float]:
-    """Every weighted gain per (fastest-worker) second that occurs, rising, at most 256; the last buys nothing."""
-    gains = {
-        group.weight * rungs.gain(k) / values[i]
-        for group in groups
-        if group.deadline_at != NEVER
-        for i, rungs in group.rungs.items()
-        for k in range(rungs.top)
-    }
-    ranked = sorted(gains)
-    thinned = ranked[:: max(1, len(ranked) // 256)]
-    return [*thinned, math.inf]
-
-
 def assign_all(groups: Sequence[Group], free_at: Sequence[float], *, best: bool) -> list[Chain]:
     """Every job at its best (or cheapest) rung, deadlines or not."""
     chains = [Chain(i, at) for i, at in enumerate(free_at)]
     for index, group in enumerate(groups):
-        _place(chains, index, group, {i: r.top if best else 0 for i, r in group.rungs.items()}, group.count)
+        _place(chains, index, group, _rungs(group, best=best), group.count)
     return chains
 
 
-def _assign(groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float], price: float) -> Draft:
+def ends(chains: Sequence[Chain], now: float) -> tuple[float, float]:
+    """(p50, p90) finish of the last job of all chains."""
+    last = [chain.finish() for chain in chains if chain.places]
+    return max((p50 for p50, _ in last), default=now), max((p90 for _, p90 in last), default=now)
+
+
+# --- inside --------------------------------------------------------------------------------------------
+
+
+def _prices(groups: Sequence[Group], values: Sequence[float]) -> list[float]:
+    """Weighted gains per second (of the fastest worker) that occur, rising, about 64; the last buys nothing."""
+    kinds = {(id(g.rungs), g.weight): g for g in groups if g.deadline_at != NEVER}
+    gains = {g.weight * gain / values[i] for g in kinds.values() for i, r in g.rungs.items() for gain in r.gains}
+    return [*sorted(gains)[:: max(1, len(gains) // _PRICES)], math.inf]
+
+
+def _assign(
+    groups: Sequence[Group],
+    free_at: Sequence[float],
+    values: Sequence[float],
+    price: float,
+    *,
+    all_or_nothing: bool = False,
+) -> Draft:
+    """A draft at `price`; with `all_or_nothing` it breaks off at the first job that does not fit as wanted."""
     draft = Draft([Chain(i, at) for i, at in enumerate(free_at)])
     chains = draft.chains
     late: list[tuple[int, Group, int]] = []
+    wanted: dict[tuple[int, float], dict[int, int]] = {}  # alike for groups of one kind and weight
     for index, group in enumerate(groups):
         if group.deadline_at == NEVER:
             continue
-        bottom = dict.fromkeys(group.rungs, 0)
-        wanted = {
-            i: sum(1 for k in range(r.top) if group.weight * r.gain(k) / values[i] >= price)
-            for i, r in group.rungs.items()
-        }
-        left = _place(chains, index, group, wanted, group.count, group.deadline_at)
+        kind = (id(group.rungs), group.weight)
+        if kind not in wanted:
+            wanted[kind] = {i: r.worth(price * values[i] / group.weight) for i, r in group.rungs.items()}
+        left = _place(chains, index, group, wanted[kind], group.count, group.deadline_at)
+        if not left:
+            continue
         draft.lowered += left
-        left = _place(chains, index, group, bottom, left, group.deadline_at)
-        hopeless = _place(chains, index, group, bottom, left, group.deadline_at, at_median=True)
+        if all_or_nothing:
+            return draft
+        least = _rungs(group, best=False)
+        left = _place(chains, index, group, least, left, group.deadline_at)
+        hopeless = _place(chains, index, group, least, left, group.deadline_at, at_median=True)
         draft.at_risk += left - hopeless
-        draft.late += hopeless
         if hopeless:
+            draft.late += hopeless
             late.append((index, group, hopeless))
     for index, group, count in late:
-        _place(chains, index, group, dict.fromkeys(group.rungs, 0), count, late=True)
+        _place(chains, index, group, _rungs(group, best=False), count, late=True)
     for index, group in enumerate(groups):
         if group.deadline_at == NEVER:
-            _place(chains, index, group, {i: r.top for i, r in group.rungs.items()}, group.count)
+            _place(chains, index, group, _rungs(group, best=True), group.count)
     return draft
+
+
+def _rungs(group: Group, *, best: bool) -> dict[int, int]:
+    return {i: r.top if best else 0 for i, r in group.rungs.items()}
 
 
 def _place(
@@ -120,55 +143,55 @@ def _place(
     at_median: bool = False,
     late: bool = False,
 ) -> int:
-    """Give `count` jobs of a group to whoever finishes each first; returns how many do not fit before `due`.
+    """Give `count` jobs of a group to whoever finishes each first; returns how many do not end by `due`.
 
     `due` is tested at p90, or at p50 when `at_median`. Many equal jobs are first shared out in bulk up to a
     common finish time, so the work grows with the workers and not with the jobs.
     """
-    seconds = {i: (group.rungs[i].p50_s[r], group.rungs[i].spread_s[r]) for i, r in rung_of.items()}
-    mark = NEVER if late else None
-    quantile = 0 if at_median else 1
-    while count > _SINGLY_BELOW * len(seconds):
-        shares = _shares(chains, group, seconds, count, due)
-        if not any(shares.values()):
-            break
-        for i, share in shares.items():
+    offers = [(chains[i], r, group.rungs[i].p50_s[r], group.rungs[i].spread_s[r]) for i, r in rung_of.items()]
+    if count > _SINGLY_BELOW * len(offers):
+        shares = _shares(offers, group.not_before, count, due, at_median)
+        for (chain, rung, _, _), share in zip(offers, shares, strict=True):
             if share:
-                chains[i].append(index, group, rung_of[i], share, mark)
-                count -= share
+                chain.append(index, group, rung, share, late=late)
+        count -= sum(shares)
+    quantile = 0 if at_median else 1
     while count:
-        finish, i = min((chains[i].finish(*s, group.not_before)[quantile], i) for i, s in seconds.items())
-        if finish > due + EASE_S:
+        earliest, chosen = NEVER, offers[0]
+        for offer in offers:
+            finish = offer[0].finish(offer[2], offer[3], group.not_before)[quantile]
+            if finish < earliest:
+                earliest, chosen = finish, offer
+        if earliest > due + EASE_S:
             break
-        chains[i].append(index, group, rung_of[i], 1, mark)
+        chosen[0].append(index, group, chosen[1], late=late)
         count -= 1
     return count
 
 
 def _shares(
-    chains: Sequence[Chain], group: Group, seconds: Mapping[int, tuple[float, float]], count: int, due: float
-) -> dict[int, int]:
-    """How many each worker surely finishes (p90) by the latest common time up to `due`; `count` at most in all."""
-    begins = {i: chains[i].finish(not_before=group.not_before)[1] for i in seconds}
-    each = {i: p50 + spread for i, (p50, spread) in seconds.items()}  # never less than one job adds at p90
+    offers: Sequence[tuple[Chain, int, float, float]], not_before: float, count: int, due: float, at_median: bool
+) -> list[int]:
+    """How many jobs each worker ends by the latest common time up to `due` at which they are not more than `count`.
 
-    def by(at: float) -> dict[int, int]:
-        return {i: max(0, int((at - begins[i]) / each[i])) for i in seconds}
+    That is what giving them out one by one to the earliest finish comes to, up to the last few.
+    """
 
-    low = min(begins.values())
-    high = min(due, max(begins.values()) + count * max(each.values()))
-    if sum(by(high).values()) <= count:
-        return by(high)
-    for _ in range(60):
+    def by(at: float) -> list[int]:
+        return [chain.room(p50, spread, at, not_before, at_median) for chain, _, p50, spread in offers]
+
+    start = min(max(chain.finish()[0], not_before) for chain, _, _, _ in offers)
+    span = 2 * max(p50 + spread for _, _, p50, spread in offers) * count
+    low, high = 0.0, min(due + EASE_S - start, span)
+    if high <= 0:
+        return [0] * len(offers)
+    enough = by(start + high)
+    if sum(enough) <= count:
+        return enough
+    while high - low > 1e-9 * high:
         middle = (low + high) / 2
-        if sum(by(middle).values()) <= count:
+        if sum(by(start + middle)) <= count:
             low = middle
         else:
             high = middle
-    return by(low)
-
-
-def ends(chains: Sequence[Chain], now: float) -> tuple[float, float]:
-    """(p50, p90) finish of the last job of all chains."""
-    last = [chain.finish() for chain in chains if chain.places]
-    return max((p50 for p50, _ in last), default=now), max((p90 for _, p90 in last), default=now)
+    return by(start + low)

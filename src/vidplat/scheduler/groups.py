@@ -11,8 +11,11 @@ told apart only to within 2 % of the time left (each is rounded down to the earl
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
 
 from vidplat.domain import Deferred, Job, ModelShape, OpenJob, OperatingPoint, Snapshot, WorkerState
 from vidplat.scheduler.cost import CORRELATION, CostModel
@@ -61,11 +64,19 @@ class Rungs:
         """What one more job takes of a long chain at p90: its median and the part of its spread that adds up."""
         return self.p50_s[rung] + _COMMON * self.spread_s[rung]
 
-    def gain(self, rung: int) -> float:
-        """Quality per second of the step from `rung` to the next. Never rises along the hull; among equals the
-        lower step counts a trifle more, so that equal jobs rise together."""
-        seconds = self.seconds(rung + 1) - self.seconds(rung)
-        return (self.qualities[rung + 1] - self.qualities[rung]) / seconds * (1 - 1e-6 * rung)
+    @cached_property
+    def gains(self) -> tuple[float, ...]:
+        """Quality per second of the step from each rung to the next, falling. Among equals the lower step counts
+        a trifle more, so that equal jobs rise together."""
+        rise = [
+            (self.qualities[k + 1] - self.qualities[k]) / (self.seconds(k + 1) - self.seconds(k)) * (1 - 1e-6 * k)
+            for k in range(self.top)
+        ]
+        return tuple(accumulate(rise, min))
+
+    def worth(self, price: float) -> int:
+        """The rung reached by every step that gains at least `price` per second."""
+        return bisect_right(self.gains, -price, key=lambda g: -g)
 
 
 @dataclass
