@@ -1,9 +1,9 @@
 """Trains flipbook's transformers by flow matching on latents of world videos.
 
 x_sigma = (1 - sigma) x_0 + sigma * noise; the network learns noise - x_0 (as in Wan 2.1), its time input is
-1000 sigma. A tenth of the captions is empty, for classifier-free guidance. Most steps see 32x32 videos, the last part 64x64; in
-both a part has 65 frames. Latents are encoded once, at the start of each stage, and kept on disk. What is
-saved is an exponential moving average of the weights.
+1000 sigma. A tenth of the captions is empty, for classifier-free guidance. Most steps see 32x32 videos, the
+last part 64x64; in both a part has 65 frames. Latents are encoded once, at the start of each stage, and kept
+on disk. What is saved is an exponential moving average of the weights.
 
 Axes: B clips, C latent channels, F latent frames, H and W latent rows and columns.
 """
@@ -48,11 +48,11 @@ EDGE = Size("flipbook-edge", layers=4, heads=4)
 
 @dataclass(frozen=True)
 class Stage:
-    """Until this share of the run: clips of these lengths and side, so many of each in the data set, in such batches."""
+    """Up to which share of the run, how large the videos are, and which lengths are mixed."""
 
     until: float
     side: int
-    parts: tuple[tuple[int, int, int, int], ...]  # (frames, clips in the data set, batch, how often of 10)
+    parts: tuple[tuple[int, int, int, int], ...]  # (frames, clips in the data set, batch, how often in ten steps)
 
 
 STAGES = (
@@ -97,7 +97,7 @@ def encoded(
     count: int,
     say: Say,
 ) -> tuple[Tensor, Tensor]:
-    """Normalised latents (count, C, F, H, W) float16 and text embeddings (count, tokens, width) float16, kept on disk."""
+    """Normalised latents (count, C, F, H, W) and text embeddings (count, tokens, width), float16, kept on disk."""
     path = folder / f"latents-{side}-{frames}.pt"
     saved = load_checkpoint(path)
     latents = [] if saved is None else [*saved["latents"]]

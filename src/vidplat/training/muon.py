@@ -23,7 +23,8 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     for _ in range(iterations):  # the quintic of the paper
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.T if tall else x
+    result: Tensor = x.T if tall else x
+    return result
 
 
 class Muon(torch.optim.Optimizer):
@@ -52,7 +53,8 @@ class Pair:
     """Muon on weights of two and more axes, AdamW on the rest and on whatever `plain` names; one schedule for both."""
 
     def __init__(self, model: nn.Module, lr: float, plain: tuple[str, ...] = ()) -> None:
-        matrices, rest = [], []
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, weight in model.named_parameters():
             if not weight.requires_grad:
                 continue

@@ -86,7 +86,8 @@ def embed(tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, texts: 
     """(N, MAX_TOKENS, WIDTH) float32, zero behind each text's end: what `WanPipeline.encode_prompt` gives."""
     tokens = tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
     states: Tensor = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    return states * tokens.attention_mask[..., None]
+    masked: Tensor = states * tokens.attention_mask[..., None]
+    return masked
 
 
 def train_text(folder: Path, *, steps: int, say: Say, lr: float = 3e-3, seed: int = 0) -> UMT5EncoderModel:
@@ -115,7 +116,7 @@ def train_text(folder: Path, *, steps: int, say: Say, lr: float = 3e-3, seed: in
             losses.append(nn.functional.cross_entropy(logits, truth))
             right.append((logits.argmax(-1) == truth).float().mean().item())
         loss = torch.stack(losses).mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         pair.step(warm_then_down(step, steps))
         return {"loss": loss.item(), "right": float(np.mean(right)), "worst": min(right)}
 

@@ -1,9 +1,9 @@
 """Trains flipbook's video autoencoder on the synthetic world.
 
 The network is diffusers' `AutoencoderKLWan` in its Wan 2.2 form (2x2 pixel patches and residual
-down- and up-sampling), small: 8x in space, 4x in time, 48 channels. Lengths grow during the run from single frames to 65,
-since a decoder that has seen only short clips drifts on long ones; a part of every stage is 32x32, because the transformer
-learns there first.
+down- and up-sampling), small: 8x in space, 4x in time, 48 channels. Lengths grow during the run from single
+frames to 65, since a decoder that has seen only short clips drifts on long ones; a part of every stage is
+32x32, because the transformer learns there first.
 
 Loss per value: |e| + 4 e^2 + 1e-4 KL(q(z|x) || N(0, 1)), e in [-2, 2]. The posterior is sampled, so the decoder
 learns to bear small errors of the denoiser.
@@ -54,7 +54,7 @@ def new_vae() -> AutoencoderKLWan:
 
 
 def clips(frames: int, count: int, side: int, first_seed: int) -> Tensor:
-    """Pieces of world videos, (count, 3, frames, side, side) float32 in [-1, 1]; piece and scene follow from the seed."""
+    """Pieces of world videos, (count, 3, frames, side, side) float32 in [-1, 1], decided by the seeds alone."""
     pieces = []
     for seed in range(first_seed, first_seed + count):
         whole = 65 if frames > 33 else 33

@@ -16,10 +16,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
 
 SHAPES = ("circle", "square", "triangle", "cross")
 SIZES = {"small": 0.11, "large": 0.185}  # radius of the circle of equal area, world units
@@ -217,9 +221,9 @@ def parse(caption: str) -> Scene:
 def draw_scene(rng: np.random.Generator) -> Scene:
     """A scene: 12 % pans, 10 % cuts, 16 % with two things, the rest one thing in any motion."""
 
-    def choose(options: object) -> str:
-        names = tuple(options)  # type: ignore[call-overload]
-        return str(names[int(rng.integers(len(names)))])
+    def choose(options: Iterable[str]) -> str:
+        names = tuple(options)
+        return names[int(rng.integers(len(names)))]
 
     def thing(motion: Motion, without: str = "") -> Thing:
         return Thing(choose(SIZES), choose([c for c in COLOURS if c != without]), choose(SHAPES), motion)
@@ -253,7 +257,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
             )
         )
     first = thing(motion())
-    things = (first,)
+    things: tuple[Thing, ...] = (first,)
     if kind > 0.84:
         other = STILL if rng.random() < 0.5 else Motion("drift", choose(DIRECTIONS), choose(SPEEDS))
         things = (first, thing(other, without=first.colour))
@@ -290,9 +294,7 @@ def draw_layout(scene: Scene, rng: np.random.Generator) -> Layout:
 # --- movement ---------------------------------------------------------------------------------
 
 
-def path(
-    motion: Motion, centre: tuple[float, float], phase: float, times: NDArray[np.float64], duration_s: float
-) -> NDArray[np.float64]:
+def path(motion: Motion, centre: tuple[float, float], phase: float, times: Floats, duration_s: float) -> Floats:
     """Positions (F, 2) in world units of a thing's centre; times (F,) in seconds since the shot began."""
     x, y = np.full_like(times, centre[0]), np.full_like(times, centre[1])
     if motion.kind == "drift":
@@ -318,9 +320,7 @@ def path(
 # --- pixels -----------------------------------------------------------------------------------
 
 
-def coverage(
-    shape: str, radius: float, dx: NDArray[np.float32], dy: NDArray[np.float32], pixel: float
-) -> NDArray[np.float32]:
+def coverage(shape: str, radius: float, dx: Floats, dy: Floats, pixel: float) -> Floats:
     """How much of each pixel the shape covers, in [0, 1].
 
     dx, dy: pixel centre minus shape centre, world units. All shapes of one `radius` have the area
@@ -345,7 +345,7 @@ def coverage(
     return np.clip(0.5 - distance / pixel, 0.0, 1.0).astype(np.float32)
 
 
-def _background(shot: Shot, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+def _background(shot: Shot, x: Floats, y: Floats) -> Floats:
     """Tones (H, W, 3) at world points x (1, W) and y (H, 1): smooth waves, so that they survive any pixel size."""
     light, dark = (np.asarray(tone, np.float32) for tone in BACKGROUNDS[shot.background])
     wave = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
@@ -353,7 +353,8 @@ def _background(shot: Shot, x: NDArray[np.float32], y: NDArray[np.float32]) -> N
         wave = wave + np.sin(2 * math.pi * TEXTURE_WAVES * x)
     if shot.texture == "checkered":
         wave = wave * np.sin(2 * math.pi * TEXTURE_WAVES * y)
-    return (light + dark) / 2 + wave[..., None] * ((light - dark) / 2)
+    tones: Floats = (light + dark) / 2 + wave[..., None] * ((light - dark) / 2)
+    return tones
 
 
 def render(

@@ -1,0 +1,35 @@
+# Everything a developer types. Each target sets up .venv first, once; the constraints file makes that repeatable.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check bench train-flipbook clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"vidplat needs Python 3.11 or newer, found {v.major}.{v.minor}: set PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch numpy
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## render the example prompts on the embedded model
+	$(BIN)/vidplat submit examples/prompts.parquet --deadline 60s
+
+check: $(READY)  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: check  ## check, then every test that this machine can run
+	$(BIN)/pytest
+
+bench: $(READY)  ## the benchmarks of the README, each a card and one JSON line
+	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+train-flipbook: $(READY)  ## train the embedded models from nothing; a stopped run goes on from checkpoints/
+	$(BIN)/python -m vidplat.training checkpoints src/vidplat/models_data
+
+clean:  ## remove what the other targets made, except checkpoints
+	rm -rf .venv .vidplat renders dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
