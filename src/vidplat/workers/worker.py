@@ -100,7 +100,7 @@ class Worker:
         if self.is_loaded:
             return
         began = time.perf_counter()
-        _prepare_torch(self.threads)
+        _prepare_torch(self.device, self.threads)
         from vidplat.workers.models.family import load_family
         from vidplat.workers.text_cache import TextCache
 
@@ -257,14 +257,20 @@ def _loaded(thing: _Thing | None) -> _Thing:
     return thing
 
 
-def _prepare_torch(threads: int) -> None:
-    """Import torch and fix what decides the order of sums: the thread count and deterministic kernels."""
+def _prepare_torch(device: str, threads: int) -> None:
+    """Import torch and fix what decides the order of sums: the thread count, and deterministic kernels.
+
+    The CPU kernels used here are deterministic for a given thread count, and asking for it imports the
+    compiler (1 s), so only CUDA is asked.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
+    if device.startswith("cuda"):
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and only for debugging
+        torch.backends.cudnn.benchmark = False
 
 
 def _calibration_sizes(spec: VideoSpec, shape: ModelShape) -> list[VideoSpec]:

@@ -11,11 +11,12 @@ A new family is one module with this shape, one line in `FAMILIES` of `catalogue
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from vidplat.domain import VideoSpec
-from vidplat.errors import ModelError
+from vidplat.errors import ModelError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,9 +58,20 @@ class Family(Protocol):
 
 
 def load_family(located: ModelFiles, device: str) -> Family:
-    """Load the weights of a located model on `device`. Raises `ModelError`."""
-    if located.family == "wan":
-        from vidplat.workers.models.wan import WanFamily
+    """Load the weights of a located model on `device`. Raises `ModelError`, or torch's out-of-memory error."""
+    import torch
 
-        return WanFamily.load(located, device)
+    from vidplat.workers.quick_import import without_extras
+
+    with nullcontext() if device.startswith("cuda") else without_extras():
+        try:
+            if located.family == "wan":
+                from vidplat.workers.models.wan import WanFamily
+
+                return WanFamily.load(located, device)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as problem:  # loaders raise many kinds; all mean that these files are not a usable model
+            reason = printable((str(problem).strip() or type(problem).__name__).splitlines()[0])
+            raise ModelError(f"cannot load {printable(located.id)}: {reason}") from problem
     raise ModelError(f"no loader for model family {located.family!r}")

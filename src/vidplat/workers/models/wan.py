@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import html
 import re
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
 from vidplat.domain import VideoSpec
-from vidplat.errors import JobError, ModelError, printable
+from vidplat.errors import JobError
 from vidplat.workers.models.catalogue import ModelFiles, text_tokens
 from vidplat.workers.models.family import Condition
 from vidplat.workers.models.solver import Solver
@@ -61,44 +62,42 @@ class WanFamily:
 
     @classmethod
     def load(cls, located: ModelFiles, device: str) -> WanFamily:
-        """Read all parts from disk. Raises `ModelError` when a file is broken or of another shape."""
+        """Read all parts from disk, in whatever float type they were stored."""
         import diffusers
+        import transformers
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
         from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+        from diffusers.utils import is_accelerate_available
         from transformers import AutoTokenizer
         from transformers.models.umt5.modeling_umt5 import UMT5EncoderModel
 
+        diffusers.utils.logging.disable_progress_bar()  # a worker's stderr belongs to its platform
+        transformers.utils.logging.disable_progress_bar()
         wide = torch.float32
         narrow = torch.bfloat16 if device.startswith("cuda") else wide
-        parts = located.parts
-        strict = {"local_files_only": True, "use_safetensors": True}
-        try:
-            solver_class = getattr(diffusers, located.index["scheduler"][1])
-            second = parts.get("transformer_2")
-            family = cls(
-                tokenizer=AutoTokenizer.from_pretrained(parts["tokenizer"], local_files_only=True),
-                text_encoder=UMT5EncoderModel.from_pretrained(parts["text_encoder"], dtype=narrow, **strict),
-                transformer=WanTransformer3DModel.from_pretrained(parts["transformer"], torch_dtype=narrow, **strict),
-                transformer_2=second
-                and WanTransformer3DModel.from_pretrained(second, torch_dtype=narrow, **strict).to(device),
-                vae=AutoencoderKLWan.from_pretrained(parts["vae"], torch_dtype=wide, **strict),
-                scheduler=solver_class.from_pretrained(parts["scheduler"], local_files_only=True),
-                text_length=text_tokens(located),
-                boundary_ratio=located.index.get("boundary_ratio"),
-                expand_timesteps=bool(located.index.get("expand_timesteps", False)),
-            )
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as problem:  # loaders raise many kinds; all mean that these files are not a usable model
-            reason = printable(str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__)
-            raise ModelError(f"cannot load {printable(located.id)}: {reason}") from problem
-        return family._placed(device)
+        index, parts = located.index, located.parts
 
-    def _placed(self, device: str) -> WanFamily:
-        for module in (self.text_encoder, self.transformer, self.vae):
-            module.to(device).eval().requires_grad_(False)
-        self.device = device
-        return self
+        def network(kind: Any, part: str, dtype: torch.dtype) -> Any:
+            spare = {"low_cpu_mem_usage": is_accelerate_available()}  # without it diffusers warns, and loads as well
+            loaded = kind.from_pretrained(
+                parts[part], torch_dtype=dtype, local_files_only=True, use_safetensors=True, **spare
+            )
+            return loaded.to(device).eval().requires_grad_(False)
+
+        encoder = UMT5EncoderModel.from_pretrained(
+            parts["text_encoder"], dtype=narrow, local_files_only=True, use_safetensors=True
+        )
+        return cls(
+            tokenizer=AutoTokenizer.from_pretrained(parts["tokenizer"], local_files_only=True),
+            text_encoder=encoder.to(device).eval().requires_grad_(False),
+            transformer=network(WanTransformer3DModel, "transformer", narrow),
+            transformer_2=network(WanTransformer3DModel, "transformer_2", narrow) if "transformer_2" in parts else None,
+            vae=network(AutoencoderKLWan, "vae", wide),
+            scheduler=getattr(diffusers, str(index["scheduler"][1])).from_pretrained(parts["scheduler"]),
+            text_length=text_tokens(located),
+            boundary_ratio=index.get("boundary_ratio"),
+            expand_timesteps=bool(index.get("expand_timesteps", False)),
+        )
 
     def encode(self, text: str) -> torch.Tensor:
         """Embeddings (1, L, D); see `WanPipeline._get_t5_prompt_embeds`."""
@@ -135,17 +134,16 @@ class WanFamily:
         from the stock ones in their last bits.
         """
         model = self._model_at(solver)
-        at_step = {"step_index": solver.index, "sigma": solver.sigma, "num_inference_steps": solver.total}
         inputs = {
             "hidden_states": latents.to(model.dtype),
             "timestep": self._timestep(latents, solver.timestep),
             "return_dict": False,
         }
-        with model.cache_context("cond", **at_step):
+        with _cache_context(model, "cond", solver):
             velocity: torch.Tensor = model(encoder_hidden_states=condition.text, **inputs)[0]
         if condition.negative is None:
             return velocity
-        with model.cache_context("uncond", **at_step):
+        with _cache_context(model, "uncond", solver):
             unguided: torch.Tensor = model(encoder_hidden_states=condition.negative, **inputs)[0]
         return unguided + condition.guidance_scale * (velocity - unguided)
 
@@ -175,3 +173,17 @@ class WanFamily:
         shown = (video[0] * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
         frames: np.ndarray = shown.permute(1, 2, 3, 0).contiguous().cpu().numpy()
         return frames
+
+
+def _cache_context(model: Any, branch: str, solver: Solver) -> AbstractContextManager[None]:
+    """What keeps the two branches apart in diffusers' own caches, when one of them is enabled.
+
+    The stock loop opens it always; without a cache it has no effect, but walks over all modules at every
+    call and imports torch's compiler at the first (1 s).
+    """
+    if not model.is_cache_enabled:
+        return nullcontext()
+    context: AbstractContextManager[None] = model.cache_context(
+        branch, step_index=solver.index, sigma=solver.sigma, num_inference_steps=solver.total
+    )
+    return context

@@ -1,0 +1,69 @@
+"""Import diffusers and transformers without what a CPU worker never uses: it starts in half the time.
+
+Both libraries import, on their way, torch's compiler (merely to mark functions for `torch.compile`),
+torch's tensors over many machines, and SciPy where it happens to be installed: 2 s of CPU and 1,500
+modules for things that one process on one CPU does not do. While `without_extras` is open:
+
+  torch._dynamo                    is a placeholder whose marks do nothing
+  torch.compiler.disable           likewise
+  torch.distributed.is_available   says no
+  scipy                            cannot be found; both libraries treat it as optional
+
+When it closes all four are as before, and the real modules can be imported by whoever wants them.
+
+What is lost in this process: functions imported meanwhile lack their marks, so `torch.compile` around them
+may trace further than their authors meant; transformers loads no model over several machines; diffusers
+refuses beta sigmas. So this is for CPU workers only. Where diffusers or transformers is already imported,
+nothing is done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+COMPILER, SCIPY = "torch._dynamo", "scipy"
+
+
+@contextmanager
+def without_extras() -> Iterator[None]:
+    """While open, `import diffusers` and `import transformers` leave out compiler, distribution and SciPy."""
+    import torch
+    import torch.distributed
+
+    if {COMPILER, "diffusers", "transformers"} & sys.modules.keys():
+        yield
+        return
+    hides_scipy = SCIPY not in sys.modules
+    disable, is_available = torch.compiler.disable, torch.distributed.is_available
+    torch._dynamo = sys.modules[COMPILER] = _placeholder()
+    torch.compiler.disable = _mark  # type: ignore[assignment]
+    torch.distributed.is_available = lambda: False
+    if hides_scipy:
+        sys.modules[SCIPY] = None  # type: ignore[assignment]  # what is None there cannot be imported or found
+    try:
+        yield
+    finally:
+        torch.compiler.disable, torch.distributed.is_available = disable, is_available
+        del torch._dynamo, sys.modules[COMPILER]  # torch imports the real one when it is asked for the attribute
+        if hides_scipy:
+            del sys.modules[SCIPY]
+
+
+def _placeholder() -> ModuleType:
+    """A package whose submodules are the real ones and whose marks do nothing."""
+    module = ModuleType(COMPILER)
+    module.__spec__ = spec = find_spec(COMPILER)
+    module.__path__ = list(spec.submodule_search_locations or ()) if spec else []
+    for name in ("allow_in_graph", "assume_constant_result", "disable", "disallow_in_graph", "mark_static_address"):
+        setattr(module, name, _mark)
+    return module
+
+
+def _mark(function: Callable[..., Any] | None = None, *_: Any, **__: Any) -> Any:
+    """A decorator that leaves its function alone, with or without arguments of its own."""
+    return function if function is not None else lambda function: function
