@@ -3,3 +3,7 @@
 `app.main` is the way in. typer lives only in this room. Nothing here is imported by another room, and
 importing it loads neither torch nor ray nor SQL: each verb imports what it needs when it runs.
 """
+
+import time
+
+ENTERED_AT = time.time()  # when this process's command was entered, as nearly as Python can know

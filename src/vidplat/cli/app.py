@@ -3,48 +3,63 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from vidplat import __version__
-from vidplat.cli import (
-    cancel,
-    doctor,
-    edge,
-    export,
-    logs,
-    ls,
-    models,
-    plan,
-    report,
-    resume,
-    retry,
-    show,
-    status,
-    submit,
-    watch,
-)
+from vidplat.cli import ENTERED_AT, edge
+from vidplat.cli.cancel import cancel_jobs
+from vidplat.cli.doctor import examine_surroundings
+from vidplat.cli.export import export_batch
+from vidplat.cli.grouped_help import GroupedHelp
+from vidplat.cli.logs import show_logs
+from vidplat.cli.ls import list_batches_or_jobs
+from vidplat.cli.models import list_or_describe_models
+from vidplat.cli.plan import plan_batch
+from vidplat.cli.report import write_report
+from vidplat.cli.resume import resume_batch
+from vidplat.cli.retry import retry_jobs
+from vidplat.cli.show import show_job
+from vidplat.cli.status import show_status
+from vidplat.cli.submit import submit_batch
+from vidplat.cli.watch import watch_batch
 from vidplat.errors import UsageError
+
+COMMANDS: dict[str, dict[str, Callable[..., int | None]]] = {
+    "Make videos": {
+        "plan": plan_batch,
+        "submit": submit_batch,
+        "resume": resume_batch,
+        "retry": retry_jobs,
+        "cancel": cancel_jobs,
+    },
+    "Look": {
+        "status": show_status,
+        "watch": watch_batch,
+        "ls": list_batches_or_jobs,
+        "show": show_job,
+        "logs": show_logs,
+    },
+    "Take away": {"report": write_report, "export": export_batch},
+    "Surroundings": {"models": list_or_describe_models, "doctor": examine_surroundings},
+}
 
 app = typer.Typer(
     name="vidplat",
+    cls=GroupedHelp,
     help="Thousands of text-to-video prompts, rendered by a deadline, on whatever machines you have.",
     epilog="Start with: vidplat submit examples/prompts.parquet --deadline 60s",
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    rich_markup_mode=None,  # plain help: a third of the time, and [brackets] stay what they are
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for panel, verbs in {
-    "Make videos": (plan.plan, submit.submit, resume.resume, retry.retry, cancel.cancel),
-    "Look": (status.status, watch.watch, ls.ls, show.show, logs.logs),
-    "Take away": (report.report, export.export),
-    "Surroundings": (models.models, doctor.doctor),
-}.items():
-    for verb in verbs:
-        app.command(rich_help_panel=panel)(verb)
+for panel, verbs in COMMANDS.items():
+    for name, verb in verbs.items():
+        app.command(name, rich_help_panel=panel)(verb)
 
 
 @app.callback(invoke_without_command=True)
@@ -57,20 +72,27 @@ def vidplat(
         print(f"vidplat {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        context.get_help()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The `vidplat` command; returns its exit code and lets no exception pass."""
-    return edge.run(_run, sys.argv[1:] if arguments is None else arguments)
+    """The `vidplat` command; returns its exit code and lets no exception pass.
+
+    Without arguments it is the process's own command line, whose deadline counts from when the process began.
+    """
+    if arguments is None:
+        return edge.run(lambda given: _run(given, ENTERED_AT), sys.argv[1:])
+    return edge.run(lambda given: _run(given, time.time()), arguments)
 
 
-def _run(arguments: Sequence[str]) -> Any:
+def _run(arguments: Sequence[str], entered_at: float) -> Any:
+    command = typer.main.get_command(app)
     try:
-        return typer.main.get_command(app).main(list(arguments), prog_name="vidplat", standalone_mode=False)
+        return command.main(list(arguments), prog_name="vidplat", standalone_mode=False, obj=entered_at)
     except typer.Abort:
         return edge.INTERRUPTED
     except typer.TyperException as error:  # its own words for a wrong option, in our one form
         context = getattr(error, "ctx", None)
         verb = context.command_path if context is not None else "vidplat"
-        raise UsageError(f"{error.format_message()}\nTry: {verb} --help") from error
+        message = error.format_message().removesuffix("\n")
+        raise UsageError(f"{message}\nTry: {verb} --help") from error

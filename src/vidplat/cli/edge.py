@@ -23,7 +23,6 @@ from typing import Any
 
 from vidplat.errors import InfeasibleError, InputError, UsageError, VidplatError, printable
 
-PROBLEMS_SHOWN = 20
 INTERRUPTED = 130
 
 
@@ -71,11 +70,8 @@ def _tell(error: VidplatError, wants_json: bool) -> None:
         print(json.dumps({"error": facts}, indent=2))
         return
     print(f"{_red('error:')} {message}", file=sys.stderr)
-    for problem in problems[:PROBLEMS_SHOWN]:
+    for problem in problems:
         print(f"  {_lines(problem)}", file=sys.stderr)
-    if len(problems) > PROBLEMS_SHOWN:
-        rest = len(problems) - PROBLEMS_SHOWN
-        print(f"  and {rest:,} more; --json lists them all", file=sys.stderr)
 
 
 def _tell_the_unexpected(error: Exception, wants_json: bool) -> int:

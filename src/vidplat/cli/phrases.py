@@ -5,14 +5,15 @@ Pure text; nothing here knows a terminal or HTML. Scripts get plain numbers inst
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 
 def seconds(value: float | None) -> str:
-    """`0.42 s`, `3.4 s`, `48 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; a dash for None."""
-    if value is None:
+    """`0.42 s`, `3.4 s`, `48 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; a dash for None and infinity."""
+    if value is None or not math.isfinite(value):
         return "–"
     sign, size = ("-" if value < 0 else ""), abs(value)
     if size < 0.9995:
@@ -35,8 +36,8 @@ def _pair(whole: int, big_s: int, big: str, small_s: int, small: str) -> str:
 
 
 def moment(at: float | None, now: float | None = None) -> str:
-    """Local wall time: `21:45:10` on the day of `now`, else `2026-11-21 06:00:00`; a dash for None."""
-    if at is None:
+    """Local wall time: `21:45:10` on the day of `now`, else `2026-11-21 06:00:00`; a dash for None and for never."""
+    if at is None or not abs(at) < 250_000_000_000:
         return "–"
     local = datetime.fromtimestamp(at, UTC).astimezone()
     if now is not None and local.date() == datetime.fromtimestamp(now, UTC).astimezone().date():

@@ -10,6 +10,7 @@ rich is imported when the first table is drawn: `--help` and `--json` stay light
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,17 @@ class Column:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value and a newline on stdout. ASCII only, so nothing in it can act on a terminal."""
-    print(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+    """One JSON value and a newline on stdout. ASCII only, so nothing in it can act on a terminal; no NaN."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: both become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, to: IO[str] | None = None) -> None:
@@ -58,8 +68,12 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, 
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        justify = "right" if column.right else "left"
-        table.add_column(column.heading, justify=justify, no_wrap=not column.gives_way, overflow="ellipsis")
+        table.add_column(
+            column.heading,
+            justify="right" if column.right else "left",
+            no_wrap=not column.gives_way,
+            overflow="ellipsis",
+        )
     for row in rows:
         table.add_row(*(_cell(value, column) for value, column in zip(row, columns, strict=True)))
     console(to or sys.stdout).print(table)
@@ -84,6 +98,16 @@ def say(text: str = "", *, style: str = "", to: IO[str] | None = None) -> None:
     from rich.text import Text
 
     console(to or sys.stdout).print(Text(clean(text), style=style), soft_wrap=True)
+
+
+def say_parts(*parts: tuple[str, str], to: IO[str] | None = None) -> None:
+    """A line of parts, each with its style."""
+    from rich.text import Text
+
+    line = Text()
+    for text, style in parts:
+        line.append(clean(text), style=style)
+    console(to or sys.stdout).print(line, soft_wrap=True)
 
 
 def warn(text: str) -> None:

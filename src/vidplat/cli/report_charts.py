@@ -18,7 +18,7 @@ Scale = Callable[[float], float]  # a moment to its place from the left
 
 WIDTH, GUTTER, LANE, GAP, TOP = 1120, 92, 24, 7, 44
 LANES = 16  # workers drawn; a larger cluster shows its first ones
-SQUARE, INSET = 360, 40
+SQUARE, INSET = 290, 34
 
 
 def pool_classes(report: Report) -> dict[str, str]:

@@ -69,7 +69,7 @@ def _head(report: Report) -> str:
         for name, value, more in _figures(report)
     )
     promise = report.promise
-    lead = [promise.reason] if promise and promise.reason else []
+    lead = [f"{promise.verdict.value.capitalize()}: {promise.reason}"] if promise and promise.reason else []
     lead += [note for note in report.notes if note]
     sentences = "".join(f'<p class="lead">{_text(sentence, 400)}</p>' for sentence in lead)
     return (
@@ -150,7 +150,8 @@ def _clock(report: Report) -> str:
     )
     return (
         f'<section><h2>Where the time went</h2><p class="note">{keys}'
-        "Each bar is one video; the shaded stretch is the finish that was predicted, p50 to p90.</p>"
+        f"Each bar is one video{', outlined in red if late' if report.late else ''}; the shaded stretch is the finish "
+        "that was predicted, p50 to p90.</p>"
         f'<div class="scroll">{chart}</div></section>'
     )
 

@@ -40,10 +40,11 @@ class Records(Protocol):
 class Shelf(Protocol):
     """The part of a store that a report needs."""
 
-    @property
-    def url(self) -> str: ...
+    def uri(self, key: str) -> str: ...
 
     def get(self, key: str) -> bytes: ...
+
+    def put(self, key: str, data: bytes, *, content_type: str = ...) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -269,6 +270,13 @@ def page_key(batch_id: str) -> str:
     return f"batches/{batch_id}/report.html"
 
 
+def write(store: Shelf, batch_id: str, html: str) -> str:
+    """Put the page beside the batch's videos; returns where a person finds it."""
+    key = page_key(batch_id)
+    store.put(key, html.encode("utf-8"), content_type="text/html; charset=utf-8")
+    return store.uri(key)
+
+
 def link(report: Report, store: Shelf, *, embed: bool | None = None) -> Report:
     """The same report with an href for each video and poster.
 
@@ -299,18 +307,19 @@ def _linked(card: Card, store: Shelf, here: str, embed: bool) -> Card:
     return replace(card, video=_href(store, artifact.video_uri, here), poster=_href(store, artifact.poster_uri, here))
 
 
-def _key(store: Shelf, uri: str) -> str | None:
-    prefix = store.url.rstrip("/") + "/"
+def key_of(store: Shelf, uri: str) -> str | None:
+    """The key behind a URI of this store; None for one that lies elsewhere."""
+    prefix = store.uri("x")[:-1]
     return uri.removeprefix(prefix) if uri.startswith(prefix) else None
 
 
 def _href(store: Shelf, uri: str, here: str) -> str | None:
-    key = _key(store, uri)
+    key = key_of(store, uri)
     return None if key is None else quote(posixpath.relpath(key, here))
 
 
 def _data_uri(store: Shelf, uri: str, mime: str) -> str | None:
-    key = _key(store, uri)
+    key = key_of(store, uri)
     if key is None:
         return None
     try:

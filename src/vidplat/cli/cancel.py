@@ -1,0 +1,30 @@
+"""`vidplat cancel`: stop a batch, or one job of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vidplat.cli import options, phrases, reach, render
+from vidplat.cli.request import config_of
+
+
+def cancel_jobs(
+    context: typer.Context,
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id or the start of one.")],
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="This job only.", show_default=False)] = None,
+    catalog: options.Catalog = None,
+    json: options.Json = False,
+) -> None:
+    """Cancel what is not made yet. Finished videos stay; `vidplat retry` takes it back."""
+    from vidplat import platform
+
+    with reach.open_catalog(catalog) as opened:
+        found = reach.batch_named(opened, batch)
+        job_id = reach.job_named(opened, job, found.id).job.id if job is not None else None
+    many = platform.cancel(found.id, job_id, config_of(context.params))
+    if json:
+        render.print_json({"batch": found.id, "job": job_id, "cancelled": many})
+    else:
+        render.say(f"{phrases.count(many, 'video')} of {found.id} cancelled")

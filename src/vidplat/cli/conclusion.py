@@ -1,0 +1,112 @@
+"""How submit and resume end: the report page is written, predicted stands against actual, one line says it all.
+
+The exit code is the platform's. A report page that cannot be written costs a warning, not the batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vidplat.cli import documents, phrases, reach, render
+from vidplat.cli.render import Column
+from vidplat.errors import VidplatError
+
+if TYPE_CHECKING:
+    from vidplat.config import Config
+    from vidplat.platform.interface import BatchResult, Score
+    from vidplat.platform.report import Report
+
+INFEASIBLE = 3
+
+
+def conclude(result: BatchResult, config: Config, json: bool) -> int:
+    """Print the end of a run and return its exit code."""
+    report, place = _report(result, config)
+    if json:
+        render.print_json(documents.of_result(result, place))
+        return result.exit_code
+    if result.message:
+        render.say(result.message, style="green" if result.exit_code == 0 else "yellow")
+    if result.exit_code == INFEASIBLE:
+        for line in result.answer.details if result.answer else ():
+            render.say(f"  {line}")
+        return result.exit_code
+    if result.computed and report is not None:
+        _print_comparison(result, report)
+    if result.score.misses:
+        _print_misses(result.score)
+    if place:
+        render.say(f"report  {place}")
+    return result.exit_code
+
+
+def _report(result: BatchResult, config: Config) -> tuple[Report | None, str | None]:
+    from vidplat.cli.report import write_page
+
+    if result.exit_code == INFEASIBLE:
+        return None, None
+    causes = {miss.job_id: miss.cause for miss in result.score.misses}
+    try:
+        with reach.open_catalog(config.catalog.url) as catalog:
+            return write_page(catalog, result.batch, causes=causes)
+    except VidplatError as error:
+        render.warn(f"no report page: {error}; try `vidplat report {result.batch.id}` later")
+        return None, None
+
+
+def _print_comparison(result: BatchResult, report: Report) -> None:
+    """The table of predicted against actual."""
+    score, start = result.score, result.batch.submitted_at
+    rows: list[tuple[object, ...]] = []
+    if score.predicted_p50_at > start and score.finished_at > start:
+        predicted_s, actual_s = score.predicted_p50_at - start, score.finished_at - start
+        p90 = f"{phrases.seconds(predicted_s)} (p90 {phrases.seconds(score.predicted_p90_at - start)})"
+        rows.append(("finish", "", p90, phrases.seconds(actual_s), phrases.against(actual_s, predicted_s), ""))
+    if score.startup_s:
+        rows.append(
+            (
+                "start-up",
+                "",
+                phrases.seconds(score.predicted_startup_s),
+                phrases.seconds(score.startup_s),
+                phrases.against(score.startup_s, score.predicted_startup_s),
+                "",
+            )
+        )
+    rows += [
+        (
+            f"{group.pool}, {group.point}",
+            f"{group.made:,}",
+            phrases.seconds(group.predicted_s),
+            phrases.seconds(group.actual_s),
+            phrases.against(group.actual_s, group.predicted_s),
+            phrases.quality(group.quality),
+        )
+        for group in report.groups
+    ]
+    render.say()
+    render.print_table(
+        [
+            Column(""),
+            Column("VIDEOS", right=True),
+            Column("PREDICTED", right=True),
+            Column("ACTUAL", right=True),
+            Column("OFF BY", right=True),
+            Column("QUALITY", right=True),
+        ],
+        rows,
+    )
+    render.say(
+        f"{phrases.percent(score.within_p90)} within p90, workers busy {phrases.percent(score.busy_share)} of the time "
+        f"after start-up, predicted quality {phrases.quality(score.mean_quality)} of 1.00",
+        style="dim",
+    )
+    render.say()
+
+
+def _print_misses(score: Score) -> None:
+    causes: dict[str, int] = {}
+    for miss in score.misses:
+        causes[miss.cause] = causes.get(miss.cause, 0) + 1
+    shown = ", ".join(f"{many:,} by {cause}" for cause, many in sorted(causes.items(), key=lambda item: -item[1]))
+    render.say(f"late: {shown}", style="yellow")

@@ -1,0 +1,126 @@
+"""`vidplat ls`: the batches of a catalog, or the jobs of a batch."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidplat.cli import documents, edge, options, phrases, reach, render
+from vidplat.cli.render import Column
+from vidplat.domain import JobState
+from vidplat.errors import printable
+
+if TYPE_CHECKING:
+    from vidplat.storage.catalog import Catalog
+
+
+def list_batches_or_jobs(
+    batch: Annotated[
+        str | None, typer.Argument(metavar="[BATCH]", help="List the jobs of this batch.", show_default=False)
+    ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="Jobs in this state only; repeat for more.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many lines.")] = 100,
+    catalog: options.Catalog = None,
+    json: options.Json = False,
+) -> None:
+    """List batches; or with BATCH, its jobs."""
+    states = _states(state)
+    with reach.open_catalog(catalog) as opened:
+        if batch is None and states is None:
+            _list_batches(opened, limit, json)
+        else:
+            _list_jobs(opened, batch, states, limit, json)
+
+
+def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
+    now = time.time()
+    rows = [(batch, catalog.batch_state(batch.id), catalog.counts(batch.id)) for batch in catalog.batches(limit)]
+    if json:
+        render.print_json([documents.of_batch(*row) for row in rows])
+        return
+    if not rows:
+        render.say("no batch yet; start with: vidplat submit PROMPTS --deadline 60s")
+        return
+    render.print_table(
+        [
+            Column("BATCH"),
+            Column("STATE", states=True),
+            Column("MADE", right=True),
+            Column("LOST", right=True),
+            Column("OF", right=True),
+            Column("SUBMITTED"),
+            Column("DEADLINE"),
+            Column("PROMPTS", gives_way=True),
+        ],
+        [
+            (
+                batch.id,
+                state,
+                f"{counts[JobState.DONE]:,}",
+                f"{counts[JobState.FAILED] + counts[JobState.QUARANTINED] + counts[JobState.CANCELLED]:,}",
+                f"{sum(counts.values()):,}",
+                phrases.moment(batch.submitted_at, now),
+                phrases.moment(batch.deadline_at, now),
+                batch.source,
+            )
+            for batch, state, counts in rows
+        ],
+    )
+
+
+def _list_jobs(catalog: Catalog, name: str | None, states: list[JobState] | None, limit: int, json: bool) -> None:
+    batch = reach.batch_named(catalog, name)
+    records = catalog.jobs(batch.id, states=states, limit=limit)
+    if json:
+        render.print_json([documents.of_job(record) for record in records])
+        return
+    render.print_table(
+        [
+            Column("ROW", right=True),
+            Column("JOB"),
+            Column("STATE", states=True),
+            Column("MADE WITH"),
+            Column("TOOK", right=True),
+            Column("PREDICTED", right=True),
+            Column("QUALITY", right=True),
+            Column("POOL"),
+            Column("PROMPT", gives_way=True),
+        ],
+        [
+            (
+                record.job.row,
+                record.job.id[:12],
+                record.state.value,
+                record.point.label if record.point else None,
+                _took(record.started_at, record.finished_at, record.reused_from),
+                phrases.seconds(record.predicted_p50_s),
+                phrases.quality(record.predicted_quality),
+                record.pool,
+                record.job.prompt,
+            )
+            for record in records
+        ],
+    )
+    if len(records) == limit:
+        render.say(f"the first {limit:,}; more with --limit, all with `vidplat export`", style="dim")
+
+
+def _took(started_at: float | None, finished_at: float | None, reused_from: str | None) -> str:
+    if reused_from is not None:
+        return "made earlier"
+    return phrases.seconds(finished_at - started_at if started_at and finished_at else None)
+
+
+def _states(names: list[str] | None) -> list[JobState] | None:
+    if not names:
+        return None
+    try:
+        return [JobState(name) for name in names]
+    except ValueError as error:
+        known = ", ".join(JobState)
+        raise edge.usage(f"--state takes {known}; found {', '.join(printable(name, 40) for name in names)}") from error

@@ -1,0 +1,86 @@
+"""`vidplat models`: which models can be used, and what is known of one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from vidplat.cli import options, phrases, render
+from vidplat.cli.render import Column
+from vidplat.domain import ModelRef, ModelShape
+
+
+def list_or_describe_models(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Say all about this one.", show_default=False)
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List the models that can be used. With MODEL, its facts and profile."""
+    from vidplat import workers
+
+    if model is not None:
+        reference, shape = workers.describe_model(model)
+        _describe(reference, shape, json)
+        return
+    listings = workers.list_models()
+    if json:
+        render.print_json([asdict(listing) for listing in listings])
+        return
+    render.print_table(
+        [Column("MODEL"), Column("FROM"), Column("USABLE", states=True), Column("ABOUT", gives_way=True)],
+        [
+            (
+                listing.id,
+                listing.origin,
+                "ok" if listing.usable else "no",
+                listing.detail + (f"; missing {', '.join(listing.missing)}" if listing.missing else ""),
+            )
+            for listing in listings
+        ],
+    )
+    render.say("a folder with a diffusers pipeline, or a hub id, can be given to --model as well", style="dim")
+
+
+def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
+    if json:
+        render.print_json({"model": model.id, "revision": model.revision, **asdict(shape)})
+        return
+    spec = shape.defaults
+    render.print_facts(
+        [
+            ("model", model.id),
+            ("revision", model.revision),
+            ("family", shape.family),
+            ("size", f"{shape.layers} layers of width {shape.width}, {phrases.size(shape.parameter_bytes)} of weights"),
+            ("default", f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps"),
+            ("quality", f"full at {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}"),
+            ("frames", f"{shape.temporal_factor}k+1"),
+            ("profile", f"{len(shape.profile)} measured points" if shape.profile else "not measured: steps alone"),
+        ]
+    )
+    if shape.profile:
+        render.say()
+        render.print_table(
+            [
+                Column("STEPS", right=True),
+                Column("KEYFRAMES", right=True),
+                Column("QUALITY", right=True),
+                Column("PSNR", right=True),
+                Column("PROMPT FIT", right=True),
+                Column("SAMPLES", right=True),
+            ],
+            [
+                (
+                    phrases.percent(point.steps_fraction),
+                    phrases.percent(point.keyframes_fraction),
+                    f"{point.quality:.3f} ± {point.quality_spread:.3f}",
+                    f"{point.psnr_db:.1f} dB" if point.psnr_db is not None else None,
+                    phrases.percent(point.prompt_fit),
+                    f"{point.samples:,}",
+                )
+                for point in shape.profile
+            ],
+        )

@@ -1,0 +1,96 @@
+"""`vidplat plan`: what submit would promise, before anything is loaded, stored or started."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from vidplat.cli import documents, options, phrases, render
+from vidplat.cli.progress import RunDisplay
+from vidplat.cli.render import Column
+from vidplat.cli.request import Wishes
+
+if TYPE_CHECKING:
+    from vidplat.platform.interface import PlanAnswer
+
+INFEASIBLE = 3
+
+
+def plan_batch(
+    context: typer.Context,
+    source: options.Source,
+    deadline: options.Deadline = None,
+    model: options.Model = None,
+    output: options.Output = None,
+    catalog: options.Catalog = None,
+    on_infeasible: options.OnInfeasible = None,
+    quality_floor: options.QualityFloor = None,
+    method: options.Method = None,
+    seed: options.Seed = None,
+    width: options.Width = None,
+    height: options.Height = None,
+    num_frames: options.NumFrames = None,
+    fps: options.Fps = None,
+    steps: options.Steps = None,
+    guidance_scale: options.GuidanceScale = None,
+    priority: options.Priority = None,
+    pool: options.Pool = None,
+    address: options.Address = None,
+    local: options.Local = False,
+    format: options.Format = None,
+    json: options.Json = False,
+) -> int:
+    """Say what can be made by the deadline, and how well.
+
+    Reads the rows and what is known of costs; stores nothing, loads no model, starts no worker.
+    """
+    wishes = Wishes.from_options(context)
+    return answer_plan(wishes, json)
+
+
+def answer_plan(wishes: Wishes, json: bool) -> int:
+    """Ask the platform and print its answer; exit code 3 when it is a no."""
+    from vidplat import platform
+
+    with RunDisplay(quiet=True) as display:
+        answer = platform.plan_only(wishes.request(), wishes.config(), display)
+    if json:
+        render.print_json(documents.of_answer(answer))
+    else:
+        _print(answer)
+    return 0 if answer.answer.admitted else INFEASIBLE
+
+
+def _print(answer: PlanAnswer) -> None:
+    said = answer.answer
+    style = {"feasible": "green", "degraded": "yellow", "infeasible": "red"}[said.verdict.value]
+    render.say(said.headline, style=style)
+    for line in dict.fromkeys((*said.details, *answer.notes)):
+        render.say(f"  {line}")
+    if answer.reused:
+        render.say(f"  {phrases.count(answer.reused, 'video')} of {answer.jobs:,} exist already and cost nothing")
+    shares = documents.of_answer(answer)["shares"]
+    if shares:
+        render.say()
+        render.print_table(
+            [
+                Column("POOL"),
+                Column("MADE WITH"),
+                Column("VIDEOS", right=True),
+                Column("EACH", right=True),
+                Column("QUALITY", right=True),
+            ],
+            [
+                (
+                    share["pool"],
+                    share["point"],
+                    f"{share['jobs']:,}",
+                    phrases.seconds(share["p50_s"] / share["jobs"]),
+                    phrases.quality(share["mean_quality"]),
+                )
+                for share in shares
+            ],
+        )
+    sys.stdout.flush()

@@ -1,0 +1,107 @@
+"""What a person typed, as the platform wants to hear it: options become a SubmitRequest and a Config.
+
+`plan` and `submit` have the same options, so both hand over their typer context here. An option that was not given
+stays None and leaves the choice to the environment, to vidplat.toml and to the defaults (see `vidplat.config`).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vidplat.cli import edge
+from vidplat.config import Config, load_config
+from vidplat.domain import OnInfeasible
+from vidplat.errors import printable
+
+if TYPE_CHECKING:
+    import typer
+
+    from vidplat.platform.interface import SubmitRequest
+
+_SPEC = {
+    "width": "width",
+    "height": "height",
+    "num_frames": "num_frames",
+    "fps": "fps",
+    "steps": "num_inference_steps",
+    "guidance_scale": "guidance_scale",
+}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Options by name, and the moment the command was entered."""
+
+    given: Mapping[str, Any]
+    entered_at: float
+
+    @classmethod
+    def from_options(cls, context: typer.Context) -> Wishes:
+        return cls(dict(context.params), context.obj if isinstance(context.obj, float) else time.time())
+
+    def request(self) -> SubmitRequest:
+        """Raises UsageError for a value that no model or file could make right."""
+        from vidplat.platform.interface import SubmitRequest
+
+        given = self.given
+        spec = {field: given[option] for option, field in _SPEC.items() if given.get(option) is not None}
+        for option in ("width", "height", "num_frames", "fps", "steps"):
+            value = given.get(option)
+            if value is not None and value < 1:
+                raise edge.usage(f"--{option.replace('_', '-')} must be 1 or more, not {value}")
+        guidance = given.get("guidance_scale")
+        if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
+            raise edge.usage(f"--guidance-scale must be a number from 0 up, not {guidance}")
+        return SubmitRequest(
+            source=given["source"],
+            deadline=given.get("deadline"),
+            model=given.get("model"),
+            on_infeasible=_on_infeasible(given.get("on_infeasible")),
+            quality_floor=_quality(given.get("quality_floor")),
+            method=given.get("method"),
+            seed=given.get("seed") or 0,
+            spec=spec,
+            priority=given.get("priority") or 0,
+            format=given.get("format"),
+            stdin=sys.stdin.buffer if given["source"] == "-" else None,
+            submitted_at=self.entered_at,
+        )
+
+    def config(self) -> Config:
+        return config_of(self.given)
+
+
+def config_of(given: Mapping[str, Any]) -> Config:
+    """The configuration under these options."""
+    return load_config(
+        {
+            "catalog": given.get("catalog"),
+            "output": given.get("output"),
+            "model": given.get("model"),
+            "address": given.get("address"),
+            "local": True if given.get("local") else None,
+            "pools": given.get("pool") or None,
+        }
+    )
+
+
+def _on_infeasible(text: str | None) -> OnInfeasible:
+    if text is None:
+        return OnInfeasible.DEGRADE
+    try:
+        return OnInfeasible(text)
+    except ValueError as error:
+        raise edge.usage(f"--on-infeasible takes {', '.join(OnInfeasible)}; found {printable(text, 40)!r}") from error
+
+
+def _quality(value: float | None) -> float:
+    if value is None:
+        return 0.0
+    if not 0 <= value <= 1:
+        raise edge.usage(f"--quality-floor must be between 0 and 1, not {value}")
+    return value

@@ -1,0 +1,40 @@
+"""`vidplat retry`: another chance for videos that failed or were cancelled."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vidplat.cli import options, phrases, reach, render
+from vidplat.cli.request import config_of
+from vidplat.cli.resume import run_on
+
+
+def retry_jobs(
+    context: typer.Context,
+    batch: options.BatchId = None,
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="This job only.", show_default=False)] = None,
+    queue_only: Annotated[bool, typer.Option("--queue-only", help="Queue them; run later with resume.")] = False,
+    catalog: options.Catalog = None,
+    pool: options.Pool = None,
+    address: options.Address = None,
+    local: options.Local = False,
+    json: options.Json = False,
+) -> int:
+    """Queue failed and cancelled videos again, and make them. Quarantined ones too."""
+    from vidplat import platform
+
+    with reach.open_catalog(catalog) as opened:
+        found = reach.batch_named(opened, batch)
+        job_id = reach.job_named(opened, job, found.id).job.id if job is not None else None
+    many = platform.retry(found.id, job_id, config_of(context.params))
+    if queue_only or not many:
+        if json:
+            render.print_json({"batch": found.id, "queued": many})
+        else:
+            render.say(f"{phrases.count(many, 'video')} of {found.id} queued again")
+            if many:
+                render.say(f"make them with: vidplat resume {found.id}")
+        return 0
+    return run_on(found.id, context, json)

@@ -1,0 +1,117 @@
+"""`vidplat status`: where a batch stands, now."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from vidplat.cli import documents, options, phrases, reach, render
+from vidplat.cli.render import Column
+from vidplat.domain import Batch, JobState
+
+if TYPE_CHECKING:
+    from vidplat.storage.catalog import Catalog
+    from vidplat.storage.catalog_words import PlanRecord, RunningJob
+
+SILENT_S = 30.0  # without a heartbeat for so long, its platform is probably gone
+
+
+def show_status(batch: options.BatchId = None, catalog: options.Catalog = None, json: options.Json = False) -> None:
+    """Where a batch stands: videos, promise, deadline."""
+    with reach.open_catalog(catalog) as opened:
+        found = reach.batch_named(opened, batch)
+        state = opened.batch_state(found.id)
+        counts = opened.counts(found.id)
+        running = opened.running(found.id)
+        plans = opened.plans(found.id, 1)
+        if json:
+            document = documents.of_batch(found, state, counts)
+            document["steps"] = documents.of_steps(opened.step_totals(found.id))
+            document["plan"] = documents.of_promise(plans[-1]) if plans else None
+            document["running"] = [documents.of_running(job) for job in running]
+            render.print_json(document)
+            return
+        _print(opened, found, state, counts, running, plans[-1] if plans else None)
+
+
+def _print(
+    catalog: Catalog,
+    batch: Batch,
+    state: str,
+    counts: dict[JobState, int],
+    running: list[RunningJob],
+    plan: PlanRecord | None,
+) -> None:
+    now = time.time()
+    is_open = state == "open"
+    promised = None
+    if plan is not None and is_open and plan.finish_p90_at > now:
+        promised = f"{phrases.moment(plan.finish_p50_at, now)}, p90 {phrases.moment(plan.finish_p90_at, now)}"
+    render.print_facts(
+        [
+            ("batch", batch.id),
+            ("prompts", batch.source),
+            ("model", batch.model.id),
+            ("state", state),
+            ("videos", videos(counts)),
+            ("submitted", f"{phrases.moment(batch.submitted_at, now)} ({phrases.ago(batch.submitted_at, now)})"),
+            ("deadline", deadline(batch, now)),
+            ("finish", promised),
+            ("plan", f"{plan.verdict.value}: {plan.reason}" if plan else None),
+            ("output", f"{batch.output_prefix.rstrip('/')}/batches/{batch.id}"),
+        ]
+    )
+    if running:
+        prompts = {record.job.id: record.job.prompt for record in catalog.jobs(batch.id, states=[JobState.RUNNING])}
+        render.say()
+        render.print_table(
+            [
+                Column("WORKER"),
+                Column("PHASE"),
+                Column("STEP", right=True),
+                Column("FOR", right=True),
+                Column("ROW", right=True),
+                Column("PROMPT", gives_way=True),
+            ],
+            [
+                (
+                    job.worker_id,
+                    job.phase or "starting",
+                    f"{job.step}/{job.steps or job.point.steps}",
+                    phrases.seconds(now - job.started_at),
+                    job.row,
+                    prompts.get(job.job_id, ""),
+                )
+                for job in running
+            ],
+        )
+    if hint := what_next(batch, state, counts, running, now):
+        render.say()
+        render.say(hint, style="yellow")
+
+
+def videos(counts: dict[JobState, int]) -> str:
+    """`9 of 16 made, 2 running, 5 queued`."""
+    parts = [f"{counts.get(JobState.DONE, 0):,} of {sum(counts.values()):,} made"]
+    parts += [f"{many:,} {state.value}" for state, many in counts.items() if many and state is not JobState.DONE]
+    return ", ".join(parts)
+
+
+def deadline(batch: Batch, now: float) -> str | None:
+    if batch.deadline_at is None:
+        return None
+    return f"{phrases.moment(batch.deadline_at, now)} ({phrases.ago(batch.deadline_at, now)})"
+
+
+def what_next(
+    batch: Batch, state: str, counts: dict[JobState, int], running: list[RunningJob], now: float
+) -> str | None:
+    """What a person would do now, if anything."""
+    heard_at = max((job.beat_at for job in running), default=None)
+    if state == "open" and heard_at is not None and now - heard_at > SILENT_S:
+        return f"nothing was heard for {phrases.seconds(now - heard_at)}: go on with `vidplat resume {batch.id}`"
+    if state == "open" and heard_at is None and counts.get(JobState.QUEUED, 0):
+        return f"nobody works on it: go on with `vidplat resume {batch.id}`"
+    if counts.get(JobState.FAILED, 0) + counts.get(JobState.QUARANTINED, 0):
+        return f"see why with `vidplat logs {batch.id}`; try again with `vidplat retry {batch.id}`"
+    return None

@@ -1,0 +1,109 @@
+"""`vidplat watch`: follow a batch that another process runs, from the catalog."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidplat.cli import documents, options, reach, render
+from vidplat.cli.progress import LINE_EVERY_S, Doing, Glance, LiveScreen, sentence
+from vidplat.cli.status import what_next
+from vidplat.domain import Batch, JobState
+
+if TYPE_CHECKING:
+    from vidplat.storage.catalog import Catalog
+
+LARGE = 50_000  # jobs; above this, steps are counted less often, since it reads every row
+REST_S = 1.0
+
+
+def watch_batch(
+    batch: options.BatchId = None,
+    catalog: options.Catalog = None,
+    json: options.Json = False,
+    once: Annotated[bool, typer.Option("--once", help="Print one line and stop.")] = False,
+) -> int:
+    """Follow a batch that runs elsewhere, until it ends. With --json, one object per line."""
+    with reach.open_catalog(catalog) as opened:
+        found = reach.batch_named(opened, batch)
+        if once:
+            _print(opened, found, look(opened, found), json)
+        elif sys.stderr.isatty() and not json:
+            _on_screen(opened, found)
+        else:
+            _in_lines(opened, found, json)
+        counts = opened.counts(found.id)
+        if hint := what_next(found, opened.batch_state(found.id), counts, opened.running(found.id), time.time()):
+            print(hint, file=sys.stderr)
+        return 4 if counts[JobState.FAILED] + counts[JobState.QUARANTINED] else 0
+
+
+def look(catalog: Catalog, batch: Batch) -> Glance:
+    """The batch at this moment, as the catalog tells it."""
+    counts, running = catalog.counts(batch.id), catalog.running(batch.id)
+    steps, plans = catalog.step_totals(batch.id), catalog.plans(batch.id, 1)
+    lost = sum(many for state, many in counts.items() if state.is_final and state is not JobState.DONE)
+    return Glance(
+        now=time.time(),
+        phase=f"{batch.id} is {catalog.batch_state(batch.id)}",
+        steps_done=steps.done + steps.running,
+        steps_total=steps.done + steps.running + steps.ahead,
+        made=counts[JobState.DONE],
+        lost=lost,
+        total=sum(counts.values()),
+        finish_p50_at=plans[-1].finish_p50_at if plans else None,
+        finish_p90_at=plans[-1].finish_p90_at if plans else None,
+        deadline_at=batch.deadline_at,
+        doing=tuple(
+            Doing(job.worker_id, job.phase, job.step, job.steps or job.point.steps, f"row {job.row}") for job in running
+        ),
+    )
+
+
+def _is_over(catalog: Catalog, batch: Batch) -> bool:
+    return catalog.batch_state(batch.id) in ("done", "cancelled", "infeasible")
+
+
+def _on_screen(catalog: Catalog, batch: Batch) -> None:
+    seen = look(catalog, batch)
+    with LiveScreen(lambda: seen):
+        while not _is_over(catalog, batch):
+            time.sleep(_rest_s(batch))
+            seen = look(catalog, batch)
+        seen = look(catalog, batch)
+
+
+def _in_lines(catalog: Catalog, batch: Batch, json: bool) -> None:
+    while not _is_over(catalog, batch):
+        _print(catalog, batch, look(catalog, batch), json)
+        time.sleep(max(LINE_EVERY_S, _rest_s(batch)))
+    _print(catalog, batch, look(catalog, batch), json)
+
+
+def _rest_s(batch: Batch) -> float:
+    return REST_S if batch.total <= LARGE else REST_S * batch.total / LARGE
+
+
+def _print(catalog: Catalog, batch: Batch, glance: Glance, json: bool) -> None:
+    if not json:
+        render.say(sentence(glance))
+        sys.stdout.flush()
+        return
+    document = {
+        "batch": batch.id,
+        "at": documents.moment(glance.now),
+        "state": catalog.batch_state(batch.id),
+        "steps_done": glance.steps_done,
+        "steps_total": glance.steps_total,
+        "made": glance.made,
+        "lost": glance.lost,
+        "total": glance.total,
+        "finish_p50_at": documents.moment(glance.finish_p50_at),
+        "finish_p90_at": documents.moment(glance.finish_p90_at),
+        "deadline_at": documents.moment(glance.deadline_at),
+    }
+    print(json_module.dumps(document), flush=True)

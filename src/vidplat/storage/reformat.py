@@ -1,0 +1,44 @@
+"""The records of a batch in formats beside parquet: CSV and JSON lines, with the same columns and values.
+
+Nested values (the metrics map) are JSON text in CSV. Null is an empty cell in CSV and null in JSON lines. Values
+are not altered, so a spreadsheet that runs cells beginning with = is not protected by this file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+
+
+def to_csv(parquet: bytes) -> bytes:
+    """CSV with a header, UTF-8, quoted where needed."""
+    file = pq.ParquetFile(io.BytesIO(parquet))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=file.schema_arrow.names)
+    writer.writeheader()
+    writer.writerows({name: _flat(value) for name, value in row.items()} for row in _rows(file))
+    return text.getvalue().encode("utf-8")
+
+
+def to_json_lines(parquet: bytes) -> bytes:
+    """One JSON object per line, ASCII."""
+    file = pq.ParquetFile(io.BytesIO(parquet))
+    return "".join(json.dumps(_plain(row)) + "\n" for row in _rows(file)).encode("ascii")
+
+
+def _rows(file: pq.ParquetFile) -> Iterator[dict[str, Any]]:
+    for batch in file.iter_batches(20_000):
+        yield from batch.to_pylist(maps_as_pydicts="strict")
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value
