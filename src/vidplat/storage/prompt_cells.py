@@ -109,7 +109,7 @@ def _name(value: Any, longest: int = LONGEST_NAME) -> str | None:
     if len(value) > longest:
         raise Wrong(f"has {len(value):,} characters, at most {longest:,} are allowed")
     if _CONTROL.search(value):
-        raise Wrong(f"holds a control character: {printable(value, 40)!r}")
+        raise Wrong(f"holds a control character: '{printable(value, 40)}'")
     _encoded(value)
     return value or None
 

@@ -53,12 +53,12 @@ class ColumnNames:
         """{our word: the file's name} for a file with fixed columns; InputError without a prompt column."""
         doubled = next((name for name in names if names.count(name) > 1 and self._meaning(name)), None)
         if doubled is not None:
-            raise InputError(f"{self._where} has two columns named {printable(doubled, 40)!r}: rename one")
+            raise InputError(f"{self._where} has two columns named '{printable(doubled, 40)}': rename one")
         synonyms: dict[str, list[str]] = {}
         self.add_synonyms(synonyms, names)
         for chosen, *others in synonyms.values():
             for other in others:
-                self._ignore(other, f": {printable(chosen, 40)!r} means the same")
+                self._ignore(other, f": '{printable(chosen, 40)}' means the same")
         self.need_text(synonyms, names)
         return {field: known[0] for field, known in synonyms.items()}
 
@@ -81,7 +81,7 @@ class ColumnNames:
         nearest = _nearest_to_a_prompt(names)
         shown = ", ".join(printable(name, 40) for name in names[:_MOST_SHOWN]) or "none"
         more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-        hint = f"; rename {printable(nearest, 40)!r} if it is meant" if nearest else ""
+        hint = f"; rename '{printable(nearest, 40)}' if it is meant" if nearest else ""
         raise InputError(
             f"{self._where} has no prompt column: needed one of {', '.join(COLUMNS['text'])}; found {shown}{more}{hint}"
         )
@@ -102,7 +102,7 @@ class ColumnNames:
         if len(self._warned) > _MOST_WARNINGS:
             self._warn(f"{self._where}: more columns are ignored")
         else:
-            self._warn(f"{self._where}: column {printable(name, 40)!r} is ignored{because}")
+            self._warn(f"{self._where}: column '{printable(name, 40)}' is ignored{because}")
 
 
 def _folded(name: str) -> str:

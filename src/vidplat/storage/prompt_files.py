@@ -83,7 +83,7 @@ class PromptFile:
 def open_prompt_file(source: str, stdin: BinaryIO | None, wanted_format: str | None) -> Iterator[PromptFile]:
     """The file at a path, at a URL, or on stdin ("-"), seekable and with its format known."""
     if wanted_format is not None and wanted_format not in FORMATS:
-        raise UsageError(f"unknown format {printable(wanted_format, 20)!r}: choose one of {', '.join(FORMATS)}")
+        raise UsageError(f"unknown format '{printable(wanted_format, 20)}': choose one of {', '.join(FORMATS)}")
     where = "stdin" if source == "-" else printable(source)
     with tempfile.TemporaryFile(prefix="vidplat-intake-") as scratch:
         spooled = cast(BinaryIO, scratch)
@@ -230,7 +230,7 @@ def _check_type(kind: pa.DataType, ours: str, name: str, where: str) -> None:
         case _:
             needed, fits = "numbers", numeric
     if not fits:
-        raise InputError(f"{where}: column {printable(name, 40)!r} must hold {needed}, found {printable(kind, 60)}")
+        raise InputError(f"{where}: column '{printable(name, 40)}' must hold {needed}, found {printable(kind, 60)}")
 
 
 def _check_chunks(metadata: pq.FileMetaData, wanted: set[str], where: str) -> None:
@@ -241,7 +241,7 @@ def _check_chunks(metadata: pq.FileMetaData, wanted: set[str], where: str) -> No
             if chunk.path_in_schema in wanted and chunk.total_uncompressed_size > _LARGEST_CHUNK_BYTES:
                 raise InputError(
                     f"{where}: row group {group_number + 1} has {chunk.total_uncompressed_size >> 30} GiB in column "
-                    f"{printable(chunk.path_in_schema, 40)!r}: write it with smaller row groups"
+                    f"'{printable(chunk.path_in_schema, 40)}': write it with smaller row groups"
                 )
 
 

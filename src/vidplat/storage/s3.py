@@ -283,7 +283,7 @@ def _explained(error: Exception, bucket: str, key: str, endpoint: str) -> StoreE
     if status == 412 or code == "PreconditionFailed":
         return _AlreadyThere(where)
     if code == "NoSuchBucket":
-        return _lasting(f"no bucket {printable(bucket)!r} at {printable(endpoint)}: create it, or check its name")
+        return _lasting(f"no bucket '{printable(bucket)}' at {printable(endpoint)}: create it, or check its name")
     if status == 404:
         return NotFound(f"{where} does not exist")
     if code in _REFUSED_CODES or status in (401, 403):

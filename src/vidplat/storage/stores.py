@@ -93,7 +93,7 @@ def checked_key(key: str) -> str:
         _SEGMENT.fullmatch(part) and part not in (".", "..") and not part.startswith(PARTIAL) for part in segments
     )
     if not sound:
-        raise StoreError(f"object key {printable(key, 80)!r} is not made of names in [A-Za-z0-9._-] joined by '/'")
+        raise StoreError(f"object key '{printable(key, 80)}' is not made of names in [A-Za-z0-9._-] joined by '/'")
     return key
 
 

@@ -1,0 +1,253 @@
+"""Prompt files of every format become the same Prompts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.servers_s3 import S3Server
+from vidplat.domain import Prompt
+from vidplat.errors import InputError
+from vidplat.storage.prompts import RowProblem, read_prompts
+
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "a red circle", "id": "one", "seed": 7, "width": 64, "height": 32, "num_frames": 33, "fps": 16},
+    {"prompt": "ein roter Kreis, 红色的圆 🎈", "id": "two", "steps": 12, "guidance_scale": 4.5, "priority": 3},
+    {"prompt": "a cut", "seconds": 2.5, "negative_prompt": "blurry", "deadline": "60s", "model": "m", "method": "x"},
+]
+PROMPTS = [
+    Prompt(
+        1,
+        "a red circle",
+        external_id="one",
+        overrides={"seed": 7, "width": 64, "height": 32, "num_frames": 33, "fps": 16},
+    ),
+    Prompt(
+        2,
+        "ein roter Kreis, 红色的圆 🎈",
+        external_id="two",
+        overrides={"num_inference_steps": 12, "guidance_scale": 4.5},
+        priority=3,
+    ),
+    Prompt(3, "a cut", "blurry", overrides={"seconds": 2.5}, deadline="60s", model="m", method="x"),
+]
+COLUMNS = list(dict.fromkeys(name for row in ROWS for name in row))
+
+
+def read(source: Path | str, **options: Any) -> list[Prompt | RowProblem]:
+    warn = options.pop("warn", lambda text: pytest.fail(f"unexpected warning: {text}"))
+    return [row for batch in read_prompts(str(source), warn=warn, **options) for row in batch]
+
+
+def a_table(rows: list[dict[str, Any]]) -> pa.Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def a_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pq.write_table(a_table(rows), path)
+    return path
+
+
+def jsonl(rows: list[Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def as_csv(rows: list[dict[str, Any]], mark: str = ",") -> str:
+    cells = [[str(row.get(name, "")) for name in COLUMNS] for row in rows]
+    return (
+        "\n".join(mark.join(f'"{cell}"' if mark in cell else cell for cell in line) for line in [COLUMNS, *cells])
+        + "\n"
+    )
+
+
+def test_parquet_csv_and_jsonl_of_the_same_rows_are_the_same_prompts(tmp_path: Path) -> None:
+    files = {
+        "a.parquet": None,
+        "a.csv": as_csv(ROWS),
+        "a.tsv": as_csv(ROWS, "\t"),
+        "semicolons.csv": as_csv(ROWS, ";"),
+        "a.jsonl": jsonl(ROWS),
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        a_parquet(path, ROWS) if text is None else path.write_text(text, encoding="utf-8")
+        assert read(path) == PROMPTS, name
+
+
+def test_without_a_telling_name_the_content_tells_the_format(tmp_path: Path) -> None:
+    nameless = tmp_path / "nameless"
+    for content in (a_parquet(tmp_path / "x", ROWS).read_bytes(), as_csv(ROWS).encode(), jsonl(ROWS).encode()):
+        nameless.write_bytes(content)
+        assert read(nameless) == PROMPTS
+
+
+def test_text_is_one_prompt_a_line_and_rows_are_line_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfa red circle\r\n\n  a cut, then more  \nlast")
+    assert read(path) == [Prompt(1, "a red circle"), Prompt(3, "  a cut, then more  "), Prompt(4, "last")]
+
+
+def test_stdin_is_read_whatever_its_format() -> None:
+    assert read("-", stdin=io.BytesIO(jsonl(ROWS).encode())) == PROMPTS
+    assert read("-", stdin=io.BytesIO(b"a red circle\n")) == [Prompt(1, "a red circle")]
+    assert read("-", stdin=io.BytesIO(b"prompt\n"), format="txt") == [Prompt(1, "prompt")]
+
+
+def test_a_named_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(jsonl(ROWS),))
+    writer.start()
+    assert read(pipe) == PROMPTS
+    writer.join()
+
+
+def test_parquet_comes_through_stdin_and_urls_as_well(tmp_path: Path) -> None:
+    path = a_parquet(tmp_path / "a.parquet", ROWS)
+    assert read("-", stdin=io.BytesIO(path.read_bytes())) == PROMPTS
+    assert read(f"file://{path}") == PROMPTS
+    assert read(f"local://{path}") == PROMPTS  # one of fsspec's
+
+
+def test_a_prompt_file_in_a_bucket_is_read_under_any_key(
+    tmp_path: Path, moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moto_server.with_credentials(monkeypatch)
+    bucket = moto_server.bucket_url().split("/")[2]
+    content = a_parquet(tmp_path / "a.parquet", ROWS).read_bytes()
+    moto_server.client().put_object(Bucket=bucket, Key="my prompts/a (1).parquet", Body=content)
+    assert read(f"s3://{bucket}/my prompts/a (1).parquet?endpoint={moto_server.endpoint}") == PROMPTS
+    with pytest.raises(InputError, match="does not exist"):
+        read(f"s3://{bucket}/other.parquet?endpoint={moto_server.endpoint}")
+
+
+def test_openai_batch_lines_are_rows(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    body = {"prompt": "a cut", "model": "flipbook", "seconds": "4", "size": "64x32"}
+    path.write_text(jsonl([{"custom_id": "r-1", "method": "POST", "url": "/v1/videos", "body": body}]))
+    expected = Prompt(
+        1, "a cut", external_id="r-1", overrides={"seconds": 4.0, "width": 64, "height": 32}, model="flipbook"
+    )
+    assert read(path) == [expected]
+
+
+@pytest.mark.parametrize("name", ["prompt", "caption", "text", "prompt_en", "Prompt", " CAPTION "])
+@pytest.mark.parametrize("id_name", ["id", "uuid", "custom_id", "job_id"])
+def test_columns_have_the_names_that_people_give_them(tmp_path: Path, name: str, id_name: str) -> None:
+    path = a_parquet(tmp_path / "a.parquet", [{name: "a cut", id_name: "x"}])
+    assert read(path) == [Prompt(1, "a cut", external_id="x")]
+
+
+def test_of_two_columns_for_the_same_the_first_in_the_list_of_names_wins(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    path = a_parquet(tmp_path / "a.parquet", [{"caption": "no", "prompt": "yes"}])
+    assert read(path, warn=warnings.append) == [Prompt(1, "yes")]
+    assert warnings == [f"{path}: column 'caption' is ignored: 'prompt' means the same"]
+
+
+def test_json_lines_may_use_different_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(jsonl([{"caption": "one"}, {"prompt": "two", "caption": "no"}, {"prompt": "three"}]))
+    assert read(path) == [Prompt(1, "one"), Prompt(2, "two"), Prompt(3, "three")]
+
+
+def test_unknown_columns_are_told_once_with_the_nearest_known_name(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    path = tmp_path / "a.jsonl"
+    path.write_text(jsonl([{"prompt": "x", "negativ_prompt": "y", "\x1b[31m": 1}] * 3))
+    read(path, warn=warnings.append)
+    assert warnings == [
+        f"{path}: column 'negativ_prompt' is ignored; did you mean 'negative_prompt'?",
+        f"{path}: column '\\x1b[31m' is ignored",
+    ]
+
+
+def test_hundreds_of_unknown_columns_are_not_hundreds_of_warnings(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    path = a_parquet(tmp_path / "a.parquet", [{"prompt": "x"} | {f"zz{number}": 1 for number in range(300)}])
+    read(path, warn=warnings.append)
+    assert len(warnings) == 21
+    assert warnings[-1].endswith("more columns are ignored")
+
+
+def test_sizes_may_be_written_as_one(tmp_path: Path) -> None:
+    path = a_parquet(tmp_path / "a.parquet", [{"prompt": "x", "size": size} for size in ("64x32", "64 × 32", "64*32")])
+    assert [row.overrides for row in read(path) if isinstance(row, Prompt)] == [{"width": 64, "height": 32}] * 3
+
+
+def test_parquet_types_that_mean_the_same_are_the_same(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "prompt": pa.array(["x"] * 2).dictionary_encode(),
+            "id": pa.array([1, 2]),
+            "num_frames": pa.array([33.0, None]),
+            "seed": pa.array([5, 6], pa.uint8()),
+            "guidance_scale": pa.array([4, 5]),
+            "deadline": pa.array([datetime(2030, 1, 2, 6, tzinfo=UTC), None], pa.timestamp("ns", "UTC")),
+            "model": pa.nulls(2),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [
+        Prompt(
+            1,
+            "x",
+            external_id="1",
+            overrides={"num_frames": 33, "seed": 5, "guidance_scale": 4.0},
+            deadline="2030-01-02T06:00:00+00:00",
+        ),
+        Prompt(2, "x", external_id="2", overrides={"seed": 6, "guidance_scale": 5.0}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'); DROP TABLE job;--",
+        "<script>alert(1)</script>",
+        "\x1b[31mred\x1b[0m\x07",
+        "line one\nline two\ttab",
+        "\u202eright to left",
+        "=cmd|' /C calc'!A0",
+        "é" * 8192,  # 16 KiB exactly
+    ],
+)
+def test_a_strange_prompt_is_data_and_comes_back_as_it_was(tmp_path: Path, text: str) -> None:
+    assert read(a_parquet(tmp_path / "a.parquet", [{"prompt": text}])) == [Prompt(1, text)]
+    (tmp_path / "a.jsonl").write_text(jsonl([{"prompt": text}]))
+    assert read(tmp_path / "a.jsonl") == [Prompt(1, text)]
+
+
+@pytest.mark.parametrize("strange", ["../../x", "/etc/x", "👩‍🎬 emoji", "'; --", "x" * 512])
+def test_a_strange_id_is_data(tmp_path: Path, strange: str) -> None:
+    assert read(a_parquet(tmp_path / "a.parquet", [{"prompt": "x", "id": strange}])) == [
+        Prompt(1, "x", external_id=strange)
+    ]
+
+
+def test_many_rows_come_in_batches_and_in_order(tmp_path: Path) -> None:
+    path = a_parquet(tmp_path / "a.parquet", [{"prompt": f"number {number}"} for number in range(25_000)])
+    batches = list(read_prompts(str(path), warn=pytest.fail))
+    assert [len(batch) for batch in batches] == [10_000, 10_000, 5_000]
+    assert [row.row for batch in batches for row in batch] == list(range(1, 25_001))
+
+
+def test_a_long_prompt_repeated_in_every_row_is_not_held_in_every_row(tmp_path: Path) -> None:
+    # 10,000 rows x 1 MB would be 10 GB; parquet stores the value once, and so does the reader
+    table = pa.table({"prompt": pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), ["x" * 1_000_000])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    before = pa.total_allocated_bytes()
+    found = read(tmp_path / "a.parquet")
+    assert len(found) == 10_000
+    assert all(isinstance(row, RowProblem) for row in found)
+    assert pa.total_allocated_bytes() - before < 50 << 20
