@@ -1,6 +1,7 @@
 """A real PostgreSQL for tests, started on loopback once per test session and stopped by pid.
 
-    postgres_url   URL of a database of its own for each test, empty
+    postgres_url       URL of a database of its own for each test, empty
+    postgres_catalog   the same, with the catalog's tables in it
 
 The server is Debian's PostgreSQL where it is installed (run as user postgres when the tests run as root), else the one
 that the `pgserver` package brings. Without either, tests that need it skip with one line. It runs without fsync: tests
@@ -23,16 +24,18 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from vidplat.storage import open_catalog
+
 
 @dataclass(frozen=True)
 class PostgresServer:
     admin_url: str
 
-    def fresh_database(self) -> str:
-        """The URL of a new, empty database."""
+    def fresh_database(self, like: str = "template1") -> str:
+        """The URL of a new database: empty, or a copy of the one named `like`, which nobody may be using."""
         name = f"test_{secrets.token_hex(6)}"
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')  # our own name: random hex digits
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')  # our own names: random hex digits
         return make_url(self.admin_url).set(database=name).render_as_string(hide_password=False)
 
 
@@ -50,6 +53,19 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> str:
     return postgres_server.fresh_database()
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres_server: PostgresServer) -> str:
+    """The name of a database that others are copied from: migrating anew would take twice as long."""
+    url = postgres_server.fresh_database()
+    open_catalog(url, migrate=True).close()
+    return str(make_url(url).database)
+
+
+@pytest.fixture
+def postgres_catalog(postgres_server: PostgresServer, migrated_database: str) -> str:
+    return postgres_server.fresh_database(like=migrated_database)
 
 
 def _debian_programs() -> Path | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import a_batch, a_job, a_worker, an_artifact, an_assignment, an_outcome
+from tests.builders import a_job, a_worker
+from tests.catalog_builders import a_batch, an_artifact, an_assignment, an_outcome
 from vidplat.domain import (
     Deferred,
     Failure,
@@ -41,7 +42,7 @@ def place(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
         case "file":
             return f"sqlite:///{tmp_path}/catalog.db"
         case _:
-            return str(request.getfixturevalue("postgres_url"))
+            return str(request.getfixturevalue("postgres_catalog"))
 
 
 @pytest.fixture(params=PLACES)
@@ -469,6 +470,15 @@ def test_a_dead_platforms_jobs_are_queued_again_and_not_blamed(catalog: Catalog)
     assert (attempt.ended, attempt.finished_at, attempt.counts) == ("released", 7.0, False)
     assert catalog.release(BATCH.id, now=8.0) == [other.id]
     assert catalog.release(BATCH.id, now=9.0) == []
+
+
+def test_single_jobs_of_a_lost_worker_are_released(catalog: Catalog) -> None:
+    lost, other, _queued = jobs = some_jobs(3)
+    catalog.add_batch(BATCH, jobs)
+    begin(catalog, [lost, other])
+    assert catalog.release(BATCH.id, now=7.0, job_ids=[lost.id, jobs[2].id]) == [lost.id]
+    assert catalog.release(BATCH.id, SOMEBODY, now=7.0, job_ids=[other.id]) == []
+    assert state_of(catalog, other) is JobState.RUNNING
 
 
 def test_cancelling_a_batch_cancels_what_is_open_and_keeps_what_is_done(catalog: Catalog) -> None:

@@ -46,7 +46,7 @@ class Database:
 
     def __init__(self, url: str, *, lock_timeout_s: float = 30.0) -> None:
         parsed = _parse(url)
-        self.shown = printable(parsed.render_as_string(hide_password=True))
+        self.shown = printable(parsed.set(drivername=parsed.get_backend_name()).render_as_string(hide_password=True))
         self.is_postgres = parsed.get_backend_name() == "postgresql"
         self.is_memory = not self.is_postgres and parsed.database in (None, "", ":memory:")
         self.lock_timeout_s = lock_timeout_s
@@ -85,7 +85,7 @@ class Database:
     def explain(self, error: Exception) -> CatalogError:
         """What went wrong in one sentence, without SQL, row values or password."""
         cause = getattr(error, "orig", None) or error
-        said = printable(str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__)
+        said = _said(error)
         state = getattr(cause, "sqlstate", None)
         lowered = said.lower()
         if "database is locked" in lowered or state in _LOCKED or "lock timeout" in lowered:
@@ -100,8 +100,8 @@ class Database:
             )
         if "not a database" in lowered or "malformed" in lowered:
             return CatalogError(f"{self.shown} is not a vidplat catalog, or it is damaged ({said})")
-        if isinstance(cause, OSError) or "connection" in lowered or "could not translate host" in lowered:
-            return CatalogError(f"the catalog {self.shown} cannot be reached: check address and rights ({said})")
+        if getattr(error, "connection_invalidated", False) or "connection" in lowered:
+            return CatalogError(f"the catalog {self.shown} hung up in the middle of its work: try again ({said})")
         return CatalogError(f"the catalog {self.shown} refused: {said}")
 
     def close(self) -> None:
@@ -125,14 +125,25 @@ class Database:
         while True:
             try:
                 connection = self._engine.connect().execution_options(writing=writing)
-            except OperationalError:
-                if time.monotonic() + pause_s > give_up_at:
+            except OperationalError as error:
+                if not self.is_postgres:
                     raise
+                if time.monotonic() + pause_s > give_up_at:
+                    raise CatalogError(
+                        f"the catalog {self.shown} cannot be reached: check address, name and rights ({_said(error)})"
+                    ) from error
                 time.sleep(random.uniform(0, pause_s))
                 pause_s = min(2 * pause_s, 2.0)
             else:
                 self._was_reached = True
                 return connection
+
+
+def _said(error: Exception) -> str:
+    """The first line of what the driver says, without SQL."""
+    cause = getattr(error, "orig", None) or error
+    lines = str(cause).strip().splitlines()
+    return printable(lines[0] if lines else type(cause).__name__)
 
 
 def _parse(url: str) -> URL:
