@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from errno import EIO, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def _tell(error: VidplatError, wants_json: bool) -> None:
 
 
 def _tell_the_unexpected(error: Exception, wants_json: bool) -> int:
-    if isinstance(error, OSError) and error.errno is not None and error.filename is None and _stdout_is_broken():
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EIO) and error.filename is None and _stdout_is_broken():
         _forget_stdout()
         print(f"{_red('error:')} cannot write to standard output: {error.strerror}", file=sys.stderr)
         return 1
@@ -123,8 +124,9 @@ def _never_choke_on_a_character() -> None:
 
 
 def _stdout_is_broken() -> bool:
+    """Asked by writing an empty line: what was in the buffer when it broke is gone already."""
     try:
-        sys.stdout.flush()
+        print(flush=True)
     except (OSError, ValueError):
         return True
     return False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def list_batches_or_jobs(
     batch: Annotated[
-        str | None, typer.Argument(metavar="[BATCH]", help="List the jobs of this batch.", show_default=False)
+        str | None, typer.Argument(metavar="BATCH", help="List the jobs of this batch.", show_default=False)
     ] = None,
     state: Annotated[
         list[str] | None,

@@ -14,7 +14,7 @@ from vidplat.domain import ModelRef, ModelShape
 
 def list_or_describe_models(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Say all about this one.", show_default=False)
+        str | None, typer.Argument(metavar="MODEL", help="Say all about this one.", show_default=False)
     ] = None,
     json: options.Json = False,
 ) -> None:

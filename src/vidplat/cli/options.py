@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from vidplat.cli.reach import complete_batch
+
 Catalog = Annotated[
     str | None,
     typer.Option(
@@ -29,7 +31,12 @@ Output = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 BatchId = Annotated[
     str | None,
-    typer.Argument(metavar="[BATCH]", help="A batch id or the start of one. Default: the latest.", show_default=False),
+    typer.Argument(
+        metavar="BATCH",
+        help="A batch id or the start of one. Default: the latest.",
+        show_default=False,
+        autocompletion=complete_batch,
+    ),
 ]
 JobId = Annotated[
     str,

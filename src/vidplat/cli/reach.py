@@ -8,9 +8,9 @@ the answer is that nothing was submitted from here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidplat.config import load_config
 from vidplat.errors import UsageError, printable
@@ -67,3 +67,12 @@ def job_named(catalog: Catalog, name: str, batch: str | None) -> JobRecord:
         some = ", ".join(f"{record.job.id[:12]} (row {record.job.row})" for record in found[:5])
         raise UsageError(f"{printable(name, 80)!r} may mean several jobs: {some}\nGive more of the id, or --batch")
     return found[0]
+
+
+def complete_batch(context: Any, given: list[str], incomplete: str) -> list[tuple[str, str]]:
+    """Batch ids for the shell's completion, latest first; none when the catalog cannot be read."""
+    with suppress(Exception), open_catalog(context.params.get("catalog")) as catalog:
+        return [
+            (batch.id, printable(batch.source, 40)) for batch in catalog.batches(50) if batch.id.startswith(incomplete)
+        ]
+    return []
