@@ -91,7 +91,7 @@ def headline(report: Report) -> str:
     if open_jobs and report.state != "cancelled":
         return f"{start} so far, {open_jobs:,} to go"
     if report.reused == done and done == total:
-        return f"{start} were there already"
+        return f"{start} {'was' if total == 1 else 'were'} there already"
     if batch.deadline_at is None or report.finished_at is None:
         return f"{start}{f', {lost:,} could not be made' if lost else ' made'}"
     spare_s = batch.deadline_at - report.finished_at
