@@ -24,13 +24,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, ProfilePoint, Progress, VideoSpec
+from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, ProfilePoint, VideoSpec
 from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
 
 if TYPE_CHECKING:
     from vidplat.storage.memory import MemoryStore
 
-__all__ = ["FAKE_SHAPE", "FakeModel", "FakeRendered", "MemoryStore", "crash_points", "describe_fake", "is_fake"]
+__all__ = ["FAKE_SHAPE", "FakeModel", "FakeRendered", "MemoryStore", "crash_points", "describe_fake"]
 
 FAKE_SHAPE = ModelShape(
     family="fake",
@@ -71,11 +71,10 @@ class FakeModel:
     size_bytes: int = 256
     free: int = 2**34
     name: str = "fake"
-    worker_id: str = "worker"
     loaded: bool = field(default=False, init=False)
 
     @classmethod
-    def from_id(cls, model_id: str, *, worker_id: str = "worker") -> FakeModel:
+    def from_id(cls, model_id: str) -> FakeModel:
         """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
         kinds = {entry.name: float for entry in fields(cls) if entry.name in ("step_s", "decode_s", "load_s")}
         settings: dict[str, Any] = {}
@@ -85,12 +84,13 @@ class FakeModel:
                 settings[key] = int(value) if key == "size_bytes" else kinds[key](value)
             except (KeyError, ValueError) as error:
                 raise ModelError(f"fake model: {printable(part)!r} is no setting of it") from error
-        return cls(**settings, worker_id=worker_id)
+        return cls(**settings)
 
     @property
     def device_class(self) -> str:
         return self.name
 
+    @property
     def free_bytes(self) -> int:
         return self.free
 
@@ -107,8 +107,9 @@ class FakeModel:
         point: OperatingPoint,
         *,
         attempt: int,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_progress: Callable[[str, int, int], None] = lambda phase, step, steps: None,
         finish_by: Callable[[], float | None] = lambda: None,
+        min_steps: int = 1,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> FakeRendered:
         if not self.loaded:
@@ -117,14 +118,11 @@ class FakeModel:
         if "[wrong]" in text:
             raise SpecError("the fake model refuses this request")
 
-        def tell(phase: str, step: int) -> None:
-            on_progress(Progress(job.id, attempt, self.worker_id, phase, step, point.steps, time.time()))
-
         step_s = self.step_s * (5 if "[slow]" in text else 1)
         began = time.monotonic()
         done = 0
         while done < point.steps:
-            tell("denoise", done)
+            on_progress("denoise", done, point.steps)
             if is_cancelled():
                 raise JobError(f"cancelled after {done} of {point.steps} steps")
             if "[abort]" in text:
@@ -137,9 +135,9 @@ class FakeModel:
                 time.sleep(step_s)
             done += 1
             limit = finish_by()
-            if limit is not None and done < point.steps and time.time() + step_s + self.decode_s > limit:
+            if limit is not None and min_steps <= done < point.steps and time.time() + step_s + self.decode_s > limit:
                 break
-        tell("decode", done)
+        on_progress("decode", done, point.steps)
         denoised = time.monotonic()
         if self.decode_s:
             time.sleep(self.decode_s)
@@ -151,10 +149,6 @@ class FakeModel:
             metrics={},
             steps_done=done,
         )
-
-
-def is_fake(model_id: str) -> bool:
-    return model_id == "fake" or model_id.startswith("fake:")
 
 
 def describe_fake(model_id: str) -> tuple[ModelRef, ModelShape]:

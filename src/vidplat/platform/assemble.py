@@ -1,12 +1,46 @@
 """Config becomes objects: the only place that constructs stores, catalogs, dispatchers and workers.
 
-Each public function is one verb of the command line.
+Each public function is one verb of the command line; `open_tools` is what a worker process calls to set up
+its bench. Rooms that must not know each other meet here: intake is handed what the workers know of models,
+the bench is handed the store's commit.
 """
 
 from __future__ import annotations
 
-from vidplat.config import Config
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidplat.config import Config, gpu_names
+from vidplat.domain import Artifact, Batch, JobState, ModelRef, ModelShape, OpenJob, VideoSpec
+from vidplat.errors import UsageError, printable
+from vidplat.platform.batch_run import Places, Site, Submitted, run_batch
+from vidplat.platform.dispatch import BenchSpec, Dispatcher, Order, Seat
+from vidplat.platform.intake import Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
+from vidplat.platform.learning import Learner
+from vidplat.platform.owners import this_owner
+from vidplat.platform.promise import PLANNED_BY_NAME, make_promise
+from vidplat.platform.workbench import Rendered, Tools, VideoMaker
+from vidplat.scheduler import Policy
+from vidplat.storage import open_catalog, open_store, read_prompts
+from vidplat.storage.artifacts import commit, probe
+from vidplat.storage.catalog_words import BatchState
+
+if TYPE_CHECKING:
+    from vidplat.storage.artifacts import Store
+    from vidplat.storage.catalog import Catalog
+
+_FEW_SAMPLES = 6  # timings of a device class below which a worker measures itself first
+_ROWS_PER_NOTE = 100_000
+
+
+# --- the verbs -------------------------------------------------------------------------------------
 
 
 def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchResult:
@@ -16,12 +50,32 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
     InfrastructureError when catalog, store or cluster cannot be used. An infeasible plan, failed jobs, a
     missed deadline and Ctrl-C are ends of the story and come back as `exit_code` 3, 4, 5 and 130.
     """
-    raise NotImplementedError
+    asked_at = request.submitted_at or time.time()
+    store = open_store(config.store.output)
+    with _taken(request, config, store, listener, asked_at) as taken:
+        probe(store)
+        with closing(open_catalog(config.catalog.url)) as catalog:
+            listener.phase(f"enqueuing {taken.batch.total:,} jobs")
+            added = catalog.add_batch(taken.batch, taken.jobs)
+            submitted = Submitted(asked_at, added.new, added.inserted, added.reused)
+            return run_batch(_site(catalog, store, config, listener), added.batch, submitted)
 
 
 def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> PlanAnswer:
-    """What `submit` would promise. Reads the rows and the catalog's cost knowledge; writes and starts nothing."""
-    raise NotImplementedError
+    """What `submit` would promise. Reads the rows and the catalog; starts nothing and enqueues nothing."""
+    now = request.submitted_at or time.time()
+    store = open_store(config.store.output)
+    with _taken(request, config, store, listener, now) as taken, ExitStack() as stack:
+        batch = taken.batch
+        if (catalog := _catalog_if_there(config.catalog.url)) is not None:
+            stack.enter_context(closing(catalog))
+        learner = Learner(catalog, batch.id)
+        learner.shapes |= taken.models
+        jobs, total = _still_open(catalog, taken)
+        places = _places(config)(batch, learner)
+        policy = Policy(batch.on_infeasible, batch.quality_floor)
+        promise = make_promise(batch, jobs, total, [seat for _, seat in places], learner, policy, time.time())
+        return PlanAnswer(batch, promise.plan, promise.answer, batch.total, batch.total - total)
 
 
 def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
@@ -29,14 +83,236 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
 
     `batch_id` may be any unique prefix. Raises RequestError when there is no such batch.
     """
-    raise NotImplementedError
+    asked_at = time.time()
+    with closing(open_catalog(config.catalog.url)) as catalog:
+        batch = catalog.batch(batch_id)
+        if catalog.batch_state(batch.id) is BatchState.CANCELLED:
+            raise UsageError(f"batch {batch.id} was cancelled: `vidplat retry {batch.id}` puts its jobs back")
+        store = open_store(batch.output_prefix)
+        probe(store)
+        return run_batch(_site(catalog, store, config, listener), batch, Submitted(asked_at))
 
 
 def cancel(batch_id: str, job_id: str | None, config: Config) -> int:
     """Cancel one job, or all open jobs of a batch; returns how many. A running platform hears of it in seconds."""
-    raise NotImplementedError
+    with closing(open_catalog(config.catalog.url)) as catalog:
+        batch = catalog.batch(batch_id)
+        return catalog.cancel(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
 
 
 def retry(batch_id: str, job_id: str | None, config: Config) -> int:
     """Put failed, quarantined and cancelled jobs back into the queue; returns how many. `resume` runs them."""
-    raise NotImplementedError
+    with closing(open_catalog(config.catalog.url)) as catalog:
+        batch = catalog.batch(batch_id)
+        return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
+
+
+# --- inside a worker process -----------------------------------------------------------------------
+
+
+def open_tools(spec: BenchSpec) -> Tools:
+    """What one bench works with: its video maker and its way into the store."""
+    store = open_store(spec.store_url)
+    at_point = _crash_points(spec.model.id)
+
+    def commit_video(order: Order, rendered: Rendered) -> Artifact:
+        return commit(
+            store,
+            batch_id=spec.batch_id,
+            job_id=order.job.id,
+            attempt=order.attempt,
+            token=secrets.token_hex(4),
+            video=rendered.video,
+            poster=rendered.poster,
+            meta=rendered.meta,
+            at=at_point,
+        ).artifact
+
+    return Tools(lambda model: _video_maker(model, spec), commit_video)
+
+
+def _video_maker(model: ModelRef, spec: BenchSpec) -> VideoMaker:
+    if _is_fake(model.id):
+        from vidplat.testing import FakeModel
+
+        return FakeModel.from_id(model.id)
+    from vidplat.workers import Worker
+
+    return Worker(model, device=spec.device, threads=spec.threads, id=spec.worker_id)
+
+
+# --- the parts of a run ----------------------------------------------------------------------------
+
+
+def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) -> Site:
+    return Site(
+        catalog=catalog,
+        store=store,
+        config=config,
+        listener=listener,
+        owner=this_owner(),
+        describe=lambda model_id: _describe(model_id)[1],
+        places=_places(config, store.url),
+        open_dispatcher=_dispatcher_opener(config),
+        crash_point=_crash_points(config.model),
+    )
+
+
+def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], Places]:
+    """The workers to be started, as the configuration has them."""
+
+    def places(batch: Batch, learner: Learner) -> Places:
+        cards = gpu_names()
+        chosen: list[tuple[BenchSpec, Seat]] = []
+        now = time.time()
+        for pool in config.pools:
+            on_gpu = pool.gpus > 0
+            device_class = (cards[0] if cards else "NVIDIA") if on_gpu else f"cpu-{pool.threads}"
+            if _is_fake(batch.model.id):
+                device_class = "fake"
+            calibrate = (
+                not _is_fake(batch.model.id) and learner.costs.samples(batch.model.id, device_class) < _FEW_SAMPLES
+            )
+            for number in range(1, pool.workers + 1):
+                worker_id = f"{pool.name}-{number}"
+                spec = BenchSpec(
+                    worker_id=worker_id,
+                    pool=pool.name,
+                    batch_id=batch.id,
+                    model=batch.model,
+                    store_url=store_url,
+                    device="cuda" if on_gpu else "cpu",
+                    threads=pool.threads,
+                    calibrate=calibrate,
+                )
+                # Free memory is told by the worker itself; 0 means not known.
+                seat = Seat(worker_id, pool.name, device_class, 0, pool.price_per_s, up=False, since=now)
+                chosen.append((spec, seat))
+        return chosen
+
+    return places
+
+
+def _dispatcher_opener(config: Config) -> Callable[[Places], Dispatcher]:
+    def open_dispatcher(places: Places) -> Dispatcher:
+        if config.run.local:
+            from vidplat.platform.local_dispatch import LocalDispatcher
+
+            return LocalDispatcher(places, open_tools)
+        from vidplat.platform.ray_dispatch import RayDispatcher
+
+        return RayDispatcher(places, config.ray, gpus={pool.name: pool.gpus for pool in config.pools})
+
+    return open_dispatcher
+
+
+@contextmanager
+def _taken(
+    request: SubmitRequest, config: Config, store: Store, listener: Listener, asked_at: float
+) -> Iterator[Taken]:
+    """The request's rows as jobs, in a spool that is gone afterwards."""
+    listener.phase(f"reading {request.source}")
+    stdin = (request.stdin or sys.stdin.buffer) if request.source == "-" else None
+    notes = iter(range(_ROWS_PER_NOTE, sys.maxsize, _ROWS_PER_NOTE))
+    note_at = next(notes)
+
+    def on_rows(count: int) -> None:
+        nonlocal note_at
+        while count >= note_at:
+            listener.phase(f"reading {request.source}: {note_at:,} rows")
+            note_at = next(notes)
+
+    taken = take_in(
+        read_prompts(request.source, stdin=stdin, format=request.format, warn=listener.warn),
+        source=request.source,
+        output_prefix=store.url,
+        wishes=Wishes(
+            model=request.model or config.model,
+            spec=request.spec,
+            seed=request.seed,
+            priority=request.priority,
+            deadline=request.deadline,
+            method=request.method,
+            quality_floor=request.quality_floor,
+            on_infeasible=request.on_infeasible,
+        ),
+        models=_Models(),
+        now=asked_at,
+        on_rows=on_rows,
+    )
+    with closing(taken):
+        yield taken
+
+
+def _still_open(catalog: Catalog | None, taken: Taken) -> tuple[list[OpenJob], int]:
+    """The first open jobs of a batch and how many there are; all of them, when it was never submitted."""
+    if catalog is not None:
+        with suppress(UsageError):
+            known = catalog.batch(taken.batch.id)
+            counts = catalog.counts(known.id)
+            total = counts[JobState.QUEUED] + counts[JobState.RUNNING]
+            return catalog.open_jobs(known.id, limit=PLANNED_BY_NAME), total
+    first = islice(taken.jobs, PLANNED_BY_NAME)
+    return [OpenJob(job) for job in first], taken.batch.total
+
+
+def _catalog_if_there(url: str) -> Catalog | None:
+    """The catalog, unless that would create one: a plan leaves nothing behind."""
+    file = url.partition("sqlite:///")[2]
+    return None if file and not Path(file).exists() else open_catalog(url)
+
+
+def _whole_id(catalog: Catalog, batch: Batch, job_id: str | None) -> str | None:
+    """The full id of the one job of `batch` that is meant."""
+    if job_id is None:
+        return None
+    found = catalog.find_job(job_id, batch.id, limit=2)
+    if len(found) != 1:
+        which = "several jobs fit" if found else "there is no job"
+        raise UsageError(f"{which} {printable(job_id, 40)!r} in batch {batch.id}: see `vidplat ls {batch.id}`")
+    return found[0].job.id
+
+
+# --- what is known of models -----------------------------------------------------------------------
+
+
+class _Models:
+    """Knowledge of models for intake, without loading torch."""
+
+    def describe(self, model_id: str) -> tuple[ModelRef, ModelShape]:
+        return _describe(model_id)
+
+    def check(self, shape: ModelShape, spec: VideoSpec) -> None:
+        from vidplat.workers.models.limits import check_spec
+
+        check_spec(shape, spec)
+
+    def nearest_frames(self, frames: int, shape: ModelShape) -> int:
+        from vidplat.workers.models.limits import nearest_frames
+
+        return nearest_frames(frames, shape)
+
+
+def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:
+    if _is_fake(model_id):
+        from vidplat.testing import describe_fake
+
+        return describe_fake(model_id)
+    from vidplat.workers.models.catalogue import describe_model
+
+    return describe_model(model_id)
+
+
+def _is_fake(model_id: str) -> bool:
+    """Whether the video maker is the stand-in of `vidplat.testing`."""
+    return model_id == "fake" or model_id.startswith("fake:")
+
+
+def _crash_points(model_id: str) -> Callable[[str], None]:
+    """Where a test wants this process to die; nowhere, unless the model is the stand-in."""
+    if _is_fake(model_id):
+        from vidplat.testing import crash_points
+
+        if hook := crash_points():
+            return hook
+    return lambda point: None

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from vidplat.domain import Assignment, Job, Outcome, Progress
+from vidplat.domain import Assignment, Job, ModelRef, Outcome, Progress
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class BenchSpec:
     worker_id: str
     pool: str
     batch_id: str
-    model_id: str  # loaded at start; others are loaded when a job first asks for them
+    model: ModelRef  # loaded at start; others are loaded when a job first asks for them
     store_url: str
     device: str = "cpu"  # cpu or cuda
     threads: int = 1

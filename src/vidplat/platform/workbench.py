@@ -16,10 +16,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from vidplat.domain import Artifact, Failure, FailureKind, Job, OperatingPoint, Outcome, Progress
+from vidplat.domain import Artifact, Failure, FailureKind, Job, ModelRef, OperatingPoint, Outcome, Progress
 from vidplat.errors import InfrastructureError, OutOfMemoryError, RequestError, VidplatError, printable
 from vidplat.platform.dispatch import BenchSpec, Order, WorkerUp
 
@@ -49,6 +49,7 @@ class VideoMaker(Protocol):
     @property
     def device_class(self) -> str: ...
 
+    @property
     def free_bytes(self) -> int: ...
 
     def load(self) -> object: ...
@@ -62,8 +63,9 @@ class VideoMaker(Protocol):
         point: OperatingPoint,
         *,
         attempt: int,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[str, int, int], None],  # phase, finished steps, steps in all
         finish_by: Callable[[], float | None],
+        min_steps: int,
         is_cancelled: Callable[[], bool],
     ) -> Rendered: ...
 
@@ -72,7 +74,7 @@ class VideoMaker(Protocol):
 class Tools:
     """What a bench works with."""
 
-    maker: Callable[[str], VideoMaker]  # model id -> a maker that is not loaded yet
+    maker: Callable[[ModelRef], VideoMaker]  # not loaded yet
     commit: Callable[[Order, Rendered], Artifact]  # bytes into the store; the winner's artifact
     clock: Callable[[], float] = time.time
 
@@ -126,7 +128,7 @@ class Bench:
         self._finish_by: dict[str, float | None] = {}
         self._stopped: set[str] = set()  # job ids to stop at the next step boundary
         self._closing = False
-        self._makers: dict[str, VideoMaker] = {}
+        self._makers: dict[ModelRef, VideoMaker] = {}
         self._thread = threading.Thread(target=self._work, name=f"bench-{spec.worker_id}", daemon=True)
 
     # --- from any thread ------------------------------------------------------------------------
@@ -184,19 +186,19 @@ class Bench:
 
     def _set_up(self, tools: Tools) -> WorkerUp:
         began = time.monotonic()
-        maker = self._maker(self.spec.model_id, tools)
+        maker = self._maker(self.spec.model, tools)
         load_s = time.monotonic() - began
         observations = tuple(maker.calibrate()) if self.spec.calibrate else ()
         return WorkerUp(
-            self.spec.worker_id, maker.device_class, maker.free_bytes(), load_s, observations, at=tools.clock()
+            self.spec.worker_id, maker.device_class, maker.free_bytes, load_s, observations, at=tools.clock()
         )
 
-    def _maker(self, model_id: str, tools: Tools) -> VideoMaker:
-        if model_id not in self._makers:
-            maker = tools.maker(model_id)
+    def _maker(self, model: ModelRef, tools: Tools) -> VideoMaker:
+        if model not in self._makers:
+            maker = tools.maker(model)
             maker.load()
-            self._makers[model_id] = maker
-        return self._makers[model_id]
+            self._makers[model] = maker
+        return self._makers[model]
 
     def _next(self) -> Order | None:
         with self._changed:
@@ -213,23 +215,25 @@ class Bench:
         phases: dict[str, float] = {}
         metrics: Mapping[str, float] = {}
 
-        def report(progress: Progress) -> None:
+        def report(phase: str, step: int, steps: int) -> None:
             nonlocal steps_done
-            steps_done = progress.step
-            self._outbox.put(progress)
+            steps_done = step
+            self._outbox.put(Progress(job.id, order.attempt, spec.worker_id, phase, step, steps, tools.clock()))
 
         try:
-            report(Progress(job.id, order.attempt, spec.worker_id, "starting", 0, point.steps, started_at))
-            maker = self._maker(job.model.id, tools)
+            report("starting", 0, point.steps)
+            maker = self._maker(job.model, tools)
             rendered = maker.make(
                 job,
                 point,
                 attempt=order.attempt,
                 on_progress=report,
                 finish_by=lambda: self._finish_by.get(job.id),
+                min_steps=least_steps(point),
                 is_cancelled=lambda: job.id in self._stopped,
             )
             phases, metrics, steps_done = dict(rendered.phases), rendered.metrics, rendered.steps_done
+            point = replace(point, steps=steps_done)  # what was spent, which `finish_by` may have cut
             began = time.monotonic()
             artifact = tools.commit(order, rendered)
             phases["store"] = time.monotonic() - began
@@ -253,6 +257,11 @@ class Bench:
             metrics=metrics,
             steps_done=steps_done,
         )
+
+
+def least_steps(point: OperatingPoint) -> int:
+    """How far `finish_by` may cut a job: to a third of the planned steps. Below that, late is better than blurred."""
+    return -(-point.steps // 3)
 
 
 def sort_failure(error: BaseException) -> Failure:

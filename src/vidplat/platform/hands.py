@@ -1,0 +1,102 @@
+"""What each worker holds: the job it makes now and those queued behind it, and when it will be through.
+
+The remaining time of a running job comes from its heartbeats: the stages still to come at their predicted
+seconds, the current one less what is done of it. Pure bookkeeping; the clock is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from vidplat.domain import OpenJob, Progress
+from vidplat.platform.dispatch import Order
+
+_STAGES = ("encode", "denoise", "decode", "interpolate", "mp4", "store")
+#: A stage that outlasts its prediction is taken to need this much of it still: nearly done, never done.
+_OVERTIME = 0.05
+
+
+@dataclass
+class InHand:
+    """An order that was sent and has not ended."""
+
+    order: Order
+    open_job: OpenJob  # as it was before this attempt
+    stages: Mapping[str, float]  # predicted seconds of each stage, on this worker
+    sent_at: float
+    progress: Progress | None = None
+    phase_since: float | None = None  # when the current phase was first heard of
+
+    def note(self, progress: Progress) -> None:
+        if self.progress is None or self.progress.phase != progress.phase:
+            self.phase_since = progress.at
+        self.progress = progress
+
+    def remaining_s(self, now: float, *, is_first: bool) -> float:
+        """Predicted seconds until it is done, from the moment its worker turns to it."""
+        if not is_first:
+            return sum(self.stages.values())
+        phase = self.progress.phase if self.progress else _STAGES[0]
+        since = self.phase_since if self.phase_since is not None else self.sent_at
+        if phase not in _STAGES:
+            phase = _STAGES[0]
+        current = self.stages.get(phase, 0.0)
+        later = sum(self.stages.get(stage, 0.0) for stage in _STAGES[_STAGES.index(phase) + 1 :])
+        if phase == "denoise" and self.progress and self.progress.step > 0:
+            # At the pace of the steps so far, from the last heartbeat on.
+            done, steps = self.progress.step, max(1, self.progress.steps)
+            left = (self.progress.at - since) / done * (steps - done) - (now - self.progress.at)
+        else:
+            left = current - (now - since)
+        return max(left, _OVERTIME * current, 0.0) + later
+
+
+class Hands:
+    """In-hand orders of all workers, oldest first."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, deque[InHand]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._held.values()))
+
+    def __iter__(self) -> Iterator[InHand]:
+        for held in self._held.values():
+            yield from held
+
+    def of(self, worker_id: str) -> tuple[InHand, ...]:
+        return tuple(self._held.get(worker_id, ()))
+
+    def count(self, worker_id: str) -> int:
+        return len(self._held.get(worker_id, ()))
+
+    def put(self, worker_id: str, item: InHand) -> None:
+        self._held.setdefault(worker_id, deque()).append(item)
+
+    def find(self, worker_id: str, job_id: str, attempt: int) -> InHand | None:
+        for item in self._held.get(worker_id, ()):
+            if item.order.job.id == job_id and item.order.attempt == attempt:
+                return item
+        return None
+
+    def take(self, worker_id: str, job_id: str, attempt: int) -> InHand | None:
+        """Remove and return an order that has ended or was called back; None when it is not there."""
+        item = self.find(worker_id, job_id, attempt)
+        if item is not None:
+            self._held[worker_id].remove(item)
+        return item
+
+    def drop(self, worker_id: str) -> tuple[InHand, ...]:
+        """Everything a lost worker held, oldest first."""
+        return tuple(self._held.pop(worker_id, ()))
+
+    def remaining_s(self, worker_id: str, now: float) -> float:
+        """Predicted seconds until the worker is through with all it holds."""
+        held = self._held.get(worker_id, ())
+        return sum(item.remaining_s(now, is_first=index == 0) for index, item in enumerate(held))
+
+    def running(self, worker_id: str) -> str | None:
+        held = self._held.get(worker_id)
+        return held[0].order.job.id if held else None

@@ -1,0 +1,120 @@
+"""What runs teach about seconds: stage timings go into the cost model, a worker's own pace into its speed.
+
+The cost model itself is arithmetic of the scheduler; this holds its newest value between turns, carries it
+to and from the catalog, and keeps learning cheap: when jobs take milliseconds, only some of them are
+looked at, so that learning never costs more than two percent of the time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from vidplat.domain import Job, ModelShape, OperatingPoint, Outcome
+from vidplat.platform.dispatch import WorkerUp
+from vidplat.scheduler import CostModel, Knowledge, Observation, features, updated_speed
+from vidplat.scheduler.cost import Estimate
+from vidplat.scheduler.work import LOAD, STARTUP, StageFeatures
+
+COST_KEY = "costs"
+_BUDGET = 0.02  # share of wall time that learning may take
+_TRUSTED = 10  # timings of a device class before single workers are compared with it
+_MOST_UNWRITTEN = 2_000
+_ANY_POINT = OperatingPoint(steps=1)
+
+
+class Memory(Protocol):
+    """What of the catalog this needs."""
+
+    def cost_state(self, key: str) -> dict[str, Any] | None: ...
+    def save_cost_state(self, key: str, document: Mapping[str, Any]) -> None: ...
+    def add_observations(self, seen: list[dict[str, Any]]) -> None: ...
+
+
+class Learner:
+    def __init__(self, memory: Memory | None, batch_id: str = "") -> None:
+        document = memory.cost_state(COST_KEY) if memory is not None else None
+        self.costs = CostModel.from_dict(document) if document else CostModel()
+        self.shapes: dict[str, ModelShape] = {}
+        self._memory, self._batch_id = memory, batch_id
+        self._speeds: dict[str, float] = {}
+        self._unwritten: list[dict[str, Any]] = []
+        self._began, self._spent = time.monotonic(), 0.0
+
+    @property
+    def knowledge(self) -> Knowledge:
+        return Knowledge(self.shapes, self.costs)
+
+    def speed(self, worker_id: str) -> float:
+        return self._speeds.get(worker_id, 1.0)
+
+    def predict(self, job: Job, device_class: str, point: OperatingPoint) -> Estimate:
+        """On a worker of speed 1."""
+        return self.costs.predict(job.model.id, self.shapes[job.model.id], device_class, job.spec, point)
+
+    def startup(self, model_id: str, device_class: str) -> Estimate:
+        return self.costs.startup(model_id, self.shapes[model_id], device_class)
+
+    # --- learning -------------------------------------------------------------------------------
+
+    def finished(self, outcome: Outcome, job: Job, device_class: str) -> None:
+        """Learn from a job that was made; its seconds are the worker's, at the point that was really spent."""
+        began = time.monotonic()
+        if self._spent > 0.05 + _BUDGET * (began - self._began):
+            return
+        predicted = self.predict(job, device_class, outcome.point)
+        actual = sum(outcome.phases.values())
+        if self.costs.samples(job.model.id, device_class) >= _TRUSTED:
+            # Earlier, a wrong guess about the device class would pass for a slow worker, and count twice.
+            self._speeds[outcome.worker_id] = updated_speed(self.speed(outcome.worker_id), predicted.p50_s, actual)
+        counted = features(self.shapes[job.model.id], job.spec, outcome.point)
+        for stage, seconds in outcome.phases.items():
+            if stage in counted:
+                self._observe(job.model.id, device_class, stage, counted[stage], seconds, outcome.finished_at, job.id)
+        self._spent += time.monotonic() - began
+
+    def started(self, up: WorkerUp, model_id: str, startup_s: float) -> None:
+        """Learn how long a worker takes to come up, and from the micro-benchmark it ran."""
+        shape = self.shapes[model_id]
+        counted = features(shape, shape.defaults, _ANY_POINT)
+        self._observe(model_id, up.device_class, LOAD, counted[LOAD], up.load_s, up.at)
+        self._observe(model_id, up.device_class, STARTUP, StageFeatures(calls=1), startup_s, up.at)
+        for row in up.observations:
+            stages = features(shape, row["spec"], row["point"])
+            if row["stage"] in stages:
+                stage = row["stage"]
+                self._observe(row["model_id"], row["device_class"], stage, stages[stage], row["seconds"], up.at)
+
+    def _observe(
+        self,
+        model_id: str,
+        device_class: str,
+        stage: str,
+        counted: StageFeatures,
+        seconds: float,
+        at: float,
+        job_id: str | None = None,
+    ) -> None:
+        self.costs = self.costs.observe(Observation(model_id, device_class, stage, counted, seconds))
+        if len(self._unwritten) < _MOST_UNWRITTEN:
+            self._unwritten.append(
+                {
+                    "at": at,
+                    "batch_id": self._batch_id,
+                    "job_id": job_id,
+                    "model_id": model_id,
+                    "device_class": device_class,
+                    "stage": stage,
+                    "seconds": seconds,
+                    "features": asdict(counted),
+                }
+            )
+
+    def save(self) -> None:
+        """Put what was learnt into the catalog."""
+        if self._memory is not None and self._unwritten:
+            rows, self._unwritten = self._unwritten, []
+            self._memory.add_observations(rows)
+            self._memory.save_cost_state(COST_KEY, self.costs.to_dict())
