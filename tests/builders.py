@@ -146,84 +146,21 @@ def knowledge(
     device_classes: dict[str, float] | None = None,
     timings: int = 40,
 ) -> Knowledge:
-    """Costs learnt from `timings` exact timings, so that p90 is 1.02 x p50 for each stage (the least spread).
+    """Costs learnt from `timings` exact timings, so that each stage's p90 is 1.02 x its p50 (the least spread).
 
-    A default job takes `full_s` at its full steps, `fixed_s` of which do not depend on steps (decoding).
+    A default job takes `full_s` at its full steps; `fixed_s` of it does not depend on steps (decoding, mp4, ...).
     `device_classes` maps a device class to how many times slower it is (default: cpu-1 at 1, cpu-2 at 0.5).
     """
     shape = shape or a_shape()
     spec = shape.defaults
     costs = CostModel()
     for device_class, slower in (device_classes or {"cpu-1": 1.0, "cpu-2": 0.5}).items():
+        small = 0.01 * fixed_s
         for steps in [4, 24, 12, 8, 16, 20, 6, 10] * max(1, timings // 8):
             counted = features(shape, spec, OperatingPoint(steps))
+            took = {"denoise": (full_s - fixed_s) * steps / spec.num_inference_steps, "decode": fixed_s - 3 * small}
             for stage in STAGES:
-                seconds = {"denoise": (full_s - fixed_s) * steps / spec.num_inference_steps, "decode": fixed_s}
                 if any(counted[stage].vector):
-                    took = seconds.get(stage, 1e-6) * slower
-                    costs = costs.observe(Observation(FLIPBOOK.id, device_class, stage, counted[stage], took))
+                    seconds = took.get(stage, small) * slower
+                    costs = costs.observe(Observation(FLIPBOOK.id, device_class, stage, counted[stage], seconds))
     return Knowledge({FLIPBOOK.id: shape}, costs)
-
-
-def a_batch(
-    batch_id: str = "b00000000001",
-    *,
-    prefix: str = "memory://videos",
-    submitted_at: float = 0.0,
-    deadline_at: float | None = None,
-    priority: int = 0,
-    quality_floor: float = 0.0,
-    model: ModelRef = FLIPBOOK,
-    source: str = "prompts.parquet",
-) -> Batch:
-    return Batch(
-        id=batch_id,
-        source=source,
-        output_prefix=prefix,
-        model=model,
-        submitted_at=submitted_at,
-        deadline_at=deadline_at,
-        priority=priority,
-        quality_floor=quality_floor,
-    )
-
-
-def an_assignment(
-    job_id: str, *, worker_id: str = "w1", pool: str = "cloud", steps: int = 24, quality: float = 1.0
-) -> Assignment:
-    """Ten seconds of work from second 0, twelve at p90."""
-    point = OperatingPoint(steps, None, "full" if steps == 24 else "steps")
-    return Assignment(job_id, worker_id, pool, point, 0.0, 10.0, 12.0, quality, 10.0, 12.0, "full quality")
-
-
-def an_artifact(job_id: str, *, attempt: int = 1, prefix: str = "memory://videos/batches/b00000000001") -> Artifact:
-    folder = f"{prefix}/jobs/{job_id[:2]}/{job_id}"
-    return Artifact(f"{folder}/video.mp4", f"{folder}/poster.jpg", f"{folder}/meta.json", "ab" * 32, 12_345, attempt)
-
-
-def an_outcome(
-    job_id: str,
-    *,
-    attempt: int = 1,
-    worker_id: str = "w1",
-    artifact: Artifact | None = None,
-    failure: Failure | None = None,
-    steps: int = 24,
-    started_at: float = 0.0,
-    finished_at: float = 10.0,
-) -> Outcome:
-    """Done with an artifact unless a failure is given."""
-    made = artifact or (None if failure else an_artifact(job_id, attempt=attempt))
-    return Outcome(
-        job_id,
-        attempt,
-        worker_id,
-        OperatingPoint(steps),
-        started_at,
-        finished_at,
-        phases={"denoise": 7.0, "decode": 2.5},
-        artifact=made,
-        failure=failure,
-        metrics={"flicker": 0.25},
-        steps_done=steps if made else 3,
-    )

@@ -11,7 +11,7 @@ a random number, and it imports only NumPy beside the standard library.
 """
 
 from vidplat.scheduler.admission import Answer, answer
-from vidplat.scheduler.cost import CostModel, Estimate, Observation, updated_speed
+from vidplat.scheduler.cost import CostModel, Estimate, Observation, observations, updated_speed
 from vidplat.scheduler.groups import Backlog, Knowledge
 from vidplat.scheduler.planner import latest_free, plan
 from vidplat.scheduler.policy import Policy
@@ -34,6 +34,7 @@ __all__ = [
     "check_method",
     "features",
     "latest_free",
+    "observations",
     "plan",
     "suspects",
     "updated_speed",

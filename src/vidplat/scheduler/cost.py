@@ -3,7 +3,7 @@
 One linear model per (model, device class, stage) on the features of `work`: seconds = theta . features.
   prior      FLOP/s guessed from the device class's name, so that the very first plan has numbers;
   level      the first observation scales the prior, so a guess that is tenfold off costs one sample;
-  fit        recursive least squares on *relative* error with forgetting, clipped at three robust deviations;
+  fit        recursive least squares on *relative* error with forgetting; a lone straggler is clipped at three robust deviations;
   residual   an EWMA of log(observed / fitted) per cell of work-per-call: kernel and cache cliffs;
   p90        the conformal 90 % quantile of log(observed / predicted) over the last 200 samples; a default of
              1.5 fades out linearly over the first 20.
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
+from vidplat.domain import ModelShape, OperatingPoint, Outcome, VideoSpec
 from vidplat.scheduler.work import LOAD, STAGES, STARTUP, StageFeatures, features
 
 __all__ = [
@@ -54,9 +54,11 @@ _TRUSTED_SAMPLES = 20
 _WINDOW = 200
 _FORGETTING = 0.99
 _NOISE = 0.1  # relative standard deviation of one timing
+_USUAL_FROM = 10  # samples before a timing can be called unusual
 _CELL_MEMORY = 0.2  # weight of the newest residual in a cell
 _CELL_DOUBT = 3.0  # a cell counts n / (n + doubt)
 _LEAST_SPREAD = 0.02
+_LEAST_SECONDS = 1e-3  # shorter stages are all the same to a plan (a cached embedding)
 
 # Dense GFLOP/s reached in practice (about 40 % of the peak), by a word in the device's name.
 _GPU_GFLOPS = {
@@ -76,6 +78,19 @@ class Observation:
     stage: str
     features: StageFeatures
     seconds: float
+
+
+def observations(
+    outcome: Outcome, model_id: str, shape: ModelShape, spec: VideoSpec, device_class: str
+) -> list[Observation]:
+    """The timed stages of a finished job, counted at the steps it really did."""
+    point = replace(outcome.point, steps=outcome.steps_done or outcome.point.steps)
+    counted = features(shape, spec, point)
+    return [
+        Observation(model_id, device_class, stage, counted[stage], seconds)
+        for stage, seconds in outcome.phases.items()
+        if stage in STAGES
+    ]
 
 
 @dataclass(frozen=True)
@@ -135,13 +150,25 @@ class _Stage:
         if self.samples == 0:
             return self._levelled(x, seconds)
         ratio = math.log(seconds / max(self.p50(x), 1e-9))
-        theta, covariance = self._fitted(x, seconds)
+        clip = self._clip(ratio)
+        theta, covariance = self._fitted(x, seconds, clip)
         cell = _cell(x)
         mean, count = self.cells.get(cell, (0.0, 0))
         residual = math.log(seconds / max(_dot(theta, x.vector), 1e-9))
         weight = max(_CELL_MEMORY, 1 / (count + 1))
-        cells = {**self.cells, cell: ((1 - weight) * mean + weight * residual, count + 1)}
+        mean += weight * min(clip, max(-clip, residual - mean))
+        cells = {**self.cells, cell: (mean, count + 1)}
         return _Stage(theta, covariance, self.samples + 1, (*self.ratios, ratio)[-_WINDOW:], cells)
+
+    def _clip(self, ratio: float) -> float:
+        """How far one timing may pull: three robust deviations, once it is known what is usual. A straggler comes
+        alone; a third in a row on one side is a change and pulls in full."""
+        usual = self.ratios[-50:]
+        if len(usual) < _USUAL_FROM:
+            return math.inf
+        clip = 3 * max(_NOISE, _deviation(usual))
+        last = (*usual[-2:], ratio)
+        return math.inf if min(last) > clip or max(last) < -clip else clip
 
     def _linear(self, x: StageFeatures) -> float:
         return _dot(self.theta, x.vector)
@@ -156,7 +183,9 @@ class _Stage:
         theta = tuple(t * scale for t in self.theta)
         return _Stage(theta, _doubt(theta), 1)
 
-    def _fitted(self, x: StageFeatures, seconds: float) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+    def _fitted(
+        self, x: StageFeatures, seconds: float, clip: float
+    ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
         """One step of recursive least squares on the row divided by the observed time."""
         row: NDArray[np.float64] = np.array(x.vector) / seconds
         theta = np.array(self.theta)
@@ -166,7 +195,6 @@ class _Stage:
             covariance = covariance / _FORGETTING
         gain = covariance @ row / (_NOISE**2 + row @ covariance @ row)
         error = 1.0 - float(row @ theta)
-        clip = 3 * max(_NOISE, _deviation(self.ratios[-50:]))
         theta = np.maximum(theta + gain * min(clip, max(-clip, error)), 0.0)
         covariance = covariance - np.outer(gain, row @ covariance)
         covariance = (covariance + covariance.T) / 2
@@ -184,8 +212,6 @@ def _doubt(theta: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
 
 def _deviation(ratios: tuple[float, ...]) -> float:
     """Robust standard deviation (1.4826 MAD) of log ratios."""
-    if len(ratios) < 5:
-        return 0.0
     middle = float(np.median(ratios))
     return 1.4826 * float(np.median(np.abs(np.array(ratios) - middle)))
 
@@ -267,10 +293,11 @@ class CostModel:
         """This model with one more timing. Timings that cannot be (zero, negative, NaN) are passed over."""
         if not (math.isfinite(seen.seconds) and seen.seconds > 0) or not any(seen.features.vector):
             return self
+        seconds = max(seen.seconds, _LEAST_SECONDS)
         stages = dict(self.stages)
         for model_id in (seen.model_id, ANY_MODEL):
             known = self._known(model_id, seen.device_class, seen.stage)
-            stages[model_id, seen.device_class, seen.stage] = known.after(seen.features, seen.seconds)
+            stages[model_id, seen.device_class, seen.stage] = known.after(seen.features, seconds)
         return CostModel(stages)
 
     def observe_all(self, seen: Iterable[Observation]) -> CostModel:
