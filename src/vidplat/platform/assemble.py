@@ -1,13 +1,12 @@
 """Config becomes objects: the only place that constructs stores, catalogs, dispatchers and workers.
 
-Each public function is one verb of the command line; `open_tools` is what a worker process calls to set up
-its bench. Rooms that must not know each other meet here: intake is handed what the workers know of models,
-the bench is handed the store's commit.
+Each public function is one verb of the command line. Rooms that must not know each other meet here: intake is
+handed what the workers know of models, the run is handed its dispatcher. What a worker process puts together
+for itself is in `bench_tools`, apart from this file, so that it need not load what only the platform uses.
 """
 
 from __future__ import annotations
 
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,19 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidplat.config import Config, gpu_names
-from vidplat.domain import Artifact, Batch, JobState, ModelRef, ModelShape, OpenJob, VideoSpec
+from vidplat.domain import Batch, JobState, ModelRef, ModelShape, OpenJob, VideoSpec
 from vidplat.errors import UsageError, printable
 from vidplat.platform.batch_run import Places, Site, Submitted, run_batch
-from vidplat.platform.dispatch import BenchSpec, Dispatcher, Order, Seat
+from vidplat.platform.bench_tools import crash_points_for, is_fake, open_tools
+from vidplat.platform.dispatch import BenchSpec, Dispatcher, Seat
 from vidplat.platform.intake import Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
 from vidplat.platform.learning import Learner
 from vidplat.platform.owners import this_owner
 from vidplat.platform.promise import PLANNED_BY_NAME, make_promise
-from vidplat.platform.workbench import Rendered, Tools, VideoMaker
 from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
-from vidplat.storage.artifacts import commit, probe
+from vidplat.storage.artifacts import probe
 from vidplat.storage.catalog_words import BatchState
 
 if TYPE_CHECKING:
@@ -107,40 +106,6 @@ def retry(batch_id: str, job_id: str | None, config: Config) -> int:
         return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
 
 
-# --- inside a worker process -----------------------------------------------------------------------
-
-
-def open_tools(spec: BenchSpec) -> Tools:
-    """What one bench works with: its video maker and its way into the store."""
-    store = open_store(spec.store_url)
-    at_point = _crash_points(spec.model.id)
-
-    def commit_video(order: Order, rendered: Rendered) -> Artifact:
-        return commit(
-            store,
-            batch_id=spec.batch_id,
-            job_id=order.job.id,
-            attempt=order.attempt,
-            token=secrets.token_hex(4),
-            video=rendered.video,
-            poster=rendered.poster,
-            meta=rendered.meta,
-            at=at_point,
-        ).artifact
-
-    return Tools(lambda model: _video_maker(model, spec), commit_video)
-
-
-def _video_maker(model: ModelRef, spec: BenchSpec) -> VideoMaker:
-    if _is_fake(model.id):
-        from vidplat.testing import FakeModel
-
-        return FakeModel.from_id(model.id)
-    from vidplat.workers import Worker
-
-    return Worker(model, device=spec.device, threads=spec.threads, id=spec.worker_id)
-
-
 # --- the parts of a run ----------------------------------------------------------------------------
 
 
@@ -154,7 +119,7 @@ def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) ->
         describe=lambda model_id: _describe(model_id)[1],
         places=_places(config, store.url),
         open_dispatcher=_dispatcher_opener(config),
-        crash_point=_crash_points(config.model),
+        crash_point=crash_points_for(config.model),
     )
 
 
@@ -168,10 +133,10 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
         for pool in config.pools:
             on_gpu = pool.gpus > 0
             device_class = (cards[0] if cards else "NVIDIA") if on_gpu else f"cpu-{pool.threads}"
-            if _is_fake(batch.model.id):
+            if is_fake(batch.model.id):
                 device_class = "fake"
             calibrate = (
-                not _is_fake(batch.model.id) and learner.costs.samples(batch.model.id, device_class) < _FEW_SAMPLES
+                not is_fake(batch.model.id) and learner.costs.samples(batch.model.id, device_class) < _FEW_SAMPLES
             )
             for number in range(1, pool.workers + 1):
                 worker_id = f"{pool.name}-{number}"
@@ -294,25 +259,10 @@ class _Models:
 
 
 def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:
-    if _is_fake(model_id):
+    if is_fake(model_id):
         from vidplat.testing import describe_fake
 
         return describe_fake(model_id)
     from vidplat.workers.models.catalogue import describe_model
 
     return describe_model(model_id)
-
-
-def _is_fake(model_id: str) -> bool:
-    """Whether the video maker is the stand-in of `vidplat.testing`."""
-    return model_id == "fake" or model_id.startswith("fake:")
-
-
-def _crash_points(model_id: str) -> Callable[[str], None]:
-    """Where a test wants this process to die; nowhere, unless the model is the stand-in."""
-    if _is_fake(model_id):
-        from vidplat.testing import crash_points
-
-        if hook := crash_points():
-            return hook
-    return lambda point: None
