@@ -25,8 +25,13 @@ def conclude(result: BatchResult, config: Config, json: bool) -> int:
     if json:
         render.print_json(documents.of_result(result, place))
         return result.exit_code
-    if result.message:
-        render.say(result.message, style="green" if result.exit_code == 0 else "yellow")
+    from vidplat.cli.report_page import headline
+
+    message = result.message
+    if report is not None and result.exit_code in (0, 4, 5):
+        message = headline(report)
+    if message:
+        render.say(message, style="green" if result.exit_code == 0 else "yellow")
     if result.exit_code == INFEASIBLE:
         for line in result.answer.details if result.answer else ():
             render.say(f"  {line}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vidplat.storage.catalog_words import Event
 
 REST_S = 1.0
+MOMENTS = ("not_before", "until", "deadline_at")  # details that are times
 
 
 def show_logs(
@@ -45,15 +46,17 @@ def _print(events: list[Event], json: bool) -> list[Event]:
         if json:
             print(json_module.dumps(documents.of_event(event)))
         else:
-            detail = "  ".join(f"{name}={_short(value)}" for name, value in event.detail.items())
+            detail = "  ".join(f"{name}={_short(name, value)}" for name, value in event.detail.items() if value)
             about = event.job_id[:12] if event.job_id else "batch"
             render.say(f"{phrases.moment(event.at)}  {about:<12}  {event.kind:<12}  {detail}".rstrip())
     sys.stdout.flush()
     return events
 
 
-def _short(value: object) -> str:
+def _short(name: str, value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return phrases.moment(value).replace(" ", "T") if name in MOMENTS else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
     text = printable(value, 300)
     return json_module.dumps(text, ensure_ascii=False) if " " in text else text

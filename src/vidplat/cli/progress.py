@@ -79,15 +79,17 @@ def _times(glance: Glance) -> list[str]:
     open_jobs = glance.total - glance.made - glance.lost
     if open_jobs and glance.finish_p50_at is not None and glance.finish_p90_at is not None:
         p50_s, p90_s = max(0.0, glance.finish_p50_at - glance.now), max(0.0, glance.finish_p90_at - glance.now)
-        parts.append(f"finish in {phrases.seconds(round(p50_s))} (p90 {phrases.seconds(round(p90_s))})")
+        soon = p90_s < 1
+        parts.append("finishing" if soon else f"finish in {_whole(p50_s)} (p90 {_whole(p90_s)})")
     if glance.deadline_at is not None:
         left_s = glance.deadline_at - glance.now
-        parts.append(
-            f"deadline in {phrases.seconds(round(left_s))}"
-            if left_s > 0
-            else f"deadline was {phrases.seconds(round(-left_s))} ago"
-        )
+        parts.append(f"deadline in {_whole(left_s)}" if left_s > 0 else f"deadline was {_whole(-left_s)} ago")
     return parts
+
+
+def _whole(seconds: float) -> str:
+    """Nobody reads tenths of a second off a moving line."""
+    return phrases.seconds(round(seconds)) if seconds >= 9.5 else f"{seconds:.0f} s"
 
 
 # --- a run of this process -------------------------------------------------------------------------

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import typer
 
 from vidplat.config import load_config
 from vidplat.errors import UsageError, printable
@@ -69,9 +71,9 @@ def job_named(catalog: Catalog, name: str, batch: str | None) -> JobRecord:
     return found[0]
 
 
-def complete_batch(context: Any, given: list[str], incomplete: str) -> list[tuple[str, str]]:
+def complete_batch(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Batch ids for the shell's completion, latest first; none when the catalog cannot be read."""
-    with suppress(Exception), open_catalog(context.params.get("catalog")) as catalog:
+    with suppress(Exception), open_catalog(ctx.params.get("catalog")) as catalog:
         return [
             (batch.id, printable(batch.source, 40)) for batch in catalog.batches(50) if batch.id.startswith(incomplete)
         ]

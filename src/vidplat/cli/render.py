@@ -76,21 +76,22 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, 
         )
     for row in rows:
         table.add_row(*(_cell(value, column) for value, column in zip(row, columns, strict=True)))
-    console(to or sys.stdout).print(table)
+    out = to or sys.stdout
+    screen = console(out)
+    if screen.is_terminal:
+        screen.print(table)
+        return
+    with screen.capture() as drawn:
+        screen.print(table)
+    out.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
 
 def print_facts(facts: Iterable[tuple[str, object]], *, to: IO[str] | None = None) -> None:
     """Name and value, one a line, for `show` and the head of `status`. None is left out."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts:
-        if value is not None:
-            table.add_row(name, value if isinstance(value, Text) else Text(clean(value), overflow="fold"))
-    console(to or sys.stdout).print(table)
+    known = [(name, value) for name, value in facts if value is not None]
+    width = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
+        say_parts((f"{name:<{width}}  ", "dim"), (clean(value), ""), to=to)
 
 
 def say(text: str = "", *, style: str = "", to: IO[str] | None = None) -> None:

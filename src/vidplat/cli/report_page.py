@@ -184,11 +184,20 @@ def _against(report: Report) -> str:
     )
 
 
+CAUSES = {
+    "infeasible": "infeasible: the plan itself said that not all could be in time",
+    "worker lost": "worker lost: a worker died with it in hand",
+    "retry": "retry: an earlier attempt failed",
+    "start-up": "start-up: the workers came up later than predicted",
+    "estimate": "estimate: it, or those before it, took longer than predicted",
+}
+
+
 def _trouble(report: Report) -> str:
     if not report.causes and not report.failures:
         return ""
     causes = "".join(
-        f'<tr><td class="num">{many:,}</td><td class="wide">{_text(cause, 300)}</td></tr>'
+        f'<tr><td class="num">{many:,}</td><td class="wide">{_text(CAUSES.get(cause, cause), 300)}</td></tr>'
         for cause, many in report.causes.items()
     )
     failures = "".join(

@@ -8,6 +8,7 @@ from vidplat.cli import options, reach
 from vidplat.cli.conclusion import conclude
 from vidplat.cli.progress import RunDisplay
 from vidplat.cli.request import config_of
+from vidplat.domain import Batch
 
 
 def resume_batch(
@@ -22,13 +23,14 @@ def resume_batch(
     """Go on with a batch that was interrupted. Finished videos are kept; none is made twice."""
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
-    return run_on(found.id, context, json)
+    return run_on(found, context, json)
 
 
-def run_on(batch_id: str, context: typer.Context, json: bool) -> int:
+def run_on(batch: Batch, context: typer.Context, json: bool) -> int:
     from vidplat import platform
 
     config = config_of(context.params)
     with RunDisplay(quiet=json) as display:
-        result = platform.resume(batch_id, config, display)
+        display.expect_deadline(batch.deadline_at)
+        result = platform.resume(batch.id, config, display)
     return conclude(result, config, json)

@@ -37,4 +37,4 @@ def retry_jobs(
             if many:
                 render.say(f"make them with: vidplat resume {found.id}")
         return 0
-    return run_on(found.id, context, json)
+    return run_on(found, context, json)

@@ -141,6 +141,11 @@ def lateness_s(record: JobRecord, batch: Batch) -> float | None:
     return record.finished_at - deadline_at
 
 
+def likely_cause(record: JobRecord) -> str:
+    """Why a video was late, as far as its own record tells: what `score.py` says when nobody remembers the run."""
+    return "retry" if record.attempt > 1 else "estimate"
+
+
 class _Tally:
     """Sums over records, and the cards worth showing."""
 
@@ -163,9 +168,9 @@ class _Tally:
         self.counts[record.state] += 1
         late_s = lateness_s(record, self.batch)
         is_late = late_s is not None and late_s > 0
-        cause = self.known_causes.get(record.job.id, "")
+        cause = ""
         if is_late or (record.state.is_final and record.state is not JobState.DONE):
-            cause = cause or ("late: cause not recorded" if is_late else record.state.value)
+            cause = self.known_causes.get(record.job.id) or (likely_cause(record) if is_late else record.state.value)
             self.causes[cause] += 1
         self.late += is_late
         if record.failure is not None and record.state is not JobState.DONE:
