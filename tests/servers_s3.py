@@ -9,6 +9,7 @@ Both skip with one line where their programs cannot be had. `bucket_url` makes a
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import shutil
@@ -76,6 +77,7 @@ class S3Server:
     access_key: str
     secret_key: str
 
+    @functools.cache  # noqa: B019 - one per server of a test session
     def client(self):  # type: ignore[no-untyped-def]
         """A plain boto3 client, to look at the server from outside of the code under test."""
         return boto3.client(

@@ -113,6 +113,9 @@ class LocalStore:
     def uri(self, key: str) -> str:
         return str(self._path(key))
 
+    def impatient(self) -> LocalStore:
+        return self
+
     def sweep_unfinished(self, prefix: str, older_than_s: float) -> int:
         removed = 0
         oldest_kept = time.time() - older_than_s
@@ -196,7 +199,7 @@ class LocalStore:
 
     @staticmethod
     def _restless(folder: Path) -> StoreError:
-        return StoreError(f"the folder {printable(folder)} vanishes as fast as it is made")
+        return StoreError(f"the folder {printable(folder)} cannot be made, or vanishes at once")
 
     def _explained(self, error: OSError, where: object) -> StoreError:
         place = printable(self._root)

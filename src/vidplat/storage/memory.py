@@ -77,6 +77,9 @@ class MemoryStore:
     def uri(self, key: str) -> str:
         return f"{self.url}/{checked_key(key)}"
 
+    def impatient(self) -> MemoryStore:
+        return self
+
     def sweep_unfinished(self, prefix: str, older_than_s: float) -> int:
         return 0
 

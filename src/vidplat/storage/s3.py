@@ -47,9 +47,11 @@ from vidplat.errors import StoreError, UsageError, printable
 from vidplat.storage.stores import NotFound, ObjectFacts, checked_key
 
 MULTIPART_ABOVE_BYTES = 16 << 20
+PAGE_KEYS = 1000  # in one answer of a listing
 _PART_BYTES = 8 << 20
 _READ_CHUNK_BYTES = 1 << 20
 _BACK_OFF_S, _LONGEST_BACK_OFF_S = 0.1, 5.0
+_IMPATIENT_S = 4.0
 _PASSING_ERRORS = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
 _PASSING_CODES = {"SlowDown", "Throttling", "RequestTimeout", "RequestTimeTooSkewed", "ConditionalRequestConflict"}
 _REFUSED_CODES = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "401"}
@@ -73,9 +75,11 @@ class S3Store:
         client, bucket, prefix = _opened(url)
         return cls(client, bucket, checked_key(prefix) if prefix else "", url, patience_s=patience_s)
 
-    def with_patience(self, patience_s: float) -> S3Store:
-        """The same store, giving up on errors that pass after another time."""
-        return S3Store(self._client, self._bucket, self._prefix, self._url, patience_s=patience_s)
+    def below(self, folder: str) -> S3Store:
+        """The store of a folder of this one, over the same connections."""
+        start, mark, options = self._url.partition("?")
+        url = f"{start.rstrip('/')}/{checked_key(folder)}{mark}{options}"
+        return S3Store(self._client, self._bucket, self._key(folder), url, patience_s=self._patience_s)
 
     @property
     def url(self) -> str:
@@ -126,12 +130,15 @@ class S3Store:
     def list(self, prefix: str = "") -> Iterator[str]:
         own = f"{self._prefix}/" if self._prefix else ""
         below = f"{self._key(prefix)}/" if prefix else own
-        for page in self._pages("list_objects_v2", "ContinuationToken", Prefix=below):
+        for page in self._pages("list_objects_v2", "ContinuationToken", Prefix=below, MaxKeys=PAGE_KEYS):
             for found in page.get("Contents", ()):
                 yield found["Key"].removeprefix(own)
 
     def uri(self, key: str) -> str:
         return f"s3://{self._bucket}/{self._key(key)}"
+
+    def impatient(self) -> S3Store:
+        return S3Store(self._client, self._bucket, self._prefix, self._url, patience_s=_IMPATIENT_S)
 
     def sweep_unfinished(self, prefix: str, older_than_s: float) -> int:
         newest_swept = datetime.now(UTC) - timedelta(seconds=older_than_s)
@@ -240,7 +247,7 @@ def _opened(url: str) -> tuple[Any, str, str]:
     session = boto3.session.Session()
     config = Config(
         connect_timeout=3,
-        read_timeout=15,
+        read_timeout=10,
         retries={"total_max_attempts": 1},
         s3={"addressing_style": "path"} if endpoint else None,
         # MD5 is sent instead: servers other than AWS often know no other checksum

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -82,6 +83,9 @@ class Store(Protocol):
     def uri(self, key: str) -> str:
         """Where a person finds this object: a path, or s3://bucket/key."""
 
+    def impatient(self) -> Store:
+        """The same store, giving up within seconds where it would otherwise retry for long: for checks."""
+
     def sweep_unfinished(self, prefix: str, older_than_s: float) -> int:
         """Remove what dead writers left invisibly below a folder (half-written files, parts); how many."""
 
@@ -136,12 +140,13 @@ def probe(store: Store) -> None:
     Raises StoreError: unreachable, wrong credentials, not writable, full, or a put that overwrites although
     it was told not to (some servers accept the condition silently; two workers could then both win a job).
     """
-    key = f"batches/.probe/{secrets.token_hex(8)}"
+    key, checked = f"batches/.probe/{secrets.token_hex(8)}", store.impatient()
+    first = checked.put_if_absent(key, b"first")
     try:
-        first, second = store.put_if_absent(key, b"first"), store.put_if_absent(key, b"second")
-        kept = store.get(key)
+        second, kept = checked.put_if_absent(key, b"second"), checked.get(key)
     finally:
-        store.delete(key)
+        with suppress(StoreError):
+            checked.delete(key)
     if not first or second or kept != b"first":
         raise StoreError(
             f"{printable(store.url)} does not honour conditional puts (If-None-Match: *): two workers could commit "

@@ -1,0 +1,255 @@
+"""One artifact per job, whole or not at all, wherever a process dies and however many finish the job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers_s3 import S3Server
+from vidplat.errors import StoreError
+from vidplat.storage import open_store
+from vidplat.storage.artifacts import (
+    POINTS,
+    Commit,
+    Store,
+    batch_folder,
+    commit,
+    committed_jobs,
+    job_folder,
+    read_commit,
+    repair,
+    sweep,
+)
+
+BATCH, JOB = "b0123456789a", "ab" * 16
+FOLDER = f"batches/{BATCH}/jobs/ab/{JOB}"
+FINAL = {f"{FOLDER}/{name}" for name in ("COMMIT.json", "video.mp4", "meta.json", "poster.jpg")}
+
+
+class Died(BaseException):
+    """The process is gone: nothing after this point ran."""
+
+
+@pytest.fixture(params=["memory", "folder", "moto", pytest.param("radosgw", marks=pytest.mark.server)])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "memory":
+        return open_store(f"memory://{tmp_path.name}")
+    if request.param == "folder":
+        return open_store(str(tmp_path))
+    server: S3Server = request.getfixturevalue("moto_server" if request.param == "moto" else "s3_server")
+    server.with_credentials(monkeypatch)
+    return open_store(server.bucket_url())
+
+
+def make(store: Store, attempt: int = 1, *, job_id: str = JOB, token: str = "t", **options: Any) -> Commit:
+    """Finish the job as that attempt, with a video that tells which attempt made it."""
+    facts = {"batch_id": BATCH, "job_id": job_id, "attempt": attempt, "token": token, "poster": b"poster"}
+    given = {"video": video_of(attempt, token), "meta": {"prompt": "a red circle", "attempt": attempt}} | facts
+    return commit(store, **(given | options))
+
+
+def video_of(attempt: int, token: str = "t") -> bytes:
+    return f"video of attempt {attempt} {token}".encode() * 100
+
+
+def dying_at(point: str) -> Callable[[str], None]:
+    def die(reached: str) -> None:
+        if reached == point:
+            raise Died
+
+    return die
+
+
+def keys(store: Store) -> set[str]:
+    return set(store.list())
+
+
+def assert_whole(store: Store, found: Commit | None) -> None:
+    """What is under the final names is what COMMIT.json promises, and nothing else is there."""
+    assert found is not None
+    assert keys(store) == FINAL
+    video = store.get(f"{FOLDER}/video.mp4")
+    assert (len(video), hashlib.sha256(video).hexdigest()) == (found.artifact.size_bytes, found.artifact.sha256)
+    assert json.loads(store.get(f"{FOLDER}/meta.json")) == found.facts
+
+
+def test_a_commit_leaves_three_files_and_their_proof(store: Store) -> None:
+    done = make(store)
+    assert done.won
+    assert done.artifact.attempt == 1
+    assert done.artifact.video_uri == store.uri(f"{FOLDER}/video.mp4")
+    assert done.artifact.sha256 == hashlib.sha256(video_of(1)).hexdigest()
+    assert_whole(store, done)
+    assert list(committed_jobs(store, BATCH)) == [JOB]
+
+
+def test_what_was_committed_can_be_read_back(store: Store) -> None:
+    assert read_commit(store, BATCH, JOB) is None
+    assert repair(store, BATCH, JOB) is None
+    done = make(store)
+    for found in (read_commit(store, BATCH, JOB), repair(store, BATCH, JOB)):
+        assert found is not None
+        assert not found.won
+        assert (found.artifact, found.facts) == (done.artifact, done.facts)
+
+
+def test_a_second_finisher_loses_politely(store: Store) -> None:
+    first = make(store, 1)
+    second = make(store, 2)
+    assert not second.won
+    assert second.artifact == first.artifact
+    assert second.facts["attempt"] == 1
+    assert_whole(store, second)
+
+
+def test_the_same_attempt_told_again_is_still_the_winner(store: Store) -> None:
+    # the answer to the conditional put was lost, so the put is sent again and meets its own object
+    first = make(store, 1)
+    assert make(store, 1) == first
+    assert_whole(store, first)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_death_at_any_point_is_repaired_by_the_next_finisher(store: Store, point: str) -> None:
+    with pytest.raises(Died):
+        make(store, 1, at=dying_at(point))
+    assert_nothing_partial(store)
+
+    again = make(store, 2)
+
+    committed_before = POINTS.index(point) >= POINTS.index("committed")
+    assert again.won != committed_before
+    assert again.artifact.attempt == (1 if committed_before else 2)
+    sweep(store, BATCH, older_than_s=-1)
+    assert_whole(store, again)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_death_at_any_point_is_repaired_by_a_reconciler(store: Store, point: str) -> None:
+    with pytest.raises(Died):
+        make(store, 1, at=dying_at(point))
+
+    found = repair(store, BATCH, JOB)
+    sweep(store, BATCH, older_than_s=-1)
+
+    if POINTS.index(point) >= POINTS.index("committed"):
+        assert_whole(store, found)
+        assert repair(store, BATCH, JOB) == found  # repairing what is whole changes nothing
+    else:
+        assert found is None
+        assert keys(store) == set()
+
+
+def assert_nothing_partial(store: Store) -> None:
+    for name, content in (("video.mp4", video_of(1)), ("poster.jpg", b"poster")):
+        if store.facts(f"{FOLDER}/{name}"):
+            assert store.get(f"{FOLDER}/{name}") == content
+
+
+def test_of_eight_finishers_at_once_one_wins_and_all_agree(store: Store) -> None:
+    start, results = threading.Barrier(8), []
+
+    def finish(number: int) -> None:
+        start.wait()
+        results.append(make(store, number, token=f"t{number}"))
+
+    threads = [threading.Thread(target=finish, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [result.won for result in results].count(True) == 1
+    assert len({result.artifact for result in results}) == 1
+    assert_whole(store, results[0])
+
+
+def test_a_damaged_video_takes_its_commit_back_so_that_it_is_made_again(tmp_path: Path) -> None:
+    # a power cut can leave a name with stale bytes: rename was written to disk, content was not
+    store = open_store(str(tmp_path))
+    make(store, 1)
+    (tmp_path / FOLDER / "video.mp4").write_bytes(b"\0" * 100)
+
+    assert repair(store, BATCH, JOB) is None
+    assert read_commit(store, BATCH, JOB) is None
+    again = make(store, 2)
+
+    assert again.won
+    assert_whole(store, again)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"files": {}}', b"null", b'{"attempt": 1, "files": 3}', b"\xff"]
+)
+def test_an_unreadable_commit_is_no_commit(tmp_path: Path, content: bytes) -> None:
+    store = open_store(str(tmp_path))
+    store.put(f"{FOLDER}/COMMIT.json", content)
+    assert read_commit(store, BATCH, JOB) is None
+    assert_whole(store, make(store, 2))
+
+
+def test_a_video_that_did_not_arrive_whole_is_not_committed() -> None:
+    store = open_store("memory://")
+    honest = store.put
+
+    def lossy(key: str, data: bytes, *, content_type: str = "") -> None:
+        honest(key, data[:-1], content_type=content_type)
+
+    store.put = lossy  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="wrote 6 bytes, the store has 5 bytes"):
+        make(store)
+    assert read_commit(store, BATCH, JOB) is None
+
+
+def test_a_full_disk_leaves_nothing_and_says_what_to_do(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=1m tmpfs '{disk}' 2>/dev/null"):
+        pytest.skip("mounting is not allowed here")
+    try:
+        store = open_store(str(disk))
+        with pytest.raises(StoreError, match="is full: free some space, or choose another output prefix"):
+            make(store, video=bytes(2 << 20))
+        assert [path for path in disk.rglob("*") if path.is_file()] == []
+        assert make(store).won
+    finally:
+        os.system(f"umount '{disk}'")
+
+
+def test_a_sweep_spares_the_young_and_the_committed(store: Store) -> None:
+    make(store, 1)
+    with pytest.raises(Died):
+        make(store, 2, at=dying_at("video.mp4-written"))
+    assert sweep(store, BATCH, older_than_s=3600) == 0
+    assert sweep(store, BATCH, older_than_s=-1) == 3
+    assert keys(store) == FINAL
+
+
+def test_keys_are_made_of_our_own_ids_only() -> None:
+    assert batch_folder(BATCH) == f"batches/{BATCH}"
+    assert job_folder(BATCH, JOB) == FOLDER
+    for wrong in ("../../x", "/etc/x", "a\0b", "x" * 10_000, ""):
+        with pytest.raises(StoreError):
+            job_folder(BATCH, wrong)
+        with pytest.raises(StoreError):
+            batch_folder(wrong)
+
+
+def test_a_small_commit_to_a_folder_takes_under_two_milliseconds(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    took = []
+    for number in range(50):
+        started = time.perf_counter()
+        make(store, job_id=f"{number:032x}", video=bytes(30_000))
+        took.append(time.perf_counter() - started)
+    assert min(took) < 0.002  # the median is 0.5 ms on a quiet machine

@@ -1,0 +1,227 @@
+"""A bucket as a store, through everything a network does: each request of a commit fails once, in each way."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.servers_s3 import S3Server
+from tests.storage.test_commit import assert_whole, make
+from vidplat.errors import StoreError
+from vidplat.storage import open_store
+from vidplat.storage.memory import MemoryStore
+from vidplat.storage.s3 import MULTIPART_ABOVE_BYTES, S3Store
+from vidplat.storage.stores import probe
+
+FAULTS = ("503", "409", "reset", "lost answer", "truncated body")
+
+
+class Proxy(ThreadingHTTPServer):
+    """Forwards to a server, but does something bad to one request, counted from 1."""
+
+    daemon_threads = True
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.target = urlsplit(endpoint).netloc
+        self.seen = 0
+        self.bad_request = 0
+        self.fault = ""
+        self.counting = threading.Lock()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def spoil(self, request: int, fault: str) -> None:
+        self.seen, self.bad_request, self.fault = 0, request, fault
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hung up is part of the plan."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def _forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with self.server.counting:
+            self.server.seen += 1
+            fault = self.server.fault if self.server.seen == self.server.bad_request else ""
+        if fault.isdigit():
+            return self._answer(int(fault), [("Content-Type", "application/xml")], b"<Error><Code>Bad</Code></Error>")
+        if fault == "reset":
+            return self._hang_up()
+        connection = http.client.HTTPConnection(self.server.target, timeout=10)
+        connection.request(self.command, self.path, body, dict(self.headers.items()))
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if fault == "lost answer":
+            return self._hang_up()
+        return self._answer(answer.status, answer.getheaders(), content, cut=fault == "truncated body")
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                self.send_header(name, value)
+        declared = {name.lower(): value for name, value in headers}.get("content-length", str(len(content)))
+        self.send_header("Content-Length", declared if self.command == "HEAD" else str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+        if cut:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self.wfile.flush()
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def a_proxy(endpoint: str) -> Iterator[Proxy]:
+    proxy = Proxy(endpoint)
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.shutdown()
+        thread.join()
+        proxy.server_close()
+
+
+@pytest.fixture
+def proxy(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    moto_server.with_credentials(monkeypatch)
+    with a_proxy(moto_server.endpoint) as proxy:
+        yield proxy
+
+
+def each_request_once(server: S3Server, proxy: Proxy, fault: str, run: Callable[[S3Store], None]) -> int:
+    """`run` on empty stores with request 1, 2, 3, ... spoiled, until a run ends without reaching it."""
+    url = server.bucket_url().replace(server.endpoint, proxy.endpoint)
+    store = S3Store.at(url, patience_s=20)
+    for request in range(1, 200):
+        proxy.spoil(request, fault)
+        run(store.below(f"run-{request}"))
+        if proxy.seen < request:
+            return request - 1
+    raise AssertionError("a run takes more than 200 requests")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_commit_survives_any_single_fault_of_the_network(moto_server: S3Server, proxy: Proxy, fault: str) -> None:
+    def run(store: S3Store) -> None:
+        done = make(store)
+        assert done.won
+        assert_whole(store, done)
+
+    assert each_request_once(moto_server, proxy, fault, run) >= 13
+
+
+@pytest.mark.parametrize("fault", ["503", "reset", "lost answer"])
+def test_an_upload_in_parts_survives_any_single_fault(moto_server: S3Server, proxy: Proxy, fault: str) -> None:
+    data = bytes(MULTIPART_ABOVE_BYTES + 1)
+
+    def run(store: S3Store) -> None:
+        store.put("large", data)
+        assert store.get("large") == data
+
+    assert each_request_once(moto_server, proxy, fault, run) >= 5
+
+
+@pytest.mark.server  # moto says that every upload began in 2010
+def test_what_a_dead_uploader_left_is_invisible_and_swept(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3_server.with_credentials(monkeypatch)
+    url = s3_server.bucket_url()
+    client, bucket = s3_server.client(), url.split("/")[2]
+    store = open_store(url)
+    upload = client.create_multipart_upload(Bucket=bucket, Key="some/prefix/jobs/x")["UploadId"]
+    client.upload_part(Bucket=bucket, Key="some/prefix/jobs/x", UploadId=upload, PartNumber=1, Body=b"part")
+
+    assert list(store.list()) == []
+    assert store.sweep_unfinished("jobs", older_than_s=3600) == 0
+    assert store.sweep_unfinished("jobs", older_than_s=-60) == 1
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+
+
+def test_a_listing_of_several_pages_is_complete(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    moto_server.with_credentials(monkeypatch)
+    monkeypatch.setattr("vidplat.storage.s3.PAGE_KEYS", 7)
+    store = open_store(moto_server.bucket_url())
+    for number in range(22):
+        store.put(f"jobs/{number}", b"")
+    assert len(set(store.list("jobs"))) == 22
+
+
+# --- what a person is told ----------------------------------------------------------------------------
+
+
+def test_an_endpoint_where_nobody_answers_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    S3Server("", "canary-key", "canary-secret").with_credentials(monkeypatch)
+    started = time.monotonic()
+    with pytest.raises(StoreError, match=r"at http://127\.0\.0\.1:9 cannot be reached") as caught:
+        probe(open_store("s3://bucket/prefix?endpoint=http://127.0.0.1:9"))
+    assert time.monotonic() - started < 10
+    assert "canary" not in str(caught.value)
+    assert caught.value.retry_can_help
+
+
+def test_missing_credentials_are_told_with_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    with pytest.raises(StoreError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") as caught:
+        probe(open_store("s3://bucket/prefix?endpoint=http://127.0.0.1:9"))
+    assert not caught.value.retry_can_help
+
+
+def test_a_bucket_that_is_not_there_is_named(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    moto_server.with_credentials(monkeypatch)
+    with pytest.raises(StoreError, match="no bucket 'missing-bucket' at"):
+        probe(open_store(f"s3://missing-bucket/x?endpoint={moto_server.endpoint}"))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("wrong", ["access_key", "secret_key"])
+def test_wrong_credentials_are_told_without_showing_them(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    url = s3_server.bucket_url()
+    keys = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key} | {wrong: "canary-of-a-secret"}
+    S3Server(s3_server.endpoint, **keys).with_credentials(monkeypatch)
+    with pytest.raises(StoreError, match="S3 refused the credentials for") as caught:
+        probe(open_store(url))
+    assert "canary" not in str(caught.value)
+    assert not caught.value.retry_can_help
+
+
+def test_a_store_that_ignores_the_condition_is_refused() -> None:
+    class Careless(MemoryStore):
+        def put_if_absent(self, key: str, data: bytes) -> bool:
+            self.put(key, data)
+            return True
+
+    store = Careless()
+    with pytest.raises(StoreError, match="does not honour conditional puts"):
+        probe(store)
+    assert list(store.list()) == []
