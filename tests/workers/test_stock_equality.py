@@ -62,13 +62,13 @@ def test_latents_of_a_tiny_wan_equal_the_stock_pipelines_bit_for_bit(
     assert torch.equal(made.latents, stock(directory, spec, 5, "latent"))
 
 
-def test_frames_of_a_tiny_wan_equal_the_stock_pipelines(tiny_wan: Path) -> None:
+def test_frames_of_a_tiny_wan_differ_from_the_stock_pipelines_by_at_most_one_level(tiny_wan: Path) -> None:
     spec = a_spec()
 
     made = ours(str(tiny_wan), spec, steps=3)
 
     theirs = stock(tiny_wan, spec, 3, "np")[0]
-    assert np.array_equal(made.frames, (theirs * 255).round().astype("uint8"))
+    assert np.abs(made.frames - (theirs * 255).round()).max() <= 1
 
 
 @pytest.mark.skipif(not FLIPBOOK.is_dir(), reason="flipbook's weights are not here")

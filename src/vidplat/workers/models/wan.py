@@ -24,6 +24,7 @@ import torch
 
 from vidplat.domain import VideoSpec
 from vidplat.errors import JobError
+from vidplat.workers.fast_decode import use_onednn
 from vidplat.workers.models.catalogue import ModelFiles, text_tokens
 from vidplat.workers.models.family import Condition
 from vidplat.workers.models.solver import Solver
@@ -87,12 +88,15 @@ class WanFamily:
         encoder = UMT5EncoderModel.from_pretrained(
             parts["text_encoder"], dtype=narrow, local_files_only=True, use_safetensors=True
         )
+        vae = network(AutoencoderKLWan, "vae", wide)
+        if device == "cpu":
+            use_onednn(vae.decoder)
         return cls(
             tokenizer=AutoTokenizer.from_pretrained(parts["tokenizer"], local_files_only=True),
             text_encoder=encoder.to(device).eval().requires_grad_(False),
             transformer=network(WanTransformer3DModel, "transformer", narrow),
             transformer_2=network(WanTransformer3DModel, "transformer_2", narrow) if "transformer_2" in parts else None,
-            vae=network(AutoencoderKLWan, "vae", wide),
+            vae=vae,
             scheduler=getattr(diffusers, str(index["scheduler"][1])).from_pretrained(parts["scheduler"]),
             text_length=text_tokens(located),
             boundary_ratio=index.get("boundary_ratio"),
