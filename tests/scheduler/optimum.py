@@ -18,7 +18,7 @@ from vidplat.scheduler.groups import Knowledge, group_jobs
 
 
 def best_mean_quality(snapshot: Snapshot, knowledge: Knowledge, *, seconds: float = 20.0) -> float | None:
-    """The most mean quality of any plan with every job in time (an upper bound if `seconds` run out); None: not known."""
+    """The most mean quality of any plan with every job in time (a bound if `seconds` run out); None: not known."""
     workers = sorted(snapshot.workers, key=lambda w: w.id)
     groups, _ = group_jobs(snapshot, workers, a_policy(), knowledge, snapshot.quality_floor)
     columns = [  # (place in deadline order, worker, seconds, quality)

@@ -3,7 +3,7 @@
 One linear model per (model, device class, stage) on the features of `work`: seconds = theta . features.
   prior      FLOP/s guessed from the device class's name, so that the very first plan has numbers;
   level      the first observation scales the prior, so a guess that is tenfold off costs one sample;
-  fit        recursive least squares on *relative* error with forgetting; a lone straggler is clipped at three robust deviations;
+  fit        recursive least squares on *relative* error with forgetting; a lone straggler is clipped;
   residual   an EWMA of log(observed / fitted) per cell of work-per-call: kernel and cache cliffs;
   p90        the conformal 90 % quantile of log(observed / predicted) over the last 200 samples; a default of
              1.5 fades out linearly over the first 20.

@@ -22,7 +22,7 @@ import numpy as np
 from vidplat.domain import ModelShape, OperatingPoint, ProfilePoint, VideoSpec
 from vidplat.errors import UsageError, printable
 
-_MOST_STEP_COUNTS = 12  # offered per number of keyframes
+_MOST_STEP_COUNTS = 12  # offered per number of keyframes, beside the measured ones
 _LEAST_STEPS = 4  # of a model without a profile
 _GUESS_EXPONENT = 0.15  # quality = (steps / full steps) ^ 0.15: 0.90 at a half, 0.81 at a quarter
 
@@ -144,7 +144,7 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
             continue
         if keyframes is None and asked.name == "keyframes":
             continue
-        for steps in _step_counts(max(1, math.ceil(min(fractions) * full - 1e-9)), full):
+        for steps in _step_counts(fractions, full):
             point = OperatingPoint(steps, keyframes, _name(steps, keyframes, full))
             quality = quality_of(shape, spec, point)
             if point not in found and quality < 1.0:
@@ -159,11 +159,12 @@ def _name(steps: int, keyframes: int | None, full: int) -> str:
     return "full" if steps >= full else "steps"
 
 
-def _step_counts(least: int, full: int) -> list[int]:
-    """At most a dozen step counts from `least` to `full`, evenly spread, both ends included."""
-    least = min(least, full)
-    count = min(_MOST_STEP_COUNTS, full - least + 1)
-    return sorted({round(s) for s in np.linspace(least, full, count)})
+def _step_counts(fractions: Sequence[float], full: int) -> list[int]:
+    """The measured step counts, and others evenly spread between the least of them and `full`."""
+    measured = {min(full, max(1, math.ceil(f * full - 1e-9))) for f in fractions}
+    least = min(measured)
+    spread = np.linspace(least, full, min(_MOST_STEP_COUNTS, full - least + 1))
+    return sorted({full, *measured, *(round(s) for s in spread)})
 
 
 @lru_cache(maxsize=256)
