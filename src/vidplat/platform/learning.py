@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
-from vidplat.domain import Job, ModelShape, OperatingPoint, Outcome
+from vidplat.domain import Job, ModelShape, OperatingPoint, Outcome, VideoSpec
 from vidplat.platform.dispatch import WorkerUp
 from vidplat.scheduler import CostModel, Knowledge, Observation, features, updated_speed
 from vidplat.scheduler.cost import Estimate
@@ -41,6 +41,7 @@ class Learner:
         self._memory, self._batch_id = memory, batch_id
         self._speeds: dict[str, float] = {}
         self._unwritten: list[dict[str, Any]] = []
+        self._predicted: dict[tuple[str, str, VideoSpec, OperatingPoint], Estimate] = {}
         self._began, self._spent = time.monotonic(), 0.0
 
     @property
@@ -51,8 +52,14 @@ class Learner:
         return self._speeds.get(worker_id, 1.0)
 
     def predict(self, job: Job, device_class: str, point: OperatingPoint) -> Estimate:
-        """On a worker of speed 1."""
-        return self.costs.predict(job.model.id, self.shapes[job.model.id], device_class, job.spec, point)
+        """On a worker of speed 1. Equal questions are answered from memory until something is learnt."""
+        spec = replace(job.spec, seed=0) if job.spec.seed else job.spec
+        key = (job.model.id, device_class, spec, point)
+        if key not in self._predicted:
+            self._predicted[key] = self.costs.predict(
+                job.model.id, self.shapes[job.model.id], device_class, spec, point
+            )
+        return self._predicted[key]
 
     def startup(self, model_id: str, device_class: str) -> Estimate:
         return self.costs.startup(model_id, self.shapes[model_id], device_class)
@@ -98,6 +105,7 @@ class Learner:
         job_id: str | None = None,
     ) -> None:
         self.costs = self.costs.observe(Observation(model_id, device_class, stage, counted, seconds))
+        self._predicted.clear()
         if len(self._unwritten) < _MOST_UNWRITTEN:
             self._unwritten.append(
                 {

@@ -39,6 +39,7 @@ from vidplat.domain import (
     ModelShape,
     OnInfeasible,
     OpenJob,
+    OperatingPoint,
     Outcome,
     Plan,
     Progress,
@@ -59,6 +60,7 @@ _PLAN_SHARE = 0.05  # of the time that planning may take when nothing urgent ask
 _REPLAN_S = 10.0  # with a deadline ahead, a plan is never older
 _HURRY_S = 0.25  # a finish time moves by so much before a running job hears of it
 _CATALOG_PATIENCE_S = 120.0  # how long the run goes on without being able to write
+_LINGER_S = 0.02  # when every worker has plenty to do
 _REMEMBERED = 500  # endings, for telling a sick worker
 
 
@@ -158,9 +160,20 @@ class World:
 
     def hear(self, wait_s: float) -> None:
         """Wait for events and write down what they mean."""
-        for event in self.dispatcher.poll(wait_s):
+        events = self.dispatcher.poll(wait_s)
+        if events and self._all_have_plenty():
+            # Very short jobs: one transaction for many of them costs little more than for one.
+            time.sleep(_LINGER_S)
+            events += self.dispatcher.poll(0.0)
+        for event in events:
             self._heed(event)
         self._write_endings()
+
+    def _all_have_plenty(self) -> bool:
+        """Whether no worker can run out of work while we wait a moment."""
+        return len(self.hands) > 0 and all(
+            self.hands.count(seat.worker_id) >= MOST_IN_HAND // 4 for seat in self.dispatcher.seats() if seat.up
+        )
 
     def _heed(self, event: Event) -> None:
         match event:
@@ -450,7 +463,7 @@ class World:
             open_job = self._queue.pop(each.job_id)
             if each.job_id not in attempts:
                 continue  # cancelled, or another process has it
-            stages = self._stages(each, open_job.job)
+            stages = self._stages(each.worker_id, open_job.job, each.point)
             order = Order(each, open_job.job, attempts[each.job_id], _finish_by(each, stages))
             self.hands.put(each.worker_id, InHand(order, open_job, stages, now))
             orders.setdefault(each.worker_id, []).append(order)
@@ -475,14 +488,15 @@ class World:
                 if open_job is None:
                     continue
                 due.append(each)
-                count, work_s = count + 1, work_s + each.p50_s
+                stages = self._stages(each.worker_id, open_job.job, each.point)
+                count, work_s = count + 1, work_s + sum(stages.values())
         return due
 
-    def _stages(self, assignment: Assignment, job: Job) -> dict[str, float]:
-        """Predicted seconds of each stage on that worker; they sum up to the assignment's p50."""
-        estimate = self.learner.predict(job, self._device_class(assignment.worker_id), assignment.point)
-        scale = assignment.p50_s / estimate.p50_s if estimate.p50_s > 0 else 1.0
-        return {stage: seconds * scale for stage, seconds in estimate.per_stage.items()}
+    def _stages(self, worker_id: str, job: Job, point: OperatingPoint) -> dict[str, float]:
+        """Seconds of each stage on that worker, by what is known now: the plan may be older."""
+        estimate = self.learner.predict(job, self._device_class(worker_id), point)
+        speed = self.learner.speed(worker_id)
+        return {stage: seconds / speed for stage, seconds in estimate.per_stage.items()}
 
     def _hurry_running(self) -> None:
         """Tell running jobs the latest end that keeps those planned after them in time."""
