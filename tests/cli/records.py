@@ -20,7 +20,7 @@ from vidplat.domain import (
     job_id,
 )
 
-SUBMITTED_AT = 1_800_000_000.0
+SUBMITTED_AT = 1_700_000_000.0
 MODEL = ModelRef("flipbook", "0123456789abcdef")
 SPEC = VideoSpec(width=64, height=64, num_frames=33, fps=16, num_inference_steps=24, guidance_scale=5.0, seed=0)
 

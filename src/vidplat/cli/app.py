@@ -72,7 +72,7 @@ def vidplat(
         print(f"vidplat {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        context.get_help()
+        print(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

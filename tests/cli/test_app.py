@@ -1,0 +1,85 @@
+"""The list of commands: complete, light, and polite to the unknown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vidplat import __version__
+from vidplat.cli.app import COMMANDS, main
+
+VERBS = [
+    *("plan", "submit", "resume", "retry", "cancel"),
+    *("status", "watch", "ls", "show", "logs"),
+    *("report", "export", "models", "doctor"),
+]
+
+
+def test_every_verb_of_the_design_is_there() -> None:
+    assert sorted(name for verbs in COMMANDS.values() for name in verbs) == sorted(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+
+    out = capsys.readouterr().out
+    assert f"Usage: vidplat {verb}" in out
+    assert "--json" in out
+
+
+def test_without_arguments_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+
+    assert "Make videos:" in capsys.readouterr().out
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+
+    assert capsys.readouterr().out == f"vidplat {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["statsu"], "No such command 'statsu'"),
+        (["status", "--jsno"], "--jsno"),
+        (["show"], "Missing argument 'JOB'"),
+        (["submit", "x.csv", "--width", "wide"], "--width"),
+        (["submit", "x.csv", "--width", "0"], "--width must be 1 or more"),
+        (["submit", "x.csv", "--steps", "-4"], "--steps must be 1 or more"),
+        (["submit", "x.csv", "--fps", "0"], "--fps must be 1 or more"),
+        (["submit", "x.csv", "--guidance-scale", "nan"], "--guidance-scale must be a number"),
+        (["submit", "x.csv", "--quality-floor", "1.5"], "--quality-floor must be between 0 and 1"),
+        (["submit", "x.csv", "--on-infeasible", "panic"], "reject, degrade, best-effort"),
+        (["submit", "x.csv", "--pool", "cloud"], "name=workers"),
+    ],
+)
+def test_a_usage_error_is_one_message_and_exit_code_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(arguments)
+
+    shown = capsys.readouterr()
+    assert code == 2
+    assert words in shown.err and shown.err.startswith("error: ")
+    assert shown.out == ""
+
+
+def test_help_loads_nothing_heavy_and_is_quick() -> None:
+    script = (
+        "import sys; from vidplat.cli.app import main\n"
+        "assert main(['--help']) == 0\n"
+        "heavy = {'torch', 'ray', 'sqlalchemy', 'pyarrow', 'numpy', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    began = time.process_time()
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert time.process_time() - began < 0.4

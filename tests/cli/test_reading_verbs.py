@@ -1,0 +1,243 @@
+"""status, ls, show, logs, watch, export and report over a catalog that a run left."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.records import a_record
+from tests.cli.stories import VIDEO, tell
+from vidplat.cli.app import main
+from vidplat.domain import JobState
+
+NASTY = "\x1b[2J<b>bold</b> '); DROP TABLE jobs;-- ../../etc/passwd"
+
+
+@pytest.fixture
+def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Four jobs: done, failed, running, queued. Returns the options that name their catalog."""
+    records = [
+        a_record(1, "a red circle drifts left", external_id="clip-1"),
+        a_record(2, NASTY, state=JobState.FAILED, failure="the device burnt"),
+        a_record(3, "a blue square waits", state=JobState.RUNNING, pool="edge"),
+        a_record(4, "a green star", state=JobState.QUEUED),
+    ]
+    url, _ = tell(tmp_path, records)
+    monkeypatch.chdir(tmp_path)
+    return ["--catalog", url]
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    """What a command prints on stdout."""
+    found = main(list(arguments))
+    shown = capsys.readouterr()
+    assert found == code, shown.err
+    return shown.out
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    return json.loads(said(capsys, *arguments, "--json"))
+
+
+def test_status_says_where_the_latest_batch_stands(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out = said(capsys, "status", *story)
+
+    assert "1 of 4 made, 1 queued, 1 running, 1 failed" in out
+    assert "feasible: all at full quality" in out
+    assert "denoise  12/24" in out
+    assert "vidplat resume b0123456789a" in out  # its platform has been silent since 2023
+
+
+def test_status_as_json_has_counts_steps_and_promise(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "status", "b0123", *story)
+
+    assert found["batch"] == "b0123456789a"
+    assert found["jobs"]["done"] == 1 and found["jobs"]["queued"] == 1
+    # steps: 24 spent by the finished one, 12 of 24 by the running one, 24 queued
+    assert found["steps"] == {"done": 24, "running": 12, "ahead": 36}
+    assert found["plan"]["verdict"] == "feasible"
+    assert found["running"][0]["worker"] == "edge-0"
+    assert found["submitted_at"].endswith("Z")
+
+
+def test_ls_lists_batches_and_the_jobs_of_one(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "ls", *story).splitlines()[1].split()[:5] == ["b0123456789a", "open", "1", "1", "4"]
+    assert [job["row"] for job in document(capsys, "ls", "b0", *story)] == [1, 2, 3, 4]
+    assert [job["row"] for job in document(capsys, "ls", "b0", "--state", "failed", *story)] == [2]
+
+
+def test_a_prompt_with_terminal_escapes_is_harmless_in_every_table(
+    story: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    row_two = document(capsys, "ls", "--state", "failed", *story)[0]
+
+    for arguments in (["ls", "b0"], ["show", row_two["job"]], ["status"], ["logs"]):
+        assert "\x1b" not in said(capsys, *arguments, *story)
+    assert row_two["prompt"] == NASTY
+
+
+def test_show_finds_a_job_by_the_start_of_its_id_or_by_the_users_own(
+    story: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = document(capsys, "show", "clip-1", *story)
+
+    assert mine["row"] == 1 and mine["state"] == "done"
+    assert document(capsys, "show", mine["job"][:10], *story)["id"] == "clip-1"
+    assert "a red circle drifts left" in said(capsys, "show", "clip-1", *story)
+
+
+def test_show_tells_a_failure_and_its_attempts(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    job = document(capsys, "ls", "--state", "failed", *story)[0]["job"]
+
+    found = document(capsys, "show", job, *story)
+
+    assert found["failure"] == {"kind": "job", "message": "the device burnt"}
+    assert [attempt["ended"] for attempt in found["attempts"]] == ["failed"]
+
+
+def test_logs_are_events_one_object_a_line(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.loads(line) for line in said(capsys, "logs", "--json", *story).splitlines()]
+
+    assert lines[0]["kind"] == "submitted"
+    assert {line["kind"] for line in lines} >= {"submitted", "started", "done", "failed"}
+    assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
+
+
+def test_logs_of_one_job_leave_out_the_others(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.loads(line) for line in said(capsys, "logs", "--job", "clip-1", "--json", *story).splitlines()]
+
+    assert [line["kind"] for line in lines] == ["started", "done"]
+
+
+def test_watch_of_a_batch_that_ended_says_so_and_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url, _ = tell(tmp_path, [a_record(1)], state="done")
+
+    found = json.loads(said(capsys, "watch", "--json", "--catalog", url))
+
+    assert (found["state"], found["made"], found["total"], found["steps_done"]) == ("done", 1, 1, 24)
+
+
+def test_watch_ends_with_4_when_videos_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url, _ = tell(tmp_path, [a_record(1, state=JobState.FAILED, failure="no")], state="done")
+
+    assert "1 failed" in said(capsys, "watch", "--catalog", url, code=4)
+
+
+def test_export_writes_the_manifest_in_each_format(
+    story: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    for name in ("m.parquet", "m.csv", "m.jsonl"):
+        said(capsys, "export", name, *story)
+
+    from_parquet = pq.read_table(tmp_path / "m.parquet").to_pylist()
+    from_csv = list(csv.DictReader(io.StringIO((tmp_path / "m.csv").read_text(), newline="")))
+    from_lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in from_parquet] == [row["prompt"] for row in from_csv]
+    assert from_lines == from_parquet
+    assert from_parquet[1]["prompt"] == NASTY
+
+
+def test_export_to_stdout_is_only_data(story: list[str], capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["export", "-", "--what", "metrics", *story]) == 0
+
+    lines = capfdbinary.readouterr().out.splitlines()
+    assert [json.loads(line)["state"] for line in lines] == ["done", "failed", "running", "queued"]
+
+
+def test_videos_are_exported_under_names_a_prompt_cannot_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [a_record(1, "../../x/\x00a\\b: É con?*"), a_record(2, "漢字 only"), a_record(3, "👩‍🚀")]
+    url, _ = tell(tmp_path, records)
+    monkeypatch.chdir(tmp_path)
+
+    said(capsys, "export", "films/", "--catalog", url)
+
+    files = sorted(path.name for path in (tmp_path / "films").iterdir())
+    assert files == ["1-x-a-b-con.mp4", "2-only.mp4", "3.mp4"]
+    assert (tmp_path / "films" / "3.mp4").read_bytes() == VIDEO
+
+
+def test_a_damaged_video_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url, batch = tell(tmp_path, [a_record(1)])
+    (video,) = Path(batch.output_prefix).rglob("video.mp4")
+    video.write_bytes(b"rotten")
+
+    assert main(["export", f"{tmp_path}/films/", "--catalog", url]) == 1
+
+    assert "is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "films").exists()
+
+
+def test_the_report_lies_beside_the_videos_or_where_it_is_wanted(
+    story: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside = document(capsys, "report", *story)
+    said(capsys, "report", "--to", "page.html", *story)
+
+    assert beside["report"] == str(tmp_path / "renders/batches/b0123456789a/report.html")
+    assert Path(beside["report"]).read_text().startswith("<!doctype html>")
+    assert "data:video/mp4;base64," in (tmp_path / "page.html").read_text()
+    assert (beside["made"], beside["total"]) == (1, 4)
+
+
+# --- what is not there -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["status", "bffff"], "bffff"),
+        (["show", "no-such-job"], "is called 'no-such-job'"),
+        (["ls", "--state", "gone"], "--state takes queued, running"),
+        (["export", "page.html"], ".parquet, .csv or .jsonl"),
+        (["export", "m.csv", "--what", "videos"], "give a folder"),
+        (["report", "--to", "x.html", "--link"], "leave --to away"),
+        (["status", "--catalog", "nonsense"], "sqlite:///"),
+    ],
+)
+def test_a_wrong_name_is_one_message_and_exit_code_2(
+    story: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    given = arguments if "--catalog" in arguments else [*arguments, *story]
+
+    code = main(given)
+
+    shown = capsys.readouterr()
+    assert code == 2
+    assert words in shown.err and shown.err.startswith("error: ")
+    assert "Traceback" not in shown.err and shown.out == ""
+
+
+def test_reading_creates_no_catalog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VIDPLAT_CATALOG", raising=False)
+
+    assert main(["status"]) == 2
+
+    assert "nothing has been submitted here yet" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_loads_neither_torch_nor_ray(story: list[str]) -> None:
+    script = (
+        "import sys; from vidplat.cli.app import main\n"
+        f"assert main(['status', *{story!r}]) == 0\n"
+        "heavy = {'torch', 'ray', 'diffusers', 'transformers', 'boto3', 'alembic', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
