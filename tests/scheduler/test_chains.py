@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import a_job
@@ -48,6 +48,7 @@ def test_a_chain_ends_after_the_seconds_of_all_its_jobs():
 seconds = st.floats(0.1, 50)
 
 
+@settings(deadline=None)
 @given(p50=seconds, spread=st.floats(0, 3), before=st.integers(0, 20), due=st.floats(0, 2000))
 def test_room_is_what_adding_jobs_one_by_one_comes_to(p50: float, spread: float, before: int, due: float):
     group = a_group(p50_s=(p50,), spread=spread)
@@ -106,6 +107,7 @@ def test_part_of_a_run_rises_when_not_all_of_it_can():
     assert chain.finish()[0] == 16.0
 
 
+@settings(deadline=None)
 @given(
     parts=st.lists(st.tuples(st.floats(1, 30), st.integers(1, 4), seconds, seconds), min_size=1, max_size=25),
     spread=st.sampled_from([0.0, 0.3]),
