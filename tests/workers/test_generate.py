@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -184,3 +185,14 @@ def test_frames_are_those_of_the_file(worker: Worker) -> None:
     assert (facts.width, facts.height, facts.num_frames, facts.fps) == (32, 32, 9, 8.0)
     assert to_frames(rendered.video).shape == (9, 32, 32, 3)
     assert to_frames(rendered.video).dtype == np.uint8
+
+
+def test_two_workers_side_by_side_make_what_each_makes_alone(worker: Worker) -> None:
+    other = Worker(worker.ref)
+    other.load()
+    alone = worker.make(a_job(worker), OperatingPoint(4)).video
+
+    with ThreadPoolExecutor(2) as both:
+        beside = list(both.map(lambda w: w.make(a_job(worker), OperatingPoint(4)).video, (worker, other)))
+
+    assert beside == [alone, alone]

@@ -38,7 +38,9 @@ def test_the_index_comes_before_the_pictures() -> None:
 
 
 def test_the_index_has_room_in_a_long_video() -> None:
-    assert probe(to_mp4(np.random.default_rng(0).integers(0, 255, (1200, 16, 16, 3), np.uint8), 24)).num_frames == 1200
+    noise = np.random.default_rng(0).integers(0, 255, (400, 16, 16, 3), np.uint8)
+
+    assert probe(to_mp4(noise, 24)).num_frames == 400
 
 
 def test_the_same_frames_give_the_same_bytes() -> None:

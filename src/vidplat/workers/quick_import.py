@@ -4,12 +4,14 @@ Both libraries import, on their way, torch's compiler (merely to mark functions 
 torch's tensors over many machines, and SciPy where it happens to be installed: 2 s of CPU and 1,500
 modules for things that one process on one CPU does not do. While `without_extras` is open:
 
-  torch._dynamo                    is a placeholder whose marks do nothing
-  torch.compiler.disable           likewise
-  torch.distributed.is_available   says no
-  scipy                            cannot be found; both libraries treat it as optional
+  torch._dynamo                          is a placeholder whose marks do nothing
+  torch.compiler.disable                 likewise
+  torch.distributed.is_available         says no
+  scipy                                  cannot be found; both libraries treat it as optional
+  torch.nn.Embedding.reset_parameters    does nothing: values come from files, and drawing placeholders on
+                                         the meta device, as transformers does, imports SymPy (0.25 s)
 
-When it closes all four are as before, and the real modules can be imported by whoever wants them.
+When it closes all are as before, and the real modules can be imported by whoever wants them.
 
 What is lost in this process: functions imported meanwhile lack their marks, so `torch.compile` around them
 may trace further than their authors meant; transformers loads no model over several machines; diffusers
@@ -20,6 +22,7 @@ nothing is done.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -27,11 +30,18 @@ from types import ModuleType
 from typing import Any
 
 COMPILER, SCIPY = "torch._dynamo", "scipy"
+_one_at_a_time = threading.RLock()  # workers may be threads of one process
 
 
 @contextmanager
 def without_extras() -> Iterator[None]:
     """While open, `import diffusers` and `import transformers` leave out compiler, distribution and SciPy."""
+    with _one_at_a_time, _substitutes():
+        yield
+
+
+@contextmanager
+def _substitutes() -> Iterator[None]:
     import torch
     import torch.distributed
 
@@ -40,15 +50,18 @@ def without_extras() -> Iterator[None]:
         return
     hides_scipy = SCIPY not in sys.modules
     disable, is_available = torch.compiler.disable, torch.distributed.is_available
+    reset = torch.nn.Embedding.reset_parameters
     torch._dynamo = sys.modules[COMPILER] = _placeholder()
     torch.compiler.disable = _mark  # type: ignore[assignment]
     torch.distributed.is_available = lambda: False
+    torch.nn.Embedding.reset_parameters = lambda self: None  # type: ignore[method-assign]
     if hides_scipy:
         sys.modules[SCIPY] = None  # type: ignore[assignment]  # what is None there cannot be imported or found
     try:
         yield
     finally:
         torch.compiler.disable, torch.distributed.is_available = disable, is_available
+        torch.nn.Embedding.reset_parameters = reset  # type: ignore[method-assign]
         del torch._dynamo, sys.modules[COMPILER]  # torch imports the real one when it is asked for the attribute
         if hides_scipy:
             del sys.modules[SCIPY]
