@@ -173,6 +173,7 @@ attempts = Table(
     Column("failure_kind", Text),
     Column("failure_message", Text),
     PrimaryKeyConstraint("job_id", "batch_id", "attempt"),
+    sqlite_with_rowid=False,  # rows are short: kept inside their key's index they take a quarter less
 )
 
 events = Table(

@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("failure_kind", sa.Text()),
         sa.Column("failure_message", sa.Text()),
         sa.PrimaryKeyConstraint("job_id", "batch_id", "attempt"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "batches",
