@@ -60,6 +60,7 @@ _PLAN_SHARE = 0.05  # of the time that planning may take when nothing urgent ask
 _REPLAN_S = 10.0  # with a deadline ahead, a plan is never older
 _HURRY_S = 0.25  # a finish time moves by so much before a running job hears of it
 _CATALOG_PATIENCE_S = 120.0  # how long the run goes on without being able to write
+_LONGEST_WAIT_S, _SHORTEST_WAIT_S = 0.25, 0.01  # between two turns without events
 _LINGER_S = 0.02  # when every worker has plenty to do
 _REMEMBERED = 500  # endings, for telling a sick worker
 
@@ -588,16 +589,17 @@ class World:
         return not self._queue
 
     def wait_s(self) -> float:
-        """How long the next turn may sleep when nothing is heard."""
-        now, wait = self._now(), 0.25
+        """How long the next turn may sleep when nothing is heard: until some worker is due its next order."""
+        now, wait = self._now(), _LONGEST_WAIT_S
         for seat in self.dispatcher.seats():
             chain = self._chains.get(seat.worker_id)
-            if seat.up and chain:
-                due_in = self.hands.remaining_s(seat.worker_id, now) - self.rules.run.look_ahead_s
-                open_job = self._queue.get(chain[0].job_id)
-                if open_job is not None:
-                    due_in = max(due_in, open_job.not_before - now)
-                wait = min(wait, max(0.005, due_in))
+            if not seat.up or not chain or self.hands.count(seat.worker_id) >= MOST_IN_HAND:
+                continue
+            due_in = self.hands.remaining_s(seat.worker_id, now) - self.rules.run.look_ahead_s
+            open_job = self._queue.get(chain[0].job_id)
+            if open_job is not None:
+                due_in = max(due_in, open_job.not_before - now)
+            wait = min(wait, max(_SHORTEST_WAIT_S, due_in))
         return wait
 
     # --- small questions ------------------------------------------------------------------------
