@@ -27,7 +27,7 @@ from vidplat.domain import (
     job_id,
 )
 from vidplat.scheduler.cost import CostModel, Observation
-from vidplat.scheduler.groups import Knowledge
+from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.work import STAGES, features
 

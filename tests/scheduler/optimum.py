@@ -14,7 +14,8 @@ from scipy.sparse import lil_matrix
 
 from tests.builders import a_policy
 from vidplat.domain import Snapshot
-from vidplat.scheduler.groups import Knowledge, group_jobs
+from vidplat.scheduler.groups import group_jobs
+from vidplat.scheduler.menu import Knowledge
 
 
 def best_mean_quality(snapshot: Snapshot, knowledge: Knowledge, *, seconds: float = 20.0) -> float | None:

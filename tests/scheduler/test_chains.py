@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.builders import a_job
 from vidplat.domain import OperatingPoint
 from vidplat.scheduler.chains import EASE_S, Chain
-from vidplat.scheduler.groups import NEVER, Group, Rungs
+from vidplat.scheduler.groups import NEVER, Group
+from vidplat.scheduler.menu import Rungs
 from vidplat.scheduler.slack import _Lots, spend_slack
 
 

@@ -3,16 +3,20 @@
 The entry is `plan(snapshot, policy, knowledge) -> Plan`. Nothing in this room does I/O, reads a clock or draws
 a random number, and it imports only NumPy beside the standard library.
 
-    work       counts FLOPs, pixels and bytes        cost       learns seconds from them, with a p90
-    profile    operating points and their quality    groups     equal jobs, and each worker's rungs for them
-    chains     one worker's queue, exactly           planner    the plan itself
-    bound      how good any plan could be            admission  the answer a person gets
-    retry      after a failure                       policy     what the owner allows
+    work        counts FLOPs, pixels and bytes      stage_cost  learns seconds from them, with a p90
+    cost        adds stages up; how quantiles add   profile     operating points and their quality
+    menu        what each worker can offer a job    groups      equal jobs are planned together
+    chains      one worker's queue as sums          drafts      who gets what, at a price
+    slack       better points for what is left      bound       how good any plan could be
+    account     from a draft to the Plan            planner     the plan itself, on one page
+    admission   the answer a person gets            retry       what follows a failure
+    policy      what the owner allows               wording     sentences about plans
 """
 
 from vidplat.scheduler.admission import Answer, answer
-from vidplat.scheduler.cost import CostModel, Estimate, Observation, observations, updated_speed
-from vidplat.scheduler.groups import Backlog, Knowledge
+from vidplat.scheduler.cost import CostModel, Estimate, Observation, updated_speed
+from vidplat.scheduler.groups import Backlog
+from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.planner import latest_free, plan
 from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.profile import check_method
@@ -34,7 +38,6 @@ __all__ = [
     "check_method",
     "features",
     "latest_free",
-    "observations",
     "plan",
     "suspects",
     "updated_speed",

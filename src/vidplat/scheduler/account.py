@@ -18,6 +18,8 @@ from vidplat.scheduler.cost import CORRELATION
 from vidplat.scheduler.drafts import Draft, ends
 from vidplat.scheduler.groups import NEVER, Group
 
+_SAME_QUALITY = 1e-9
+
 
 class _Slot(NamedTuple):
     """A place in time for one job of a group."""
@@ -69,6 +71,42 @@ def _latest_starts(chain: Chain) -> list[float]:
     return latest[::-1]
 
 
+def _assignments(
+    chains: Sequence[Chain], groups: Sequence[Group], workers: Sequence[WorkerState], full_quality_at: float
+) -> list[Assignment]:
+    """The slots of each group dealt to its jobs in row order; the whole in the order of starting."""
+    by_group: dict[int, list[_Slot]] = {}
+    for chain in chains:
+        for index, slots in _slots(chain, groups).items():
+            by_group.setdefault(index, []).extend(slots)
+    dealt: list[Assignment] = []
+    for index, slots in by_group.items():
+        group = groups[index]
+        reasons: dict[tuple[int, int, bool, bool], str] = {}
+        for job, slot in zip(group.jobs, sorted(slots), strict=False):
+            rungs, worker = group.rungs[slot.worker], workers[slot.worker]
+            kind = (slot.worker, slot.rung, slot.late, slot.p90_at > group.deadline_at + EASE_S)
+            if kind not in reasons:
+                reasons[kind] = _reason(group, slot, full_quality_at)
+            dealt.append(
+                Assignment(
+                    job_id=job.id,
+                    worker_id=worker.id,
+                    pool=worker.pool,
+                    point=rungs.points[slot.rung],
+                    start_at=slot.start_at,
+                    p50_s=rungs.p50_s[slot.rung],
+                    p90_s=rungs.p50_s[slot.rung] + rungs.spread_s[slot.rung],
+                    quality=rungs.qualities[slot.rung],
+                    finish_p50_at=slot.p50_at,
+                    finish_p90_at=slot.p90_at,
+                    reason=reasons[kind],
+                    finish_by=None if slot.finish_by == NEVER else slot.finish_by,
+                )
+            )
+    return sorted(dealt, key=lambda a: (a.start_at, a.worker_id, a.job_id))
+
+
 def written(
     snapshot: Snapshot,
     workers: Sequence[WorkerState],
@@ -79,58 +117,32 @@ def written(
     earliest_at: float,
     bound: float,
 ) -> Plan:
-    by_group: dict[int, list[_Slot]] = {}
-    for chain in draft.chains:
-        for index, slots in _slots(chain, groups).items():
-            by_group.setdefault(index, []).extend(slots)
-    assignments: list[Assignment] = []
-    lowered: list[tuple[str, int]] = []
-    for index, slots in by_group.items():
-        group = groups[index]
-        slots.sort()
-        reasons: dict[tuple[int, int, bool, bool], str] = {}
-        for job, slot in zip(group.jobs, slots, strict=False):
-            rungs = group.rungs[slot.worker]
-            point, quality = rungs.points[slot.rung], rungs.qualities[slot.rung]
-            risky = slot.p90_at > group.deadline_at + EASE_S
-            kind = (slot.worker, slot.rung, slot.late, risky)
-            if kind not in reasons:
-                reasons[kind] = _reason(group, slot, full_quality_at)
-            p50, spread = rungs.p50_s[slot.rung], rungs.spread_s[slot.rung]
-            assignments.append(
-                Assignment(
-                    job_id=job.id, worker_id=workers[slot.worker].id, pool=workers[slot.worker].pool, point=point,
-                    start_at=slot.start_at, p50_s=p50, p90_s=p50 + spread, quality=quality,
-                    finish_p50_at=slot.p50_at, finish_p90_at=slot.p90_at, reason=reasons[kind],
-                    finish_by=None if slot.finish_by == NEVER else slot.finish_by,
-                )
-            )  # fmt: skip
-    for chain in draft.chains:
-        for place in chain.places:
-            group = groups[place.group]
-            for rung, count in place.runs.items():
-                if place.rungs.qualities[rung] < group.full_quality - 1e-9:
-                    text = wording.made_at(place.rungs.points[rung], group.first.spec.num_inference_steps)
-                    lowered.append((text, count))
-    assignments.sort(key=lambda a: (a.start_at, a.worker_id, a.job_id))
-    total = sum(g.count for g in groups)
-    quality = sum(p.rungs.qualities[r] * n for c in draft.chains for p in c.places for r, n in p.runs.items())
-    device_seconds = sum(p.rungs.p50_s[r] * n for c in draft.chains for p in c.places for r, n in p.runs.items())
-    mean = quality / total if total else 1.0
-    end_p50, end_p90 = ends(draft.chains, snapshot.now)
+    """The Plan of `draft`; `full_quality_at` and `earliest_at` are p90 finishes, `bound` is on mean quality."""
+    made = [(groups[p.group], p.rungs, r, n) for c in draft.chains for p in c.places for r, n in p.runs.items()]
+    total = sum(group.count for group in groups)
+    mean = sum(rungs.qualities[r] * n for _, rungs, r, n in made) / total if total else 1.0
+    lowered = [
+        (wording.made_at(rungs.points[r], group.first.spec.num_inference_steps), n)
+        for group, rungs, r, n in made
+        if rungs.qualities[r] < group.full_quality - _SAME_QUALITY
+    ]
     missed = draft.late + draft.at_risk
-    on_time = Verdict.DEGRADED if lowered else Verdict.FEASIBLE
-    verdict = Verdict.INFEASIBLE if deferred or missed else on_time
+    in_time = Verdict.DEGRADED if lowered else Verdict.FEASIBLE
+    end_p50, end_p90 = ends(draft.chains, snapshot.now)
     return Plan(
-        verdict=verdict,
-        assignments=tuple(assignments),
+        verdict=Verdict.INFEASIBLE if deferred or missed else in_time,
+        assignments=tuple(_assignments(draft.chains, groups, workers, full_quality_at)),
         deferred=tuple(sorted(deferred, key=lambda d: d.job_id)),
-        earliest_at=earliest_at, full_quality_at=full_quality_at,
-        finish_p50_at=end_p50, finish_p90_at=end_p90,
-        device_seconds=device_seconds, mean_quality=mean, quality_bound=max(bound, mean) if not missed else 1.0,
+        earliest_at=earliest_at,
+        full_quality_at=full_quality_at,
+        finish_p50_at=end_p50,
+        finish_p90_at=end_p90,
+        device_seconds=sum(rungs.p50_s[r] * n for _, rungs, r, n in made),
+        mean_quality=mean,
+        quality_bound=1.0 if missed else max(bound, mean),
         reason=_summary(snapshot.now, total, deferred, missed, lowered, mean, full_quality_at, earliest_at, end_p90),
         notes=_notes(groups),
-    )  # fmt: skip
+    )
 
 
 def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
@@ -141,7 +153,7 @@ def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
         return f"{text}: late, its deadline passes {wording.seconds(slot.p50_at - group.deadline_at)} before it can end"
     if slot.p90_at > group.deadline_at + EASE_S:
         return f"{text}: at risk, in time at p50 and {wording.seconds(slot.p90_at - group.deadline_at)} late at p90"
-    if rungs.qualities[slot.rung] >= group.full_quality - 1e-9:
+    if rungs.qualities[slot.rung] >= group.full_quality - _SAME_QUALITY:
         return "full quality" if group.full_quality >= 1.0 else f"{text}, as asked"
     if slot.rung == rungs.top:
         return f"{text}: the best that fits in memory"

@@ -13,7 +13,8 @@ import math
 from dataclasses import dataclass, field
 
 from vidplat.scheduler.cost import CORRELATION
-from vidplat.scheduler.groups import NEVER, Group, Rungs
+from vidplat.scheduler.groups import NEVER, Group
+from vidplat.scheduler.menu import Rungs
 
 EASE_S = 1e-6  # rounding allowed at a deadline
 

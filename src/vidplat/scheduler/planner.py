@@ -29,7 +29,8 @@ from vidplat.scheduler.account import written
 from vidplat.scheduler.bound import quality_bound, worker_values
 from vidplat.scheduler.cost import CORRELATION
 from vidplat.scheduler.drafts import assign_all, best_draft, ends
-from vidplat.scheduler.groups import Backlog, Knowledge, group_jobs
+from vidplat.scheduler.groups import Backlog, group_jobs
+from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.policy import Policy
 
 

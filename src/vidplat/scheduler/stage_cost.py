@@ -1,0 +1,202 @@
+"""What is known of one stage on one device class, and how a timing changes it.
+
+seconds = theta . features, times a residual of the cell (octave of work per call) the features fall in.
+  prior      FLOP/s guessed from the device class's name, so that the very first plan has numbers;
+  level      the first observation scales the prior, so a guess that is tenfold off costs one sample;
+  fit        recursive least squares on *relative* error with forgetting; a lone straggler is clipped;
+  residual   an EWMA of log(observed / fitted) per cell: kernel and cache cliffs a line does not follow;
+  p90        the conformal 90 % quantile of log(observed / predicted) over the last 200 samples; a default of
+             1.5 fades out linearly over the first 20.
+
+Left to others: which stage of which model on which device (`cost`). Not promised: anything below a millisecond.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidplat.scheduler.work import LOAD, STARTUP, StageFeatures
+
+_DEFAULT_P90 = 1.5  # p90 over p50 without samples
+_TRUSTED_SAMPLES = 20
+_WINDOW = 200
+_FORGETTING = 0.99
+_NOISE = 0.1  # relative standard deviation of one timing
+_USUAL_FROM = 10  # samples before a timing can be called unusual
+_CELL_MEMORY = 0.2  # weight of the newest residual in a cell
+_CELL_DOUBT = 3.0  # a cell counts n / (n + doubt)
+_LEAST_SPREAD = 0.02
+_LEAST_SECONDS = 1e-3  # shorter stages are all the same to a plan (a cached embedding)
+
+# Dense GFLOP/s reached in practice (about 40 % of the peak), by a word in the device's name.
+_GPU_GFLOPS = {
+    "B200": 900_000, "H200": 400_000, "H100": 400_000, "A100": 125_000, "L40": 70_000, "4090": 66_000,
+    "A10": 50_000, "L4": 45_000, "T4": 25_000,
+}  # fmt: skip
+_OTHER_GPU_GFLOPS = 40_000.0
+_CPU_THREAD_GFLOPS = 25.0
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Seconds of one stage as a linear function of its features, with what was seen of its errors."""
+
+    theta: tuple[float, ...]  # seconds per unit of each feature, never negative
+    level: tuple[float, ...]  # theta when the first timing set its level: how wrong each slope may be
+    covariance: tuple[tuple[float, ...], ...]
+    samples: int = 0
+    ratios: tuple[float, ...] = ()  # log(observed / predicted), newest last
+    cells: Mapping[int, tuple[float, int]] = field(default_factory=dict)  # work-per-call octave: (EWMA, samples)
+
+    def p50(self, x: StageFeatures) -> float:
+        return self._linear(x) * math.exp(self._residual(x))
+
+    def p90_factor(self) -> float:
+        """p90 over p50."""
+        n = len(self.ratios)
+        if n == 0:
+            return _DEFAULT_P90
+        rank = min(n, math.ceil((n + 1) * 0.9))
+        learnt = math.exp(max(sorted(self.ratios)[rank - 1], _LEAST_SPREAD))
+        trust = min(1.0, n / _TRUSTED_SAMPLES)
+        return trust * learnt + (1 - trust) * _DEFAULT_P90
+
+    def after(self, x: StageFeatures, seconds: float) -> StageCost:
+        """What is known after one more timing; `seconds` is positive."""
+        seconds = max(seconds, _LEAST_SECONDS)
+        if self.samples == 0:
+            return self._levelled(x, seconds)
+        ratio = math.log(seconds / max(self.p50(x), 1e-9))
+        clip = self._clip(ratio)
+        theta, covariance = self._fitted(x, seconds, clip)
+        cell = _cell(x)
+        mean, count = self.cells.get(cell, (0.0, 0))
+        residual = math.log(seconds / max(_dot(theta, x.vector), 1e-9))
+        weight = max(_CELL_MEMORY, 1 / (count + 1))
+        mean += weight * min(clip, max(-clip, residual - mean))
+        cells = {**self.cells, cell: (mean, count + 1)}
+        return StageCost(theta, self.level, covariance, self.samples + 1, (*self.ratios, ratio)[-_WINDOW:], cells)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "theta": list(self.theta),
+            "level": list(self.level),
+            "covariance": [list(row) for row in self.covariance],
+            "samples": self.samples,
+            "ratios": list(self.ratios),
+            "cells": [[cell, mean, count] for cell, (mean, count) in sorted(self.cells.items())],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StageCost:
+        return cls(
+            theta=tuple(data["theta"]),
+            level=tuple(data["level"]),
+            covariance=tuple(tuple(row) for row in data["covariance"]),
+            samples=data["samples"],
+            ratios=tuple(data["ratios"]),
+            cells={int(cell): (mean, count) for cell, mean, count in data["cells"]},
+        )
+
+    def borrowed(self) -> StageCost:
+        """The slopes alone, as a starting point for another model: nothing of their certainty."""
+        return StageCost(self.theta, self.theta, _doubt(self.theta))
+
+    def _clip(self, ratio: float) -> float:
+        """How far one timing may pull: three robust deviations, once it is known what is usual. A straggler comes
+        alone; a third in a row on one side is a change and pulls in full."""
+        usual = self.ratios[-50:]
+        if len(usual) < _USUAL_FROM:
+            return math.inf
+        clip = 3 * max(_NOISE, _deviation(usual))
+        last = (*usual[-2:], ratio)
+        return math.inf if min(last) > clip or max(last) < -clip else clip
+
+    def _linear(self, x: StageFeatures) -> float:
+        return _dot(self.theta, x.vector)
+
+    def _residual(self, x: StageFeatures) -> float:
+        mean, count = self.cells.get(_cell(x), (0.0, 0))
+        return mean * count / (count + _CELL_DOUBT)
+
+    def _levelled(self, x: StageFeatures, seconds: float) -> StageCost:
+        """The first observation: the prior's slopes keep their proportions and take the observed level."""
+        scale = seconds / max(self._linear(x), 1e-12)
+        theta = tuple(t * scale for t in self.theta)
+        return StageCost(theta, theta, _doubt(theta), samples=1)
+
+    def _fitted(
+        self, x: StageFeatures, seconds: float, clip: float
+    ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+        """One step of recursive least squares on the row divided by the observed time. Forgetting widens the
+        covariance again, but no slope is ever doubted by more than its level."""
+        row: NDArray[np.float64] = np.array(x.vector) / seconds
+        theta = np.array(self.theta)
+        covariance = np.array(self.covariance)
+        covariance = covariance / _FORGETTING
+        variance = np.maximum(np.diag(covariance), 1e-300)
+        shrink = np.sqrt(np.minimum(1.0, np.array(self.level) ** 2 / variance))
+        covariance = covariance * np.outer(shrink, shrink)
+        gain = covariance @ row / (_NOISE**2 + row @ covariance @ row)
+        error = 1.0 - float(row @ theta)
+        theta = np.maximum(theta + gain * min(clip, max(-clip, error)), 0.0)
+        covariance = covariance - np.outer(gain, row @ covariance)
+        covariance = (covariance + covariance.T) / 2
+        return tuple(theta.tolist()), tuple(tuple(r) for r in covariance.tolist())
+
+
+def _dot(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    return sum(p * q for p, q in zip(a, b, strict=True))
+
+
+def _doubt(theta: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+    """Prior covariance: each slope may be as wrong as it is large; a slope of zero stays zero."""
+    return tuple(tuple(t * t if i == j else 0.0 for j in range(len(theta))) for i, t in enumerate(theta))
+
+
+def _deviation(ratios: tuple[float, ...]) -> float:
+    """Robust standard deviation (1.4826 MAD) of log ratios."""
+    middle = float(np.median(ratios))
+    return 1.4826 * float(np.median(np.abs(np.array(ratios) - middle)))
+
+
+def _cell(x: StageFeatures) -> int:
+    """Octave of the work of one call. It depends on size and keyframes, never on steps: more steps cost more."""
+    work = x.linear_gflop + x.attention_gflop + x.megapixels + x.megabytes
+    return round(math.log2(work / x.calls)) if work > 0 and x.calls > 0 else 0
+
+
+def device_gflops(device_class: str) -> float:
+    """Guessed GFLOP/s of a device class: `cpu-<threads>`, or the name of a GPU."""
+    cpu = re.fullmatch(r"cpu(?:-(\d+))?", device_class)
+    if cpu:
+        return _CPU_THREAD_GFLOPS * max(1, int(cpu[1] or 1))
+    return next((float(v) for k, v in _GPU_GFLOPS.items() if k in device_class), _OTHER_GPU_GFLOPS)
+
+
+@lru_cache(maxsize=1024)
+def prior(device_class: str, stage: str) -> StageCost:
+    """The guess before anything was timed."""
+    rate = device_gflops(device_class)
+    cpu = device_class.startswith("cpu")
+    threads = rate / _CPU_THREAD_GFLOPS if cpu else 1.0
+    per_call, per_gflop, per_megapixel, per_megabyte = {
+        STARTUP: (6.0 if cpu else 12.0, 0.0, 0.0, 0.0),
+        LOAD: (1.0, 0.0, 0.0, 1 / 400),
+        "encode": (0.02, 0.0, 0.0, 0.0),
+        "denoise": (0.004, 1 / rate, 0.0, 0.0),
+        "decode": (0.01, 0.0, 2.0 / threads if cpu else 0.1, 0.0),
+        "interpolate": (0.01, 0.0, 0.4, 0.0),
+        "mp4": (0.03, 0.0, 0.05, 0.0),
+        "store": (0.02, 0.0, 0.0, 1 / 50),
+    }.get(stage, (0.05, 1 / rate, 0.05, 1 / 50))
+    theta = (per_call, per_gflop, per_gflop, per_megapixel, per_megabyte)
+    return StageCost(theta, theta, _doubt(theta))
