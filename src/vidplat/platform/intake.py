@@ -112,6 +112,7 @@ def take_in(
     rows = _Rows(output_prefix, wishes, models, now)
     read = 0
     try:
+        rows.check_wishes()
         for page in pages:
             for item in page:
                 if isinstance(item, Prompt):
@@ -161,6 +162,9 @@ class _Rows:
         self._digest = hashlib.sha256(f"{output_prefix}\n{wishes.method or ''}\n".encode())
         self._problems: dict[int, list[str]] = {}
         self._bad_rows = 0
+
+    def check_wishes(self) -> None:
+        """A row that says nothing must be possible."""
         template = self._template(())
         if template.problem is not None:
             raise UsageError(f"the submit's own settings: {template.problem[1]}")

@@ -1,0 +1,82 @@
+"""Builders for the platform's tests: the fake model, prompts, and a listener that remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vidplat.domain import ModelRef, ModelShape, Outcome, Plan, Progress, Prompt, VideoSpec
+from vidplat.platform.intake import Taken, Wishes, take_in
+from vidplat.platform.interface import BatchResult
+from vidplat.testing import describe_fake
+from vidplat.workers.models.limits import check_spec, nearest_frames
+
+NOW = 1_900_000_000.0
+
+
+class FakeModels:
+    """What intake must know of models, for the fake one."""
+
+    def describe(self, model_id: str) -> tuple[ModelRef, ModelShape]:
+        return describe_fake(model_id)
+
+    def check(self, shape: ModelShape, spec: VideoSpec) -> None:
+        check_spec(shape, spec)
+
+    def nearest_frames(self, frames: int, shape: ModelShape) -> int:
+        return nearest_frames(frames, shape)
+
+
+def a_prompt(row: int = 1, text: str = "a red circle", **fields: Any) -> Prompt:
+    """`a_prompt(3, seed=7, deadline="60s")`: names of Prompt fields, anything else is an override."""
+    own = {name: fields.pop(name) for name in list(fields) if name in Prompt.__dataclass_fields__}
+    return Prompt(row, text, overrides=fields, **own)
+
+
+def taken(prompts: Iterable[Any], prefix: str = "/out", now: float = NOW, **wishes: Any) -> Taken:
+    """The intake of these prompts, with its jobs in a list instead of a spool."""
+    spooled = take_in(
+        [list(prompts)],
+        source="prompts.csv",
+        output_prefix=prefix,
+        wishes=Wishes(**{"model": "fake", **wishes}),
+        models=FakeModels(),
+        now=now,
+    )
+    with closing(spooled):
+        return replace(spooled, jobs=list(spooled.jobs))
+
+
+@dataclass
+class Memory:
+    """A listener that remembers everything it heard."""
+
+    phases: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+    steps: list[Progress] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    results: list[BatchResult] = field(default_factory=list)
+
+    def phase(self, text: str) -> None:
+        self.phases.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def planned(self, plan: Plan, answer: Any) -> None:
+        self.plans.append(plan)
+        if answer is not None:
+            self.answers.append(answer)
+
+    def progress(self, progress: Progress) -> None:
+        self.steps.append(progress)
+
+    def outcome(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def finished(self, result: BatchResult) -> None:
+        self.results.append(result)
