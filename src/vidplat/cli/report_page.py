@@ -69,8 +69,8 @@ def _head(report: Report) -> str:
         for name, value, more in _figures(report)
     )
     promise = report.promise
-    lead = [f"{promise.verdict.value.capitalize()}: {promise.reason}"] if promise and promise.reason else []
-    lead += [note for note in report.notes if note]
+    lead = [f"Promised at submit, {promise.verdict.value}: {promise.reason}."] if promise and promise.reason else []
+    lead += [f"Note: {note}." for note in report.notes if note]
     sentences = "".join(f'<p class="lead">{_text(sentence, 400)}</p>' for sentence in lead)
     return (
         f'<header><p class="kicker">{_text(batch.source, 120)} · {_text(batch.model.id, 80)} · '
@@ -304,7 +304,7 @@ def _frame(card: Card) -> str:
 
 def _meta(card: Card, took_s: float | None) -> str:
     record = card.record
-    parts = [f"row {record.job.row}"]
+    parts = [f'<span title="row of the prompt file">#{record.job.row}</span>']
     if record.state is JobState.DONE:
         if record.point is not None:
             parts.append(_text(record.point.label, 60))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import quote
 
-from vidplat.domain import Artifact, Batch, JobRecord, JobState
+from vidplat.domain import Artifact, Batch, JobRecord, JobState, OperatingPoint
 from vidplat.storage.catalog_words import PlanRecord
 from vidplat.storage.stores import NotFound
 
@@ -155,7 +155,7 @@ class _Tally:
         self.counts: Counter[JobState] = Counter()
         self.causes: Counter[str] = Counter()
         self.failures: dict[str, list[int]] = {}
-        self.sums: dict[tuple[str, str], _Sums] = {}
+        self.sums: dict[tuple[str, OperatingPoint], _Sums] = {}
         self.quality_sum, self.quality_of, self.reduced, self.reused, self.late = 0.0, 0, 0, 0, 0
         self.device_seconds = 0.0
         self.finished_at: float | None = None
@@ -199,7 +199,7 @@ class _Tally:
         if took_s is not None:
             self.device_seconds += took_s
             if record.point is not None and record.predicted_p50_s is not None:
-                key = (record.pool or "?", record.point.label)
+                key = (record.pool or "?", record.point)
                 self.sums.setdefault(key, _Sums()).add(record, took_s)
 
     def _mark(self, record: JobRecord) -> None:
@@ -226,13 +226,18 @@ class _Tally:
             reduced=self.reduced,
             reused=self.reused,
             late=self.late,
-            groups=tuple(sums.group(*key) for key, sums in sorted(self.sums.items())),
+            groups=tuple(self.sums[key].group(*key) for key in sorted(self.sums, key=_full_quality_first)),
             causes=dict(self.causes.most_common()),
             failures={message: tuple(rows) for message, rows in self.failures.items()},
             cards=tuple(sorted(shown, key=lambda card: card.record.job.row)),
             marks=tuple(self.marks),
             notes=promise.notes if promise else (),
         )
+
+
+def _full_quality_first(key: tuple[str, OperatingPoint]) -> tuple[object, ...]:
+    pool, point = key
+    return pool, -point.steps, point.keyframes is not None, -(point.keyframes or 0), point.method
 
 
 @dataclass
@@ -254,10 +259,10 @@ class _Sums:
         self.within += took_s <= p90_s
         self.quality += 1.0 if record.predicted_quality is None else record.predicted_quality
 
-    def group(self, pool: str, point: str) -> Group:
+    def group(self, pool: str, point: OperatingPoint) -> Group:
         return Group(
             pool=pool,
-            point=point,
+            point=point.label,
             made=self.made,
             predicted_s=self.predicted_s / self.made,
             predicted_p90_s=self.predicted_p90_s / self.made,
