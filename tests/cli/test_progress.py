@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.records import SUBMITTED_AT
+from tests.cli.records import SUBMITTED_AT, a_batch
 from vidplat.cli.progress import Doing, Glance, RunDisplay, draw, sentence
 from vidplat.domain import (
     Artifact,
     Assignment,
     Failure,
     FailureKind,
+    JobState,
     OperatingPoint,
     Outcome,
     Plan,
@@ -52,12 +53,15 @@ def a_beat(job: str, step: int) -> Progress:
     return Progress(job, 1, "cloud-0", "denoise", step, 24, SUBMITTED_AT)
 
 
-def a_display() -> RunDisplay:
-    return RunDisplay(quiet=True, clock=lambda: SUBMITTED_AT + 10)
+def a_display(*, jobs: int, made: int = 0) -> RunDisplay:
+    """A display of a run that has begun with so many jobs."""
+    display = RunDisplay(quiet=True, clock=lambda: SUBMITTED_AT + 10)
+    display.begun(a_batch(total=jobs), {JobState.QUEUED: jobs - made, JobState.DONE: made})
+    return display
 
 
 def test_half_made_videos_count_by_their_steps() -> None:
-    display = a_display()
+    display = a_display(jobs=2)
 
     display.planned(a_plan(one=24, two=24), None)
     display.progress(a_beat("one", 6))
@@ -68,7 +72,7 @@ def test_half_made_videos_count_by_their_steps() -> None:
 
 
 def test_a_later_plan_with_fewer_steps_shrinks_what_is_ahead() -> None:
-    display = a_display()
+    display = a_display(jobs=2)
     display.planned(a_plan(one=24, two=24), None)
 
     display.planned(a_plan(two=8), None)
@@ -77,7 +81,7 @@ def test_a_later_plan_with_fewer_steps_shrinks_what_is_ahead() -> None:
 
 
 def test_a_video_that_stopped_early_counts_the_steps_it_spent() -> None:
-    display = a_display()
+    display = a_display(jobs=2)
     display.planned(a_plan(one=24, two=24), None)
     display.progress(a_beat("one", 17))
 
@@ -88,7 +92,7 @@ def test_a_video_that_stopped_early_counts_the_steps_it_spent() -> None:
 
 
 def test_a_failed_attempt_gives_its_steps_back(capsys: pytest.CaptureFixture[str]) -> None:
-    display = a_display()
+    display = a_display(jobs=1)
     display.planned(a_plan(one=24), None)
     display.progress(a_beat("one", 12))
 
@@ -96,6 +100,19 @@ def test_a_failed_attempt_gives_its_steps_back(capsys: pytest.CaptureFixture[str
 
     assert (display.glance().steps_done, display.glance().steps_total) == (0, 24)
     assert "it failed" in capsys.readouterr().err
+
+
+def test_jobs_that_no_plan_has_named_yet_count_as_many_steps_as_the_others() -> None:
+    # given ten jobs, four of them made by an earlier run
+    display = a_display(jobs=10, made=4)
+
+    # when a plan names two of the six open ones, with 24 and 12 steps
+    display.planned(a_plan(one=24, two=12), None)
+
+    # then the other four are expected at 18 each: 36 + 72
+    glance = display.glance()
+    assert (glance.steps_total, glance.made, glance.total) == (108, 4, 10)
+    assert glance.deadline_at == SUBMITTED_AT + 60
 
 
 def test_the_line_for_pipes_says_steps_videos_finish_and_deadline() -> None:

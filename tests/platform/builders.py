@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vidplat.domain import ModelRef, ModelShape, Outcome, Plan, Progress, Prompt, VideoSpec
+from vidplat.domain import Batch, JobState, ModelRef, ModelShape, Outcome, Plan, Progress, Prompt, VideoSpec
 from vidplat.platform.intake import Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult
 from vidplat.testing import describe_fake
@@ -66,6 +66,8 @@ class Memory:
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
+
+    def begun(self, batch: Batch, counts: Mapping[JobState, int]) -> None: ...
 
     def planned(self, plan: Plan, answer: Any) -> None:
         self.plans.append(plan)

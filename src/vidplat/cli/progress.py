@@ -14,13 +14,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vidplat.cli import phrases, render
-from vidplat.domain import Outcome, Plan, Progress
+from vidplat.domain import Batch, JobState, Outcome, Plan, Progress
 from vidplat.errors import printable
 
 if TYPE_CHECKING:
@@ -103,9 +103,19 @@ class _Story:
     steps_of: dict[str, int] = field(default_factory=dict)  # job -> steps planned, or spent once done
     ended: dict[str, bool] = field(default_factory=dict)  # job -> whether it has a video
     running: dict[str, Progress] = field(default_factory=dict)  # worker -> its latest heartbeat
-    steps_total: int = 0
+    steps_total: int = 0  # of the jobs in steps_of
     steps_ended: int = 0
     plan: Plan | None = None
+    total: int = 0  # jobs of the batch
+    made_before: int = 0  # by an earlier run, or by another batch
+    lost_before: int = 0
+    deadline_at: float | None = None
+
+    @property
+    def steps_unplanned(self) -> int:
+        """Steps of open jobs that no plan has named yet, if they get as many as the named ones on average."""
+        unnamed = self.total - self.made_before - self.lost_before - len(self.steps_of)
+        return round(self.steps_total / len(self.steps_of) * unnamed) if self.steps_of and unnamed > 0 else 0
 
 
 class RunDisplay:
@@ -119,7 +129,6 @@ class RunDisplay:
         self._quiet = quiet
         self._lock = threading.Lock()
         self._story = _Story()
-        self._deadline_at: float | None = None
         self._screen = LiveScreen(self.glance) if sys.stderr.isatty() and not quiet else None
         self._said_at = 0.0
         self._failures = 0
@@ -135,16 +144,21 @@ class RunDisplay:
         if self._screen:
             self._screen.__exit__(kind, error, trace)
 
-    def expect_deadline(self, at: float | None) -> None:
-        with self._lock:
-            self._deadline_at = at
-
     # --- platform.Listener ---
 
     def phase(self, text: str) -> None:
         with self._lock:
             self._story.phase = text
         self._say(text)
+
+    def begun(self, batch: Batch, counts: Mapping[JobState, int]) -> None:
+        with self._lock:
+            story = self._story
+            story.total, story.deadline_at = sum(counts.values()), batch.deadline_at
+            story.made_before = counts.get(JobState.DONE, 0)
+            story.lost_before = sum(
+                many for state, many in counts.items() if state.is_final and state is not JobState.DONE
+            )
 
     def planned(self, plan: Plan, answer: Answer | None) -> None:
         with self._lock:
@@ -203,12 +217,13 @@ class RunDisplay:
                 now=self._clock(),
                 phase=story.phase,
                 steps_done=story.steps_ended + sum(beat.step for beat in running),
-                steps_total=story.steps_total,
-                made=len(story.ended),
-                total=len(story.steps_of),
+                steps_total=story.steps_total + story.steps_unplanned,
+                made=story.made_before + len(story.ended),
+                lost=story.lost_before,
+                total=story.total,
                 finish_p50_at=plan.finish_p50_at if plan else None,
                 finish_p90_at=plan.finish_p90_at if plan else None,
-                deadline_at=self._deadline_at,
+                deadline_at=story.deadline_at,
                 doing=tuple(
                     Doing(beat.worker_id, beat.phase, beat.step, beat.steps, beat.job_id[:12])
                     for beat in sorted(running, key=lambda beat: beat.worker_id)

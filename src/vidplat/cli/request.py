@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vidplat.cli import edge
-from vidplat.config import Config, load_config, parse_deadline
+from vidplat.config import Config, load_config
 from vidplat.domain import OnInfeasible
 from vidplat.errors import printable
 
@@ -71,11 +71,6 @@ class Wishes:
             stdin=sys.stdin.buffer if given["source"] == "-" else None,
             submitted_at=self.entered_at,
         )
-
-    def deadline_at(self) -> float | None:
-        """Raises UsageError for a deadline that is not understood or has passed."""
-        text = self.given.get("deadline")
-        return None if text is None else parse_deadline(text, self.entered_at)
 
     def config(self) -> Config:
         return config_of(self.given)

@@ -31,6 +31,5 @@ def run_on(batch: Batch, context: typer.Context, json: bool) -> int:
 
     config = config_of(context.params)
     with RunDisplay(quiet=json) as display:
-        display.expect_deadline(batch.deadline_at)
         result = platform.resume(batch.id, config, display)
     return conclude(result, config, json)

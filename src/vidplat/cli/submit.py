@@ -50,6 +50,5 @@ def submit_batch(
 
     config, request = wishes.config(), wishes.request()
     with RunDisplay(quiet=json) as display:
-        display.expect_deadline(wishes.deadline_at())
         result = platform.submit(request, config, display)
     return conclude(result, config, json)

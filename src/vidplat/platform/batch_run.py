@@ -89,6 +89,7 @@ def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
         learner.shapes[batch.model.id] = site.describe(batch.model.id)
         if not _is_open(site, batch):
             return _told(site, _result(site, batch, submitted, *_verdict(site, batch, None)))
+        site.listener.begun(batch, site.catalog.counts(batch.id))
         # 3. Promise.
         places = site.places(batch, learner)
         promise = _promise(site, batch, places, learner)

@@ -104,6 +104,9 @@ class Listener(Protocol):
     def phase(self, text: str) -> None:
         """A new part of the story begins: "reading prompts.parquet", "starting 2 workers"."""
 
+    def begun(self, batch: Batch, counts: Mapping[JobState, int]) -> None:
+        """The batch is stored and this run works on it; `counts` are its jobs as the run finds them."""
+
     def planned(self, plan: Plan, answer: Answer | None) -> None:
         """A plan was made: the first with the answer to the user, later ones with None."""
 
@@ -120,6 +123,8 @@ class Silence:
     """A listener that ignores everything; the base of those that care about little."""
 
     def phase(self, text: str) -> None: ...
+
+    def begun(self, batch: Batch, counts: Mapping[JobState, int]) -> None: ...
 
     def planned(self, plan: Plan, answer: Answer | None) -> None: ...
 
