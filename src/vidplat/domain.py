@@ -319,6 +319,7 @@ class Outcome:
     failure: Failure | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)  # quality facts measured on the finished video
     steps_done: int = 0
+    quality: float | None = None  # predicted for `point`, when less was spent than planned; filled by the platform
 
     @property
     def ok(self) -> bool:

@@ -66,7 +66,7 @@ class Tally:
         if promised.p50_s > 0:
             self._errors.append(took / promised.p50_s - 1)
         self._within_p90 += took <= promised.p90_s
-        self._quality += promised.quality
+        self._quality += promised.quality if outcome.quality is None else outcome.quality
         due = order.job.deadline_at if order.job.deadline_at is not None else self._batch.deadline_at
         if due is not None and outcome.finished_at > due:
             self._misses.append((outcome.job_id, order.job.row, outcome.finished_at - due))

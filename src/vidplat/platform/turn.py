@@ -53,6 +53,7 @@ from vidplat.platform.interface import Listener
 from vidplat.platform.learning import Learner
 from vidplat.platform.score import Tally
 from vidplat.scheduler import Again, Backlog, Policy, after, latest_free, plan, suspects
+from vidplat.scheduler.profile import quality_of
 from vidplat.storage.catalog_words import AttemptRecord, BatchState, Claim, GiveUp, Hold, Requeue
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
@@ -195,6 +196,9 @@ class World:
 
     def _ended(self, held: InHand, outcome: Outcome) -> None:
         self._fresh.pop(outcome.job_id, None)
+        if outcome.ok and outcome.point != held.order.assignment.point:  # cut short by its `finish_by`
+            job = held.order.job
+            outcome = replace(outcome, quality=quality_of(self.learner.shapes[job.model.id], job.spec, outcome.point))
         self._unwritten.append((held, outcome))
         blames_worker = outcome.failure is None or outcome.failure.kind not in (
             FailureKind.REQUEST,

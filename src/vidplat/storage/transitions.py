@@ -163,7 +163,9 @@ class Transitions(Journal):
             for each in counted:
                 row = running[each.job_id]
                 if each.artifact is not None:
-                    finished.append({**_key(row, batch_id), **_finished(each, each.artifact)})
+                    quality = row["predicted_quality"] if each.quality is None else each.quality
+                    ended_well = {**_finished(each, each.artifact), "predicted_quality": quality}
+                    finished.append({**_key(row, batch_id), **ended_well})
                     history.append(
                         event_row(batch_id, each.job_id, "done", each.finished_at, {"attempt": each.attempt})
                     )
@@ -283,6 +285,7 @@ def _lockable() -> Select[Any]:
         jobs.c.point_method,
         jobs.c.predicted_p50_s,
         jobs.c.predicted_p90_s,
+        jobs.c.predicted_quality,
         jobs.c.started_at,
         jobs.c.step,
     ).order_by(jobs.c.job_id)
