@@ -95,7 +95,9 @@ def main() -> None:
     print(f"{told.model}, {spec.num_inference_steps} steps, {told.videos} pairs, {told.threads} thread(s)")
     print(f"  ours      {statistics.median(ours_s):7.3f} s per video (median)")
     print(f"  the loop  {statistics.median(rival_s):7.3f} s per video (median)")
-    print(f"  the loop takes {statistics.median(ratios):.3f} times as long (least {ratios[0]:.3f}, most {ratios[-1]:.3f})")
+    print(
+        f"  the loop takes {statistics.median(ratios):.3f} times as long (least {ratios[0]:.3f}, most {ratios[-1]:.3f})"
+    )
     print(f"  mean difference of the decoded videos: {statistics.mean(differences):.4f} of 255")
     print(
         json.dumps(

@@ -2,8 +2,8 @@
 
     python benchmarks/steps_and_keyframes.py [--model flipbook] [--captions 24] [--threads 1] [--write]
 
-For held-out captions and fixed seeds each operating point is compared with the full-step video of the same seed:
-SSIM (the profile's quality), PSNR and prompt fit, beside the seconds of denoising and decoding relative to full quality.
+For held-out captions and fixed seeds each operating point is compared with the full-step video of the same
+seed: SSIM (the profile's quality), PSNR and prompt fit, beside its seconds relative to full quality.
 `--write` stores the points as profile.json in the model's directory. Prints a card and one JSON line.
 """
 

@@ -18,7 +18,7 @@ PROMPTS = {
     "pan-left": "a small red cross on a striped forest background, the camera pans left",
     "pan-right": "a large cyan square on a checkered gray background, the camera pans right",
     "cut": "a large red circle on a plain navy background, cut to a small yellow square on a plain maroon background",
-    "two-things": "a small green circle moves slowly right and a large magenta square rests on a plain black background",
+    "two": "a small green circle moves slowly right and a large magenta square rests on a plain navy background",
     "climb": "a large blue triangle moves fast up on a striped maroon background",
     "glide": "a small white circle moves slowly left on a checkered navy background",
     "fall": "a large magenta cross moves quickly down on a plain forest background",
