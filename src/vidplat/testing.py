@@ -4,7 +4,7 @@
   It is chosen by a model id that starts with `fake`, so that it also works through the command line and in
   worker processes: `fake`, `fake:step_s=0.02,load_s=0.5`.
 - `MemoryStore`: the in-memory artifact store.
-- `crash_points`: dies at the n-th instrumented point when the environment variable CRASH_AT says so.
+- `crash_points`: dies at the instrumented point that the environment variable CRASH_AT names or counts.
 
 A word in square brackets in a prompt makes the fake model misbehave there:
 
@@ -20,7 +20,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,12 +76,13 @@ class FakeModel:
     @classmethod
     def from_id(cls, model_id: str) -> FakeModel:
         """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
-        kinds = {entry.name: float for entry in fields(cls) if entry.name in ("step_s", "decode_s", "load_s")}
+        kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(("step_s", "decode_s", "load_s"), float)
+        kinds["size_bytes"] = int
         settings: dict[str, Any] = {}
         for part in filter(None, model_id.partition(":")[2].split(",")):
             key, _, value = part.partition("=")
             try:
-                settings[key] = int(value) if key == "size_bytes" else kinds[key](value)
+                settings[key] = kinds[key](value)
             except (KeyError, ValueError) as error:
                 raise ModelError(f"fake model: {printable(part)!r} is no setting of it") from error
         return cls(**settings)
@@ -166,26 +167,32 @@ def _bytes_of(text: str, count: int) -> bytes:
 
 
 class _CrashPoints:
-    """Counts the instrumented points this process passes and dies, as by `kill -9`, at the n-th."""
+    """Counts the instrumented points this process passes and dies, as by `kill -9`, at the n-th, or at a name."""
 
-    def __init__(self, at: int, log: Path | None) -> None:
+    def __init__(self, at: str, log: Path | None) -> None:
         self._at, self._log, self._passed = at, log, 0
 
     def __call__(self, name: str) -> None:
         self._passed += 1
-        if self._passed == self._at:
+        if self._at in (name, str(self._passed)):
             if self._log is not None:
                 self._log.write_text(name)
             os._exit(137)
 
 
+_crash_points: dict[str, _CrashPoints] = {}
+
+
 def crash_points() -> Callable[[str], None] | None:
-    """The hook that CRASH_AT=n asks for, or None. CRASH_LOG names a file that receives the point's name."""
+    """The hook that CRASH_AT asks for (a count over the whole process, or a point's name), or None.
+
+    CRASH_LOG names a file that receives the name of the point it died at.
+    """
     at = os.environ.get("CRASH_AT")
     if not at:
         return None
     log = os.environ.get("CRASH_LOG")
-    return _CrashPoints(int(at), Path(log) if log else None)
+    return _crash_points.setdefault(at, _CrashPoints(at, Path(log) if log else None))
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,175 @@
+"""Whatever dies, and wherever: nothing is lost, nothing is made twice, nothing partial is seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.flow.stage import Stage
+from tests.platform.builders import Memory
+from vidplat.domain import JobState
+from vidplat.storage import open_catalog
+
+PUBLISHED = {"video.mp4", "poster.jpg", "meta.json", "COMMIT.json", "manifest.parquet", "metrics.parquet"}
+
+
+def wait_for(stage: Stage, done: int, process: subprocess.Popen[str], limit_s: float = 120.0) -> None:
+    """Until that many videos are committed in the store."""
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        if len(list((stage.folder / "out").rglob("COMMIT.json"))) >= done:
+            return
+        if process.poll() is not None:
+            raise AssertionError(f"ended early: {process.communicate()[0]}")
+        time.sleep(0.02)
+    raise AssertionError("nothing was committed in time")
+
+
+def test_a_platform_killed_at_any_point_of_a_commit_is_resumed_to_the_end(tmp_path: Path):
+    """Dies at the 1st, 2nd, 3rd ... instrumented point of bench, commit and turn; one batch survives them all."""
+    # given two jobs, whose making passes some thirty points
+    stage = Stage(tmp_path)
+    file = stage.write(2)
+    died_at: list[str] = []
+    log = tmp_path / "died-at"
+
+    # when a run dies at the n-th point and the next resumes, until one ends by itself
+    for n in range(1, 60):
+        verb = ("submit", file) if n == 1 or not (tmp_path / "catalog.db").exists() else ("resume", "b")
+        process = stage.in_a_process(*verb, env={"CRASH_AT": str(n), "CRASH_LOG": str(log)})
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode in (0, 137), said
+        if process.returncode == 0:
+            break
+        died_at.append(log.read_text())
+
+    # then it got there, having died at points of every kind
+    assert stage.counts() == {JobState.DONE: 2}
+    stage.check_nothing_lost_or_twice()
+    assert {name for name in stage.files() if not name.startswith(".attempt-")} <= PUBLISHED
+    assert len(died_at) >= 3
+
+
+@pytest.mark.parametrize(
+    "point", ["claimed", "sent", "before-write", "verified", "committed", "before-finish", "after-finish"]
+)
+def test_a_platform_killed_at_a_named_point_is_resumed_to_the_end(tmp_path: Path, point: str):
+    stage = Stage(tmp_path)
+    process = stage.in_a_process("submit", stage.write(3), env={"CRASH_AT": point})
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 137, said
+
+    result = stage.resume()
+
+    assert result.exit_code == 0
+    assert stage.counts() == {JobState.DONE: 3}
+    stage.check_nothing_lost_or_twice()
+
+
+def test_kill_minus_nine_in_mid_batch_then_resume(tmp_path: Path):
+    # given 30 jobs of 0.1 s each, of which a few are done
+    stage = Stage(tmp_path, model="fake:step_s=0.0125")
+    process = stage.in_a_process("submit", stage.write(30))
+    wait_for(stage, 5, process)
+
+    # when
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    committed = len(list((tmp_path / "out").rglob("COMMIT.json")))
+    heard = Memory()
+    result = stage.resume(listener=heard)
+
+    # then no committed job is made again, and every other one is
+    assert result.exit_code == 0
+    assert stage.counts() == {JobState.DONE: 30}
+    assert result.computed <= 30 - committed
+    stage.check_nothing_lost_or_twice()
+    assert any("found" in phase for phase in heard.phases)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_drains_and_what_is_left_can_be_resumed(tmp_path: Path, number: signal.Signals):
+    # given jobs of 0.4 s
+    stage = Stage(tmp_path, model="fake:step_s=0.05")
+    process = stage.in_a_process("submit", stage.write(40))
+    wait_for(stage, 2, process)
+
+    # when
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+
+    # then what ran was finished, the rest is queued, and resuming would go on
+    assert process.returncode == 130, said
+    assert "resume" in json.loads(said.splitlines()[-1])["message"]
+    counts = stage.counts()
+    assert set(counts) == {JobState.DONE, JobState.QUEUED}
+    assert counts[JobState.QUEUED] > 20
+    stage.check_nothing_lost_or_twice()
+
+
+def test_eight_processes_that_submit_the_same_file_make_each_video_once(tmp_path: Path):
+    # given
+    stage = Stage(tmp_path, model="fake:step_s=0.01")
+    file = stage.write(12)
+
+    # when
+    processes = [stage.in_a_process("submit", file) for _ in range(8)]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+
+    # then all end well, and together they computed each job once
+    assert [process.returncode for process in processes] == [0] * 8, said
+    assert sum(json.loads(text.splitlines()[-1])["computed"] for text in said) == 12
+    assert stage.counts() == {JobState.DONE: 12}
+    stage.check_nothing_lost_or_twice()
+
+
+def test_a_hold_of_a_dead_process_is_taken_over_at_once(tmp_path: Path):
+    # given a run that was killed while it held the batch for another half minute
+    stage = Stage(tmp_path, model="fake:step_s=0.05")
+    process = stage.in_a_process("submit", stage.write(6))
+    wait_for(stage, 1, process)
+    process.kill()
+    process.communicate()
+
+    # when
+    began = time.monotonic()
+    result = stage.resume()
+
+    # then
+    assert result.exit_code == 0
+    assert time.monotonic() - began < 20
+
+
+def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(tmp_path: Path):
+    # given a store that has room for the probe and little else
+    out = tmp_path / "out"
+    out.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(out)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        stage = Stage(tmp_path, model="fake:size_bytes=20000")
+
+        # when 8 videos of 20 KB are made
+        process = stage.in_a_process("submit", stage.write(8))
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+        # then some are done, the others wait for room, and what is there is whole
+        counts = stage.counts()
+        assert counts.get(JobState.DONE, 0) >= 1
+        assert counts.get(JobState.QUEUED, 0) + counts.get(JobState.FAILED, 0) >= 1
+        stage.check_nothing_lost_or_twice()
+        catalog = open_catalog(stage.config.catalog.url)
+        failures = [r.failure for r in catalog.jobs(catalog.batches()[0].id) if r.failure is not None]
+        catalog.close()
+        assert any("full" in failure.message.lower() or "space" in failure.message.lower() for failure in failures)
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
