@@ -75,6 +75,20 @@ def test_an_infeasible_deadline_exits_3_with_the_earliest_time_and_makes_nothing
     assert not list(Path().rglob("video.mp4"))
 
 
+def test_best_effort_runs_late_exits_5_and_remembers_why(capsys: pytest.CaptureFixture[str]) -> None:
+    source = prompts({"prompt": "a red circle"})
+    late = ["--deadline", "1s", "--on-infeasible", "best-effort", "--model", "fake:load_s=1.5", "--local"]
+
+    code, result = document(capsys, "submit", source, *late)
+
+    assert (code, result["jobs"]["done"]) == (5, 1)
+    assert [miss["cause"] for miss in result["score"]["misses"]] == ["infeasible"]
+    assert main(["report", "--to", "later.html"]) == 0
+    assert "the plan itself said that not all could be in time" in Path("later.html").read_text()
+    assert main(["logs"]) == 0
+    assert "misses=1" in capsys.readouterr().out
+
+
 def test_plan_stores_nothing(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
     source = prompts({"prompt": "a red circle"})
 

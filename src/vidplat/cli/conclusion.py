@@ -50,10 +50,9 @@ def _report(result: BatchResult, config: Config) -> tuple[Report | None, str | N
 
     if result.exit_code == INFEASIBLE:
         return None, None
-    causes = {miss.job_id: miss.cause for miss in result.score.misses}
     try:
         with reach.open_catalog(config.catalog.url) as catalog:
-            return write_page(catalog, result.batch, causes=causes)
+            return write_page(catalog, result.batch)
     except VidplatError as error:
         render.warn(f"no report page: {error}; try `vidplat report {result.batch.id}` later")
         return None, None

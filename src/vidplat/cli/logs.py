@@ -46,11 +46,16 @@ def _print(events: list[Event], json: bool) -> list[Event]:
         if json:
             print(json_module.dumps(documents.of_event(event)))
         else:
-            detail = "  ".join(f"{name}={_short(name, value)}" for name, value in event.detail.items() if value)
+            detail = "  ".join(f"{name}={_short(name, value)}" for name, value in event.detail.items() if _tells(value))
             about = event.job_id[:12] if event.job_id else "batch"
             render.say(f"{phrases.moment(event.at)}  {about:<12}  {event.kind:<12}  {detail}".rstrip())
     sys.stdout.flush()
     return events
+
+
+def _tells(value: object) -> bool:
+    """Whether a person wants to see it: empty details and tables of ids are for --json."""
+    return bool(value) and not isinstance(value, dict)
 
 
 def _short(name: str, value: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +62,6 @@ def write_page(
     *,
     to: Path | None = None,
     embed: bool | None = None,
-    causes: Mapping[str, str] | None = None,
 ) -> tuple[Report, str]:
     """Gather, draw and write the page; returns its data and where it is. Raises StoreError when it cannot be put."""
     from vidplat.cli.report_page import page
@@ -77,7 +75,7 @@ def write_page(
         state=catalog.batch_state(batch.id),
         now=time.time(),
         promise=next(iter(catalog.plans(batch.id)), None),
-        causes=causes,
+        causes=reports.remembered_causes(catalog, batch.id),
     )
     linked = reports.link(data, store, embed=True if to is not None else embed)
     html = page(linked)

@@ -30,6 +30,7 @@ from vidplat.platform.interface import (
     EXIT_SOME_FAILED,
     BatchResult,
     Listener,
+    Score,
 )
 from vidplat.platform.interrupts import Interrupts
 from vidplat.platform.learning import Learner
@@ -47,6 +48,7 @@ from vidplat.storage.records import export_manifest, export_metrics
 Places = Sequence[tuple[BenchSpec, Seat]]
 _FOLLOW_S = 0.5
 _FAILED = (JobState.FAILED, JobState.QUARANTINED)
+_MISSES_KEPT = 1_000  # causes remembered one by one
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,11 @@ def _carry(
         message = f"{message}; the rest cannot be placed: {world.stuck}"
     if aborted or interrupts.draining:
         code, message = EXIT_INTERRUPTED, f"interrupted; `vidplat resume {batch.id}` continues"
+    score = tally.score()
+    if tally.computed:
+        _keep_score(site, batch, score)
     result = _result(site, batch, submitted, code, message)
-    return replace(result, computed=tally.computed, plan=promise.plan, answer=promise.answer, score=tally.score())
+    return replace(result, computed=tally.computed, plan=promise.plan, answer=promise.answer, score=score)
 
 
 # --- 1. hold ---------------------------------------------------------------------------------------
@@ -261,6 +266,23 @@ def _write_records(site: Site, batch: Batch) -> None:
         site.store.put(f"{folder}/metrics.parquet", export_metrics(site.catalog, batch.id), content_type=kind)
     except StoreError as error:
         site.listener.warn(f"manifest and metrics were not written: {error}")
+
+
+def _keep_score(site: Site, batch: Batch, score: Score) -> None:
+    """One event for `logs`, and for reports that are written when this run is long over."""
+    detail = {
+        "jobs": score.jobs,
+        "startup_s": round(score.startup_s, 3),
+        "median_error": round(score.median_error, 4),
+        "within_p90": round(score.within_p90, 4),
+        "busy_share": round(score.busy_share, 4),
+        "misses": len(score.misses),
+        "causes": {miss.job_id: miss.cause for miss in score.misses[:_MISSES_KEPT]},
+    }
+    try:
+        site.catalog.add_event(batch.id, None, "scored", detail, site.clock())
+    except InfrastructureError as error:
+        site.listener.warn(str(error))
 
 
 def _verdict(site: Site, batch: Batch, tally: Tally | None) -> tuple[int, str]:

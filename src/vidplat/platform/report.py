@@ -19,7 +19,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from vidplat.domain import Artifact, Batch, JobRecord, JobState, OperatingPoint
-from vidplat.storage.catalog_words import PlanRecord
+from vidplat.storage.catalog_words import Event, PlanRecord
 from vidplat.storage.stores import NotFound
 
 CARDS = 600  # videos shown on a page; failed and late ones come first
@@ -27,6 +27,7 @@ MARKS = 2_000  # jobs drawn in the charts
 EMBED_BYTES = 24_000_000  # videos and posters together; above this a page links to them instead
 EMBED_JOBS = 300
 PAGE = 5_000
+EVENTS_SEARCHED = 200  # a run ends with its score, so it is among the latest
 
 
 class Records(Protocol):
@@ -35,6 +36,20 @@ class Records(Protocol):
     def jobs(
         self, batch_id: str, *, states: Sequence[JobState] | None = None, after_row: int = 0, limit: int | None = None
     ) -> list[JobRecord]: ...
+
+
+class History(Records, Protocol):
+    """A catalog that also remembers events."""
+
+    def events(
+        self,
+        batch_id: str,
+        job_id: str | None = None,
+        after_id: int = 0,
+        limit: int | None = None,
+        *,
+        newest_first: bool = False,
+    ) -> list[Event]: ...
 
 
 class Shelf(Protocol):
@@ -139,6 +154,15 @@ def lateness_s(record: JobRecord, batch: Batch) -> float | None:
     if deadline_at is None or record.finished_at is None or record.state is not JobState.DONE or record.reused_from:
         return None
     return record.finished_at - deadline_at
+
+
+def remembered_causes(catalog: History, batch_id: str) -> dict[str, str]:
+    """Job ids of misses and their causes, as the runs of this batch scored themselves when they ended."""
+    causes: dict[str, str] = {}
+    for event in reversed(catalog.events(batch_id, limit=EVENTS_SEARCHED, newest_first=True)):
+        if event.kind == "scored":
+            causes.update(event.detail.get("causes", {}))
+    return causes
 
 
 def likely_cause(record: JobRecord) -> str:
