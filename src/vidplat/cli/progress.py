@@ -121,7 +121,7 @@ class _Story:
 class RunDisplay:
     """Listens to a run and shows it on stderr: live on a terminal, now and then a line elsewhere.
 
-    A context manager; at the end the screen is left as it is. `quiet` shows warnings only.
+    A context manager; at the end the moving part is cleared away. `quiet` shows warnings only.
     """
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.time) -> None:
@@ -269,6 +269,7 @@ class LiveScreen:
             refresh_per_second=4,
             redirect_stdout=False,
             redirect_stderr=True,
+            transient=True,
         )
         self._live.start()
         return self
@@ -296,7 +297,13 @@ def draw(glance: Glance) -> RenderableType:
         head = Table.grid(padding=(0, 2))
         head.add_column(width=32)
         head.add_column(no_wrap=True)
-        bar = ProgressBar(total=glance.steps_total, completed=min(glance.steps_done, glance.steps_total), width=32)
+        bar = ProgressBar(
+            total=glance.steps_total,
+            completed=min(glance.steps_done, glance.steps_total),
+            width=32,
+            complete_style="cyan",
+            finished_style="green",
+        )
         head.add_row(bar, Text(sentence(replace(glance, finish_p50_at=None, deadline_at=None))))
         lines.append(head)
         if times := " · ".join(_times(glance)):
@@ -307,7 +314,7 @@ def draw(glance: Glance) -> RenderableType:
                 or glance.made + glance.lost >= glance.total
             )
             lines.append(Text(times, style="" if on_time else "yellow"))
-    if glance.phase:
+    if glance.phase and not glance.doing:
         lines.append(Text(printable(glance.phase, 160), style="dim"))
     table = Table.grid(padding=(0, 2))
     for doing in glance.doing[:WORKERS_SHOWN]:
