@@ -56,8 +56,8 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.75, 32, ((33, 10000, 16, 8), (65, 2000, 8, 2))),
-    Stage(1.00, 64, ((33, 2400, 6, 8), (65, 400, 3, 2))),
+    Stage(0.60, 32, ((33, 6000, 16, 8), (65, 1200, 8, 2))),
+    Stage(1.00, 64, ((33, 1600, 6, 8), (65, 300, 3, 2))),
 )
 
 
@@ -143,7 +143,8 @@ def train_denoiser(
     torch.manual_seed(seed)
     model = new_transformer(size)
     average = deepcopy(model).requires_grad_(False)
-    pair = Pair(model, lr, plain=("scale_shift_table", "condition_embedder", "patch_embedding", "proj_out", "norm"))
+    plain = ("scale_shift_table", "condition_embedder", "patch_embedding", "proj_out", "norm")
+    pair = Pair(model, lr, plain, bfloat16=bfloat16)
     with torch.no_grad():
         empty = embed(tokenizer, encoder, [""])[0]
     data: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}

@@ -29,7 +29,7 @@ DEFAULTS = {
     "num_inference_steps": 24,
     "guidance_scale": 4.0,
 }
-STEPS = {"vae": 1600, "text": 1500, CLOUD.name: 12000, EDGE.name: 9000}
+STEPS = {"vae": 1480, "text": 1500, CLOUD.name: 4500, EDGE.name: 4000}
 
 
 def train(folder: Path, *, say: Say, steps: dict[str, int] | None = None, bfloat16: bool = False) -> None:
@@ -44,7 +44,7 @@ def train(folder: Path, *, say: Say, steps: dict[str, int] | None = None, bfloat
 def train_size(size: Size, folder: Path, *, steps: int, say: Say, bfloat16: bool = False) -> None:
     """Train one transformer on the finished autoencoder and text encoder of `folder`."""
     coder = vae.trained_vae(folder)
-    vae.set_latent_scale(coder)
+    vae.set_latent_scale(coder, folder)
     denoiser.train_denoiser(
         size, coder, text.new_tokenizer(), text.trained_text(folder), folder, steps=steps, say=say, bfloat16=bfloat16
     )
@@ -53,7 +53,7 @@ def train_size(size: Size, folder: Path, *, steps: int, say: Say, bfloat16: bool
 def assemble(checkpoints: Path, target: Path) -> None:
     """Write `target`/flipbook and `target`/flipbook-edge from the checkpoints; the edge model only if it is trained."""
     coder = vae.trained_vae(checkpoints)
-    vae.set_latent_scale(coder)
+    vae.set_latent_scale(coder, checkpoints)
     pipeline = WanPipeline(
         tokenizer=text.new_tokenizer(),
         text_encoder=_half(text.trained_text(checkpoints)),

@@ -15,23 +15,30 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """About U V^T of `matrix` (rows, columns) = U S V^T; singular values end within [0.7, 1.2]."""
+def orthogonalised(matrix: Tensor, *, bfloat16: bool = False, iterations: int = 5) -> Tensor:
+    """About U V^T of `matrix` (rows, columns) = U S V^T; singular values end within [0.7, 1.2].
+
+    `bfloat16` is exact enough for an update and several times faster where the processor has it.
+    """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
+    x = x.bfloat16() if bfloat16 else x
     x = x / (x.norm() + 1e-7)
     for _ in range(iterations):  # the quintic of the paper
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
     result: Tensor = x.T if tall else x
-    return result
+    return result.to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
     """Updates scaled to an AdamW-like size: lr * 0.2 * sqrt(max(rows, columns)) per orthogonal update."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, *, bfloat16: bool = False
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
+        self.bfloat16 = bfloat16
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -45,14 +52,14 @@ class Muon(torch.optim.Optimizer):
                 state["average"].lerp_(weight.grad, 1 - group["momentum"])
                 ahead = weight.grad.lerp(state["average"], group["momentum"])  # Nesterov
                 matrix = ahead.reshape(weight.shape[0], -1)
-                update = orthogonalised(matrix).reshape(weight.shape)
+                update = orthogonalised(matrix, bfloat16=self.bfloat16).reshape(weight.shape)
                 weight.add_(update, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
 
 
 class Pair:
     """Muon on weights of two and more axes, AdamW on the rest and on whatever `plain` names; one schedule for both."""
 
-    def __init__(self, model: nn.Module, lr: float, plain: tuple[str, ...] = ()) -> None:
+    def __init__(self, model: nn.Module, lr: float, plain: tuple[str, ...] = (), *, bfloat16: bool = False) -> None:
         matrices: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, weight in model.named_parameters():
@@ -62,7 +69,7 @@ class Pair:
             (matrices if is_matrix and not any(p in name for p in plain) else rest).append(weight)
         self.lr = lr
         self.parts: list[torch.optim.Optimizer] = [
-            Muon(matrices, lr),
+            Muon(matrices, lr, bfloat16=bfloat16),
             torch.optim.AdamW(rest, lr=lr / 2, betas=(0.9, 0.95), weight_decay=0.0),
         ]
 

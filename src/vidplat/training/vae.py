@@ -11,6 +11,7 @@ learns to bear small errors of the denoiser.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,13 @@ def trained_vae(folder: Path) -> AutoencoderKLWan:
 
 
 @torch.no_grad()
-def set_latent_scale(vae: AutoencoderKLWan, *, count: int = 48) -> None:
-    """Measure mean and standard deviation per channel over world clips and write them into the config."""
-    means = [vae.encode(x[None]).latent_dist.mode()[0] for x in clips(33, count, 64, HELD_OUT - 1000)]
-    flat = torch.stack(means).permute(1, 0, 2, 3, 4).flatten(1)  # (C, values)
-    spread = flat.std(1)
-    spread = spread.clamp(min=float(spread.median()) * 0.1)  # unused channels stay small instead of becoming noise
-    vae.register_to_config(latents_mean=flat.mean(1).tolist(), latents_std=spread.tolist())
+def set_latent_scale(vae: AutoencoderKLWan, folder: Path, *, count: int = 48) -> None:
+    """Write mean and standard deviation per channel, over world clips, into the config; kept in latent-scale.json."""
+    path = folder / "latent-scale.json"
+    if not path.exists():
+        found = [vae.encode(x[None]).latent_dist.mode()[0] for x in clips(33, count, 64, HELD_OUT - 1000)]
+        flat = torch.stack(found).permute(1, 0, 2, 3, 4).flatten(1)  # (C, values)
+        spread = flat.std(1)
+        spread = spread.clamp(min=float(spread.median()) * 0.1)  # unused channels stay small instead of becoming noise
+        path.write_text(json.dumps({"latents_mean": flat.mean(1).tolist(), "latents_std": spread.tolist()}))
+    vae.register_to_config(**json.loads(path.read_text()))
