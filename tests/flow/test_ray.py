@@ -1,0 +1,108 @@
+"""The same stories on a real local Ray cluster: one actor per worker, which may die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.flow.stage import Stage
+from tests.flow.test_crashes import wait_for
+from tests.platform.builders import Memory
+from vidplat.domain import JobState
+from vidplat.storage import open_catalog
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+
+def children_of(pid: int) -> set[int]:
+    """All processes below `pid`."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found |= {child} | children_of(child)
+    return found
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_prompt_that_kills_its_worker_is_quarantined_and_the_others_are_made(tmp_path: Path):
+    # given one prompt that takes its worker process down every time
+    stage, heard = Stage(tmp_path, model="fake:step_s=0.01", local=False), Memory()
+
+    # when
+    result = stage.submit([*(f"good {n}" for n in range(10)), "[abort] poison"], heard)
+
+    # then
+    assert result.exit_code == 4
+    assert stage.counts() == {JobState.DONE: 10, JobState.QUARANTINED: 1}
+    stage.check_nothing_lost_or_twice()
+    # three attempts, each on another worker, and every death was told
+    catalog = open_catalog(stage.config.catalog.url)
+    (poison,) = catalog.jobs(result.batch.id, states=[JobState.QUARANTINED])
+    attempts = [each for each in catalog.attempts(result.batch.id, poison.job.id) if each.counts]
+    catalog.close()
+    assert len({each.worker_id for each in attempts}) == len(attempts) == 3
+    assert poison.failure is not None
+    assert "lost" in poison.failure.message
+    assert sum("was lost" in warning for warning in heard.warnings) == 3
+    # no other job was blamed for it
+    assert all(outcome.ok for outcome in heard.outcomes if outcome.job_id != poison.job.id)
+
+
+def test_kill_minus_nine_takes_the_workers_along_and_resume_finishes(tmp_path: Path):
+    # given a run on Ray in mid-batch
+    stage = Stage(tmp_path, model="fake:step_s=0.02", local=False)
+    process = stage.in_a_process("submit", stage.write(40))
+    wait_for(stage, 4, process, limit_s=240)
+    workers = {pid for pid in children_of(process.pid) if "BenchActor" in name_of(pid)}
+    assert len(workers) == 2
+
+    # when the driver is killed
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    # then its workers end too (Ray's own helpers follow in their own time)
+    until = time.monotonic() + 60
+    while any(map(is_alive, workers)) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not any(map(is_alive, workers))
+
+    # and another run, without Ray, makes what is missing
+    committed = len(list((tmp_path / "out").rglob("COMMIT.json")))
+    stage.local = True
+    result = stage.resume()
+    assert result.exit_code == 0
+    assert result.computed <= 40 - committed
+    assert stage.counts() == {JobState.DONE: 40}
+    stage.check_nothing_lost_or_twice()
+
+
+def test_ctrl_c_drains_on_ray_too(tmp_path: Path):
+    stage = Stage(tmp_path, model="fake:step_s=0.05", local=False)
+    process = stage.in_a_process("submit", stage.write(60))
+    wait_for(stage, 2, process, limit_s=240)
+
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 130, said
+    assert json.loads(said.splitlines()[-1])["code"] == 130
+    assert set(stage.counts()) == {JobState.DONE, JobState.QUEUED}
+    stage.check_nothing_lost_or_twice()
