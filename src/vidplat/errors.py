@@ -23,7 +23,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_SECRETS = re.compile(r"(?i)(://[^/\s:@]*:)[^@/\s]+(@)|((?:secret|password|token|signature|credential)[\w-]*[=:]\s*)[^&\s,;]+")
+_SECRETS = re.compile(
+    r"(?i)(://[^/\s:@]*:)[^@/\s]+(@)|((?:secret|password|token|signature|credential)[\w-]*[=:]\s*)[^&\s,;]+"
+)
 
 
 def printable(text: object, limit: int = 200) -> str:

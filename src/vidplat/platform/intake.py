@@ -110,16 +110,17 @@ def take_in(
     InputError with every bad row, UsageError or ModelError when the submit's own wishes are wrong.
     """
     rows = _Rows(output_prefix, wishes, models, now)
-    read = 0
+    read = highest = 0
     try:
         rows.check_wishes()
         for page in pages:
             for item in page:
+                if item.row > highest:  # what comes later about an earlier row is not another row
+                    read, highest = read + 1, item.row
                 if isinstance(item, Prompt):
                     rows.take(item)
                 else:
                     rows.refuse(item.row, item.column, item.message)
-            read += len(page)
             on_rows(read)
         rows.raise_problems(read, source)
     except BaseException:
