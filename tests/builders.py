@@ -10,16 +10,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from vidplat.domain import (
-    Artifact,
-    Assignment,
-    Batch,
-    Failure,
     Job,
     ModelRef,
     ModelShape,
     OpenJob,
     OperatingPoint,
-    Outcome,
     ProfilePoint,
     Snapshot,
     VideoSpec,
