@@ -36,12 +36,13 @@ class InHand:
 
     def remaining_s(self, now: float, *, is_first: bool) -> float:
         """Predicted seconds until it is done, from the moment its worker turns to it."""
+        total = sum(self.stages.values())
         if not is_first:
-            return sum(self.stages.values())
-        phase = self.progress.phase if self.progress else _STAGES[0]
+            return total
         since = self.phase_since if self.phase_since is not None else self.sent_at
-        if phase not in _STAGES:
-            phase = _STAGES[0]
+        phase = self.progress.phase if self.progress else ""
+        if phase not in _STAGES:  # no word of a stage yet: all of it, less the time that has passed
+            return max(total - (now - since), _OVERTIME * total)
         current = self.stages.get(phase, 0.0)
         later = sum(self.stages.get(stage, 0.0) for stage in _STAGES[_STAGES.index(phase) + 1 :])
         if phase == "denoise" and self.progress and self.progress.step > 0:

@@ -1,0 +1,71 @@
+"""What workers hold, and when they will be through with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders import an_open_job
+from vidplat.domain import Assignment, OperatingPoint, Progress
+from vidplat.platform.dispatch import Order
+from vidplat.platform.hands import Hands, InHand
+
+STAGES = {"encode": 1.0, "denoise": 8.0, "decode": 2.0, "mp4": 1.0}  # 12 s
+
+
+def in_hand(row: int = 1, sent_at: float = 0.0) -> InHand:
+    open_job = an_open_job(row=row)
+    planned = Assignment(open_job.job.id, "w", "cloud", OperatingPoint(8), 0.0, 12.0, 15.0, 1.0, 12.0, 15.0)
+    return InHand(Order(planned, open_job.job, 1), open_job, STAGES, sent_at)
+
+
+def at_step(step: int, at: float) -> Progress:
+    return Progress(in_hand().order.job.id, 1, "w", "denoise", step, 8, at)
+
+
+def test_without_heartbeats_the_prediction_runs_down():
+    # 12 s predicted, half a second ago
+    assert in_hand().remaining_s(0.5, is_first=True) == pytest.approx(11.5)
+
+
+def test_heartbeats_count_the_steps_that_are_left_at_the_pace_of_those_done():
+    # given denoising since second 1, and 2 of 8 steps done at second 5: 2 s a step, 6 left
+    held = in_hand()
+    held.note(at_step(0, 1.0))
+    held.note(at_step(2, 5.0))
+
+    # then 12 s of steps, and 3 s for decoding and mp4; a second later one less
+    assert held.remaining_s(5.0, is_first=True) == pytest.approx(15.0)
+    assert held.remaining_s(6.0, is_first=True) == pytest.approx(14.0)
+
+
+def test_a_stage_that_outlasts_its_prediction_is_nearly_done_never_done():
+    held = in_hand()
+    held.note(Progress(held.order.job.id, 1, "w", "decode", 8, 8, 10.0))
+    # decode was to take 2 s and runs for 100: 5 % of it, and 1 s of mp4
+    assert held.remaining_s(110.0, is_first=True) == pytest.approx(1.1)
+
+
+def test_a_worker_is_through_when_all_it_holds_is_done():
+    hands = Hands()
+    hands.put("w", in_hand(1))
+    hands.put("w", in_hand(2))
+    assert hands.remaining_s("w", 2.0) == pytest.approx(10.0 + 12.0)
+    assert hands.remaining_s("other", 2.0) == 0.0
+    assert hands.running("w") == in_hand(1).order.job.id
+
+
+def test_an_order_leaves_the_hand_only_for_its_own_attempt():
+    hands = Hands()
+    held = in_hand()
+    hands.put("w", held)
+    assert hands.take("w", held.order.job.id, attempt=2) is None
+    assert hands.take("w", held.order.job.id, attempt=1) is held
+    assert len(hands) == 0
+
+
+def test_a_lost_workers_hand_comes_back_oldest_first():
+    hands = Hands()
+    for row in (1, 2, 3):
+        hands.put("w", in_hand(row))
+    assert [held.order.job.row for held in hands.drop("w")] == [1, 2, 3]
+    assert hands.drop("w") == ()

@@ -1,0 +1,394 @@
+"""One turn: hear, observe, plan, carry out. The catalog is real, the workers are a script and time stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from tests.builders import FLIPBOOK, a_job, a_shape, knowledge
+from tests.platform.builders import Memory
+from vidplat.config import RunConfig
+from vidplat.domain import Artifact, Batch, Failure, FailureKind, Job, JobState, OpenJob, Outcome, Progress
+from vidplat.errors import CatalogError, ClusterError, ModelError
+from vidplat.platform.dispatch import Event, Order, Seat, WorkerLost, WorkerUp
+from vidplat.platform.learning import Learner
+from vidplat.platform.score import Tally
+from vidplat.platform.turn import Rules, World, take_turn
+from vidplat.scheduler import Policy
+from vidplat.storage import open_catalog
+from vidplat.storage.catalog_words import BatchState
+
+ME = "host:1:1"
+SECONDS = 10.0  # of one job at full quality, by `knowledge()`
+
+
+class ScriptedDispatcher:
+    """Workers that do what the test says."""
+
+    def __init__(self, *worker_ids: str) -> None:
+        self.places = {w: Seat(w, "cloud", "cpu-1", 2**34, 1.0, up=True, since=0.0) for w in worker_ids}
+        self.sent: dict[str, list[Order]] = {w: [] for w in worker_ids}
+        self.events: list[Event] = []
+        self.hurried: dict[str, float | None] = {}
+        self.cancelled: set[str] = set()
+
+    def start(self) -> None: ...
+
+    def seats(self) -> tuple[Seat, ...]:
+        return tuple(self.places.values())
+
+    def send(self, worker_id: str, orders: Sequence[Order]) -> None:
+        self.sent[worker_id] += orders
+
+    def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
+        self.hurried |= finish_by
+
+    def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
+        return frozenset(job_ids)
+
+    def cancel(self, worker_id: str, job_ids: Collection[str]) -> None:
+        self.cancelled |= set(job_ids)
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        heard, self.events = self.events, []
+        return heard
+
+    def close(self) -> None: ...
+
+    # --- the script -------------------------------------------------------------------------------
+
+    def finishes(self, order: Order, at: float, failure: Failure | None = None) -> None:
+        planned = order.assignment
+        artifact = None if failure else Artifact("/o/v/video.mp4", "/o/v/p", "/o/v/m", "0" * 64, 1, order.attempt)
+        self.events.append(
+            Outcome(
+                order.job.id, order.attempt, planned.worker_id, planned.point, at - 1, at, {"denoise": 1.0},
+                artifact=artifact, failure=failure,
+            )
+        )  # fmt: skip
+
+    def loses(self, worker_id: str, at: float, successor: str | None = None, **more: bool) -> None:
+        seat = self.places.pop(worker_id)
+        if successor:
+            self.places[successor] = replace(seat, worker_id=successor, up=False, since=at)
+            self.sent[successor] = []
+        self.events.append(WorkerLost(worker_id, "killed", at, successor, **more))
+
+
+class Scene:
+    """A world over a real catalog, at second 0, with jobs of 10 seconds."""
+
+    def __init__(self, tmp_path, jobs: Sequence[Job], *workers: str, deadline_at: float | None = None, **run) -> None:
+        self.now = 0.0
+        self.catalog = open_catalog(f"sqlite:///{tmp_path}/c.db")
+        self.batch = Batch("b1", "x", "/o", FLIPBOOK, submitted_at=0.0, deadline_at=deadline_at, total=len(jobs))
+        self.catalog.add_batch(self.batch, jobs)
+        self.catalog.hold_batch("b1", ME, now=0.0, lease_s=60.0)
+        self.dispatcher = ScriptedDispatcher(*(workers or ("w1",)))
+        self.heard = Memory()
+        self.committed: dict[str, Artifact] = {}
+        learner = Learner(self.catalog, "b1")
+        learner.costs = knowledge().costs
+        self.tally = Tally(self.batch, 1, None, 0.0)
+        self.world = World(
+            self.batch, self.catalog, self.dispatcher, learner, self.heard,
+            Rules(RunConfig(**run), Policy(), ME, clock=lambda: self.now),
+            find_commit=self.committed.get, describe=lambda model_id: a_shape(), tally=self.tally,
+        )  # fmt: skip
+        self.world.look_again()
+
+    def turn(self, at: float | None = None) -> None:
+        self.now = self.now + 0.1 if at is None else at
+        take_turn(self.world, 0.0)
+
+    def in_hand(self, worker_id: str = "w1") -> list[int]:
+        """Rows of what was sent to a worker, in order."""
+        return [order.job.row for order in self.dispatcher.sent[worker_id]]
+
+    def states(self) -> dict[JobState, int]:
+        return {state: count for state, count in self.catalog.counts("b1").items() if count}
+
+
+@pytest.fixture
+def scene(tmp_path):
+    scenes: list[Scene] = []
+
+    def open_(jobs: int | Sequence[Job] = 3, *workers: str, **more) -> Scene:
+        wanted = [a_job(row=row) for row in range(1, jobs + 1)] if isinstance(jobs, int) else jobs
+        scenes.append(Scene(tmp_path, wanted, *workers, **more))
+        return scenes[-1]
+
+    yield open_
+    for each in scenes:
+        each.catalog.close()
+
+
+def test_a_worker_gets_one_job_and_the_next_shortly_before_it_is_through(scene):
+    # given three jobs of 10 s and a look-ahead of 1 s
+    stage = scene(3)
+
+    # when
+    stage.turn(0.0)
+    assert stage.in_hand() == [1]
+    stage.turn(5.0)
+    assert stage.in_hand() == [1]
+    stage.turn(9.5)
+
+    # then
+    assert stage.in_hand() == [1, 2]
+    assert stage.states() == {JobState.RUNNING: 2, JobState.QUEUED: 1}
+
+
+def test_very_short_jobs_are_sent_by_the_dozen_but_not_without_bound(scene):
+    stage = scene(200, look_ahead_s=1000.0)
+    stage.turn(0.0)
+    assert len(stage.in_hand()) == 64
+    # and a full hand is no reason to look again soon
+    assert stage.world.wait_s() == 0.25
+
+
+def test_what_ended_is_written_once_per_turn_and_told(scene):
+    stage = scene(2, look_ahead_s=100.0)
+    stage.turn(0.0)
+    for order in stage.dispatcher.sent["w1"]:
+        stage.dispatcher.finishes(order, at=10.0)
+    stage.turn(10.0)
+    assert stage.states() == {JobState.DONE: 2}
+    assert len(stage.heard.outcomes) == 2
+    assert stage.world.is_over()
+
+
+def test_a_failed_job_comes_again_on_another_worker(scene):
+    # given two workers with a job each
+    stage = scene(2, "w1", "w2")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+
+    # when w1 fails its job, and then both are free
+    stage.dispatcher.finishes(order, at=1.0, failure=Failure(FailureKind.JOB, "no"))
+    stage.turn(1.0)
+    stage.dispatcher.finishes(stage.dispatcher.sent["w2"][0], at=11.0)
+    stage.turn(11.0)
+
+    # then it goes to w2, as its second attempt
+    assert stage.dispatcher.sent["w2"][-1].job.id == order.job.id
+    assert stage.dispatcher.sent["w2"][-1].attempt == 2
+    assert len(stage.dispatcher.sent["w1"]) == 1
+
+
+def test_a_lost_worker_costs_the_running_job_an_attempt_and_those_behind_it_nothing(scene):
+    # given a worker with three orders
+    stage = scene(3, look_ahead_s=100.0)
+    stage.turn(0.0)
+    first, second, third = stage.dispatcher.sent["w1"]
+
+    # when it dies
+    stage.dispatcher.loses("w1", at=3.0, successor="w1.2")
+    stage.turn(3.0)
+
+    # then all wait again; only the first has a failed attempt
+    assert stage.states() == {JobState.QUEUED: 3}
+    (attempt,) = stage.catalog.attempts("b1", first.job.id)
+    assert (attempt.ended, attempt.counts) == ("failed", True)
+    for order in (second, third):
+        (attempt,) = stage.catalog.attempts("b1", order.job.id)
+        assert (attempt.ended, attempt.counts) == ("released", False)
+
+    # and they go to the successor once it is up
+    stage.dispatcher.places["w1.2"] = replace(stage.dispatcher.places["w1.2"], up=True)
+    stage.dispatcher.events.append(WorkerUp("w1.2", "cpu-1", 2**34, 1.0, at=8.0))
+    stage.turn(8.0)
+    assert sorted(stage.in_hand("w1.2")) == [1, 2, 3]
+
+
+def test_a_video_that_was_committed_before_its_worker_died_is_kept(scene):
+    # given a worker that died between committing and telling
+    stage = scene(2, look_ahead_s=100.0)
+    stage.turn(0.0)
+    first, second = stage.dispatcher.sent["w1"]
+    stage.committed[first.job.id] = Artifact("/o/v/video.mp4", "/o/v/p", "/o/v/m", "0" * 64, 1, 1)
+    stage.dispatcher.loses("w1", at=3.0, successor="w1.2")
+    stage.turn(3.0)
+
+    # then the first is done, and the blame falls on the one that ran
+    assert stage.states() == {JobState.DONE: 1, JobState.QUEUED: 1}
+    (attempt,) = stage.catalog.attempts("b1", second.job.id)
+    assert attempt.counts
+
+
+def test_a_worker_that_could_not_load_the_model_ends_the_run_with_its_reason(scene):
+    stage = scene(1)
+    stage.dispatcher.loses("w1", at=1.0, request_is_wrong=True)
+    with pytest.raises(ModelError, match="killed"):
+        stage.turn(1.0)
+
+
+def test_when_every_worker_is_lost_for_good_the_run_ends(scene):
+    stage = scene(1)
+    stage.turn(0.0)
+    stage.dispatcher.loses("w1", at=2.0)
+    with pytest.raises(ClusterError, match="every worker was lost; the last one: killed"):
+        stage.turn(2.0)
+    assert stage.states() == {JobState.QUEUED: 1}
+
+
+def test_workers_that_never_come_up_end_the_run(scene):
+    stage = scene(1)
+    stage.dispatcher.places["w1"] = replace(stage.dispatcher.places["w1"], up=False)
+    stage.turn(10.0)
+    with pytest.raises(ClusterError, match="no worker came up within 300 s"):
+        stage.turn(400.0)
+
+
+def test_a_deadline_tells_orders_when_to_be_through(scene):
+    # given 4 jobs of 10 s at full quality, and 25 s for one worker
+    stage = scene([a_job(row=row, deadline_at=25.0) for row in range(1, 5)], deadline_at=25.0)
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+
+    # then the first may not take it all
+    assert order.assignment.point.steps < 24
+    assert order.finish_by is not None
+    assert order.finish_by < 25.0
+
+
+def test_a_running_job_is_hurried_when_the_plan_gets_tighter(scene):
+    # given one of two jobs running, with time for both
+    stage = scene([a_job(row=row, deadline_at=40.0) for row in (1, 2)], deadline_at=40.0)
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+
+    # when it turns out to be slow: 4 of 24 steps after 10 s, and a new plan is made
+    stage.dispatcher.events = [Progress(order.job.id, 1, "w1", "denoise", step, 24, 2.5 * step) for step in (0, 4)]
+    stage.turn(10.1)
+
+    # then it hears of an earlier end than the deadline, so that the second fits behind it
+    assert stage.dispatcher.hurried[order.job.id] < 40.0
+
+
+def test_cancelled_jobs_are_stopped_and_their_end_is_of_no_interest(scene):
+    stage = scene(2)
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    stage.catalog.cancel("b1", order.job.id, now=1.0)
+    stage.dispatcher.events.append(Progress(order.job.id, 1, "w1", "denoise", 1, 24, 2.0))
+    stage.turn(2.0)
+    assert stage.dispatcher.cancelled == {order.job.id}
+    stage.dispatcher.finishes(order, at=3.0, failure=Failure(FailureKind.JOB, "cancelled"))
+    stage.turn(3.0)
+    assert stage.states() == {JobState.CANCELLED: 1, JobState.RUNNING: 1}
+    assert stage.heard.outcomes == []
+
+
+def test_a_cancelled_batch_starts_nothing_more(scene):
+    stage = scene(3)
+    stage.turn(0.0)
+    stage.catalog.cancel("b1", now=1.0)
+    stage.turn(2.0)
+    assert stage.world.state is BatchState.CANCELLED
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1"][0], at=9.0, failure=Failure(FailureKind.JOB, "cancelled"))
+    stage.turn(9.0)
+    assert len(stage.dispatcher.sent["w1"]) == 1
+    assert stage.world.is_over()
+
+
+def test_draining_takes_back_what_has_not_begun(scene):
+    stage = scene(3, look_ahead_s=100.0)
+    stage.turn(0.0)
+    stage.world.drain()
+    stage.turn(1.0)
+    assert stage.states() == {JobState.RUNNING: 1, JobState.QUEUED: 2}
+    assert not stage.world.is_over()
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1"][0], at=9.0)
+    stage.turn(9.0)
+    assert stage.world.is_over()
+
+
+def test_a_catalog_that_cannot_be_written_for_a_while_loses_nothing(scene):
+    # given a job that ends while the catalog refuses
+    stage = scene(1)
+    stage.turn(0.0)
+    finish, refused = stage.catalog.finish, []
+
+    def refuse(*args, **kwargs):
+        refused.append(1)
+        raise CatalogError("the catalog is locked")
+
+    stage.catalog.finish = refuse
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1"][0], at=9.0)
+    stage.turn(9.0)
+    assert refused
+    assert stage.states() == {JobState.RUNNING: 1}
+    assert not stage.world.is_over()
+
+    # when it takes writes again
+    stage.catalog.finish = finish
+    stage.turn(10.0)
+
+    # then
+    assert stage.states() == {JobState.DONE: 1}
+
+
+def test_a_batch_that_another_process_took_over_is_left_to_it(scene):
+    stage = scene(2)
+    stage.turn(0.0)
+    stage.catalog.hold_batch("b1", "other:2:2", now=1000.0, lease_s=60.0)
+    with pytest.raises(ClusterError, match="another process has taken over"):
+        stage.turn(1000.0)
+
+
+def test_a_failing_worker_becomes_the_last_choice(scene):
+    # given a worker on which three different jobs fail
+    stage = scene(6, "w1", "w2", look_ahead_s=100.0)
+    stage.turn(0.0)
+    for order in stage.dispatcher.sent["w1"][:3]:
+        stage.dispatcher.finishes(order, at=1.0, failure=Failure(FailureKind.JOB, "no"))
+    stage.turn(1.0)
+    assert {w.id: w.suspect for w in stage.world.workers(1.0)} == {"w1": True, "w2": False}
+
+
+def test_only_a_window_of_a_long_queue_is_held_and_it_is_refilled(scene):
+    stage = scene(30, window=10)
+    assert len(stage.world.observe().jobs) == 10
+    (backlog,) = stage.world.backlog()
+    assert backlog.count == 20
+    for n in range(30):
+        stage.turn(20.0 * n)
+        stage.dispatcher.finishes(stage.dispatcher.sent["w1"][n], at=20.0 * n + 10)
+    stage.turn(700.0)
+    assert stage.states() == {JobState.DONE: 30}
+
+
+def test_jobs_put_back_by_another_process_are_found_before_the_run_ends(scene):
+    # given a batch whose only job failed for good
+    stage = scene(1)
+    stage.turn(0.0)
+    failure = Failure(FailureKind.REQUEST, "refused")
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1"][0], at=5.0, failure=failure)
+    stage.turn(5.0)
+
+    # when someone retries it before the run has ended
+    stage.catalog.retry_failed("b1", now=5.0)
+
+    # then the run goes on
+    assert not stage.world.is_over()
+    stage.turn(6.0)
+    assert [order.attempt for order in stage.dispatcher.sent["w1"]] == [1, 2]
+
+
+def test_a_backed_off_job_waits_for_its_time(scene):
+    stage = scene(1)
+    job: OpenJob = stage.catalog.open_jobs("b1")[0]
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    stage.dispatcher.finishes(order, at=1.0, failure=Failure(FailureKind.INFRASTRUCTURE, "disk full"))
+    stage.turn(1.0)
+    (again,) = stage.catalog.open_jobs("b1")
+    assert again.job.id == job.job.id
+    assert again.not_before > 1.0
+    stage.turn(again.not_before - 0.01)
+    assert len(stage.dispatcher.sent["w1"]) == 1
+    stage.turn(again.not_before + 0.5)
+    assert len(stage.dispatcher.sent["w1"]) == 2

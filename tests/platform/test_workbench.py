@@ -1,0 +1,186 @@
+"""One worker: orders in, videos into the store, events out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.builders import a_job
+from vidplat.domain import Artifact, Assignment, FailureKind, ModelRef, OperatingPoint, Outcome, Progress
+from vidplat.errors import InputError, JobError, ModelError, OutOfMemoryError, StoreError
+from vidplat.platform.dispatch import BenchSpec, Order, Succession, WorkerUp
+from vidplat.platform.workbench import Bench, BenchEvent, BenchFailed, Outbox, Tools, least_steps, sort_failure
+from vidplat.testing import FakeModel
+
+FAKE = ModelRef("fake", "1")
+SPEC = BenchSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
+ARTIFACT = Artifact("v", "p", "m", "0" * 64, 1, 1)
+
+
+def an_order(row: int = 1, prompt: str | None = None, steps: int = 4, finish_by: float | None = None) -> Order:
+    job = replace(a_job(row=row, prompt=prompt), model=FAKE)
+    point = OperatingPoint(steps)
+    planned = Assignment(job.id, "cloud-1", "cloud", point, 0.0, 1.0, 1.5, 1.0, 1.0, 1.5)
+    return Order(planned, job, attempt=1, finish_by=finish_by)
+
+
+class Running:
+    """A bench at work, and what it said."""
+
+    def __init__(
+        self, model: FakeModel | None = None, commit: Callable[..., Artifact] = lambda order, made: ARTIFACT
+    ) -> None:
+        self.outbox = Outbox()
+        self.bench = Bench(SPEC, lambda spec: Tools(lambda ref: model or FakeModel(), commit), self.outbox)
+        self.heard: list[BenchEvent] = []
+        self.bench.start()
+
+    def until(self, kind: type, count: int = 1) -> list[BenchEvent]:
+        """Everything heard until `count` events of that kind were."""
+        limit = time.monotonic() + 30
+        while sum(isinstance(event, kind) for event in self.heard) < count:
+            assert time.monotonic() < limit, self.heard
+            self.heard += self.outbox.take(0.1)
+        return [event for event in self.heard if isinstance(event, kind)]
+
+    def outcomes(self, count: int = 1) -> list[Outcome]:
+        return [event for event in self.until(Outcome, count) if isinstance(event, Outcome)]
+
+
+@pytest.fixture
+def opened():
+    benches: list[Running] = []
+
+    def open_(*args, **kwargs) -> Running:
+        benches.append(Running(*args, **kwargs))
+        return benches[-1]
+
+    yield open_
+    for each in benches:
+        each.bench.close(wait_s=10)
+
+
+def test_a_bench_says_when_it_is_up_and_ends_each_order_in_an_outcome(opened):
+    running = opened()
+    running.bench.put([an_order(1), an_order(2)])
+    first, second = running.outcomes(2)
+    (up,) = running.until(WorkerUp)
+    assert isinstance(up, WorkerUp)
+    assert up.device_class == "fake"
+    assert (first.ok, first.artifact, first.steps_done) == (True, ARTIFACT, 4)
+    assert set(first.phases) >= {"denoise", "decode", "store"}
+    assert first.job_id == an_order(1).job.id
+    assert second.started_at >= first.finished_at - 1e-3
+
+
+def test_a_failing_job_never_takes_the_bench_down(opened):
+    # given an order for each kind of trouble, and a good one behind them
+    running = opened()
+    prompts = ("[wrong]", "[fail]", "[oom]", "good")
+    running.bench.put([an_order(n, prompt, steps=24) for n, prompt in enumerate(prompts, 1)])
+
+    # then
+    kinds = [outcome.failure.kind if outcome.failure else None for outcome in running.outcomes(4)]
+    assert kinds == [FailureKind.REQUEST, FailureKind.JOB, FailureKind.OUT_OF_MEMORY, None]
+
+
+def test_a_store_that_fails_is_the_surroundings_fault(opened):
+    def refuse(order, made):
+        raise StoreError("the disk is full")
+
+    running = opened(commit=refuse)
+    running.bench.put([an_order()])
+    (outcome,) = running.outcomes()
+    assert outcome.failure is not None
+    assert (outcome.failure.kind, outcome.failure.message) == (FailureKind.INFRASTRUCTURE, "the disk is full")
+
+
+def test_a_model_that_cannot_be_loaded_is_told_once():
+    outbox = Outbox()
+
+    def no_model(spec):
+        raise ModelError("no such model")
+
+    bench = Bench(SPEC, no_model, outbox)
+    bench.start()
+    (event,) = outbox.take(10.0)
+    assert event == BenchFailed("cloud-1", "no such model", request_is_wrong=True)
+
+
+def test_orders_that_have_not_begun_can_be_recalled(opened):
+    running = opened(FakeModel(step_s=0.05))
+    orders = [an_order(row) for row in (1, 2, 3)]
+    running.bench.put(orders)
+    running.until(Progress)
+    taken = running.bench.recall([order.job.id for order in orders])
+    assert taken == {orders[1].job.id, orders[2].job.id}
+    assert len(running.outcomes(1)) == 1
+
+
+def test_a_running_job_can_be_hurried_and_says_what_it_spent(opened):
+    # given 12 steps of 0.1 s
+    running = opened(FakeModel(step_s=0.1))
+    order = an_order(steps=12)
+    running.bench.put([order])
+    running.until(Progress)
+
+    # when it has no time left
+    running.bench.hurry({order.job.id: time.time()})
+
+    # then it still spends a third, and the outcome's point tells how much
+    (outcome,) = running.outcomes()
+    assert outcome.ok
+    assert least_steps(OperatingPoint(12)) == 4
+    assert 4 <= outcome.point.steps < 12
+    assert outcome.point.steps == outcome.steps_done
+
+
+def test_a_cancelled_job_stops_between_two_steps(opened):
+    running = opened(FakeModel(step_s=0.05))
+    order = an_order(steps=100)
+    running.bench.put([order])
+    running.until(Progress)
+    running.bench.cancel([order.job.id])
+    (outcome,) = running.outcomes()
+    assert not outcome.ok
+    assert outcome.steps_done < 100
+
+
+def test_a_slow_reader_hears_only_the_newest_heartbeat_of_a_job():
+    outbox = Outbox()
+    for step in range(10):
+        outbox.put(Progress("a", 1, "w", "denoise", step, 10, float(step)))
+    outbox.put(Progress("b", 1, "w", "denoise", 0, 10, 11.0))
+    assert [(event.job_id, event.step) for event in outbox.take(0)] == [("a", 9), ("b", 0)]
+
+
+def test_an_outbox_wakes_its_reader():
+    outbox = Outbox()
+    threading.Timer(0.05, outbox.put, [BenchFailed("w", "x", False)]).start()
+    began = time.monotonic()
+    assert len(outbox.take(10.0)) == 1
+    assert time.monotonic() - began < 5
+
+
+def test_failures_are_sorted_by_whose_fault_they_are():
+    assert sort_failure(InputError("x")).kind is FailureKind.REQUEST
+    assert sort_failure(OutOfMemoryError("x")).kind is FailureKind.OUT_OF_MEMORY
+    assert sort_failure(MemoryError()).kind is FailureKind.OUT_OF_MEMORY
+    assert sort_failure(JobError("x")).kind is FailureKind.JOB
+    assert sort_failure(OSError(28, "No space left on device")).kind is FailureKind.INFRASTRUCTURE
+    assert sort_failure(ZeroDivisionError("a \x1b[31m thing")).kind is FailureKind.JOB
+    assert sort_failure(ZeroDivisionError("a \x1b[31m thing")).message.isprintable()
+
+
+def test_a_seat_is_refilled_under_new_names_until_it_is_hopeless():
+    succession = Succession(most_losses=3)
+    assert succession.next_id("cloud-1") == "cloud-1.2"
+    assert succession.next_id("cloud-1.2") == "cloud-1.3"
+    succession.worked("cloud-1.3")
+    assert succession.next_id("cloud-1.3") == "cloud-1.4"
+    assert succession.next_id("cloud-1.4") == "cloud-1.5"
+    assert succession.next_id("cloud-1.5") is None
