@@ -68,7 +68,6 @@ class WanFamily:
         import transformers
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
         from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-        from diffusers.utils import is_accelerate_available
         from transformers import AutoTokenizer
         from transformers.models.umt5.modeling_umt5 import UMT5EncoderModel
 
@@ -79,10 +78,7 @@ class WanFamily:
         index, parts = located.index, located.parts
 
         def network(kind: Any, part: str, dtype: torch.dtype) -> Any:
-            spare = {"low_cpu_mem_usage": is_accelerate_available()}  # without it diffusers warns, and loads as well
-            loaded = kind.from_pretrained(
-                parts[part], torch_dtype=dtype, local_files_only=True, use_safetensors=True, **spare
-            )
+            loaded = kind.from_pretrained(parts[part], torch_dtype=dtype, local_files_only=True, use_safetensors=True)
             return loaded.to(device).eval().requires_grad_(False)
 
         encoder = UMT5EncoderModel.from_pretrained(
