@@ -22,6 +22,7 @@ import functools
 import inspect
 import logging
 import os
+import socket
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,8 +102,12 @@ class RayDispatcher:
                 self._open_actor(worker_id)
         except (RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
             self.close()
-            where = f"the Ray cluster at {self._config.address}" if self._config.address else "a local Ray cluster"
-            raise ClusterError(f"cannot use {printable(where)}: {printable(error)}") from error
+            if self._config.address is None:
+                raise ClusterError(f"cannot start Ray on this machine: {printable(error)}") from error
+            raise ClusterError(
+                f"cannot use the Ray cluster at {printable(self._config.address)}: {printable(error)}. It must run "
+                f"Ray {ray.__version__}; if it asks for tokens, set RAY_AUTH_MODE=token here"
+            ) from error
 
     def seats(self) -> tuple[Seat, ...]:
         return tuple(self._seats.values())
@@ -199,6 +204,7 @@ class RayDispatcher:
         logging.getLogger("ray").setLevel(logging.ERROR)  # it has remarks before `logging_level` takes effect
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         if self._config.address:
+            _check_reachable(self._config.address)
             ray.init(address=self._config.address, **quiet)
             self._attached = True
             return
@@ -267,6 +273,17 @@ def _fewer_processes() -> Iterator[None]:
         yield
     finally:
         parameters.__init__ = usual
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ConnectionError within seconds for a `host:port` where nobody listens; Ray itself would try for minutes."""
+    if "://" in address:
+        raise ConnectionError(
+            "write it as host:port, the address that `ray start --head` shows; ray:// is not supported"
+        )
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CALL_TIMEOUT_S).close()
 
 
 def pool_resource(pool: str) -> str:

@@ -1,0 +1,43 @@
+"""Attaching to a Ray cluster that is there, or is not."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.flow.stage import Stage
+from vidplat.config import Config, RayConfig
+from vidplat.domain import JobState
+from vidplat.errors import ClusterError
+from vidplat.platform import Silence, SubmitRequest, submit
+
+pytestmark = pytest.mark.ray
+
+
+def config_for(stage: Stage, address: str) -> Config:
+    from dataclasses import replace
+
+    return replace(stage.config, ray=RayConfig(address=address))
+
+
+@pytest.mark.parametrize("address", ["ray://somewhere:10001", ""])
+def test_an_address_where_nobody_listens_is_one_message_within_seconds(tmp_path: Path, address: str):
+    # given a port that was free a moment ago
+    if not address:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+    stage = Stage(tmp_path, local=False)
+    began = time.monotonic()
+
+    # when
+    with pytest.raises(ClusterError, match="cannot use the Ray cluster") as caught:
+        submit(SubmitRequest(stage.write(2)), config_for(stage, address), Silence())
+
+    # then the jobs are kept for another try
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - began < 60
+    assert stage.counts() == {JobState.QUEUED: 2}
