@@ -97,7 +97,7 @@ class Scene:
             Rules(RunConfig(**run), Policy(), ME, clock=lambda: self.now),
             find_commit=self.committed.get, describe=lambda model_id: a_shape(), tally=self.tally,
         )  # fmt: skip
-        self.world.look_again()
+        self.world.begin()
 
     def turn(self, at: float | None = None) -> None:
         self.now = self.now + 0.1 if at is None else at
@@ -352,7 +352,7 @@ def test_a_failing_worker_becomes_the_last_choice(scene):
 def test_only_a_window_of_a_long_queue_is_held_and_it_is_refilled(scene):
     stage = scene(30, window=10)
     assert len(stage.world.observe().jobs) == 10
-    (backlog,) = stage.world.backlog()
+    (backlog,) = stage.world.window.backlog()
     assert backlog.count == 20
     for n in range(30):
         stage.turn(20.0 * n)

@@ -119,10 +119,9 @@ def _carry(
     try:
         # 4. Start.
         site.listener.phase(f"starting {len(places)} workers")
-        world.expect_workers()
+        world.begin()
         dispatcher.start()
         interrupts.listen()  # Ray has put its own handlers in place of ours
-        world.look_again()
         # 5. Turns.
         while not world.is_over():
             if interrupts.draining:

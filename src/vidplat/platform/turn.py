@@ -11,8 +11,13 @@ took other than its p90 said, a worker has nothing left to do), not after every 
 are followed. Jobs are bound late: a worker gets its next order when less than `look_ahead_s` of work is left
 in its hand, so that most of the queue can still be planned otherwise, and no worker waits.
 
-The catalog is written once per turn, however many events there were. If it cannot be written, what ended
-waits here and is written later; leases and the COMMIT.json files keep anything from being lost or done twice.
+The parts a World is made of, each in a file of its own:
+
+    window      the queued jobs that are planned one by one
+    hands       what each worker holds, and when it will be through
+    plan_age    whether the plan has been overtaken
+    endings     what ended, on its way into the catalog
+    learning    what that teaches about seconds
 
 Left to others: whether to begin at all (`promise`), what follows a failure (`scheduler.retry`), transport
 (`dispatch`). One World serves one batch; it is used by one thread.
@@ -35,10 +40,8 @@ from vidplat.domain import (
     Failure,
     FailureKind,
     Job,
-    JobState,
     ModelShape,
     OnInfeasible,
-    OpenJob,
     OperatingPoint,
     Outcome,
     Plan,
@@ -47,44 +50,34 @@ from vidplat.domain import (
     WorkerState,
 )
 from vidplat.errors import CatalogError, ClusterError, ModelError, StoreError, printable
+from vidplat.platform import endings as ending
+from vidplat.platform import window as windows
 from vidplat.platform.dispatch import Dispatcher, Event, Order, Seat, WorkerLost, WorkerUp
+from vidplat.platform.endings import Endings
 from vidplat.platform.hands import Hands, InHand
 from vidplat.platform.interface import Listener
 from vidplat.platform.learning import Learner
+from vidplat.platform.plan_age import PlanAge
 from vidplat.platform.score import Tally
-from vidplat.scheduler import Again, Backlog, Policy, after, latest_free, plan, suspects
+from vidplat.platform.window import Window
+from vidplat.scheduler import Policy, latest_free, plan
 from vidplat.scheduler.profile import quality_of
-from vidplat.storage.catalog_words import AttemptRecord, BatchState, Claim, GiveUp, Hold, Requeue
+from vidplat.storage.catalog_words import BatchState, Claim, Hold
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
-_PLAN_SHARE = 0.05  # of the time that planning may take when nothing urgent asks for it
-_REPLAN_S = 10.0  # with a deadline ahead, a plan is never older
 _HURRY_S = 0.25  # a finish time moves by so much before a running job hears of it
-_CATALOG_PATIENCE_S = 120.0  # how long the run goes on without being able to write
 _LONGEST_WAIT_S, _SHORTEST_WAIT_S = 0.25, 0.01  # between two turns without events
 _LINGER_S = 0.02  # when every worker has plenty to do
-_REMEMBERED = 500  # endings, for telling a sick worker
 
 
-class Ledger(Protocol):
+class Ledger(windows.Queue, ending.History, Protocol):
     """What a turn needs of the catalog. `storage.catalog.Catalog`."""
 
-    def open_jobs(self, batch_id: str, *, limit: int | None = None) -> list[OpenJob]: ...
-    def counts(self, batch_id: str) -> dict[JobState, int]: ...
     def batch_state(self, batch_id: str) -> BatchState: ...
     def claim(self, batch_id: str, claims: Sequence[Claim], *, now: float, lease_s: float) -> dict[str, int]: ...
     def heartbeat(self, batch_id: str, progress: Sequence[Progress], *, now: float, lease_s: float) -> set[str]: ...
     def renew(self, batch_id: str, owner: str, *, now: float, lease_s: float) -> int: ...
-    def finish(
-        self, batch_id: str, outcomes: Sequence[Outcome], decisions: Mapping[str, Requeue | GiveUp] | None = None
-    ) -> set[str]: ...
-    def mark_done(self, batch_id: str, job_id: str, artifact: Artifact, attempt: int, at: float) -> bool: ...
-    def release(
-        self, batch_id: str, owner: str | None = None, *, now: float, job_ids: Sequence[str] | None = None
-    ) -> list[str]: ...
-    def attempts(self, batch_id: str, job_id: str) -> list[AttemptRecord]: ...
     def hold_batch(self, batch_id: str, owner: str, *, now: float, lease_s: float) -> Hold: ...
-    def save_plan(self, batch_id: str, plan: Plan, *, now: float, inputs_sha256: str) -> None: ...
     def save_workers(self, batch_id: str, seen: Sequence[WorkerState], *, now: float) -> None: ...
 
 
@@ -105,8 +98,8 @@ def take_turn(world: World, wait_s: float) -> None:
     if world.needs_plan():
         # 2. Observe.  3. Plan.
         snapshot = world.observe()
-        decided = plan(snapshot, world.policy, world.learner.knowledge, world.backlog())
-        world.adopt(decided)
+        decided = plan(snapshot, world.policy, world.learner.knowledge, world.window.backlog())
+        world.adopt(decided, snapshot.now)
     # 4. Carry out.
     world.carry_out()
     world.beat()
@@ -139,24 +132,31 @@ class World:
         self.state = BatchState.OPEN
         self._find_commit, self._describe = find_commit, describe
         self._now = rules.clock
-
-        self._queue: dict[str, OpenJob] = {}  # the window, in the catalog's order
-        self._beyond = 0  # queued jobs that are not in the window
-        self._deadlines_ahead = batch.deadline_at is not None
+        self.window = Window(ledger, batch.id, rules.run.window, self._know)
+        self._endings = Endings(
+            ledger,
+            batch.id,
+            self.window,
+            self.policy,
+            listener,
+            tally,
+            owner=rules.owner,
+            clock=rules.clock,
+            crash_point=rules.crash_point,
+        )
+        self._plan_age = PlanAge()
         self._chains: dict[str, deque[Assignment]] = {}  # what the plan has for each worker
-        self._free_by: Mapping[str, float] = {}
-        self._stale = "first plan"
-        self._urgent = True
-        self._planned_at, self._plan_took = -math.inf, 0.0
-
+        self._free_by: Mapping[str, float] = {}  # worker id -> when it must be free for what the plan has next
         self._asked_at: dict[str, float] = {}  # worker id -> when it was asked to come
-        self._unwritten: list[tuple[InHand, Outcome]] = []
-        self._unwritten_since: float | None = None
         self._fresh: dict[str, Progress] = {}  # heartbeats not yet in the catalog
-        self._endings: deque[tuple[str, str, bool]] = deque(maxlen=_REMEMBERED)
-        self._suspects: frozenset[str] = frozenset()
-        self._beat_at = self._renewed_at = self._saved_at = -math.inf
+        self._beat_at = self._renewed_at = -math.inf
         self._last_loss = ""
+
+    def begin(self) -> None:
+        """The workers are about to be asked for; read what there is to do."""
+        now = self._now()
+        self._asked_at |= {seat.worker_id: now for seat in self.dispatcher.seats()}
+        self.look_again()
 
     # --- 1. hear --------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class World:
             events += self.dispatcher.poll(0.0)
         for event in events:
             self._heed(event)
-        self._write_endings()
+        self._endings.write()
 
     def _all_have_plenty(self) -> bool:
         """Whether no worker can run out of work while we wait a moment."""
@@ -188,34 +188,26 @@ class World:
             case Outcome():
                 held = self.hands.take(event.worker_id, event.job_id, event.attempt)
                 if held is not None:
-                    self._ended(held, event)
+                    self._note_ending(held, event)
             case WorkerUp():
                 self._welcome(event)
             case WorkerLost():
                 self._mourn(event)
 
-    def _ended(self, held: InHand, outcome: Outcome) -> None:
+    def _note_ending(self, held: InHand, outcome: Outcome) -> None:
         self._fresh.pop(outcome.job_id, None)
-        if outcome.ok and outcome.point != held.order.assignment.point:  # cut short by its `finish_by`
-            job = held.order.job
+        job, promised = held.order.job, held.order.assignment
+        if outcome.ok and outcome.point != promised.point:  # cut short by its `finish_by`
             outcome = replace(outcome, quality=quality_of(self.learner.shapes[job.model.id], job.spec, outcome.point))
-        self._unwritten.append((held, outcome))
-        blames_worker = outcome.failure is None or outcome.failure.kind not in (
-            FailureKind.REQUEST,
-            FailureKind.OUT_OF_MEMORY,
-        )
-        if blames_worker:
-            self._endings.append((outcome.worker_id, outcome.job_id, outcome.ok))
-        took = outcome.finished_at - outcome.started_at
-        promised = held.order.assignment
-        if outcome.ok:
-            self.learner.finished(outcome, held.order.job, self._device_class(outcome.worker_id))
-            if self._deadlines_ahead and not 0.7 * promised.p50_s <= took <= promised.p90_s:
-                self._call_for_plan(f"a job took {took:.2f} s, predicted {promised.p50_s:.2f} s")
-        else:
+        self._endings.add(held, outcome)
+        if not outcome.ok:
             self.untidy = True
-            self._suspects = suspects(self._endings, self.policy)
-            self._call_for_plan("a job failed", urgent=True)
+            self._plan_age.call("a job failed", urgent=True)
+            return
+        self.learner.finished(outcome, job, self._device_class(outcome.worker_id))
+        took = outcome.finished_at - outcome.started_at
+        if self._deadlines_ahead and not 0.7 * promised.p50_s <= took <= promised.p90_s:
+            self._plan_age.call(f"a job took {took:.2f} s, predicted {promised.p50_s:.2f} s")
 
     def _welcome(self, up: WorkerUp) -> None:
         asked_at = self._asked_at.get(up.worker_id)
@@ -224,7 +216,7 @@ class World:
             startup_s = max(0.0, up.at - asked_at - up.load_s - calibrated_s)
             self.learner.started(up, self.batch.model.id, startup_s)
         self.tally.worker_up(up.at)
-        self._call_for_plan(f"worker {up.worker_id} came up", urgent=True)
+        self._plan_age.call(f"worker {up.worker_id} came up", urgent=True)
 
     def _mourn(self, lost: WorkerLost) -> None:
         """The oldest order in its hand takes the blame; those behind it had not begun and go back freely.
@@ -232,44 +224,35 @@ class World:
         An order whose video is committed already did end, only its Outcome was lost on the way.
         """
         self.untidy = True
-        self._last_loss = lost.reason
+        self._last_loss = printable(lost.reason)
         self._chains.pop(lost.worker_id, None)
-        self.listener.warn(f"worker {lost.worker_id} was lost: {printable(lost.reason)}")
+        self.listener.warn(f"worker {lost.worker_id} was lost: {self._last_loss}")
         if lost.request_is_wrong:
-            raise ModelError(lost.reason)
-        now = self._now()
+            raise ModelError(self._last_loss)
         if lost.successor is not None:
-            self._asked_at[lost.successor] = now
+            self._asked_at[lost.successor] = self._now()
+        failure = Failure(FailureKind.WORKER_LOST, f"worker {lost.worker_id} was lost: {self._last_loss}")
         blamed = False
-        free: list[InHand] = []
         for held in self.hands.drop(lost.worker_id):
             artifact = self._committed(held.order.job.id)
-            failure = None
             if artifact is None and blamed:
-                free.append(held)
+                self._endings.give_back([held])
                 continue
-            if artifact is None:
-                blamed = True
-                failure = Failure(
-                    FailureKind.WORKER_LOST, f"worker {lost.worker_id} was lost: {printable(lost.reason)}"
-                )
-            step = held.progress.step if held.progress else 0
+            blamed = blamed or artifact is None
+            self.tally.worker_lost(held.order.job.id)
             outcome = Outcome(
                 job_id=held.order.job.id,
                 attempt=held.order.attempt,
                 worker_id=lost.worker_id,
                 point=held.order.assignment.point,
                 started_at=held.sent_at,
-                finished_at=now,
+                finished_at=self._now(),
                 artifact=artifact,
-                failure=failure,
-                steps_done=step,
+                failure=failure if artifact is None else None,
+                steps_done=held.progress.step if held.progress else 0,
             )
-            self._unwritten.append((held, outcome))
-            self._endings.append((lost.worker_id, outcome.job_id, outcome.ok))
-            self.tally.worker_lost(outcome.job_id)
-        self._give_back(free)
-        self._call_for_plan(f"worker {lost.worker_id} was lost", urgent=True)
+            self._endings.add(held, outcome)
+        self._plan_age.call(f"worker {lost.worker_id} was lost", urgent=True)
 
     def _committed(self, job_id: str) -> Artifact | None:
         try:
@@ -277,101 +260,21 @@ class World:
         except StoreError:  # then it runs again, and loses to the commit that is there
             return None
 
-    def _give_back(self, unstarted: Sequence[InHand]) -> None:
-        """Orders that never began return to the queue without blame."""
-        if not unstarted:
-            return
-        by_id = {held.order.job.id: held for held in unstarted}
-        released = self.ledger.release(self.batch.id, self.rules.owner, now=self._now(), job_ids=list(by_id))
-        for job_id in released:
-            held = by_id[job_id]
-            self._queue[job_id] = replace(held.open_job, attempt=held.order.attempt)
-
-    # --- writing down ---------------------------------------------------------------------------
-
-    def _write_endings(self) -> None:
-        """Everything that ended since the last turn, in one transaction."""
-        if not self._unwritten:
-            return
-        now = self._now()
-        decisions = {o.job_id: self._decide(held, o) for held, o in self._unwritten if not o.ok}
-        outcomes = [outcome for _, outcome in self._unwritten]
-        self.rules.crash_point("before-finish")
-        try:
-            changed = self.ledger.finish(self.batch.id, outcomes, {job: d[0] for job, d in decisions.items()})
-            for outcome in outcomes:
-                if outcome.artifact is not None and outcome.job_id not in changed:
-                    # Its lease had run out, or another attempt was under way: the store has the last word.
-                    self.ledger.mark_done(
-                        self.batch.id, outcome.job_id, outcome.artifact, outcome.artifact.attempt, outcome.finished_at
-                    )
-        except CatalogError as error:
-            self._unwritten_since = self._unwritten_since or now
-            if now - self._unwritten_since > _CATALOG_PATIENCE_S:
-                raise
-            self.listener.warn(f"{error}; trying again")
-            return
-        self.rules.crash_point("after-finish")
-        self._unwritten_since = None
-        for held, outcome in self._unwritten:
-            self._settle(held, outcome, decisions.get(outcome.job_id), outcome.job_id in changed)
-        self._unwritten.clear()
-
-    def _settle(
-        self, held: InHand, outcome: Outcome, decision: tuple[Requeue | GiveUp, str] | None, changed: bool
-    ) -> None:
-        if not changed and not outcome.ok:
-            return  # cancelled meanwhile: the failure is of no interest
-        self.tally.ended(held.order, outcome)
-        self.listener.outcome(outcome)
-        if decision is not None and isinstance(decision[0], Requeue):
-            again = decision[0]
-            self._queue[outcome.job_id] = OpenJob(
-                held.order.job, held.order.attempt, again.not_before, again.avoid, again.rung_down
-            )
-
-    def _decide(self, held: InHand, outcome: Outcome) -> tuple[Requeue | GiveUp, str]:
-        assert outcome.failure is not None, "an outcome has an artifact or a failure"
-        before = self.ledger.attempts(self.batch.id, outcome.job_id)
-        attempts = sum(each.counts for each in before) + 1
-        decision = after(
-            outcome.failure,
-            job_id=outcome.job_id,
-            worker_id=outcome.worker_id,
-            attempt=attempts,
-            now=self._now(),
-            policy=self.policy,
-            avoid=held.open_job.avoid,
-            rung_down=held.open_job.rung_down,
-            deadline_at=held.order.job.deadline_at,
-        )
-        if isinstance(decision, Again):
-            return Requeue(decision.not_before, decision.avoid, decision.rung_down), decision.reason
-        return GiveUp(decision.state), decision.reason
-
     # --- 2. observe -----------------------------------------------------------------------------
 
     def needs_plan(self) -> bool:
         """Whether the plan being followed has been overtaken, and it is time for the next."""
-        self._refill()
-        if self.draining or not self._queue or self.state is not BatchState.OPEN:
+        if self.window.is_low and not len(self._endings):
+            self.look_again()
+        if self.draining or not len(self.window) or self.state is not BatchState.OPEN:
             return False
-        since = self._now() - self._planned_at
-        if self._urgent and since > 2 * self._plan_took:
-            return True
-        if self._idle_worker() and since > max(0.02, 2 * self._plan_took):
-            self._stale = "a worker has nothing left to do"
-            return True
-        if self._deadlines_ahead and since > _REPLAN_S:
-            self._stale = "time passed"
-            return True
-        return bool(self._stale) and since > max(0.25, self._plan_took / _PLAN_SHARE)
+        return self._plan_age.is_due(self._now(), idle=self._has_idle_worker(), deadlines=self._deadlines_ahead)
 
     def observe(self) -> Snapshot:
         now = self._now()
         return Snapshot(
             now=now,
-            jobs=tuple(self._queue.values()),
+            jobs=tuple(self.window),
             workers=self.workers(now),
             deadline_at=self.batch.deadline_at,
             quality_floor=self.batch.quality_floor,
@@ -394,54 +297,50 @@ class World:
             speed=self.learner.speed(seat.worker_id),
             running=self.hands.running(seat.worker_id),
             price_per_s=seat.price_per_s,
-            suspect=seat.worker_id in self._suspects,
+            suspect=seat.worker_id in self._endings.suspects,
         )
-
-    def backlog(self) -> tuple[Backlog, ...]:
-        """Queued jobs beyond the window, as more of the window's last one."""
-        if not self._beyond or not self._queue:
-            return ()
-        return (Backlog(next(reversed(self._queue.values())), self._beyond),)
-
-    def _refill(self) -> None:
-        """Keep the window at least half full while the catalog has more."""
-        if self._beyond <= 0 or len(self._queue) > self.rules.run.window // 2 or self._unwritten:
-            return
-        self.look_again()
 
     def look_again(self) -> None:
         """Read the window from the catalog: at the start, and when others may have changed it."""
-        found = self.ledger.open_jobs(self.batch.id, limit=self.rules.run.window)
-        self._queue = {each.job.id: each for each in found}
-        for each in found:
-            if each.job.model.id not in self.learner.shapes:
-                self.learner.shapes[each.job.model.id] = self._describe(each.job.model.id)
-        self._deadlines_ahead = any(each.job.deadline_at is not None for each in found)
-        full = len(found) == self.rules.run.window
-        self._beyond = self.ledger.counts(self.batch.id)[JobState.QUEUED] - len(found) if full else 0
-        if found:
-            self._call_for_plan("the queue was read", urgent=True)
+        if self.window.read():
+            self._plan_age.call("the queue was read", urgent=True)
+
+    def _know(self, model_id: str) -> None:
+        if model_id not in self.learner.shapes:
+            self.learner.shapes[model_id] = self._describe(model_id)
+
+    @property
+    def _deadlines_ahead(self) -> bool:
+        return self.batch.deadline_at is not None or self.window.has_deadlines
+
+    def _has_idle_worker(self) -> bool:
+        """Whether a worker could take a job that waits, and the plan has none for it."""
+        now = self._now()
+        return self.window.has_ready(now) and any(
+            seat.up
+            and not self._chains.get(seat.worker_id)
+            and self.hands.remaining_s(seat.worker_id, now) < self.rules.run.look_ahead_s
+            for seat in self.dispatcher.seats()
+        )
 
     # --- 4. carry out ---------------------------------------------------------------------------
 
-    def adopt(self, decided: Plan) -> None:
+    def adopt(self, decided: Plan, observed_at: float) -> None:
         """Follow this plan from now on."""
-        now = self._now()
         self._chains = {}
         for each in decided.assignments:
             self._chains.setdefault(each.worker_id, deque()).append(each)
         self._free_by = latest_free(decided)
-        self._plan_took, self._planned_at = self._now() - now, self._now()
-        self._stale, self._urgent = "", False
         self.tally.planned(decided)
         self.listener.planned(decided, None)
         self.stuck = self._why_stuck(decided)
         self._hurry_running()
+        self._plan_age.made(self._now(), self._now() - observed_at)
 
     def _why_stuck(self, decided: Plan) -> str | None:
         """A reason when nothing runs, nothing was placed, and nobody is on the way."""
-        seats = self.dispatcher.seats()
-        if decided.assignments or len(self.hands) or not decided.deferred or any(not seat.up for seat in seats):
+        all_up = all(seat.up for seat in self.dispatcher.seats())
+        if decided.assignments or len(self.hands) or not decided.deferred or not all_up:
             return None
         return decided.deferred[0].reason
 
@@ -457,23 +356,23 @@ class World:
         try:
             attempts = self.ledger.claim(self.batch.id, claims, now=now, lease_s=self.rules.run.lease_s)
         except CatalogError as error:
-            self.listener.warn(f"{error}; trying again")
             for each in reversed(due):
                 self._chains.setdefault(each.worker_id, deque()).appendleft(each)
+            self._endings.excuse(error)
             return
         self.rules.crash_point("claimed")
         self.tally.dispatched(now)
         orders: dict[str, list[Order]] = {}
         for each in due:
-            open_job = self._queue.pop(each.job_id)
+            open_job = self.window.take(each.job_id)
             if each.job_id not in attempts:
                 continue  # cancelled, or another process has it
             stages = self._stages(each.worker_id, open_job.job, each.point)
             order = Order(each, open_job.job, attempts[each.job_id], _finish_by(each, stages))
             self.hands.put(each.worker_id, InHand(order, open_job, stages, now))
             orders.setdefault(each.worker_id, []).append(order)
-        for worker_id, batch in orders.items():
-            self.dispatcher.send(worker_id, batch)
+        for worker_id, sent in orders.items():
+            self.dispatcher.send(worker_id, sent)
         self.rules.crash_point("sent")
 
     def _due(self) -> list[Assignment]:
@@ -486,7 +385,7 @@ class World:
                 continue
             count, work_s = self.hands.count(seat.worker_id), self.hands.remaining_s(seat.worker_id, now)
             while chain and count < MOST_IN_HAND and (count == 0 or work_s < self.rules.run.look_ahead_s):
-                open_job = self._queue.get(chain[0].job_id)
+                open_job = self.window.find(chain[0].job_id)
                 if open_job is not None and open_job.not_before > now:
                     break
                 each = chain.popleft()
@@ -541,10 +440,7 @@ class World:
                 self.learner.save()
             self.state = self.ledger.batch_state(self.batch.id)
         except CatalogError as error:
-            self._unwritten_since = self._unwritten_since or now
-            if now - self._unwritten_since > _CATALOG_PATIENCE_S:
-                raise
-            self.listener.warn(f"{error}; trying again")
+            self._endings.excuse(error)
         self._check_seats(now)
 
     def _report(self, now: float) -> None:
@@ -558,8 +454,8 @@ class World:
 
     def _check_seats(self, now: float) -> None:
         seats = self.dispatcher.seats()
-        if not seats and not self._unwritten:
-            raise ClusterError(f"every worker was lost; the last one: {printable(self._last_loss)}")
+        if not seats and not len(self._endings):
+            raise ClusterError(f"every worker was lost; the last one: {self._last_loss}")
         limit_s = self.rules.run.start_timeout_s
         if seats and all(not seat.up and now - seat.since > limit_s for seat in seats):
             raise ClusterError(
@@ -579,18 +475,19 @@ class World:
             back = [held for held in waiting if held.order.job.id in taken]
             for held in back:
                 self.hands.take(seat.worker_id, held.order.job.id, held.order.attempt)
-            self._give_back(back)
+            self._endings.give_back(back)
+        self._endings.write()
 
     def is_over(self) -> bool:
         """Nothing in hand, nothing unwritten, and nothing left to begin (or no wish to)."""
-        if len(self.hands) or self._unwritten:
+        if len(self.hands) or len(self._endings):
             return False
         if self.draining or self.stuck or self.state is not BatchState.OPEN:
             return True
-        if self._queue:
+        if len(self.window):
             return False
         self.look_again()  # others may have put jobs back
-        return not self._queue
+        return not len(self.window)
 
     def wait_s(self) -> float:
         """How long the next turn may sleep when nothing is heard: until some worker is due its next order."""
@@ -600,40 +497,17 @@ class World:
             if not seat.up or not chain or self.hands.count(seat.worker_id) >= MOST_IN_HAND:
                 continue
             due_in = self.hands.remaining_s(seat.worker_id, now) - self.rules.run.look_ahead_s
-            open_job = self._queue.get(chain[0].job_id)
+            open_job = self.window.find(chain[0].job_id)
             if open_job is not None:
                 due_in = max(due_in, open_job.not_before - now)
             wait = min(wait, max(_SHORTEST_WAIT_S, due_in))
         return wait
-
-    # --- small questions ------------------------------------------------------------------------
-
-    def _call_for_plan(self, reason: str, *, urgent: bool = False) -> None:
-        self._stale = reason
-        self._urgent = self._urgent or urgent
-
-    def _idle_worker(self) -> bool:
-        """Whether a worker could take a job that waits, and the plan has none for it."""
-        now = self._now()
-        if not any(each.not_before <= now for each in self._queue.values()):
-            return False
-        return any(
-            seat.up
-            and not self._chains.get(seat.worker_id)
-            and self.hands.remaining_s(seat.worker_id, now) < self.rules.run.look_ahead_s
-            for seat in self.dispatcher.seats()
-        )
 
     def _device_class(self, worker_id: str) -> str:
         for seat in self.dispatcher.seats():
             if seat.worker_id == worker_id:
                 return seat.device_class
         return "cpu-1"
-
-    def expect_workers(self) -> None:
-        """Remember when the first workers were asked for."""
-        now = self._now()
-        self._asked_at |= {seat.worker_id: now for seat in self.dispatcher.seats()}
 
 
 def _finish_by(assignment: Assignment, stages: Mapping[str, float]) -> float | None:
