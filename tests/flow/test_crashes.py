@@ -113,6 +113,32 @@ def test_the_first_signal_drains_and_what_is_left_can_be_resumed(tmp_path: Path,
     stage.check_nothing_lost_or_twice()
 
 
+def test_what_was_admitted_is_finished_by_resume_though_its_deadline_has_passed(tmp_path: Path):
+    # given a batch with a deadline, killed in mid-batch and left until the deadline is over
+    stage = Stage(tmp_path, model="fake:step_s=0.05")
+    stage.submit(["to learn the pace"] * 8)
+    process = stage.in_a_process("submit", stage.write(30), "deadline=12s")
+    wait_for(stage, 8 + 2, process)
+    process.kill()
+    process.communicate()
+    catalog = open_catalog(stage.config.catalog.url)
+    (batch,) = [each for each in catalog.batches() if each.deadline_at]
+    catalog.close()
+    assert batch.deadline_at is not None
+    time.sleep(max(0.0, batch.deadline_at - time.time()))
+
+    # when
+    heard = Memory()
+    result = stage.resume(batch.id, heard)
+
+    # then everything is there, at full quality, and counts as late
+    assert result.exit_code == 5
+    assert result.counts[JobState.DONE] == 30
+    assert any("deadline has passed" in warning for warning in heard.warnings)
+    assert all(outcome.point.steps == 8 for outcome in heard.outcomes)
+    assert len(result.score.misses) == result.computed
+
+
 def test_eight_processes_that_submit_the_same_file_make_each_video_once(tmp_path: Path):
     # given
     stage = Stage(tmp_path, model="fake:step_s=0.01")

@@ -56,7 +56,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
         with closing(open_catalog(config.catalog.url)) as catalog:
             listener.phase(f"enqueuing {taken.batch.total:,} jobs")
             added = catalog.add_batch(taken.batch, taken.jobs)
-            submitted = Submitted(asked_at, added.new, added.inserted, added.reused)
+            submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
             return run_batch(_site(catalog, store, config, listener), added.batch, submitted)
 
 
@@ -89,7 +89,7 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
             raise UsageError(f"batch {batch.id} was cancelled: `vidplat retry {batch.id}` puts its jobs back")
         store = open_store(batch.output_prefix)
         probe(store)
-        return run_batch(_site(catalog, store, config, listener), batch, Submitted(asked_at))
+        return run_batch(_site(catalog, store, config, listener), batch, Submitted(asked_at, resumed=True))
 
 
 def cancel(batch_id: str, job_id: str | None, config: Config) -> int:

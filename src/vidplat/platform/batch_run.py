@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from vidplat.config import Config
-from vidplat.domain import Artifact, Batch, JobState, ModelShape
+from vidplat.domain import Artifact, Batch, JobState, ModelShape, OnInfeasible
 from vidplat.errors import InfrastructureError, StoreError
 from vidplat.platform.dispatch import BenchSpec, Dispatcher, Seat
 from vidplat.platform.interface import (
@@ -39,6 +39,7 @@ from vidplat.platform.promise import PLANNED_BY_NAME, Promise, make_promise
 from vidplat.platform.reconcile import reconcile
 from vidplat.platform.score import Tally
 from vidplat.platform.turn import Rules, World, take_turn
+from vidplat.platform.window import without_passed
 from vidplat.scheduler import Policy
 from vidplat.storage.artifacts import Store, batch_folder, repair, sweep
 from vidplat.storage.catalog import Catalog
@@ -73,6 +74,7 @@ class Submitted:
 
     at: float  # when the user asked
     new: bool = False
+    resumed: bool = False  # by `resume`: what was admitted once is finished, whatever time it is
     inserted: int = 0
     reused: int = 0
 
@@ -93,12 +95,13 @@ def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
             return _told(site, _result(site, batch, submitted, *_verdict(site, batch, None)))
         site.listener.begun(batch, site.catalog.counts(batch.id))
         # 3. Promise.
+        asked, batch = batch, _as_resumed(site, batch, submitted)
         places = site.places(batch, learner)
-        promise = _promise(site, batch, places, learner)
+        promise = _promise(site, batch, places, learner, _passed_at(submitted))
         site.listener.planned(promise.plan, promise.answer)
         if not promise.answer.admitted:
             return _told(site, _refused(site, batch, submitted, promise))
-        return _told(site, _carry(site, batch, submitted, places, promise, learner, interrupts))
+        return _told(site, _carry(site, batch, submitted, places, promise, learner, interrupts, asked.deadline_at))
 
 
 def _carry(
@@ -109,12 +112,14 @@ def _carry(
     promise: Promise,
     learner: Learner,
     interrupts: Interrupts,
+    deadline_at: float | None,
 ) -> BatchResult:
     """Steps 4 to 7, for a batch that was admitted."""
     site.catalog.set_batch_state(batch.id, BatchState.OPEN, at=site.clock())
-    tally = Tally(replace(batch, submitted_at=submitted.at), len(places), promise.plan, promise.startup_s)
+    judged = replace(batch, submitted_at=submitted.at, deadline_at=deadline_at)
+    tally = Tally(judged, len(places), promise.plan, promise.startup_s)
     dispatcher = site.open_dispatcher(places)
-    world = _world(site, batch, dispatcher, learner, tally)
+    world = _world(site, batch, dispatcher, learner, tally, _passed_at(submitted))
     aborted = False
     try:
         # 4. Start.
@@ -193,8 +198,23 @@ def _repair(site: Site, batch: Batch) -> None:
         site.listener.phase(str(repairs))
 
 
-def _promise(site: Site, batch: Batch, places: Places, learner: Learner) -> Promise:
-    jobs = site.catalog.open_jobs(batch.id, limit=PLANNED_BY_NAME)
+def _as_resumed(site: Site, batch: Batch, submitted: Submitted) -> Batch:
+    """A batch that was admitted once is not refused when it is resumed; a deadline that has passed binds no more."""
+    if not submitted.resumed or site.catalog.batch_state(batch.id) is BatchState.INFEASIBLE:
+        return batch
+    if batch.deadline_at is not None and batch.deadline_at <= submitted.at:
+        site.listener.warn("the deadline has passed; the rest is made at full quality, and counts as late")
+        batch = replace(batch, deadline_at=None)
+    return replace(batch, on_infeasible=OnInfeasible.BEST_EFFORT)
+
+
+def _passed_at(submitted: Submitted) -> float:
+    return submitted.at if submitted.resumed else 0.0
+
+
+def _promise(site: Site, batch: Batch, places: Places, learner: Learner, passed_at: float) -> Promise:
+    found = site.catalog.open_jobs(batch.id, limit=PLANNED_BY_NAME)
+    jobs = [without_passed(each, passed_at) for each in found]
     for each in jobs:
         if each.job.model.id not in learner.shapes:
             learner.shapes[each.job.model.id] = site.describe(each.job.model.id)
@@ -224,12 +244,12 @@ def _refused(site: Site, batch: Batch, submitted: Submitted, promise: Promise) -
 # --- 4. start, 5. turns ----------------------------------------------------------------------------
 
 
-def _world(site: Site, batch: Batch, dispatcher: Dispatcher, learner: Learner, tally: Tally) -> World:
+def _world(site: Site, batch: Batch, dispatcher: Dispatcher, learner: Learner, tally: Tally, passed_at: float) -> World:
     def find_commit(job_id: str) -> Artifact | None:
         found = repair(site.store, batch.id, job_id)
         return found.artifact if found else None
 
-    rules = Rules(site.config.run, _policy(site, batch), site.owner, site.clock, site.crash_point)
+    rules = Rules(site.config.run, _policy(site, batch), site.owner, passed_at, site.clock, site.crash_point)
     return World(
         batch,
         site.catalog,

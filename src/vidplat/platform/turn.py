@@ -88,6 +88,7 @@ class Rules:
     run: RunConfig
     policy: Policy
     owner: str
+    passed_at: float = 0.0  # deadlines before this had passed when the run began, and no longer shape its plans
     clock: Callable[[], float] = time.time
     crash_point: Callable[[str], None] = field(default=lambda name: None)
 
@@ -132,7 +133,7 @@ class World:
         self.state = BatchState.OPEN
         self._find_commit, self._describe = find_commit, describe
         self._now = rules.clock
-        self.window = Window(ledger, batch.id, rules.run.window, self._know)
+        self.window = Window(ledger, batch.id, rules.run.window, self._know, rules.passed_at)
         self._endings = Endings(
             ledger,
             batch.id,

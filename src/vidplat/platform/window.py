@@ -8,6 +8,7 @@ their share of the time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from vidplat.domain import JobState, OpenJob
@@ -22,10 +23,16 @@ class Queue(Protocol):
 
 
 class Window:
-    """`size` jobs at most; `on_model` hears each model id that occurs, before the window is used."""
+    """`size` jobs at most; `on_model` hears each model id that occurs, before the window is used.
 
-    def __init__(self, queue: Queue, batch_id: str, size: int, on_model: Callable[[str], None]) -> None:
+    Deadlines before `passed_at` are left out: nothing that is planned now can meet them.
+    """
+
+    def __init__(
+        self, queue: Queue, batch_id: str, size: int, on_model: Callable[[str], None], passed_at: float = 0.0
+    ) -> None:
         self._queue, self._batch_id, self._size, self._on_model = queue, batch_id, size, on_model
+        self._passed_at = passed_at
         self._jobs: dict[str, OpenJob] = {}
         self._beyond = 0  # queued jobs that are not in the window
         self.has_deadlines = False
@@ -53,7 +60,9 @@ class Window:
 
     def read(self) -> int:
         """Read the front of the queue from the catalog; how many jobs that are."""
-        found = self._queue.open_jobs(self._batch_id, limit=self._size)
+        found = [
+            without_passed(each, self._passed_at) for each in self._queue.open_jobs(self._batch_id, limit=self._size)
+        ]
         for model_id in {each.job.model.id for each in found}:
             self._on_model(model_id)
         self._jobs = {each.job.id: each for each in found}
@@ -71,3 +80,11 @@ class Window:
     def has_ready(self, now: float) -> bool:
         """Whether a job waits that may start now."""
         return any(each.not_before <= now for each in self._jobs.values())
+
+
+def without_passed(open_job: OpenJob, passed_at: float) -> OpenJob:
+    """`open_job` without its deadline if that lies before `passed_at`."""
+    due = open_job.job.deadline_at
+    if due is None or due > passed_at:
+        return open_job
+    return replace(open_job, job=replace(open_job.job, deadline_at=None))
