@@ -47,17 +47,32 @@ EDGE = Size("flipbook-edge", layers=4, heads=4)
 
 
 @dataclass(frozen=True)
+class Part:
+    """Clips of one length: `frames` long, `clips` in the data set, `batch` at a time, `often` in ten steps.
+
+    With `first`, only so many latent frames from the start: the autoencoder is causal, so they are the latents of the
+    shorter clip. More scenes fit into a step, which is what colours and shapes are learnt from.
+    """
+
+    frames: int
+    clips: int
+    batch: int
+    often: int
+    first: int | None = None
+
+
+@dataclass(frozen=True)
 class Stage:
     """Up to which share of the run, how large the videos are, and which lengths are mixed."""
 
     until: float
     side: int
-    parts: tuple[tuple[int, int, int, int], ...]  # (frames, clips in the data set, batch, how often in ten steps)
+    parts: tuple[Part, ...]
 
 
 STAGES = (
-    Stage(0.55, 32, ((33, 6000, 16, 8), (65, 1200, 8, 2))),
-    Stage(1.00, 64, ((33, 1600, 6, 9), (65, 300, 3, 1))),
+    Stage(0.55, 32, (Part(33, 6000, 16, 8), Part(65, 1200, 8, 2))),
+    Stage(1.00, 64, (Part(33, 1600, 6, 4), Part(33, 1600, 20, 5, first=3), Part(65, 300, 3, 1))),
 )
 
 
@@ -154,15 +169,16 @@ def train_denoiser(
         torch.manual_seed(seed * 1_000_003 + step)
         stage = next(stage for stage in STAGES if step < stage.until * steps)
         turn = step % 10
-        parts = [part for part in stage.parts for _ in range(part[3])]
-        frames, count, batch, _ = parts[turn]
-        if (stage.side, frames) not in data:
-            data[stage.side, frames] = encoded(
-                vae, tokenizer, encoder, folder, frames=frames, side=stage.side, count=count, say=say
+        part = [part for part in stage.parts for _ in range(part.often)][turn]
+        kind = (stage.side, part.frames)
+        if kind not in data:
+            data[kind] = encoded(
+                vae, tokenizer, encoder, folder, frames=part.frames, side=stage.side, count=part.clips, say=say
             )
-        latents, states = data[stage.side, frames]
+        latents, states = data[kind]
+        batch = part.batch
         picked = torch.from_numpy(rng.integers(0, len(latents), size=batch))
-        clean, text = latents[picked].float(), states[picked].float()
+        clean, text = latents[picked, :, : part.first].float(), states[picked].float()
         text = torch.where(torch.rand(batch, 1, 1) < EMPTY_SHARE, empty, text)
         even = torch.rand(batch)
         sigma = TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)
@@ -178,7 +194,7 @@ def train_denoiser(
         with torch.no_grad():
             for kept, fresh in zip(average.parameters(), model.parameters(), strict=True):
                 kept.lerp_(fresh, 1 - keep)
-        return {f"loss {stage.side}": loss.item()}
+        return {"loss": loss.item()}
 
     def state() -> dict[str, Any]:
         return {"model": model.state_dict(), "average": average.state_dict(), "optimizers": pair.state_dict()}
