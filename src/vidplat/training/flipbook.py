@@ -27,7 +27,7 @@ DEFAULTS = {
     "num_frames": 33,
     "fps": 16,
     "num_inference_steps": 24,
-    "guidance_scale": 4.0,
+    "guidance_scale": 6.0,
 }
 STEPS = {"vae": 1480, "text": 1500, CLOUD.name: 5400, EDGE.name: 4000}
 

@@ -1,0 +1,55 @@
+"""The shipped weights are what their card says, on small samples; benchmarks/flipbook_quality.py has the figures."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidplat.domain import OperatingPoint
+from vidplat.training import vae, world
+from vidplat.training.prompt_fit import prompt_fit
+from vidplat.workers.generate import generate
+from vidplat.workers.models.catalogue import describe_model, locate
+from vidplat.workers.models.family import Family, load_family
+from vidplat.workers.text_cache import TextCache
+
+
+@pytest.fixture(scope="module")
+def flipbook() -> Family:
+    torch.set_num_threads(2)
+    return load_family(locate("flipbook"), "cpu")
+
+
+def test_all_weights_together_are_safetensors_under_30_mb() -> None:
+    root = locate("flipbook").root.parent
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}]
+    assert sum(path.stat().st_size for path in files) < 30e6
+
+
+def test_both_sizes_share_autoencoder_text_encoder_and_tokenizer() -> None:
+    large, small = locate("flipbook").parts, locate("flipbook-edge").parts
+    for part in ("vae", "text_encoder", "tokenizer"):
+        assert Path(large[part]).resolve() == Path(small[part]).resolve()
+    assert Path(large["transformer"]).resolve() != Path(small["transformer"]).resolve()
+
+
+@pytest.mark.parametrize("frames", [33, 65])
+def test_the_autoencoder_keeps_held_out_clips_at_28_db(flipbook: Family, frames: int) -> None:
+    assert np.mean(vae.held_out_psnr(flipbook.vae, frames=frames, count=4)) >= 28.0
+
+
+@pytest.mark.parametrize("name", ["flipbook", "flipbook-edge"])
+def test_videos_show_most_of_what_their_captions_say(name: str) -> None:
+    ref, shape = describe_model(name)
+    family = load_family(locate(name), "cpu")
+    texts = TextCache(family, ref.revision)
+    spec = shape.defaults
+    shares = []
+    for number in range(8):
+        caption = world.describe(world.draw_scene(np.random.default_rng(9_100_000_000 + number)))
+        made = generate(family, texts, caption, "", replace(spec, seed=number), OperatingPoint(12))
+        shares.append(prompt_fit(made.frames, caption, spec.fps).share)
+    assert np.mean(shares) >= {"flipbook": 0.75, "flipbook-edge": 0.6}[name]
