@@ -43,10 +43,10 @@ def main() -> None:
 
     # The shared parts of flipbook-edge lie elsewhere, so the parts are named one by one, as stored, in float32.
     parts = locate(told.model).parts
-    transformer = WanTransformer3DModel.from_pretrained(parts["transformer"], torch_dtype=torch.float32)
-    vae = AutoencoderKLWan.from_pretrained(parts["vae"], torch_dtype=torch.float32)
+    transformer = WanTransformer3DModel.from_pretrained(parts["transformer"], dtype=torch.float32)
+    vae = AutoencoderKLWan.from_pretrained(parts["vae"], dtype=torch.float32)
     pipeline = WanPipeline.from_pretrained(
-        parts["transformer"].parent, transformer=transformer, vae=vae, torch_dtype=torch.float32
+        parts["transformer"].parent, transformer=transformer, vae=vae, dtype=torch.float32
     )
     pipeline.set_progress_bar_config(disable=True)
 

@@ -78,7 +78,7 @@ class WanFamily:
         index, parts = located.index, located.parts
 
         def network(kind: Any, part: str, dtype: torch.dtype) -> Any:
-            loaded = kind.from_pretrained(parts[part], torch_dtype=dtype, local_files_only=True, use_safetensors=True)
+            loaded = kind.from_pretrained(parts[part], dtype=dtype, local_files_only=True, use_safetensors=True)
             return loaded.to(device).eval().requires_grad_(False)
 
         encoder = UMT5EncoderModel.from_pretrained(
