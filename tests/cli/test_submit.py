@@ -59,6 +59,8 @@ def test_the_same_submit_again_makes_nothing(capsys: pytest.CaptureFixture[str])
     assert code == 0
     assert first["computed"] == 2 and again["computed"] == 0
     assert again["batch"] == first["batch"] and again["jobs"]["done"] == 2
+    assert main(["submit", source, *FAKE]) == 0
+    assert "nothing to do: 2 of 2 videos are there" in capsys.readouterr().out
 
 
 def test_an_infeasible_deadline_exits_3_with_the_earliest_time_and_makes_nothing(

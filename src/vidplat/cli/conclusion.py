@@ -28,7 +28,9 @@ def conclude(result: BatchResult, config: Config, json: bool) -> int:
     from vidplat.cli.report_page import headline
 
     message = result.message
-    if report is not None and result.exit_code in (0, 4, 5):
+    if result.exit_code == 0 and not result.computed:
+        message = f"nothing to do: {message}"
+    elif report is not None and result.exit_code in (0, 4, 5):
         message = headline(report)
     if message:
         render.say(message, style="green" if result.exit_code == 0 else "yellow")
