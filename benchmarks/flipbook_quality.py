@@ -29,9 +29,6 @@ def main() -> None:
     words.add_argument("--threads", type=int, default=2)
     told = words.parse_args()
 
-    from vidplat.workers.malloc import keep_freed_memory
-
-    keep_freed_memory()
     import torch
 
     from vidplat.domain import OperatingPoint

@@ -23,7 +23,7 @@ def main() -> None:
 
     from vidplat.training import flipbook, text, vae
     from vidplat.training.denoiser import CLOUD, EDGE
-    from vidplat.workers.malloc import keep_freed_memory
+    from vidplat.training.malloc import keep_freed_memory
 
     keep_freed_memory()
     if told.threads:
