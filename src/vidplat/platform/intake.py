@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -95,7 +95,7 @@ class _Template:
 
 
 def take_in(
-    pages: Iterable[list[Any]],
+    pages: Iterable[Sequence[Prompt | Problem]],
     *,
     source: str,
     output_prefix: str,
@@ -104,7 +104,7 @@ def take_in(
     now: float,
     on_rows: Callable[[int], None] = lambda count: None,
 ) -> Taken:
-    """Read `pages` (lists of Prompt or Problem) to the end.
+    """Read `pages` to the end.
 
     `now` is the moment of submit: deadlines count from it. `on_rows` hears how many rows were read. Raises
     InputError with every bad row, UsageError or ModelError when the submit's own wishes are wrong.
@@ -350,15 +350,3 @@ def _check_bounds(spec: VideoSpec) -> None:
             raise UsageError(f"{name} must be at most {most}, not {printable(value, 40)}")
     if spec.width * spec.height * spec.num_frames > _PIXELS_MAX:
         raise UsageError(f"{spec.width}x{spec.height}, {spec.num_frames} frames is too large for one video")
-
-
-def pages_of(prompts: Iterable[Prompt], size: int = 10_000) -> Iterator[list[Prompt]]:
-    """Prompts already in memory, in the pages that `take_in` reads."""
-    page: list[Prompt] = []
-    for prompt in prompts:
-        page.append(prompt)
-        if len(page) >= size:
-            yield page
-            page = []
-    if page:
-        yield page

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from vidplat.scheduler.admission import Answer
 
 EXIT_DONE = 0
-EXIT_ERROR = 1
 EXIT_INFEASIBLE = 3
 EXIT_SOME_FAILED = 4
 EXIT_DEADLINE_MISSED = 5

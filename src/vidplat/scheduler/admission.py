@@ -20,7 +20,6 @@ class Answer:
     admitted: bool  # False: generate nothing and exit 3
     earliest_at: float  # p90 finish of the cheapest acceptable plan; 0 if nothing can be placed
     earliest_s: float  # the same, from now
-    full_quality_s: float  # p90 seconds with everything at full quality, from now
     headline: str  # "degraded: 12 of 16 jobs at 8 of 24 steps, predicted quality 0.91; full quality needs 48 s"
     details: tuple[str, ...] = ()  # deferrals, notes, and what to do
 
@@ -44,7 +43,6 @@ def answer(plan: Plan, policy: Policy, now: float) -> Answer:
         admitted=admitted,
         earliest_at=earliest_at,
         earliest_s=max(0.0, earliest_at - now),
-        full_quality_s=max(0.0, plan.full_quality_at - now),
         headline=f"{plan.verdict.value}: {plan.reason}",
         details=tuple(details),
     )

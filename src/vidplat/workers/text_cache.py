@@ -18,13 +18,12 @@ class TextCache:
     def __init__(self, family: Family, revision: str, limit: int = 256) -> None:
         self._family, self._revision, self._limit = family, revision, limit
         self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
-        self.hits = self.misses = 0
+        self.misses = 0  # texts that had to be encoded
 
     def __call__(self, text: str) -> torch.Tensor:
         """Embeddings (1, L, D) of `text`; the same tensor for the same text, so nobody may write into it."""
         key = sha256(f"{self._revision}\0{text}".encode("utf-8", "surrogatepass")).digest()
         if key in self._kept:
-            self.hits += 1
             self._kept.move_to_end(key)
             return self._kept[key]
         self.misses += 1
