@@ -21,11 +21,12 @@ def main() -> None:
 
     import torch
 
-    from vidplat.training import flipbook, text, vae
+    from vidplat.training import flipbook, ranks, text, vae
     from vidplat.training.denoiser import CLOUD, EDGE
     from vidplat.training.malloc import keep_freed_memory
 
     keep_freed_memory()
+    ranks.join()
     if told.threads:
         torch.set_num_threads(told.threads)
 

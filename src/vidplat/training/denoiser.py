@@ -10,6 +10,7 @@ Axes: B clips, C latent channels, F latent frames, H and W latent rows and colum
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from vidplat.training import world
+from vidplat.training import ranks, world
+from vidplat.training.attention import PlainAttention
 from vidplat.training.muon import Pair, warm_then_down
-from vidplat.training.runs import Say, load_checkpoint, run_steps
+from vidplat.training.runs import Say, load_checkpoint, run_steps, save_checkpoint
 from vidplat.training.text import WIDTH, embed
 from vidplat.training.vae import CHANNELS
 
@@ -71,8 +73,8 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.55, 32, (Part(33, 6000, 16, 8), Part(65, 1200, 8, 2))),
-    Stage(1.00, 64, (Part(33, 1600, 6, 4), Part(33, 1600, 20, 5, first=3), Part(65, 300, 3, 1))),
+    Stage(0.20, 32, (Part(33, 6000, 16, 8), Part(65, 1200, 8, 2))),
+    Stage(1.00, 64, (Part(33, 3600, 6, 4), Part(33, 8000, 20, 5, first=3), Part(65, 600, 3, 1))),
 )
 
 
@@ -107,35 +109,36 @@ def encoded(
     encoder: UMT5EncoderModel,
     folder: Path,
     *,
-    frames: int,
+    part: Part,
     side: int,
-    count: int,
     say: Say,
 ) -> tuple[Tensor, Tensor]:
-    """Normalised latents (count, C, F, H, W) and text embeddings (count, tokens, width), float16, kept on disk."""
-    path = folder / f"latents-{side}-{frames}.pt"
+    """Normalised latents (clips, C, F, H, W) and text embeddings (clips, tokens, width), float16, kept on disk."""
+    name = f"{side}-{part.frames}" + (f"-first-{part.first}" if part.first else "")
+    path = folder / f"latents-{name}.pt"
+    shown = part.frames if part.first is None else 4 * (part.first - 1) + 1  # pixel frames of the latent frames
     saved = load_checkpoint(path)
     latents = [] if saved is None else [*saved["latents"]]
     captions = [] if saved is None else saved["captions"]
     mean, spread = latent_scale(vae)
-    group = 8 if side == 32 else 2
-    while len(latents) < count:
+    group = 8 if side * shown <= 32 * 33 else 2
+    while len(latents) < part.clips:
         texts, videos = [], []
         for number in range(len(latents), len(latents) + group):
-            text, video = world.example(FIRST_SEED + number, num_frames=frames, height=side, width=side)
+            text, video = world.example(FIRST_SEED + number, num_frames=part.frames, height=side, width=side)
             texts.append(text)
-            videos.append(video)
+            videos.append(video[:shown])
         pixels = torch.from_numpy(np.stack(videos)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         found = vae.encode(pixels).latent_dist.mode()
         latents.extend(((found - mean) / spread).half())
         captions = [*captions, *texts]
-        if len(latents) % 2000 < group:
-            say(f"latents {side}x{side}x{frames}: {len(latents)} of {count}")
-            torch.save({"latents": torch.stack(latents), "captions": captions}, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
-    torch.save({"latents": torch.stack(latents), "captions": captions}, path)
+        if len(latents) % 1000 < group:
+            say(f"latents {name}: {len(latents)} of {part.clips}")
+            save_checkpoint(path, {"latents": torch.stack(latents), "captions": captions})
+    if ranks.rank() == 0:
+        save_checkpoint(path, {"latents": torch.stack(latents), "captions": captions})
     states = torch.cat([embed(tokenizer, encoder, captions[i : i + 256]).half() for i in range(0, len(captions), 256)])
-    return torch.stack(latents)[:count], states[:count]
+    return torch.stack(latents)[: part.clips], states[: part.clips]
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -162,32 +165,32 @@ def train_denoiser(
     pair = Pair(model, lr, plain, bfloat16=bfloat16)
     with torch.no_grad():
         empty = embed(tokenizer, encoder, [""])[0]
-    data: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    attention = PlainAttention() if bfloat16 else nullcontext()
+    data: dict[tuple[int, Part], tuple[Tensor, Tensor]] = {}
 
     def one_step(step: int) -> dict[str, float]:
-        rng = np.random.default_rng([seed, 11, step])
-        torch.manual_seed(seed * 1_000_003 + step)
+        rng = np.random.default_rng([seed, 11, step, ranks.rank()])
+        torch.manual_seed((seed * 1_000_003 + step) * 64 + ranks.rank())
         stage = next(stage for stage in STAGES if step < stage.until * steps)
         turn = step % 10
         part = [part for part in stage.parts for _ in range(part.often)][turn]
-        kind = (stage.side, part.frames)
-        if kind not in data:
-            data[kind] = encoded(
-                vae, tokenizer, encoder, folder, frames=part.frames, side=stage.side, count=part.clips, say=say
-            )
-        latents, states = data[kind]
+        if (stage.side, part) not in data:
+            with ranks.rank_0_first():
+                data[stage.side, part] = encoded(vae, tokenizer, encoder, folder, part=part, side=stage.side, say=say)
+        latents, states = data[stage.side, part]
         batch = part.batch
         picked = torch.from_numpy(rng.integers(0, len(latents), size=batch))
-        clean, text = latents[picked, :, : part.first].float(), states[picked].float()
+        clean, text = latents[picked].float(), states[picked].float()
         text = torch.where(torch.rand(batch, 1, 1) < EMPTY_SHARE, empty, text)
         even = torch.rand(batch)
         sigma = TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)
         noise = torch.randn_like(clean)
         at = sigma.view(-1, 1, 1, 1, 1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), attention:
             made = model((1 - at) * clean + at * noise, sigma * 1000, text).sample
         loss = (made.float() - (noise - clean)).pow(2).mean()
         loss.backward()
+        ranks.average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         pair.step(warm_then_down(step, steps))
         keep = min(AVERAGE, (step + 1) / (step + 10))

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from vidplat.training import ranks
+
 Say = Callable[[str], None]
 
 
@@ -55,7 +57,7 @@ def run_steps(
             sums[key] = sums.get(key, 0.0) + value
         step, count = step + 1, count + 1
         now = time.monotonic()
-        if now - last >= every_s or step == steps:
+        if ranks.rank() == 0 and (now - last >= every_s or step == steps):
             facts = ", ".join(f"{key} {value / count:.4f}" for key, value in sums.items())
             left = (now - since) / (step - first) * (steps - step)
             say(f"{name}: step {step} of {steps}, {facts}, {left / 60:.0f} min left")
