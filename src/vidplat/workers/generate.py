@@ -23,11 +23,14 @@ import torch
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import JobError
+from vidplat.workers.acceleration.method import Grid, Run
 from vidplat.workers.models.family import Condition, Family
 from vidplat.workers.text_cache import TextCache
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from vidplat.workers.acceleration.table import Installed
 
 FinishBy = float | Callable[[], float | None] | None  # epoch seconds, or asked at every step boundary
 OnStep = Callable[[str, int, int], None]  # phase, steps finished, steps in all
@@ -81,8 +84,13 @@ def generate(
     spec: VideoSpec,
     point: OperatingPoint,
     wishes: Wishes = Wishes(),
+    installed: Installed | None = None,
 ) -> Made:
-    """Make one video at one operating point. Raises `JobError`, `Cancelled`, or torch's out-of-memory error."""
+    """Make one video at one operating point. Raises `JobError`, `Cancelled`, or torch's out-of-memory error.
+
+    `installed` are the methods around the family's transformers; the point's method must be on already. Raises
+    `SpecError` when one of them cannot make this video.
+    """
     watch = Stopwatch()
 
     # 1. Encode. Without guidance the negative text plays no part and is not encoded.
@@ -92,8 +100,11 @@ def generate(
     watch.lap("encode")
 
     # 2. Denoise.
-    solver = family.solver(point.steps)
+    solver = family.solver(point.steps, installed.scheduler(family.scheduler) if installed else None)
     latents = family.noise(spec, point.keyframes or latent_frames(family, spec))
+    if installed:
+        grid = Grid(*family.grid(latents))
+        installed.begin(Run(solver, grid, branches=2 if guided else 1, guidance_scale=spec.guidance_scale))
     wishes.on_step("denoise", 0, solver.total)
     pace = Pace(wishes)
     while solver.remaining:

@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, VideoSpec
 from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
+from vidplat.methods import accelerators
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
 
 if TYPE_CHECKING:
+    from vidplat.workers.acceleration.table import Installed
     from vidplat.workers.generate import FinishBy, Made, OnStep
     from vidplat.workers.models.family import Family
     from vidplat.workers.text_cache import TextCache
@@ -57,6 +59,7 @@ class Worker:
         self._asked = model if isinstance(model, ModelRef) else ModelRef(model, "")
         self._family: Family | None = None
         self._texts: TextCache | None = None
+        self._installed: Installed | None = None  # made when the first point asks for a method
         self._ref: ModelRef | None = None
         self._shape: ModelShape | None = None
         self._measured = 0  # calibration videos made so far
@@ -184,7 +187,9 @@ class Worker:
         from vidplat.workers.video import probe, to_mp4, to_poster
 
         try:
-            made = generate(_loaded(self._family), _loaded(self._texts), prompt, negative_prompt, spec, point, wishes)
+            family = _loaded(self._family)
+            installed = self._with_methods(family, point)
+            made = generate(family, _loaded(self._texts), prompt, negative_prompt, spec, point, wishes, installed)
         except (torch.OutOfMemoryError, MemoryError) as problem:
             self._forget_memory()
             raise OutOfMemoryError(_no_room(spec)) from problem
@@ -204,6 +209,18 @@ class Worker:
         made.phases["mp4"] = time.perf_counter() - began
         self._note_tail(spec, made.phases)
         return made, video, poster
+
+    def _with_methods(self, family: Family, point: OperatingPoint) -> Installed | None:
+        """The methods of `point` installed, others undone. Nothing is loaded before a point asks for one."""
+        method = accelerators(point.method)
+        if self._installed is None and not method:
+            return None
+        if self._installed is None:
+            from vidplat.workers.acceleration.table import Installed
+
+            self._installed = Installed(family.transformers)
+        self._installed.use(method)
+        return self._installed
 
     def _measure(self, spec: VideoSpec, point: OperatingPoint) -> list[dict[str, Any]]:
         from vidplat.workers.generate import Wishes

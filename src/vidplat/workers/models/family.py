@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vidplat.domain import VideoSpec
 from vidplat.errors import ModelError, printable
@@ -40,6 +40,14 @@ class Family(Protocol):
 
     name: str
     temporal_factor: int  # frames per latent frame: F_latent = (frames - 1) / factor + 1
+    scheduler: Any  # the diffusers scheduler it was loaded with
+
+    @property
+    def transformers(self) -> tuple[Any, ...]:
+        """The networks that denoise; methods are installed on them."""
+
+    def grid(self, latents: torch.Tensor) -> tuple[int, int, int]:
+        """Tokens per axis of such latents: frames, rows, columns."""
 
     def encode(self, text: str) -> torch.Tensor:
         """Embeddings (1, L, D) of one cleaned text, zero beyond its last token."""
@@ -47,8 +55,8 @@ class Family(Protocol):
     def noise(self, spec: VideoSpec, latent_frames: int) -> torch.Tensor:
         """Start latents (1, C, F, H, W) float32, decided by `spec.seed` alone, equal on every device."""
 
-    def solver(self, steps: int) -> Solver:
-        """A fresh solver for one video of `steps` steps."""
+    def solver(self, steps: int, scheduler: Any = None) -> Solver:
+        """A fresh solver for one video of `steps` steps, after `scheduler` or the family's own."""
 
     def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
         """The model's answer at the solver's present step, guidance included; shape of `latents`."""

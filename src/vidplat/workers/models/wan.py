@@ -124,8 +124,18 @@ class WanFamily:
         generator = torch.Generator("cpu").manual_seed(spec.seed)
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.device)
 
-    def solver(self, steps: int) -> Solver:
-        return Solver(self.scheduler, steps, self.device)
+    @property
+    def transformers(self) -> tuple[Any, ...]:
+        return (self.transformer,) if self.transformer_2 is None else (self.transformer, self.transformer_2)
+
+    def grid(self, latents: torch.Tensor) -> tuple[int, int, int]:
+        """Tokens per axis of latents (1, C, F, H, W)."""
+        sizes = zip(latents.shape[2:], self.transformer.config.patch_size, strict=True)
+        frames, rows, columns = (size // patch for size, patch in sizes)
+        return frames, rows, columns
+
+    def solver(self, steps: int, scheduler: Any = None) -> Solver:
+        return Solver(scheduler or self.scheduler, steps, self.device)
 
     def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
         """One call with the text and, when guided, one with the negative text, as the stock loop does.
@@ -176,12 +186,12 @@ class WanFamily:
 
 
 def _cache_context(model: Any, branch: str, solver: Solver) -> AbstractContextManager[None]:
-    """What keeps the two branches apart in diffusers' own caches, when one of them is enabled.
+    """Tells hooks on the model, diffusers' own caches or our methods, which branch and step this call is.
 
-    The stock loop opens it always; without a cache it has no effect, but walks over all modules at every
+    The stock loop opens it always; without hooks it has no effect, but walks over all modules at every
     call and imports torch's compiler at the first (1 s).
     """
-    if not model.is_cache_enabled:
+    if not model.is_cache_enabled and not hasattr(model, "_diffusers_hook"):
         return nullcontext()
     context: AbstractContextManager[None] = model.cache_context(
         branch, step_index=solver.index, sigma=solver.sigma, num_inference_steps=solver.total

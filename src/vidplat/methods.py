@@ -1,0 +1,273 @@
+"""The methods a job may be made with: their names, parameters, and which of them go together.
+
+A method is written `name`, `name:value` or `name:key=value,key=value`; methods that work together are joined by `+`:
+`hsa:50`, `sparse:k=3,dense_steps=2`, `hsa:25+sparse:k=3`. `parse` reads such a text and `text` writes it back in one
+canonical way (defaults left out, fixed order), so equal choices are equal texts in plans, profiles and the catalog.
+
+Only words and numbers: what a method does is in `workers/acceleration`, one file for each kind below. This file loads
+neither torch nor ray, so the command line, intake and the scheduler can refuse a wrong method before any work is done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
+
+from vidplat.errors import UsageError, printable
+
+Value = float | int | str
+
+
+class Seam(StrEnum):
+    """What a method touches. Two methods on one seam exclude each other."""
+
+    TOKENS = "which tokens run"
+    PASSES = "which passes run"
+    ATTENTION = "which keys are attended"
+    SOLVER = "the solver"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A parameter within [low, high]; `whole` for counts."""
+
+    default: float | int | None
+    low: float
+    high: float
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A parameter that is one of a few words."""
+
+    default: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MethodKind:
+    """One line of the table. `first` names the parameter that may be given bare, as in `hsa:50`."""
+
+    name: str
+    about: str
+    seam: Seam
+    parameters: Mapping[str, Number | Choice]
+    first: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One method with a value for every parameter; None where the method decides by itself."""
+
+    kind: MethodKind
+    values: Mapping[str, Value | None]
+
+    @property
+    def text(self) -> str:
+        """The canonical text."""
+        told = [
+            f"{name}={_shown(value)}"
+            for name, value in self.values.items()
+            if value is not None and value != self.kind.parameters[name].default
+        ]
+        return self.kind.name + (":" + ",".join(told) if told else "")
+
+
+KINDS: Mapping[str, MethodKind] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (
+            MethodKind(
+                "hsa",
+                "tokens that hardly change take fewer steps (HSA, arXiv 2605.06892)",
+                Seam.TOKENS,
+                {
+                    "preset": Choice("50", ("75A", "75B", "50", "25")),
+                    "score": Choice("cond", ("cond", "guided", "random")),
+                    "selector": Choice("groups", ("groups", "topk")),
+                    "form": Choice("stepwise", ("stepwise", "lazy")),
+                    "kv": Choice("full", ("full", "fp8", "offload")),
+                    "smooth": Number(0, 0, 3, whole=True),
+                },
+                first="preset",
+            ),
+            MethodKind(
+                "sparse",
+                "frames attend to themselves and to k reference frames (Efficient-vDiT, arXiv 2502.06155)",
+                Seam.ATTENTION,
+                {
+                    "k": Number(3, 1, 64, whole=True),
+                    "masks": Choice("uniform", ("uniform", "searched")),
+                    "dense_steps": Number(0, 0, 1000, whole=True),
+                    "dense_ends": Number(0, 0, 16, whole=True),
+                    "path": Choice("auto", ("auto", "gather", "lse", "flex")),
+                },
+                first="k",
+            ),
+            MethodKind(
+                "teacache",
+                "passes are skipped while the time embedding changes little (TeaCache, arXiv 2411.19108)",
+                Seam.PASSES,
+                {"threshold": Number(0.08, 0.0, 10.0)},
+                first="threshold",
+            ),
+            MethodKind(
+                "easycache",
+                "passes are skipped while the output is predicted to change little (EasyCache, arXiv 2507.02860)",
+                Seam.PASSES,
+                {"threshold": Number(0.05, 0.0, 10.0), "warmup": Number(0.2, 0.0, 1.0)},
+                first="threshold",
+            ),
+            MethodKind(
+                "magcache",
+                "passes are skipped while residuals keep their size (MagCache, arXiv 2506.09045; diffusers)",
+                Seam.PASSES,
+                {
+                    "threshold": Number(0.12, 0.0, 10.0),
+                    "most": Number(3, 1, 100, whole=True),
+                    "warmup": Number(0.2, 0.0, 1.0),
+                },
+                first="threshold",
+            ),
+            MethodKind(
+                "fbcache",
+                "passes are skipped while the first block's residual changes little (FirstBlockCache; diffusers)",
+                Seam.PASSES,
+                {"threshold": Number(0.05, 0.0, 10.0)},
+                first="threshold",
+            ),
+            MethodKind(
+                "dbcache",
+                "as fbcache, with F first and B last blocks always computed (DBCache; cache-dit)",
+                Seam.PASSES,
+                {
+                    "threshold": Number(0.08, 0.0, 10.0),
+                    "front": Number(1, 1, 64, whole=True),
+                    "back": Number(0, 0, 64, whole=True),
+                    "taylor": Number(0, 0, 4, whole=True),
+                    "warmup": Number(4, 0, 1000, whole=True),
+                },
+                first="threshold",
+            ),
+            MethodKind(
+                "euler",
+                "solve with flow-match Euler, whatever the model's own solver is",
+                Seam.SOLVER,
+                {"shift": Number(None, 0.01, 100.0)},
+                first="shift",
+            ),
+            MethodKind(
+                "unipc",
+                "solve with UniPC of order 2, whatever the model's own solver is",
+                Seam.SOLVER,
+                {"shift": Number(None, 0.01, 100.0)},
+                first="shift",
+            ),
+        )
+    }
+)
+
+#: What an operating point's method may be beside these: nothing is installed for them.
+PLAIN = ("full", "steps", "keyframes")
+
+#: Pairs of seams that exclude each other, with the reason.
+_APART: Mapping[frozenset[Seam], str] = {
+    frozenset({Seam.TOKENS, Seam.PASSES}): (
+        "both reuse old velocities, and a pass that is skipped would leave the tokens' caches a step behind"
+    ),
+}
+#: Pairs of methods that exclude each other, with the reason.
+_APART_BY_NAME: Mapping[frozenset[str], str] = {
+    frozenset({"hsa", "unipc"}): (
+        "UniPC would divide the change of several steps by one when a token wakes up; hsa needs euler"
+    ),
+}
+
+
+def parse(method: str) -> tuple[Chosen, ...]:
+    """The methods of a text, in the table's order. Raises `UsageError` that names the part at fault."""
+    return _parse(method.strip())
+
+
+def text(chosen: tuple[Chosen, ...]) -> str:
+    """The canonical text of what `parse` gave."""
+    return "+".join(one.text for one in chosen)
+
+
+def accelerators(point_method: str) -> str:
+    """Of an operating point's method, what is to be installed around the model: "" for the plain ones."""
+    return "" if point_method in PLAIN else point_method
+
+
+@lru_cache(maxsize=4096)
+def _parse(method: str) -> tuple[Chosen, ...]:
+    found = [_one(part.strip(), method) for part in method.split("+")]
+    for i, one in enumerate(found):
+        for other in found[:i]:
+            if why := _conflict(other.kind, one.kind):
+                raise UsageError(f"{other.kind.name} and {one.kind.name} cannot be used together: {why}")
+    order = list(KINDS)
+    return tuple(sorted(found, key=lambda one: order.index(one.kind.name)))
+
+
+def _conflict(one: MethodKind, other: MethodKind) -> str:
+    if one.seam == other.seam:
+        return f"both decide {one.seam}"
+    by_name = _APART_BY_NAME.get(frozenset({one.name, other.name}))
+    return by_name or _APART.get(frozenset({one.seam, other.seam}), "")
+
+
+def _one(part: str, whole: str) -> Chosen:
+    name, _, rest = part.partition(":")
+    name = name.strip().lower()
+    if name not in KINDS:
+        near = get_close_matches(name, KINDS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"method {printable(whole)!r} is not known: {hint}Known are auto, {', '.join(PLAIN)}, {', '.join(KINDS)}"
+        )
+    kind = KINDS[name]
+    values: dict[str, Value | None] = {key: parameter.default for key, parameter in kind.parameters.items()}
+    told: set[str] = set()
+    for item in filter(None, (piece.strip() for piece in rest.split(","))):
+        key, equals, given = (piece.strip() for piece in item.partition("="))
+        if not equals:
+            key, given = kind.first, key
+        key = key.lower()
+        if key not in kind.parameters:
+            near = get_close_matches(key, kind.parameters, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(f"{name} has no parameter {printable(key)!r}: {hint}It has {', '.join(kind.parameters)}")
+        if key in told:
+            raise UsageError(f"{name} is given {key} twice: {printable(part)!r}")
+        told.add(key)
+        values[key] = _value(kind, key, given)
+    return Chosen(kind, MappingProxyType(values))
+
+
+def _value(kind: MethodKind, key: str, given: str) -> Value:
+    parameter = kind.parameters[key]
+    if isinstance(parameter, Choice):
+        for option in parameter.options:
+            if given.lower() == option.lower():
+                return option
+        raise UsageError(f"{kind.name} {key} must be one of {', '.join(parameter.options)}, not {printable(given)!r}")
+    allowed = f"between {parameter.low:g} and {parameter.high:g}"
+    pattern = r"\d{1,9}" if parameter.whole else r"\d{0,9}\.?\d{0,9}(e-?\d{1,2})?"
+    if not re.fullmatch(pattern, given, re.IGNORECASE) or not re.match(r"\.?\d", given):
+        noun = "a whole number" if parameter.whole else "a number"
+        raise UsageError(f"{kind.name} {key} must be {noun} {allowed}, not {printable(given)!r}")
+    number: float | int = int(given) if parameter.whole else float(given)
+    if not parameter.low <= number <= parameter.high:
+        raise UsageError(f"{kind.name} {key} must be {allowed}, not {printable(given)!r}")
+    return number
+
+
+def _shown(value: Value) -> str:
+    return value if isinstance(value, str) else f"{value:.9g}"

@@ -1,0 +1,62 @@
+"""Where each transformer class keeps what the seams need: one module per family, one line each below.
+
+A layout is asked by the seams, never by a method's arithmetic. What a class cannot do is a sentence in its layout.
+
+Legend: B batch, N video tokens, d model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from vidplat.errors import SpecError
+from vidplat.workers.acceleration.attention import SeamProcessor
+from vidplat.workers.acceleration.method import Grid
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Layout(Protocol):
+    """One transformer class, seen by the seams."""
+
+    velocity: bool  # the output is a flow-matching velocity (else v-prediction of a variance-preserving process)
+    branches_in_batch: bool  # guidance puts both branches into one batch (else it calls the model twice)
+
+    def blocks(self, model: Any) -> Sequence[nn.Module]:
+        """The transformer blocks, in the order they run."""
+
+    def attentions(self, model: Any) -> Sequence[nn.Module]:
+        """The self-attention module of each block, same order."""
+
+    def processor(self, layer: int) -> SeamProcessor:
+        """A processor for `attentions()[layer]` that equals the stock one bit for bit when its chain is empty."""
+
+    def output(self, model: Any) -> nn.Module:
+        """The module whose output (B, N, values per token) is the answer per token, before unpatchifying."""
+
+    def grid(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:
+        """The token grid of a call of the whole transformer."""
+
+    def hidden(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The video tokens (B, N, d) in a block's arguments."""
+
+    def gathered(self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Tensor, *, first: bool) -> Arguments:
+        """A block's arguments for the token `rows` (n,) alone: positions and per-token modulation always, the video
+        tokens only for the `first` block, since the others receive gathered ones."""
+
+    def scattered(self, output: Any, rows: Tensor, tokens: int) -> Any:
+        """The last block's output with its video tokens put back into (B, tokens, d), zero elsewhere."""
+
+
+def layout_of(model: Any) -> Layout:
+    """The layout of a transformer, found by its class. Raises `SpecError` for a class that has none."""
+    from vidplat.workers.acceleration.layouts.wan import WanLayout
+
+    layouts: dict[str, type[Layout]] = {"WanTransformer3DModel": WanLayout}
+    name = type(model).__name__
+    if name not in layouts:
+        raise SpecError(f"no method can be installed on {name}; known are {', '.join(layouts)}")
+    return layouts[name]()

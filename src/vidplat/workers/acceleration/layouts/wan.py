@@ -1,0 +1,104 @@
+"""`WanTransformer3DModel`: Wan 2.1, Wan 2.2 and flipbook.
+
+Blocks are called positionally with (tokens, text, time modulation, rotary tables). Rotary tables are cos and sin, each
+(1, N, 1, D). Wan 2.2 5B has a modulation per token, 4-D instead of 3-D. Guidance calls the model twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor, nn
+
+from vidplat.workers.acceleration.attention import AttentionCall, SeamProcessor
+from vidplat.workers.acceleration.layouts import Arguments
+from vidplat.workers.acceleration.method import Grid
+
+
+class WanLayout:
+    velocity = True
+    branches_in_batch = False
+
+    def blocks(self, model: Any) -> Sequence[nn.Module]:
+        return list(model.blocks)
+
+    def attentions(self, model: Any) -> Sequence[nn.Module]:
+        return [block.attn1 for block in model.blocks]
+
+    def processor(self, layer: int) -> SeamProcessor:
+        return WanSeamProcessor(layer)
+
+    def output(self, model: Any) -> nn.Module:
+        found: nn.Module = model.proj_out
+        return found
+
+    def grid(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:
+        latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        counts = (size // p for size, p in zip(latents.shape[2:], model.config.patch_size, strict=True))
+        return Grid(*counts)
+
+    def hidden(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        tokens: Tensor = args[0]
+        return tokens
+
+    def gathered(self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Tensor, *, first: bool) -> Arguments:
+        tokens, text, modulation, (cos, sin), *rest = args
+        if first:
+            tokens = tokens.index_select(1, rows)
+        if modulation.ndim == 4:  # per token: (B, N, 6, d)
+            modulation = modulation.index_select(1, rows)
+        tables = (cos.index_select(1, rows), sin.index_select(1, rows))
+        return (tokens, text, modulation, tables, *rest), kwargs
+
+    def scattered(self, output: Any, rows: Tensor, tokens: int) -> Any:
+        whole = output.new_zeros(output.shape[0], tokens, output.shape[2])
+        return whole.index_copy_(1, rows, output)
+
+
+class WanSeamProcessor(SeamProcessor):
+    """The stock `WanAttnProcessor` for self-attention, with its attention made replaceable."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        if attn.fused_projections:
+            query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+        else:
+            query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
+        call = AttentionCall(self.layer, query, key, value, rotary_emb, rotated, self._dense, attention_mask)
+        attended = self.attend(call).flatten(2, 3).type_as(query)
+        result: Tensor = attn.to_out[1](attn.to_out[0](attended))
+        return result
+
+    def _dense(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        attended: Tensor = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=0.0,
+            is_causal=False,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        return attended
+
+
+def rotated(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """x (B, n, h, D) turned by its positions; tables cos and sin (1, n, 1, D), pairs of channels side by side."""
+    first, second = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
+    cos, sin = tables[0][..., 0::2], tables[1][..., 1::2]
+    out = torch.empty_like(x)
+    out[..., 0::2] = first * cos - second * sin
+    out[..., 1::2] = first * sin + second * cos
+    return out.type_as(x)

@@ -1,0 +1,55 @@
+"""What a method is: installed around a loaded model and undone without trace, begun anew for each video.
+
+Legend: B videos, F/H/W tokens per axis (frames, rows, columns after patching), N = F H W.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from vidplat.workers.models.solver import Solver
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the N tokens of a video lie: frame-major, then rows, then columns."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    @property
+    def per_frame(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def tokens(self) -> int:
+        return self.frames * self.per_frame
+
+
+@dataclass(frozen=True)
+class Run:
+    """One video that is about to be made. `solver` is alive: its index and sigmas move while the video is made."""
+
+    solver: Solver
+    grid: Grid
+    branches: int  # 2 with guidance, 1 without
+    guidance_scale: float
+
+
+class Method(Protocol):
+    """See the module's text. Built by `table.build` from the values of `vidplat.methods`."""
+
+    name: str
+
+    def refusal(self, model: Any, run: Run) -> str:
+        """Why this method cannot make this video on this transformer, as a sentence; "" when it can."""
+
+    def applied_to(self, model: Any) -> AbstractContextManager[None]:
+        """Enter: install on a transformer. Leave: everything is as before, bit for bit."""
+
+    def begin(self, run: Run) -> None:
+        """Before each video: forget the last one."""

@@ -1,0 +1,84 @@
+"""From a method's name to its file, and the methods installed around one loaded model.
+
+`Installed` keeps what is on the model between videos: asking for the same methods again costs nothing, asking for
+others undoes the old ones first. The order of installation is that of `vidplat.methods.KINDS`, so attention links run
+in that order too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib import import_module
+from typing import Any
+
+from vidplat.errors import SpecError
+from vidplat.methods import Chosen, Seam, parse, text
+from vidplat.workers.acceleration.method import Method, Run
+
+#: name -> module and class of the room; solvers are no methods around a model, see `solvers.py`.
+MODULES = {
+    "hsa": "hsa:Hsa",
+    "sparse": "sparse:Sparse",
+    "teacache": "teacache:TeaCache",
+    "easycache": "easycache:EasyCache",
+    "magcache": "magcache:MagCache",
+    "fbcache": "fbcache:FirstBlockCache",
+    "dbcache": "dbcache:DbCache",
+}
+
+
+def build(chosen: Chosen) -> Method:
+    """A method object with the chosen values: its class takes them as one mapping."""
+    module, _, name = MODULES[chosen.kind.name].partition(":")
+    make: Callable[..., Method] = getattr(import_module(f"vidplat.workers.acceleration.{module}"), name)
+    return make(chosen.values)
+
+
+class Installed:
+    """The methods around one family's transformers. Not safe for two threads at once, as the family."""
+
+    def __init__(self, transformers: Sequence[Any]) -> None:
+        self._transformers = tuple(transformers)
+        self._stack = ExitStack()
+        self._methods: tuple[Method, ...] = ()
+        self._chosen: tuple[Chosen, ...] = ()
+        self._text = ""
+
+    def use(self, method: str) -> None:
+        """Have exactly these methods installed ("" for none). Raises `UsageError` for a wrong text."""
+        chosen = parse(method) if method else ()
+        if text(chosen) == self._text:
+            return
+        self.remove()
+        methods = tuple(build(one) for one in chosen if one.kind.seam is not Seam.SOLVER)
+        try:
+            for one in methods:
+                for model in self._transformers:
+                    self._stack.enter_context(one.applied_to(model))
+        except BaseException:
+            self.remove()
+            raise
+        self._methods, self._chosen, self._text = methods, chosen, text(chosen)
+
+    def scheduler(self, own: Any) -> Any:
+        """The diffusers scheduler that the methods ask for: the model's `own` when they ask for none."""
+        for one in self._chosen:
+            if one.kind.seam is Seam.SOLVER:
+                from vidplat.workers.acceleration.solvers import scheduler
+
+                return scheduler(one, own)
+        return own
+
+    def begin(self, run: Run) -> None:
+        """Before each video. Raises `SpecError` with the reason when a method cannot make it."""
+        for method in self._methods:
+            for model in self._transformers:
+                if why := method.refusal(model, run):
+                    raise SpecError(f"{method.name} cannot be used here: {why}")
+            method.begin(run)
+
+    def remove(self) -> None:
+        """Put the stock model back."""
+        self._stack.close()
+        self._methods, self._chosen, self._text = (), (), ""

@@ -1,0 +1,57 @@
+"""Method texts: what is accepted, its canonical form, and messages that help."""
+
+import pytest
+
+from vidplat.errors import UsageError
+from vidplat.methods import KINDS, parse, text
+
+
+@pytest.mark.parametrize(
+    ("given", "canonical"),
+    [
+        ("hsa", "hsa"),
+        ("HSA:50", "hsa"),  # the default says nothing
+        ("hsa:25", "hsa:preset=25"),
+        ("hsa:75a", "hsa:preset=75A"),
+        ("sparse:k=3", "sparse"),
+        ("sparse:2,dense_steps=1", "sparse:k=2,dense_steps=1"),
+        (" sparse:k=5 + hsa:25 ", "hsa:preset=25+sparse:k=5"),  # in the table's order
+        ("teacache:.1", "teacache:threshold=0.1"),
+        ("euler", "euler"),
+        ("euler:5+hsa:25", "hsa:preset=25+euler:shift=5"),
+    ],
+)
+def test_a_text_has_one_canonical_form(given: str, canonical: str) -> None:
+    assert text(parse(given)) == canonical
+    assert text(parse(canonical)) == canonical
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("hsaa:50", "did you mean hsa?"),
+        ("hsa:60", "hsa preset must be one of 75A, 75B, 50, 25, not '60'"),
+        ("hsa:prset=50", "did you mean preset? It has preset, score"),
+        ("sparse:k=0", "sparse k must be between 1 and 64, not '0'"),
+        ("sparse:k=2.5", "sparse k must be a whole number between 1 and 64, not '2.5'"),
+        ("sparse:k=2,k=3", "sparse is given k twice"),
+        ("teacache:nan", "teacache threshold must be a number between 0 and 10, not 'nan'"),
+        ("teacache:-1", "not '-1'"),
+        ("hsa:50+easycache", "hsa and easycache cannot be used together: both reuse old velocities"),
+        ("teacache+easycache", "teacache and easycache cannot be used together: both decide which passes run"),
+        ("hsa+unipc", "hsa needs euler"),
+        ("euler+unipc", "both decide the solver"),
+        ("", "method '' is not known"),
+        ("hsa:50+", "is not known"),
+    ],
+)
+def test_a_wrong_text_is_refused_with_what_would_be_right(given: str, told: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(given)
+    assert told in str(refused.value)
+
+
+def test_every_kind_s_bare_parameter_is_one_of_its_parameters() -> None:
+    for kind in KINDS.values():
+        assert kind.first in kind.parameters
+        assert parse(kind.name)[0].text == kind.name
