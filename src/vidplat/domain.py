@@ -20,6 +20,8 @@ from typing import Any
 
 # --- what is asked for -------------------------------------------------------------------------
 
+DEFAULT_STRENGTH = 0.6  # of rows with an input video that say nothing
+
 
 @dataclass(frozen=True)
 class VideoSpec:
@@ -52,6 +54,8 @@ class Prompt:
     deadline: str | None = None  # as written in the row ("60s", "06:00", ISO 8601); None: the batch's
     model: str | None = None  # None: the batch's
     method: str | None = None  # None: the planner chooses
+    input_video: str | None = None  # where it lies: an absolute path or a URL, without any secret
+    strength: float | None = None  # in (0, 1]; None: DEFAULT_STRENGTH where there is an input video
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,26 @@ class Job:
     priority: int = 0
     deadline_at: float | None = None
     method: str | None = None
+    input_video: str | None = None  # video-to-video: where the source was at submit; None: made from text alone
+    input_sha256: str | None = None  # of the source's bytes, which the output prefix keeps (storage.inputs)
+    strength: float | None = None  # in (0, 1]: how much of the source is noised away; set exactly when there is one
 
 
-def job_id(prompt: str, negative_prompt: str, spec: VideoSpec, model: ModelRef) -> str:
-    """32 hex digits of SHA-256 over the canonical JSON of everything that decides the pixels at full quality."""
+def job_id(
+    prompt: str,
+    negative_prompt: str,
+    spec: VideoSpec,
+    model: ModelRef,
+    input_sha256: str | None = None,
+    strength: float | None = None,
+) -> str:
+    """32 hex digits of SHA-256 over the canonical JSON of everything that decides the pixels at full quality.
+
+    A source video counts by its content, not by its place. Jobs without one have the ids they always had.
+    """
     facts = [prompt, negative_prompt, *asdict(spec).values(), model.id, model.revision]
+    if input_sha256 is not None:
+        facts += [input_sha256, strength]
     text = json.dumps(facts, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 
@@ -126,18 +145,28 @@ class JobState(StrEnum):
 # --- how it is made ----------------------------------------------------------------------------
 
 
+PLAIN_METHODS = ("full", "steps", "keyframes")
+
+
 @dataclass(frozen=True, order=True)
 class OperatingPoint:
     """How a job is made: the methods and their parameters. Chosen by the planner."""
 
     steps: int  # denoising steps actually spent
     keyframes: int | None = None  # latent frames generated; None: all of them, nothing is interpolated
-    method: str = "full"  # full, steps, keyframes; later hsa, lipar, ...: a name of the methods table
+    method: str = "full"  # full, steps, keyframes, or a canonical text of `vidplat.methods`: "hsa:preset=25"
+
+    @property
+    def accelerator(self) -> str:
+        """The methods to be installed around the model, as text; "" for none."""
+        return "" if self.method in PLAIN_METHODS else self.method
 
     @property
     def label(self) -> str:
-        """Short text for tables: `24 steps`, `8 steps, 5 keyframes`."""
+        """Short text for tables: `24 steps`, `8 steps, 5 keyframes`, `24 steps, hsa:preset=25`."""
         text = f"{self.steps} step{'' if self.steps == 1 else 's'}"
+        if self.accelerator:
+            return f"{text}, {self.accelerator}"
         return text if self.keyframes is None else f"{text}, {self.keyframes} keyframes"
 
 
@@ -152,6 +181,10 @@ class ProfilePoint:
     psnr_db: float | None = None
     prompt_fit: float | None = None  # share of caption attributes shown, where that can be measured
     samples: int = 0
+    method: str = ""  # canonical text of `vidplat.methods`; "": none
+    linear_work: float = 1.0  # FLOPs of projections and feed forward over those of as many plain steps
+    attention_work: float = 1.0  # FLOPs of self-attention, likewise
+    overhead: float = 1.0  # measured denoising seconds over those that this work takes in plain steps
 
 
 @dataclass(frozen=True)
@@ -314,7 +347,7 @@ class Outcome:
     point: OperatingPoint
     started_at: float
     finished_at: float
-    phases: Mapping[str, float] = field(default_factory=dict)  # encode, denoise, decode, interpolate, mp4, store
+    phases: Mapping[str, float] = field(default_factory=dict)  # source, encode, denoise, decode, interpolate, mp4, store
     artifact: Artifact | None = None
     failure: Failure | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)  # quality facts measured on the finished video

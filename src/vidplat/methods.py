@@ -18,6 +18,7 @@ from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 
+from vidplat.domain import PLAIN_METHODS
 from vidplat.errors import UsageError, printable
 
 Value = float | int | str
@@ -173,9 +174,6 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
     }
 )
 
-#: What an operating point's method may be beside these: nothing is installed for them.
-PLAIN = ("full", "steps", "keyframes")
-
 #: Pairs of seams that exclude each other, with the reason.
 _APART: Mapping[frozenset[Seam], str] = {
     frozenset({Seam.TOKENS, Seam.PASSES}): (
@@ -198,11 +196,6 @@ def parse(method: str) -> tuple[Chosen, ...]:
 def text(chosen: tuple[Chosen, ...]) -> str:
     """The canonical text of what `parse` gave."""
     return "+".join(one.text for one in chosen)
-
-
-def accelerators(point_method: str) -> str:
-    """Of an operating point's method, what is to be installed around the model: "" for the plain ones."""
-    return "" if point_method in PLAIN else point_method
 
 
 @lru_cache(maxsize=4096)
@@ -230,7 +223,8 @@ def _one(part: str, whole: str) -> Chosen:
         near = get_close_matches(name, KINDS, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(
-            f"method {printable(whole)!r} is not known: {hint}Known are auto, {', '.join(PLAIN)}, {', '.join(KINDS)}"
+            f"method {printable(whole)!r} is not known; {hint}use auto, {', '.join(PLAIN_METHODS)}, "
+            f"or of these one or more joined by '+': {', '.join(KINDS)}"
         )
     kind = KINDS[name]
     values: dict[str, Value | None] = {key: parameter.default for key, parameter in kind.parameters.items()}

@@ -19,11 +19,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from vidplat import methods
 from vidplat.domain import ModelShape, OperatingPoint, ProfilePoint, VideoSpec
 from vidplat.errors import UsageError, printable
 
 _MOST_STEP_COUNTS = 12  # offered per number of keyframes, beside the measured ones
 _LEAST_STEPS = 4  # of a model without a profile
+_UNMEASURED = 0.9  # quality of a method that was never measured on this model: a guess, and said to be one
 _GUESS_EXPONENT = 0.15  # quality = (steps / full steps) ^ 0.15: 0.90 at a half, 0.81 at a quarter
 
 
@@ -43,7 +45,8 @@ def choices(shape: ModelShape, spec: VideoSpec, method: str | None = None) -> Ch
 
 
 def check_method(method: str) -> None:
-    """Raise UsageError unless `method` is `auto`, `full`, `steps`, `keyframes`, `steps:N`, `keyframes:K` or both.
+    """Raise UsageError unless `method` is `auto`, `full`, `steps`, `keyframes`, `steps:N`, `keyframes:K`, both, or a
+    text of `vidplat.methods` such as `hsa:50`.
 
     `steps` and `keyframes` leave the number to the planner; a number fixes it. `keyframes:5,steps:12` fixes both.
     """
@@ -80,7 +83,10 @@ def quality_of(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> flo
     steps = min(1.0, point.steps / spec.num_inference_steps)
     latent = shape.latent_frames(spec.num_frames)
     frames = 1.0 if point.keyframes is None else min(1.0, point.keyframes / latent)
-    curves = _curves(shape.profile)
+    if point.accelerator:
+        plain = replace(point, method="steps")
+        return quality_of(shape, spec, plain) * _accelerated(shape.profile).get(point.accelerator, _UNMEASURED)
+    curves = _curves(tuple(p for p in shape.profile if not p.method))
     if not curves:
         return math.pow(steps * frames, _GUESS_EXPONENT)
     fractions = sorted(curves)
@@ -99,9 +105,10 @@ def _along(at: float, fractions: tuple[float, ...], values: tuple[float, ...]) -
 
 @dataclass(frozen=True)
 class _Method:
-    name: str  # auto, full, steps, keyframes
+    name: str  # auto, full, steps, keyframes, or "" for the methods of `accelerator`
     steps: int | None = None
     keyframes: int | None = None
+    accelerator: str = ""
 
 
 @lru_cache(maxsize=1024)
@@ -111,6 +118,8 @@ def _parse(method: str) -> _Method:
         return _Method("auto")
     if text in ("full", "steps", "keyframes"):
         return _Method(text)
+    if not text.startswith(("steps", "keyframes")):
+        return _Method("", accelerator=methods.text(methods.parse(text)))
     fixed: dict[str, int] = {}
     for part in text.split(","):
         found = re.fullmatch(r"\s*(steps|keyframes):(\d{1,5})\s*", part)
@@ -131,13 +140,16 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
     measured = bool(shape.profile)
     if asked.name == "full":
         return Choices((OperatingPoint(full),), (1.0,), True)
+    if asked.accelerator:
+        point = OperatingPoint(full, None, asked.accelerator)
+        return Choices((point,), (quality_of(shape, spec, point),), asked.accelerator in _accelerated(shape.profile))
     if asked.steps is not None or asked.keyframes is not None:
         keyframes = asked.keyframes if asked.keyframes is not None and asked.keyframes < latent else None
         steps = min(full, asked.steps or full)
         point = OperatingPoint(steps, keyframes, _name(steps, keyframes, full))
         return Choices((point,), (quality_of(shape, spec, point),), measured)
     found: dict[OperatingPoint, float] = {OperatingPoint(full): 1.0}
-    curves = _curves(shape.profile) or {1.0: ((_LEAST_STEPS / full, 1.0), ())}
+    curves = _curves(tuple(p for p in shape.profile if not p.method)) or {1.0: ((_LEAST_STEPS / full, 1.0), ())}
     for fraction, (fractions, _) in curves.items():
         keyframes = None if fraction >= 1.0 else max(2, round(fraction * latent))
         if (keyframes is not None and keyframes >= latent) or (keyframes is not None and asked.name == "steps"):
@@ -149,6 +161,10 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
             quality = quality_of(shape, spec, point)
             if point not in found and quality < 1.0:
                 found[point] = quality
+    if asked.name == "auto":
+        for method in _accelerated(shape.profile):
+            point = OperatingPoint(full, None, method)
+            found[point] = quality_of(shape, spec, point)
     ranked = sorted(found.items(), key=lambda item: (item[1], item[0].steps, item[0].keyframes or latent))
     return Choices(tuple(p for p, _ in ranked), tuple(q for _, q in ranked), measured)
 
@@ -165,6 +181,12 @@ def _step_counts(fractions: Sequence[float], full: int) -> list[int]:
     least = min(measured)
     spread = np.linspace(least, full, min(_MOST_STEP_COUNTS, full - least + 1))
     return sorted({full, *measured, *(round(s) for s in spread)})
+
+
+@lru_cache(maxsize=256)
+def _accelerated(profile: tuple[ProfilePoint, ...]) -> dict[str, float]:
+    """Quality of each measured method at full steps."""
+    return {point.method: min(1.0, max(0.0, point.quality)) for point in profile if point.method}
 
 
 @lru_cache(maxsize=256)

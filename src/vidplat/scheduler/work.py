@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
+from vidplat.scheduler.method_work import method_work
 
 STAGES = ("encode", "denoise", "decode", "interpolate", "mp4", "store")  # of one video, in this order
 LOAD = "load"  # once per worker and model: weights from disk to device
@@ -64,6 +65,8 @@ def features(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> dict[
     """The features of every stage of one video made at `point`, and of loading the model (`load`)."""
     forwards = point.steps * branches(spec)
     linear, attention = forward_gflop(shape, shape.tokens(spec, point.keyframes))
+    left = method_work(shape, spec, point)
+    linear, attention = linear * left.linear * left.overhead, attention * left.attention * left.overhead
     frame_megapixels = spec.width * spec.height / 1e6
     decoded = decoded_frames(shape, spec, point)
     missing = spec.num_frames - decoded

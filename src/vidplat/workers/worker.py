@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, VideoSpec
 from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
-from vidplat.methods import accelerators
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
 
@@ -212,7 +211,7 @@ class Worker:
 
     def _with_methods(self, family: Family, point: OperatingPoint) -> Installed | None:
         """The methods of `point` installed, others undone. Nothing is loaded before a point asks for one."""
-        method = accelerators(point.method)
+        method = point.accelerator
         if self._installed is None and not method:
             return None
         if self._installed is None:

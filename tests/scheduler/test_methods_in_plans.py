@@ -1,0 +1,64 @@
+"""Measured methods are points like any others: counted, priced, chosen when they are worth it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders import a_policy, a_shape, a_snapshot, a_spec, an_open_job, knowledge
+from vidplat.domain import OperatingPoint, ProfilePoint
+from vidplat.scheduler.method_work import MethodWork, method_work
+from vidplat.scheduler.planner import plan
+from vidplat.scheduler.profile import check_method, choices, quality_of
+from vidplat.scheduler.work import features
+
+# Half the steps are worth 0.90; teacache at half the work is worth 0.97, and is a tenth slower than its FLOPs.
+STEPS = (ProfilePoint(0.25, 1.0, 0.80), ProfilePoint(0.5, 1.0, 0.90))
+GOOD = ProfilePoint(1.0, 1.0, 0.97, method="teacache", linear_work=0.5, attention_work=0.5, overhead=1.1, samples=16)
+
+
+def test_a_measured_method_is_offered_with_its_measured_quality():
+    offered = choices(a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24))
+    assert dict(zip(offered.points, offered.qualities, strict=True))[OperatingPoint(24, None, "teacache")] == 0.97
+
+
+def test_its_work_is_the_measured_share_with_the_measured_overhead():
+    shape, spec = a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24)
+    plain = features(shape, spec, OperatingPoint(24))["denoise"]
+    with_it = features(shape, spec, OperatingPoint(24, None, "teacache"))["denoise"]
+    assert with_it.linear_gflop == pytest.approx(plain.linear_gflop * 0.5 * 1.1)
+    assert with_it.attention_gflop == pytest.approx(plain.attention_gflop * 0.5 * 1.1)
+
+
+def test_the_planner_takes_the_method_where_it_beats_fewer_steps():
+    # A full run takes 11 s at p50, 1 s of it beside denoising; within 9 s there is time for 17 of 24 steps, worth
+    # 0.94, or for the method: 1 + 10 x 0.5 x 1.1 = 6.5 s, worth 0.97.
+    shape = a_shape(profile=(*STEPS, GOOD))
+    snapshot = a_snapshot(jobs=[an_open_job()], deadline_at=9.0)
+    decided = plan(snapshot, a_policy(), knowledge(shape=shape, full_s=11.0, fixed_s=1.0))
+    assert [a.point.method for a in decided.assignments] == ["teacache"]
+    assert decided.assignments[0].quality == pytest.approx(0.97)
+
+
+def test_a_method_that_was_never_measured_is_counted_at_full_work_and_said_to_be_a_guess():
+    shape, spec = a_shape(profile=STEPS), a_spec(steps=24)
+    asked = choices(shape, spec, "easycache:0.1")
+    assert asked.points == (OperatingPoint(24, None, "easycache:threshold=0.1"),)
+    assert not asked.measured
+    assert method_work(shape, spec, asked.points[0]) == MethodWork()
+
+
+def test_a_method_that_was_asked_for_is_the_only_point():
+    asked = choices(a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24), "TeaCache:0.08")
+    assert asked.points == (OperatingPoint(24, None, "teacache"),)
+    assert asked.measured
+
+
+def test_a_shortened_run_with_a_method_loses_by_both():
+    shape, spec = a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24)
+    # 12 of 24 steps are worth 0.90, the method 0.97
+    assert quality_of(shape, spec, OperatingPoint(12, None, "teacache")) == pytest.approx(0.90 * 0.97)
+
+
+@pytest.mark.parametrize("method", ["hsa:50", "sparse:k=3+hsa:25", "auto", "steps:4"])
+def test_method_texts_are_accepted_beside_the_plain_words(method: str):
+    check_method(method)
