@@ -38,6 +38,7 @@ class Present:
 
 
 ChooseRows = Callable[[Pass, Any], "Tensor | None"]  # the pass and the device -> rows that run, or None for all
+Before = Callable[[Pass, Any, "tuple[Any, ...]", "dict[str, Any]"], None]  # pass, model, args and kwargs of its call
 Fill = Callable[[Pass, "Tensor | None", Tensor], Tensor]  # pass, rows, output (B, N, P) -> what the model answers
 
 
@@ -51,17 +52,20 @@ class _Root(ModelHook):  # type: ignore[misc]
 
     _is_stateful = True
 
-    def __init__(self, layout: Layout, present: Present, choose: ChooseRows) -> None:
+    def __init__(self, layout: Layout, present: Present, choose: ChooseRows, before: Before | None = None) -> None:
         super().__init__()
         self._place = StateManager(_NoState)
-        self._layout, self._present, self._choose = layout, present, choose
+        self._layout, self._present, self._choose, self._before = layout, present, choose, before
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         context: CacheContext = self._place.context
         if context.step_index is None:
             raise ValueError("a method needs the step: wrap the call in model.cache_context(branch, step_index=...)")
         grid = self._layout.grid(module, args, kwargs)
-        self._present.here = Pass(context.name, context.step_index, grid)
+        here = Pass(context.name, context.step_index, grid)
+        if self._before is not None:
+            self._before(here, module, args, kwargs)
+        self._present.here = here
         device = next(module.parameters()).device
         self._present.rows = self._choose(self._present.here, device)
         return args, kwargs
@@ -103,11 +107,17 @@ class _Output(ModelHook):  # type: ignore[misc]
 
 
 @contextmanager
-def located(model: Any, layout: Layout, name: str, choose: ChooseRows | None = None) -> Iterator[Present]:
-    """Within this context the result tells, during a call of `model`, which pass it is. `name` is the method's."""
+def located(
+    model: Any, layout: Layout, name: str, choose: ChooseRows | None = None, before: Before | None = None
+) -> Iterator[Present]:
+    """Within this context the result tells, during a call of `model`, which pass it is. `name` is the method's.
+
+    `before` is asked before anything of a call is noted, so it may itself call `model` for a pass of its own, which
+    goes through all hooks as any other.
+    """
     present = Present()
     root = HookRegistry.check_if_exists_or_initialize(model)
-    root.register_hook(_Root(layout, present, choose or _all_rows), _name(name))
+    root.register_hook(_Root(layout, present, choose or _all_rows, before), _name(name))
     root.invalidate_child_registries_cache()
     try:
         yield present
@@ -118,10 +128,12 @@ def located(model: Any, layout: Layout, name: str, choose: ChooseRows | None = N
 
 
 @contextmanager
-def hooked(model: Any, layout: Layout, name: str, choose: ChooseRows, fill: Fill) -> Iterator[Present]:
+def hooked(
+    model: Any, layout: Layout, name: str, choose: ChooseRows, fill: Fill, before: Before | None = None
+) -> Iterator[Present]:
     """Within this context `choose` says which token rows run in each call, and `fill` completes the answer."""
     blocks = layout.blocks(model)
-    with located(model, layout, name, choose) as present:
+    with located(model, layout, name, choose, before) as present:
         for index, block in enumerate(blocks):
             hook = _Block(layout, present, first=index == 0, last=index == len(blocks) - 1)
             HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, _name(name))
