@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
-from vidplat.workers.acceleration.flops import counted
+from vidplat.workers.acceleration.flops import Flops, counted
 from vidplat.workers.acceleration.table import Installed
 from vidplat.workers.generate import Made, generate
 from vidplat.workers.models.family import Family
@@ -67,13 +67,17 @@ class Row:
 
     method: str
     target: float
-    label: str  # the operating point's method text and steps
+    label: str  # of the operating point
+    point_method: str  # its accelerators, as text
+    steps: int
     kind: str
     prompt: str
     seed: int
     cost: float  # denoising seconds over those of the full run
     cost_end_to_end: float  # denoising and decoding, likewise
-    work: float  # FLOPs of the blocks over those of the full run
+    work: float  # FLOPs of the blocks over those of the full run, and of their two parts likewise
+    linear_work: float
+    attention_work: float
     psnr_db: float
     ssim: float
     fit: float | None
@@ -104,13 +108,13 @@ class Bench:
         spec = replace(self.spec, seed=subject.seed)
         return generate(self.family, self.texts, subject.prompt, "", spec, point, installed=self.installed)
 
-    def work(self, subject: Subject, point: OperatingPoint) -> int:
+    def work(self, subject: Subject, point: OperatingPoint) -> Flops:
         """FLOPs of all blocks in one video at `point`. Slow: counting watches every operation."""
         self.installed.use(point.accelerator)
         model = self.family.transformers[0]
         with counted(model) as found:
             self.make(subject, point)
-        return found.total
+        return found
 
     @property
     def device(self) -> str:
@@ -196,8 +200,8 @@ def survey(
                 say(f"{candidate.name}: nothing nearer to {target:.0%} than {point.label} at {near:.1%}")
                 continue
             whole = full_point(bench.spec, candidate.solver)
-            share = bench.work(subjects[0], point) / bench.work(subjects[0], whole)
-            tuned.append(Tuned(candidate, target, point, share))
+            work, of = bench.work(subjects[0], point), bench.work(subjects[0], whole)
+            tuned.append(Tuned(candidate, target, point, work, of))
             say(f"{candidate.name} at {target:.0%}: {point.label}, {near:.1%} of the time")
     for number, subject in enumerate(subjects, start=1):
         yield from _round(bench, subject, tuned)
@@ -206,12 +210,13 @@ def survey(
 
 @dataclass(frozen=True)
 class Tuned:
-    """A candidate's point for one target, and the share of the full run's FLOPs that it takes."""
+    """A candidate's point for one target, its FLOPs, and those of the full run."""
 
     candidate: Candidate
     target: float
     point: OperatingPoint
-    work: float
+    work: Flops
+    of: Flops
 
 
 def _round(bench: Bench, subject: Subject, tuned: Sequence[Tuned]) -> Iterator[Row]:
@@ -236,12 +241,16 @@ def _row(subject: Subject, one: Tuned, made: Made, wholes: tuple[Made, Made], pe
         method=one.candidate.name,
         target=one.target,
         label=one.point.label,
+        point_method=one.point.accelerator,
+        steps=one.point.steps,
         kind=subject.kind,
         prompt=subject.prompt,
         seed=subject.seed,
         cost=made.phases["denoise"] / statistics.mean(whole.phases["denoise"] for whole in wholes),
         cost_end_to_end=_rendering(made.phases) / statistics.mean(_rendering(whole.phases) for whole in wholes),
-        work=one.work,
+        work=one.work.total / one.of.total,
+        linear_work=one.work.linear / one.of.linear,
+        attention_work=one.work.attention / one.of.attention,
         psnr_db=min(_MOST_DB, psnr_db(made.frames, frames)),
         ssim=ssim(made.frames, frames),
         fit=subject.fit(made.frames) if subject.fit else None,
