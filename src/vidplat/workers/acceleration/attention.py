@@ -50,6 +50,18 @@ class AttentionCall:
             self, query=self.rotate(self.query, self.rotary), key=self.rotate(self.key, self.rotary), rotary=None
         )
 
+    def over(self, key: Tensor, value: Tensor) -> AttentionCall:
+        """The same queries over other keys, (B, K, h, D) and rotated, text at the same end: for methods that keep the
+        keys of video tokens that do not run. Stock masks hide padding text only, so a video column is always open."""
+        mask = self.mask
+        if mask is not None and mask.shape[-1] != key.shape[1]:
+            columns = mask.shape[-1]
+            text = mask[..., : self.text] if self.text_first else mask[..., columns - self.text :]
+            video = torch.ones_like(mask[..., :1]) if mask.dtype == torch.bool else torch.zeros_like(mask[..., :1])
+            video = video.expand(*mask.shape[:-1], key.shape[1] - self.text)
+            mask = torch.cat([text, video] if self.text_first else [video, text], dim=-1)
+        return replace(self.rotated(), key=key, value=value, mask=mask)
+
 
 Attend = Callable[[AttentionCall], Tensor]  # -> (B, Q, h, D)
 Link = Callable[[AttentionCall, Attend], Tensor]  # may call the rest of the chain, its second argument

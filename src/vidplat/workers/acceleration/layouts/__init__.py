@@ -8,11 +8,13 @@ Legend: B batch, N video tokens, d model width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from vidplat.errors import SpecError
+from vidplat.methods import Seam
 from vidplat.workers.acceleration.attention import SeamProcessor
 from vidplat.workers.acceleration.method import Grid
 
@@ -24,6 +26,9 @@ class Layout(Protocol):
 
     velocity: bool  # the output is a flow-matching velocity (else v-prediction of a variance-preserving process)
     branches_in_batch: bool  # guidance puts both branches into one batch (else it calls the model twice)
+
+    def refusal(self, model: Any, seam: Seam) -> str:
+        """Why no method can touch this seam of this model, as a sentence; "" when one can."""
 
     def blocks(self, model: Any) -> Sequence[nn.Module]:
         """The transformer blocks, in the order they run."""
@@ -50,13 +55,31 @@ class Layout(Protocol):
     def scattered(self, output: Any, rows: Tensor, tokens: int) -> Any:
         """The last block's output with its video tokens put back into (B, tokens, d), zero elsewhere."""
 
+    def video(self, output: Any) -> Tensor:
+        """The video tokens (B, N, d) in a block's output."""
+
+    def passed(self, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor) -> Any:
+        """What a block would answer that left everything as it is, but for video `tokens` (B, N, d)."""
+
+    def time_signal(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """From the first block's arguments, what TeaCache compares between steps: the tokens modulated by time, or the
+        time embedding itself, whichever the published constants of this family were fitted for."""
+
+
+#: transformer class -> module and class of this room, loaded when such a model is met.
+LAYOUTS = {
+    "WanTransformer3DModel": "wan:WanLayout",
+    "LTXVideoTransformer3DModel": "ltx:LtxLayout",
+    "HunyuanVideoTransformer3DModel": "hunyuan:HunyuanLayout",
+    "CogVideoXTransformer3DModel": "cogvideox:CogVideoXLayout",
+}
+
 
 def layout_of(model: Any) -> Layout:
     """The layout of a transformer, found by its class. Raises `SpecError` for a class that has none."""
-    from vidplat.workers.acceleration.layouts.wan import WanLayout
-
-    layouts: dict[str, type[Layout]] = {"WanTransformer3DModel": WanLayout}
     name = type(model).__name__
-    if name not in layouts:
-        raise SpecError(f"no method can be installed on {name}; known are {', '.join(layouts)}")
-    return layouts[name]()
+    if name not in LAYOUTS:
+        raise SpecError(f"no method can be installed on {name}; known are {', '.join(LAYOUTS)}")
+    module, _, layout = LAYOUTS[name].partition(":")
+    made: Layout = getattr(import_module(f"{__name__}.{module}"), layout)()
+    return made

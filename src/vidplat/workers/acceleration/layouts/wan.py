@@ -13,6 +13,7 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
+from vidplat.methods import Seam
 from vidplat.workers.acceleration.attention import AttentionCall, SeamProcessor
 from vidplat.workers.acceleration.layouts import Arguments
 from vidplat.workers.acceleration.method import Grid
@@ -21,6 +22,9 @@ from vidplat.workers.acceleration.method import Grid
 class WanLayout:
     velocity = True
     branches_in_batch = False
+
+    def refusal(self, model: Any, seam: Seam) -> str:
+        return ""
 
     def blocks(self, model: Any) -> Sequence[nn.Module]:
         return list(model.blocks)
@@ -57,6 +61,18 @@ class WanLayout:
         whole = output.new_zeros(output.shape[0], tokens, output.shape[2])
         return whole.index_copy_(1, rows, output)
 
+    def video(self, output: Any) -> Tensor:
+        tokens: Tensor = output
+        return tokens
+
+    def passed(self, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor) -> Any:
+        return tokens
+
+    def time_signal(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The projected time embedding (B, 6, d), or (B, N, 6, d) when tokens have times of their own."""
+        signal: Tensor = args[2]
+        return signal
+
 
 class WanSeamProcessor(SeamProcessor):
     """The stock `WanAttnProcessor` for self-attention, with its attention made replaceable."""
@@ -75,7 +91,7 @@ class WanSeamProcessor(SeamProcessor):
             query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         query, key = attn.norm_q(query), attn.norm_k(key)
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
-        call = AttentionCall(self.layer, query, key, value, rotary_emb, rotated, self._dense, attention_mask)
+        call = AttentionCall(self.layer, query, key, value, rotary_emb, rotated, self._dense, mask=attention_mask)
         attended = self.attend(call).flatten(2, 3).type_as(query)
         result: Tensor = attn.to_out[1](attn.to_out[0](attended))
         return result
