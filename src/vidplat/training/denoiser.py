@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
@@ -33,6 +34,8 @@ FIRST_SEED = 2_000_000_000  # away from the autoencoder's clips
 TRAIN_SHIFT = 2.5  # sigma = s u / (1 + (s - 1) u), u uniform: more time at high noise, where motion is decided
 EMPTY_SHARE = 0.1
 AVERAGE = 0.998
+#: How often clips of a motion class are drawn, relative to others: paths that turn are learnt last.
+OFTEN = {"orbit": 3.0, "bounce": 1.5, "dash": 1.5}
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,16 @@ def latent_scale(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
     return mean, spread
 
 
+@dataclass(frozen=True)
+class Clips:
+    """A data set: normalised latents (clips, C, F, H, W), text embeddings (clips, tokens, width), both float16, and
+    the chance of each clip to be drawn."""
+
+    latents: Tensor
+    states: Tensor
+    chances: NDArray[np.float64]
+
+
 @torch.no_grad()
 def encoded(
     vae: AutoencoderKLWan,
@@ -112,8 +125,8 @@ def encoded(
     part: Part,
     side: int,
     say: Say,
-) -> tuple[Tensor, Tensor]:
-    """Normalised latents (clips, C, F, H, W) and text embeddings (clips, tokens, width), float16, kept on disk."""
+) -> Clips:
+    """The clips of a part, kept on disk; encoded now where they are not there yet."""
     name = f"{side}-{part.frames}" + (f"-first-{part.first}" if part.first else "")
     path = folder / f"latents-{name}.pt"
     shown = part.frames if part.first is None else 4 * (part.first - 1) + 1  # pixel frames of the latent frames
@@ -138,7 +151,8 @@ def encoded(
     if ranks.rank() == 0:
         save_checkpoint(path, {"latents": torch.stack(latents), "captions": captions})
     states = torch.cat([embed(tokenizer, encoder, captions[i : i + 256]).half() for i in range(0, len(captions), 256)])
-    return torch.stack(latents)[: part.clips], states[: part.clips]
+    shares = np.array([OFTEN.get(world.parse(caption).motion_class, 1.0) for caption in captions[: part.clips]])
+    return Clips(torch.stack(latents)[: part.clips], states[: part.clips], shares / shares.sum())
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -166,7 +180,7 @@ def train_denoiser(
     with torch.no_grad():
         empty = embed(tokenizer, encoder, [""])[0]
     attention = PlainAttention() if bfloat16 else nullcontext()
-    data: dict[tuple[int, Part], tuple[Tensor, Tensor]] = {}
+    data: dict[tuple[int, Part], Clips] = {}
 
     def one_step(step: int) -> dict[str, float]:
         rng = np.random.default_rng([seed, 11, step, ranks.rank()])
@@ -177,10 +191,9 @@ def train_denoiser(
         if (stage.side, part) not in data:
             with ranks.rank_0_first():
                 data[stage.side, part] = encoded(vae, tokenizer, encoder, folder, part=part, side=stage.side, say=say)
-        latents, states = data[stage.side, part]
-        batch = part.batch
-        picked = torch.from_numpy(rng.integers(0, len(latents), size=batch))
-        clean, text = latents[picked].float(), states[picked].float()
+        clips, batch = data[stage.side, part], part.batch
+        picked = torch.from_numpy(rng.choice(len(clips.chances), size=batch, p=clips.chances))
+        clean, text = clips.latents[picked].float(), clips.states[picked].float()
         text = torch.where(torch.rand(batch, 1, 1) < EMPTY_SHARE, empty, text)
         even = torch.rand(batch)
         sigma = TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)
