@@ -15,6 +15,8 @@ class checks its own bounds and its messages quote the values they refuse.
     price_per_s = 3.0
     [run]
     max_attempts = 5
+    [inputs]
+    max_seconds = 30.0
 
 This file opens nothing but `vidplat.toml`, and does not know whether a catalog or a model exists.
 """
@@ -117,6 +119,26 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class InputConfig:
+    """How large the input videos of rows may be. Beyond these a row is refused; see docs/decisions on input videos."""
+
+    max_bytes: int = 256 * 2**20  # of one file: a worker holds it in memory
+    max_seconds: float = 120.0
+    max_frames: int = 15_000  # in one file, however short they are shown
+    max_frame_pixels: int = 4096 * 2304  # of one frame
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("max_bytes", 1, 2**33),
+            ("max_seconds", 0.1, 86_400.0),
+            ("max_frames", 2, 10_000_000),
+            ("max_frame_pixels", 256, 2**28),
+        ):
+            value = getattr(self, name)
+            _check(least <= value <= most, f"inputs.{name} must be {least:g} to {most:g}, not {value}")
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a run needs to know before its first file is opened."""
 
@@ -126,6 +148,7 @@ class Config:
     ray: RayConfig = RayConfig()
     run: RunConfig = RunConfig()
     model: str = DEFAULT_MODEL
+    inputs: InputConfig = InputConfig()
 
     def __post_init__(self) -> None:
         names = [pool.name for pool in self.pools]
@@ -190,6 +213,7 @@ def load_config(
     pools = _pools_of(written.pop("pools", {}))
     ray = _section(RayConfig, "ray", written.pop("ray", {}))
     run = _section(RunConfig, "run", written.pop("run", {}))
+    inputs = _section(InputConfig, "inputs", written.pop("inputs", {}))
     if written:
         raise UsageError(f"{CONFIG_FILE}: unknown key {printable(next(iter(written)))!r}")
 
@@ -214,6 +238,7 @@ def load_config(
         ray=ray,
         run=run,
         model=top.get("model", DEFAULT_MODEL),
+        inputs=inputs,
     )
 
 

@@ -347,7 +347,7 @@ class Outcome:
     point: OperatingPoint
     started_at: float
     finished_at: float
-    phases: Mapping[str, float] = field(default_factory=dict)  # source, encode, denoise, decode, interpolate, mp4, store
+    phases: Mapping[str, float] = field(default_factory=dict)  # source, encode, denoise, decode, ..., mp4, store
     artifact: Artifact | None = None
     failure: Failure | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)  # quality facts measured on the finished video

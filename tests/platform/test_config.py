@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidplat.config import PoolConfig, RunConfig, default_pools, load_config, parse_deadline, parse_duration, parse_pool
+from vidplat.config import (
+    InputConfig,
+    PoolConfig,
+    RunConfig,
+    default_pools,
+    load_config,
+    parse_deadline,
+    parse_duration,
+    parse_pool,
+)
 from vidplat.errors import UsageError
 
 NOON = datetime(2030, 5, 17, 12, 0, 0).timestamp()  # local time
@@ -111,3 +120,12 @@ def test_by_default_one_cloud_and_one_edge_worker_share_the_cores():
 def test_a_message_about_two_settings_quotes_both():
     with pytest.raises(UsageError, match=r"lease_s \(2.0\).*heartbeat_s \(1.0\)"):
         RunConfig(lease_s=2.0)
+
+
+def test_bounds_of_input_videos_come_from_the_file_and_are_checked(tmp_path):
+    file = tmp_path / "vidplat.toml"
+    file.write_text("[inputs]\nmax_seconds = 30.5\n")
+    assert load_config(file=file, env={}).inputs == InputConfig(max_seconds=30.5)
+    file.write_text("[inputs]\nmax_bytes = 0\n")
+    with pytest.raises(UsageError, match=r"inputs\.max_bytes must be 1 to"):
+        load_config(file=file, env={})

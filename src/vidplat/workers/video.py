@@ -1,9 +1,16 @@
-"""Frames become mp4 bytes and a poster; mp4 bytes become facts about them. PyAV, in memory.
+"""Frames become mp4 bytes and a poster; videos become frames and facts about them. PyAV, in memory.
 
 H.264 (x264), yuv420p, BT.709, index at the front so that browsers start at once. One encoder thread and
 no clock or version in the file: the same frames give the same bytes with the same libraries.
 
 yuv420p needs even sides; a frame with an odd side is refused (models make multiples of 16).
+
+`read_video` brings somebody else's video (source_video.py guards the door) to a spec's size and rate:
+
+    time     output frame k is the source frame on screen at k / fps seconds after the first; nothing is blended
+    shape    turned upright, then the largest rectangle of the output's shape around the centre
+    size     area average where it shrinks, bilinear where it grows; equal sizes are left as they are
+    colours  to 8-bit full-range RGB by the matrix that the file names, else BT.709 from 720 rows up and BT.601 below
 """
 
 from __future__ import annotations
@@ -11,11 +18,14 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 
-from vidplat.errors import JobError
+from vidplat.config import InputConfig
+from vidplat.errors import InputError, JobError
+from vidplat.workers.source_video import opened, pictures, pixel_aspect, quarter_turns
 
 CRF = "17"  # visually lossless for our sizes: about 45 dB on flipbook clips
 POSTER_QUALITY = 88
@@ -93,3 +103,73 @@ def to_frames(video: bytes) -> np.ndarray:
     with av.open(io.BytesIO(video)) as container:
         shown = [frame.to_ndarray(format="rgb24", src_colorspace="ITU709") for frame in container.decode(video=0)]
     return np.stack(shown)
+
+
+def read_video(
+    source: bytes | BinaryIO, width: int, height: int, num_frames: int, fps: float, limits: InputConfig = InputConfig()
+) -> np.ndarray:
+    """The first `num_frames` / `fps` seconds of somebody's video as (num_frames, height, width, 3) uint8 RGB.
+
+    Holds the result and two source frames. The last frame is held for a moment when the source ends a little early.
+    Raises InputError with the rest of a sentence ("is damaged: ...") when it cannot be read, or is too short.
+    """
+    frames = np.empty((num_frames, height, width, 3), np.uint8)
+    filled = 0
+    with opened(source, limits) as (container, stream):
+        tick_s = float(stream.time_base)
+        slack_s = min(max(tick_s / 2, 0.001), 0.25 / fps)  # times are rounded to ticks, in mkv to milliseconds
+        shown: np.ndarray | None = None  # the frame on screen, fitted once it is needed
+        last: Any = None
+        began = now_s = gap_s = 0.0
+        for frame in pictures(container, stream, limits):
+            at_s = tick_s * (frame.pts if frame.pts is not None else frame.dts or 0)
+            began = at_s if last is None else began
+            at_s = max(at_s - began, now_s)
+            gap_s, now_s = at_s - now_s, at_s
+            while last is not None and filled < num_frames and now_s > filled / fps + slack_s:
+                shown = _fitted(last, stream, width, height) if shown is None else shown
+                frames[filled] = shown
+                filled += 1
+            if filled == num_frames:
+                return frames
+            last, shown = frame, None
+        ends_s = now_s + gap_s
+        if last is None or (num_frames - 1) / fps > ends_s + 2 / fps + slack_s:
+            raise InputError(f"lasts {ends_s:.2f} s, {(num_frames - 1) / fps:.2f} s are needed")
+        frames[filled:] = _fitted(last, stream, width, height)
+    return frames
+
+
+def _fitted(frame: Any, stream: Any, width: int, height: int) -> np.ndarray:
+    """One frame upright, cropped and scaled: (height, width, 3) uint8 RGB."""
+    import cv2
+
+    pixels: np.ndarray = np.rot90(frame.to_ndarray(format="rgb24", src_colorspace=_matrix(frame)), quarter_turns(frame))
+    aspect = pixel_aspect(frame, stream)
+    if quarter_turns(frame) % 2:
+        aspect = 1 / aspect
+    rows, columns = pixels.shape[:2]
+    if columns * aspect * height > width * rows:  # wider than asked for
+        kept = max(1, round(rows * width / height / aspect))
+        left = (columns - kept) // 2
+        pixels = pixels[:, left : left + kept]
+    else:
+        kept = max(1, min(rows, round(columns * aspect * height / width)))
+        top = (rows - kept) // 2
+        pixels = pixels[top : top + kept]
+    rows, columns = pixels.shape[:2]
+    if (rows, columns) == (height, width):
+        return pixels
+    shrinks = rows >= height and columns >= width
+    scaled: np.ndarray = cv2.resize(
+        np.ascontiguousarray(pixels),
+        (width, height),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+    )
+    return scaled
+
+
+def _matrix(frame: Any) -> str:
+    """Which matrix turns the frame's YUV into RGB, by the numbers of ITU-T H.273."""
+    named = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
+    return named.get(int(frame.colorspace), "ITU709" if frame.height >= 720 else "ITU601")
