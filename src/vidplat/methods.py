@@ -99,6 +99,18 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 first="preset",
             ),
             MethodKind(
+                "lipar",
+                "tokens that repeat their past in the edited video do not run (LIPAR, arXiv 2603.05811)",
+                Seam.TOKENS,
+                {
+                    "tau1": Number(0.15, 0.0, 10.0),
+                    "tau2": Number(0.3, 0.0, 10.0),
+                    "recovery": Choice("auto", ("auto", "noise-aware", "noisy", "none")),
+                    "min_keep": Number(0.0, 0.0, 1.0),
+                },
+                first="tau1",
+            ),
+            MethodKind(
                 "sparse",
                 "frames attend to themselves and to k reference frames (Efficient-vDiT, arXiv 2502.06155)",
                 Seam.ATTENTION,

@@ -9,6 +9,10 @@ With `point.keyframes` only the first K latent frames' worth of video is generat
 frames' length, and stretched to the full count by optical flow (`interpolate.py`): motion then plays
 slower by (F-1)/(K-1). That is the simplest form, and what it costs in quality is for the profile to say.
 
+With a `Source` the video does not start from noise alone: the source's latents are noised to the sigma that the last
+`strength` of the schedule begins with, and the steps before are left out (SDEdit, arXiv 2108.01073, as diffusers'
+`WanVideoToVideoPipeline` does it).
+
 Legend: F latent frames of the full video, K generated ones.
 """
 
@@ -62,6 +66,18 @@ class Made:
     phases: dict[str, float]  # seconds of encode, denoise, decode, interpolate
 
 
+@dataclass(frozen=True)
+class Source:
+    """A video to start from."""
+
+    latents: torch.Tensor  # (1, C, F, H, W) float32, clean and normalised
+    strength: float  # share of the schedule that is run, in (0, 1]
+
+    def skipped(self, steps: int) -> int:
+        """How many of `steps` are left out; one at least is taken."""
+        return steps - max(1, min(int(steps * self.strength), steps))
+
+
 class Stopwatch:
     """Seconds per phase; `lap` closes the phase that began at the last call."""
 
@@ -85,8 +101,11 @@ def generate(
     point: OperatingPoint,
     wishes: Wishes = Wishes(),
     installed: Installed | None = None,
+    source: Source | None = None,
 ) -> Made:
     """Make one video at one operating point. Raises `JobError`, `Cancelled`, or torch's out-of-memory error.
+
+    `source`: start from this video (edit.py makes it from frames). Of `point.steps` the first are then left out.
 
     `installed` are the methods around the family's transformers; the point's method must be on already. Raises
     `SpecError` when one of them cannot make this video.
@@ -102,9 +121,13 @@ def generate(
     # 2. Denoise.
     solver = family.solver(point.steps, installed.scheduler(family.scheduler) if installed else None)
     latents = family.noise(spec, point.keyframes or latent_frames(family, spec))
+    if source:
+        solver.skip(source.skipped(solver.total))
+        latents = solver.noised(source.latents, latents)
     if installed:
-        grid = Grid(*family.grid(latents))
-        installed.begin(Run(solver, grid, branches=2 if guided else 1, guidance_scale=spec.guidance_scale))
+        grid, clean = Grid(*family.grid(latents)), source.latents if source else None
+        installed.begin(Run(solver, grid, 2 if guided else 1, spec.guidance_scale, clean))
+        latents = installed.started(latents)
     wishes.on_step("denoise", 0, solver.total)
     pace = Pace(wishes)
     while solver.remaining:

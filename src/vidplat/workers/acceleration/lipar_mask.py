@@ -63,7 +63,8 @@ def keep_mask(latents: Tensor, patch: tuple[int, int], rule: MaskRule = MaskRule
 def tokens_of(latents: Tensor, patch: tuple[int, int]) -> Tensor:
     """(T, h, w, entries of a token) from (C, T, H, W)."""
     rows, columns = patch
-    split = latents.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # C, T, h, rows, w, columns
+    channels, frames, high, wide = latents.shape
+    split = latents.reshape(channels, frames, high // rows, rows, wide // columns, columns)
     return split.permute(1, 2, 4, 3, 5, 0).flatten(3)
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vidplat.workers.models.solver import Solver
 
 
@@ -38,6 +40,7 @@ class Run:
     grid: Grid
     branches: int  # 2 with guidance, 1 without
     guidance_scale: float
+    source: Tensor | None = None  # the video that is edited, clean latents (1, C, F, H, W); None: made from text alone
 
 
 class Method(Protocol):
@@ -53,3 +56,11 @@ class Method(Protocol):
 
     def begin(self, run: Run) -> None:
         """Before each video: forget the last one."""
+
+
+@runtime_checkable
+class PreparesStart(Protocol):
+    """A method that has a say in the latents a run starts from; asked after `begin`."""
+
+    def started(self, latents: Tensor) -> Tensor:
+        """The start latents (1, C, F, H, W), changed."""

@@ -14,11 +14,12 @@ from typing import Any
 
 from vidplat.errors import SpecError
 from vidplat.methods import Chosen, Seam, parse, text
-from vidplat.workers.acceleration.method import Method, Run
+from vidplat.workers.acceleration.method import Method, PreparesStart, Run
 
 #: name -> module and class of the room; solvers are no methods around a model, see `solvers.py`.
 MODULES = {
     "hsa": "hsa:Hsa",
+    "lipar": "lipar:Lipar",
     "sparse": "sparse:Sparse",
     "teacache": "teacache:TeaCache",
     "easycache": "easycache:EasyCache",
@@ -77,6 +78,13 @@ class Installed:
                 if why := method.refusal(model, run):
                     raise SpecError(f"{method.name} cannot be used here: {why}")
             method.begin(run)
+
+    def started(self, latents: Any) -> Any:
+        """The latents that the run starts from, as methods that prune tokens of a source video want them."""
+        for method in self._methods:
+            if isinstance(method, PreparesStart):
+                latents = method.started(latents)
+        return latents
 
     def remove(self) -> None:
         """Put the stock model back."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from vidplat.domain import VideoSpec
 from vidplat.errors import ModelError, printable
@@ -63,6 +63,14 @@ class Family(Protocol):
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Frames (4(F-1)+1, rows, columns, 3) uint8 RGB. Raises `JobError` for non-finite values."""
+
+
+@runtime_checkable
+class TakesVideo(Family, Protocol):
+    """A family that can start from a video as well."""
+
+    def encode_video(self, frames: np.ndarray) -> torch.Tensor:
+        """Clean normalised latents (1, C, F, H, W) float32 of frames (4(F-1)+1, rows, columns, 3) uint8 RGB."""
 
 
 def load_family(located: ModelFiles, device: str) -> Family:

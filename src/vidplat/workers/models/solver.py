@@ -62,6 +62,18 @@ class Solver:
         self.index += 1
         return moved
 
+    def skip(self, steps: int) -> None:
+        """Leave out the first `steps`, at least one stays: for a run that starts from a partly noised video."""
+        if self.index or not 0 <= steps < self.total:
+            raise ValueError(f"cannot skip {steps} of {self.total} steps after {self.index}")
+        self._scheduler.sigmas = self._scheduler.sigmas[steps:]
+        self._scheduler.timesteps = self._scheduler.timesteps[steps:]
+        self._scheduler.num_inference_steps = self.total
+
+    def noised(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """`clean` latents at the present sigma: (1 - sigma) clean + sigma noise (flow matching's forward process)."""
+        return self.sigma * noise + (1.0 - self.sigma) * clean
+
     def shorten(self, remaining: int) -> None:
         """Space the rest of the run anew over `remaining` steps, at least 1 and at most those that are left."""
         if not 1 <= remaining <= self.remaining:

@@ -170,6 +170,17 @@ class WanFamily:
         mask = torch.ones_like(latents[0, 0, :, ::2, ::2])
         return (mask * timestep).flatten().unsqueeze(0).expand(latents.shape[0], -1)
 
+    def encode_video(self, frames: np.ndarray) -> torch.Tensor:
+        """See `TakesVideo`; the posterior's mode, as `WanVideoToVideoPipeline.prepare_latents` takes it."""
+        config = self.vae.config
+        pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].to(self.vae.device, torch.float32)
+        found = self.vae.encode((pixels / 255.0 * 2.0 - 1.0).to(self.vae.dtype)).latent_dist.mode().float()
+        channels = (1, config.z_dim, 1, 1, 1)
+        mean = torch.tensor(config.latents_mean).view(channels).to(found)
+        inverse_std = 1.0 / torch.tensor(config.latents_std).view(channels).to(found)
+        latents: torch.Tensor = (found - mean) * inverse_std
+        return latents
+
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Frames (frames, rows, columns, 3) uint8 RGB."""
         config = self.vae.config

@@ -1,0 +1,135 @@
+"""Video to video: our loop is diffusers' `WanVideoToVideoPipeline`, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.errors import SpecError
+from vidplat.workers import Worker
+from vidplat.workers.acceleration.table import Installed
+from vidplat.workers.edit import edit
+from vidplat.workers.generate import Made, Source
+from vidplat.workers.models.family import TakesVideo
+
+PROMPT, NEGATIVE = "a red circle", "dark"
+
+
+def a_spec(**changes: Any) -> VideoSpec:
+    facts = {"width": 48, "height": 32, "num_frames": 9, "fps": 8, "num_inference_steps": 5}
+    return VideoSpec(**{**facts, "guidance_scale": 4.0, "seed": 7, **changes})
+
+
+def a_video(still: bool = False) -> np.ndarray:
+    """Nine frames of soft noise; equal ones when `still`."""
+    rng = np.random.default_rng(3)
+    made = rng.integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
+    return np.repeat(made[:1], 9, axis=0) if still else made
+
+
+def edited(worker: Worker, method: str = "", **changes: Any) -> Made:
+    assert worker._family is not None and worker._texts is not None
+    installed = Installed(worker._family.transformers)
+    installed.use(method)
+    told = {"video": a_video(), "spec": a_spec(), "point": OperatingPoint(5), "strength": 0.6, **changes}
+    try:
+        return edit(worker._family, worker._texts, prompt=PROMPT, negative_prompt=NEGATIVE, installed=installed, **told)
+    finally:
+        installed.remove()
+
+
+def stock(directory: Path, worker: Worker, strength: float, steps: int) -> torch.Tensor:
+    """The latents of diffusers' own pipeline. Its own text cleaning needs a package that is not installed."""
+    from diffusers import WanVideoToVideoPipeline
+    from PIL import Image
+
+    assert worker._texts is not None
+    spec = a_spec()
+    pipeline = WanVideoToVideoPipeline.from_pretrained(directory, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.vae_scale_factor_spatial = pipeline.vae.config.scale_factor_spatial  # it knows Wan 2.1's autoencoder only
+    made: torch.Tensor = pipeline(
+        video=[Image.fromarray(frame) for frame in a_video()],
+        prompt_embeds=worker._texts(PROMPT),
+        negative_prompt_embeds=worker._texts(NEGATIVE),
+        height=spec.height,
+        width=spec.width,
+        num_inference_steps=steps,
+        guidance_scale=spec.guidance_scale,
+        strength=strength,
+        generator=torch.Generator("cpu").manual_seed(spec.seed),
+        output_type="latent",
+    ).frames
+    return made
+
+
+@pytest.mark.parametrize("strength", [0.4, 0.85, 1.0])
+@pytest.mark.parametrize("solver", ["tiny_wan", "tiny_unipc"])
+def test_latents_equal_the_stock_pipelines_bit_for_bit(
+    solver: str, strength: float, request: pytest.FixtureRequest
+) -> None:
+    directory = request.getfixturevalue(solver)
+    worker = Worker(str(directory))
+    worker.load()
+
+    made = edited(worker, strength=strength)
+
+    assert torch.equal(made.latents, stock(directory, worker, strength, 5))
+    # floor(5 * strength) of the five steps.
+    assert made.steps_done == {0.4: 2, 0.85: 4, 1.0: 5}[strength]
+    assert made.phases["source"] > 0
+
+
+def test_the_family_says_that_it_takes_video(worker: Worker) -> None:
+    assert isinstance(worker._family, TakesVideo)
+    latents = worker._family.encode_video(a_video())
+    assert latents.shape[0] == 1 and latents.shape[2:] == (3, 4, 6)
+    assert latents.dtype == torch.float32
+
+
+def test_one_step_at_least_is_taken() -> None:
+    nothing = torch.empty(0)
+
+    # floor(4 * 0.1) = 0 steps would give the source back.
+    assert [Source(nothing, strength).skipped(4) for strength in (0.1, 0.25, 0.6, 1.0)] == [3, 3, 2, 0]
+
+
+def test_lipar_on_a_still_source_makes_a_still_video_and_is_undone(worker: Worker) -> None:
+    plain = edited(worker, video=a_video(still=True))
+
+    pruned = edited(worker, "lipar:tau1=9,tau2=9", video=a_video(still=True))
+
+    assert torch.equal(pruned.latents, pruned.latents[:, :, :1].expand_as(pruned.latents))
+    assert not torch.equal(pruned.latents, plain.latents)
+    assert torch.equal(edited(worker, video=a_video(still=True)).latents, plain.latents)
+
+
+def test_lipar_that_prunes_nothing_changes_no_bit(worker: Worker) -> None:
+    assert torch.equal(edited(worker, "lipar:tau1=0,tau2=0").latents, edited(worker).latents)
+
+
+def test_what_an_edit_cannot_be_is_refused_with_the_reason(worker: Worker) -> None:
+    for changes, told in (
+        ({"video": a_video()[:5]}, r"frames \(5, 32, 48, 3\) uint8, needed are \(9, 32, 48, 3\)"),
+        ({"point": OperatingPoint(5, 2, "keyframes")}, "keyframes cannot be used"),
+        ({"strength": 0.0}, "strength must be above 0"),
+        ({"strength": 1.5}, "at most 1, not 1.5"),
+    ):
+        with pytest.raises(SpecError, match=told):
+            edited(worker, **changes)
+
+
+def test_lipar_without_a_source_is_refused(worker: Worker) -> None:
+    from vidplat.workers.generate import generate
+
+    assert worker._family is not None and worker._texts is not None
+    installed = Installed(worker._family.transformers)
+    installed.use("lipar")
+    with pytest.raises(SpecError, match=r"lipar cannot be used here: .* made from text alone"):
+        generate(worker._family, worker._texts, PROMPT, "", a_spec(), OperatingPoint(2), installed=installed)
+    installed.remove()
