@@ -152,7 +152,11 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 "fbcache",
                 "passes are skipped while the first block's residual changes little (FirstBlockCache; diffusers)",
                 Seam.PASSES,
-                {"threshold": Number(0.05, 0.0, 10.0)},
+                {
+                    "threshold": Number(0.05, 0.0, 10.0),
+                    "most": Number(3, 1, 100, whole=True),
+                    "warmup": Number(0.2, 0.0, 1.0),
+                },
                 first="threshold",
             ),
             MethodKind(

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -126,7 +127,9 @@ def generate(
         latents = solver.noised(source.latents, latents)
     if installed:
         grid, clean = Grid(*family.grid(latents)), source.latents if source else None
-        installed.begin(Run(solver, grid, 2 if guided else 1, spec.guidance_scale, clean))
+        scheduler = installed.scheduler(family.scheduler)
+        rehearse = partial(_rehearse, family, texts, spec, point, scheduler, wishes)
+        installed.begin(Run(solver, grid, 2 if guided else 1, spec.guidance_scale, clean, rehearse))
         latents = installed.started(latents)
     wishes.on_step("denoise", 0, solver.total)
     pace = Pace(wishes)
@@ -157,6 +160,22 @@ def generate(
     if frames.shape != promised:
         raise JobError(f"the model made frames of shape {frames.shape}, promised were {promised}")
     return Made(frames, latents, solver.total, tuple(solver.sigmas), watch.phases)
+
+
+def _rehearse(
+    family: Family, texts: TextCache, spec: VideoSpec, point: OperatingPoint, scheduler: Any, wishes: Wishes
+) -> None:
+    """The same run without decoding, of a prompt and a seed that no job chooses: for methods that are calibrated."""
+    from vidplat.workers.acceleration.calibration import REHEARSAL_PROMPT, REHEARSAL_SEED
+
+    negative = texts("") if spec.guidance_scale > 1.0 else None
+    shown = Condition(texts(REHEARSAL_PROMPT), negative, spec.guidance_scale)
+    solver = family.solver(point.steps, scheduler)
+    latents = family.noise(replace(spec, seed=REHEARSAL_SEED), point.keyframes or latent_frames(family, spec))
+    while solver.remaining:
+        if wishes.is_cancelled():
+            raise Cancelled("cancelled while a method was calibrated")
+        latents = solver.advance(family.velocity(latents, solver, shown), latents)
 
 
 def latent_frames(family: Family, spec: VideoSpec) -> int:

@@ -5,6 +5,7 @@ Legend: B videos, F/H/W tokens per axis (frames, rows, columns after patching), 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -41,6 +42,7 @@ class Run:
     branches: int  # 2 with guidance, 1 without
     guidance_scale: float
     source: Tensor | None = None  # the video that is edited, clean latents (1, C, F, H, W); None: made from text alone
+    rehearse: Callable[[], None] | None = None  # makes such a run once, of a fixed prompt and seed; None: nobody can
 
 
 class Method(Protocol):
@@ -64,3 +66,14 @@ class PreparesStart(Protocol):
 
     def started(self, latents: Tensor) -> Tensor:
         """The start latents (1, C, F, H, W), changed."""
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """A method that must watch a whole run before it can skip anything; see `calibration.py`."""
+
+    def is_calibrated(self, run: Run) -> bool:
+        """Whether it knows all it needs for such a run; asked after `begin`."""
+
+    def calibrating(self, run: Run) -> AbstractContextManager[None]:
+        """Within this context nothing is skipped, a rehearsal is watched, and what is learned is kept if it ends well."""

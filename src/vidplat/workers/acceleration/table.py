@@ -14,7 +14,7 @@ from typing import Any
 
 from vidplat.errors import SpecError
 from vidplat.methods import Chosen, Seam, parse, text
-from vidplat.workers.acceleration.method import Method, PreparesStart, Run
+from vidplat.workers.acceleration.method import Calibrates, Method, PreparesStart, Run
 
 #: name -> module and class of the room; solvers are no methods around a model, see `solvers.py`.
 MODULES = {
@@ -78,6 +78,18 @@ class Installed:
                 if why := method.refusal(model, run):
                     raise SpecError(f"{method.name} cannot be used here: {why}")
             method.begin(run)
+        for method in self._methods:
+            if isinstance(method, Calibrates) and not method.is_calibrated(run):
+                self._calibrate(method, run)
+
+    def _calibrate(self, method: Calibrates, run: Run) -> None:
+        """One rehearsal with all methods installed, as they will be; then everything begins again."""
+        if run.rehearse is None:
+            raise SpecError("a method that is calibrated by a whole run cannot be used where nobody can make one")
+        with method.calibrating(run):
+            run.rehearse()
+        for one in self._methods:
+            one.begin(run)
 
     def started(self, latents: Any) -> Any:
         """The latents that the run starts from, as methods that prune tokens of a source video want them."""

@@ -42,7 +42,7 @@ Before = Callable[[Pass, Any, "tuple[Any, ...]", "dict[str, Any]"], None]  # pas
 Fill = Callable[[Pass, "Tensor | None", Tensor], Tensor]  # pass, rows, output (B, N, P) -> what the model answers
 
 
-class _NoState(BaseState):  # type: ignore[misc]
+class NoState(BaseState):  # type: ignore[misc]
     def reset(self, *args: Any, **kwargs: Any) -> None:
         pass
 
@@ -54,7 +54,7 @@ class _Root(ModelHook):  # type: ignore[misc]
 
     def __init__(self, layout: Layout, present: Present, choose: ChooseRows, before: Before | None = None) -> None:
         super().__init__()
-        self._place = StateManager(_NoState)
+        self._place = StateManager(NoState)
         self._layout, self._present, self._choose, self._before = layout, present, choose, before
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -124,7 +124,7 @@ def located(
     finally:
         root.remove_hook(_name(name), recurse=True)
         root.invalidate_child_registries_cache()
-        _forget_empty_registries(model)
+        forget_empty_registries(model)
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def _all_rows(here: Pass, device: Any) -> None:
     return None
 
 
-def _forget_empty_registries(model: nn.Module) -> None:
+def forget_empty_registries(model: nn.Module) -> None:
     """Removing a hook leaves an empty registry and a bound `forward` on the module: take both away."""
     for module in model.modules():
         registry = getattr(module, "_diffusers_hook", None)
