@@ -63,6 +63,12 @@ def profile_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoi
     return [_point(one, full_steps) for one in kept if one.point_method]
 
 
+def step_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoint]:
+    """The points of plain steps of the model's own solver, cheapest first: what the others are measured against."""
+    plain = sorted((one for one in found if not one.point_method), key=lambda one: one.steps)
+    return [_point(one, full_steps) for one in plain]
+
+
 def _finding(rows: Sequence[Row]) -> Finding:
     first = rows[0]
     moving = [row.motion_ratio for row in rows if row.motion_ratio is not None]

@@ -13,7 +13,7 @@ stored once.
 
 Files of ours that may lie beside `model_index.json`, both optional:
 `defaults.json`  the VideoSpec a row gets where it says nothing, e.g. {"width": 64, "num_frames": 33};
-`profile.json`   {"points": [...]}, the fields of `domain.ProfilePoint`, measured for this model.
+`profile.json`   {"points": [...]}, the fields of `domain.ProfilePoint`, measured for this model; see also `measured`.
 
 Not promised: that weights fit the configs. That shows when a worker loads them.
 """
@@ -32,6 +32,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vidplat import measured
 from vidplat.domain import ModelRef, ModelShape, ProfilePoint, VideoSpec
 from vidplat.errors import ModelError, printable
 
@@ -85,8 +86,9 @@ def list_models() -> list[ModelListing]:
 def describe_model(model_id: str) -> tuple[ModelRef, ModelShape]:
     """The exact weights that `model_id` stands for, and what counts their work. Raises `ModelError`."""
     located = locate(model_id)
-    shape = read_shape(located)
-    return ModelRef(model_id, located.commit or _revision(located)), shape
+    shape, revision = read_shape(located), located.commit or _revision(located)
+    measured_here = _profile(measured.folder(revision))  # what the user measured goes before what the model came with
+    return ModelRef(model_id, revision), replace(shape, profile=measured_here or shape.profile)
 
 
 def locate(model_id: str) -> ModelFiles:
