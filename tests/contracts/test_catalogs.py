@@ -91,6 +91,16 @@ def test_a_batch_and_its_jobs_come_back_as_they_went_in(catalog: Catalog) -> Non
     assert [record.job for record in catalog.jobs(batch.id)] == [plain, special]
 
 
+def test_a_job_made_from_a_video_keeps_its_source_wherever_it_is_read(catalog: Catalog) -> None:
+    job = replace(a_job(), input_video="/data/a b.mp4", input_sha256="ab" * 32, strength=0.25)
+    catalog.add_batch(BATCH, [job])
+    assert catalog.jobs(BATCH.id)[0].job == job
+    assert catalog.open_jobs(BATCH.id)[0].job == job
+    assert catalog.find_job(job.id)[0].job == job
+    ((row,),) = catalog.job_rows(BATCH.id, ("input_video", "input_sha256", "strength"))
+    assert (row["input_video"], row["input_sha256"], row["strength"]) == ("/data/a b.mp4", "ab" * 32, 0.25)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -7,19 +7,20 @@ import re
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, insert, make_url, text
 
 from tests.builders import a_job
 from tests.catalog_builders import a_batch
 from vidplat.errors import CatalogError, UsageError
 from vidplat.storage import migrations, open_catalog
 from vidplat.storage.database import Database
-from vidplat.storage.tables import metadata
+from vidplat.storage.tables import NEW_JOB_COLUMNS, batch_row, batches, metadata, new_job_row
 
 
 def at(path: Path) -> str:
@@ -97,6 +98,39 @@ def test_an_up_to_date_catalog_opens_without_alembic_torch_or_ray(tmp_path: Path
     assert told.stdout.strip() == "[]"
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.server)])
+def old_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A catalog as the first version left it: revision 0001, one batch with one job."""
+    url = at(tmp_path / "c.db") if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    database, job, batch = Database(url), a_job(), a_batch()
+    with database.writing() as connection:
+        migrations.upgrade(connection, "0001")
+        connection.execute(insert(batches).values(batch_row(batch, "open")))
+        row = dict(zip(NEW_JOB_COLUMNS, new_job_row(job, batch), strict=True))
+        for added_since in ("input_video", "input_sha256", "strength"):
+            del row[added_since]
+        names = ", ".join(f'"{name}"' for name in row)
+        marks = ", ".join(f":{name}" for name in row)
+        connection.execute(text(f"INSERT INTO jobs ({names}) VALUES ({marks})"), row)  # noqa: S608 (names are ours)
+    database.close()
+    return url
+
+
+def test_an_old_catalog_goes_on_with_its_jobs(old_catalog: str) -> None:
+    if old_catalog.startswith("postgres"):
+        with pytest.raises(CatalogError, match=r"is at revision 0001 and needs .*: run `vidplat doctor --migrate`"):
+            open_catalog(old_catalog)
+    catalog = open_catalog(old_catalog, migrate=True if old_catalog.startswith("postgres") else None)
+
+    # its job is still the same, made from text alone, and jobs made from a video join it
+    edited = replace(a_job(row=2), input_video="/a.mp4", input_sha256="ab" * 32, strength=0.5)
+    assert [record.job for record in catalog.jobs("b00000000001")] == [a_job()]
+    catalog.add_batch(a_batch("b00000000002", submitted_at=1.0), [edited])
+    assert [record.job for record in catalog.jobs("b00000000002")] == [edited]
+    assert catalog.database.revision() == migrations.NEWEST
+    catalog.close()
+
+
 # --- refused ----------------------------------------------------------------------------------------------------
 
 
@@ -121,9 +155,10 @@ def test_a_postgres_catalog_is_migrated_only_when_asked(postgres_url: str) -> No
 
 @pytest.mark.server
 def test_a_postgres_catalog_behind_its_time_asks_for_a_migration(postgres_catalog: str, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("vidplat.storage.catalog.NEWEST", "0002")
-    monkeypatch.setattr("vidplat.storage.catalog.REVISIONS", ("0001", "0002"))
-    with pytest.raises(CatalogError, match="is at revision 0001 and needs 0002: run `vidplat doctor --migrate`"):
+    monkeypatch.setattr("vidplat.storage.catalog.NEWEST", "0999")
+    monkeypatch.setattr("vidplat.storage.catalog.REVISIONS", (*migrations.REVISIONS, "0999"))
+    expected = f"is at revision {migrations.NEWEST} and needs 0999: run `vidplat doctor --migrate`"
+    with pytest.raises(CatalogError, match=expected):
         open_catalog(postgres_catalog)
 
 

@@ -104,3 +104,11 @@ def test_more_jobs_than_one_row_group_come_out_in_order(catalog: Catalog) -> Non
     file = pq.ParquetFile(io.BytesIO(export_manifest(catalog, BATCH.id)))
     assert file.num_row_groups == 2
     assert file.read(["row"])["row"].to_pylist() == list(range(1, 21_002))
+
+
+def test_the_manifest_tells_the_source_of_an_edit(catalog: Catalog) -> None:
+    edit = replace(a_job(row=2), input_video="s3://bucket/a.mp4", input_sha256="ab" * 32, strength=0.25)
+    catalog.add_batch(BATCH, [a_job(), edit])
+    plain, edited = rows(export_manifest(catalog, BATCH.id))
+    assert (plain["input_video"], plain["input_sha256"], plain["strength"]) == (None, None, None)
+    assert (edited["input_video"], edited["input_sha256"], edited["strength"]) == ("s3://bucket/a.mp4", "ab" * 32, 0.25)

@@ -23,7 +23,7 @@ from sqlalchemy import RowMapping
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.tables import from_json, whole
 
-PHASES = ("encode", "denoise", "decode", "interpolate", "mp4", "store")
+PHASES = ("source", "encode", "denoise", "decode", "interpolate", "mp4", "store")
 
 _IDS = [("job_id", pa.string()), ("row", pa.int64()), ("external_id", pa.string()), ("state", pa.string())]
 _POINT = [("steps", pa.int32()), ("keyframes", pa.int32()), ("method", pa.string())]
@@ -45,6 +45,9 @@ MANIFEST = pa.schema(
         ("num_inference_steps", pa.int32()),  # asked for; `steps` were spent
         ("guidance_scale", pa.float64()),
         ("seed", pa.int64()),
+        ("input_video", pa.string()),  # of video-to-video jobs: where the source was, its bytes, how much is changed
+        ("input_sha256", pa.string()),
+        ("strength", pa.float64()),
         ("model_id", pa.string()),
         ("model_revision", pa.string()),
         *_POINT,
@@ -80,8 +83,9 @@ METRICS = pa.schema(
 
 _MANIFEST_COLUMNS = (
     "job_id", "external_id", "state", "prompt", "negative_prompt", "video_uri", "poster_uri", "meta_uri", "sha256",
-    "size_bytes", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "seed", "model_id",
-    "model_revision", "point_steps", "point_keyframes", "point_method", "won_by", "reused_from", "failure_message",
+    "size_bytes", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "seed",
+    "input_video", "input_sha256", "strength", "model_id", "model_revision", "point_steps", "point_keyframes",
+    "point_method", "won_by", "reused_from", "failure_message",
 )  # fmt: skip
 _METRICS_COLUMNS = (
     "job_id", "external_id", "state", "point_steps", "point_keyframes", "point_method", "pool", "worker_id", "attempt",

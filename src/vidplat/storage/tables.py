@@ -109,6 +109,9 @@ jobs = Table(
     Column("priority", Integer, nullable=False),
     Column("deadline_at", Double, nullable=False),  # infinity: none
     Column("method", Text),
+    Column("input_video", Text),  # where the source was at submit, without secrets; NULL: made from text alone
+    Column("input_sha256", Text),
+    Column("strength", Double),
     # where it stands
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),  # number of the latest attempt: the fencing token
@@ -297,7 +300,7 @@ def batch_row(batch: Batch, state: str) -> dict[str, Any]:
 NEW_JOB_COLUMNS = (
     "job_id", "batch_id", "row", "external_id", "prompt", "negative_prompt",
     "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "seed",
-    "model_id", "model_revision", "priority", "deadline_at", "method",
+    "model_id", "model_revision", "priority", "deadline_at", "method", "input_video", "input_sha256", "strength",
     "state", "attempt", "forgiven", "not_before", "rung_down",
 )  # fmt: skip
 
@@ -309,7 +312,7 @@ def new_job_row(job: Job, batch: Batch) -> tuple[Any, ...]:
         job.id, batch.id, job.row, job.external_id, job.prompt, job.negative_prompt,
         spec.width, spec.height, spec.num_frames, spec.fps, spec.num_inference_steps, spec.guidance_scale, spec.seed,
         job.model.id if own_model else None, job.model.revision if own_model else None,
-        job.priority, stored_deadline(job.deadline_at), job.method,
+        job.priority, stored_deadline(job.deadline_at), job.method, job.input_video, job.input_sha256, job.strength,
         "queued", 0, 0, 0.0, 0,
     )  # fmt: skip
 
@@ -369,6 +372,9 @@ def to_job(row: RowMapping) -> Job:
         priority=row["priority"],
         deadline_at=None if row["deadline_at"] == math.inf else row["deadline_at"],
         method=row["method"],
+        input_video=row["input_video"],
+        input_sha256=row["input_sha256"],
+        strength=row["strength"],
     )
 
 
