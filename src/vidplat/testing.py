@@ -1,6 +1,7 @@
 """Twins for tests, benchmarks and dry runs: real implementations, only smaller and faster.
 
-- `FakeModel`: a video maker that spends time and memory as told and returns a few deterministic bytes.
+- `FakeModel`: a video maker that spends time and memory as told and returns a few deterministic bytes. It loads
+  the source of a job that has one, and looks at its bytes no further.
   It is chosen by a model id that starts with `fake`, so that it also works through the command line and in
   worker processes: `fake`, `fake:step_s=0.02,load_s=0.5`.
 - `MemoryStore`: the in-memory artifact store.
@@ -71,10 +72,11 @@ class FakeModel:
     size_bytes: int = 256
     free: int = 2**34
     name: str = "fake"
+    load_source: Callable[[Job], bytes] | None = None  # the bytes of a job's input video
     loaded: bool = field(default=False, init=False)
 
     @classmethod
-    def from_id(cls, model_id: str) -> FakeModel:
+    def from_id(cls, model_id: str, load_source: Callable[[Job], bytes] | None = None) -> FakeModel:
         """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
         kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(("step_s", "decode_s", "load_s"), float)
         kinds["size_bytes"] = int
@@ -85,7 +87,7 @@ class FakeModel:
                 settings[key] = kinds[key](value)
             except (KeyError, ValueError) as error:
                 raise ModelError(f"fake model: {printable(part)!r} is no setting of it") from error
-        return cls(**settings)
+        return cls(**settings, load_source=load_source)
 
     @property
     def device_class(self) -> str:
@@ -121,6 +123,16 @@ class FakeModel:
 
         step_s = self.step_s * (5 if "[slow]" in text else 1)
         began = time.monotonic()
+        phases: dict[str, float] = {}
+        told: dict[str, Any] = {}
+        if job.input_video is not None:
+            on_progress("source", 0, point.steps)
+            if self.load_source is None:
+                raise JobError("this fake model was given no way to load input videos")
+            size_bytes = len(self.load_source(job))
+            told = {"video": job.input_video, "sha256": job.input_sha256, "strength": job.strength, "bytes": size_bytes}
+            phases["source"] = time.monotonic() - began
+            began = time.monotonic()
         done = 0
         while done < point.steps:
             on_progress("denoise", done, point.steps)
@@ -145,8 +157,15 @@ class FakeModel:
         return FakeRendered(
             video=_bytes_of(f"{job.id} {done}", self.size_bytes),
             poster=_bytes_of(f"{job.id} poster", 64),
-            meta={"job_id": job.id, "prompt": job.prompt, "model": job.model.id, "attempt": attempt, "steps": done},
-            phases={"denoise": denoised - began, "decode": time.monotonic() - denoised},
+            meta={
+                "job_id": job.id,
+                "prompt": job.prompt,
+                "model": job.model.id,
+                "attempt": attempt,
+                "steps": done,
+                **({"input": told} if told else {}),
+            },
+            phases={**phases, "denoise": denoised - began, "decode": time.monotonic() - denoised},
             metrics={},
             steps_done=done,
         )

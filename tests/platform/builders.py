@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vidplat.domain import Batch, JobState, ModelRef, ModelShape, Outcome, Plan, Progress, Prompt, VideoSpec
-from vidplat.platform.intake import Taken, Wishes, take_in
+from vidplat.platform.intake import Source, Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult
 from vidplat.testing import describe_fake
 from vidplat.workers.models.limits import check_spec, nearest_frames
@@ -29,13 +29,36 @@ class FakeModels:
         return nearest_frames(frames, shape)
 
 
+@dataclass
+class FakeSources:
+    """Input videos that intake may ask for, by place; a text is what is wrong with one. Remembers what was asked."""
+
+    known: Mapping[str, Source | str] = field(default_factory=dict)
+    asked: list[Sequence[str]] = field(default_factory=list)
+
+    def look(self, places: Sequence[str]) -> Mapping[str, Source | str]:
+        self.asked.append(places)
+        return {place: self.known[place] for place in places}
+
+
+def a_source(letter: str = "a", seconds: float = 2.1, **changed: Any) -> Source:
+    return replace(Source(letter * 64, 64, 64, seconds), **changed)
+
+
 def a_prompt(row: int = 1, text: str = "a red circle", **fields: Any) -> Prompt:
     """`a_prompt(3, seed=7, deadline="60s")`: names of Prompt fields, anything else is an override."""
     own = {name: fields.pop(name) for name in list(fields) if name in Prompt.__dataclass_fields__}
     return Prompt(row, text, overrides=fields, **own)
 
 
-def taken(prompts: Iterable[Any], prefix: str = "/out", now: float = NOW, **wishes: Any) -> Taken:
+def taken(
+    prompts: Iterable[Any],
+    prefix: str = "/out",
+    now: float = NOW,
+    sources: FakeSources | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+    **wishes: Any,
+) -> Taken:
     """The intake of these prompts, with its jobs in a list instead of a spool."""
     spooled = take_in(
         [list(prompts)],
@@ -43,7 +66,9 @@ def taken(prompts: Iterable[Any], prefix: str = "/out", now: float = NOW, **wish
         output_prefix=prefix,
         wishes=Wishes(**{"model": "fake", **wishes}),
         models=FakeModels(),
+        sources=sources or FakeSources(),
         now=now,
+        warn=warn,
     )
     with closing(spooled):
         return replace(spooled, jobs=list(spooled.jobs))

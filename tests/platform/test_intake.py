@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.platform.builders import NOW, a_prompt, taken
-from vidplat.domain import ModelRef, VideoSpec, job_id
+from tests.platform.builders import NOW, FakeSources, a_prompt, a_source, taken
+from vidplat.domain import DEFAULT_STRENGTH, ModelRef, VideoSpec, job_id
 from vidplat.errors import InputError, ModelError, UsageError
 from vidplat.platform.spool import JobSpool, Row
 from vidplat.storage.prompt_cells import RowProblem
@@ -159,3 +159,138 @@ def test_a_spool_can_be_read_more_than_once_and_between_writes():
 def test_rows_of_another_model_keep_it():
     first, second = taken([a_prompt(1), a_prompt(2, model="fake:step_s=0.5")]).jobs
     assert (first.model.id, second.model.id) == ("fake", "fake:step_s=0.5")
+
+
+# --- input videos ------------------------------------------------------------------------------------------------
+
+A, B = "/clips/a.mp4", "/clips/b.mp4"
+
+
+def with_sources(**changed) -> FakeSources:
+    return FakeSources({A: a_source("a", **changed), B: a_source("b", **changed)})
+
+
+def test_a_row_with_an_input_video_becomes_a_job_of_its_content():
+    # given two rows with a source, one of which says how much is changed, and one without
+    rows = [a_prompt(1, input_video=A), a_prompt(2, input_video=B, strength=0.3), a_prompt(3)]
+
+    batch = taken(rows, sources=with_sources())
+    first, second, plain = batch.jobs
+
+    assert (first.input_video, first.input_sha256, first.strength) == (A, "a" * 64, DEFAULT_STRENGTH)
+    assert (second.input_video, second.input_sha256, second.strength) == (B, "b" * 64, 0.3)
+    assert (plain.input_video, plain.input_sha256, plain.strength) == (None, None, None)
+    for job in (first, second, plain):
+        assert job.id == job_id("a red circle", "", job.spec, job.model, job.input_sha256, job.strength)
+    assert len({first.id, second.id, plain.id}) == 3
+    assert batch.inputs == {"a" * 64: A, "b" * 64: B}
+
+
+def test_ids_of_jobs_made_from_text_are_what_they_were_before_there_were_sources():
+    # the id that the first version gave to this job, kept here as digits
+    spec = VideoSpec(64, 64, 33, 16, 24, 5.0, 7)
+    assert job_id("a red circle", "", spec, ModelRef("flipbook", "r1")) == "560d18470612a4eb7e965ff0a74c0a9a"
+
+
+def test_the_same_bytes_at_another_place_are_the_same_job():
+    here = taken([a_prompt(input_video=A)], sources=FakeSources({A: a_source()}))
+    moved = taken([a_prompt(input_video=B)], sources=FakeSources({B: a_source()}))
+    assert [job.id for job in here.jobs] == [job.id for job in moved.jobs]
+    assert here.batch.id == moved.batch.id
+
+
+def test_the_same_prompt_over_different_sources_needs_no_different_seeds():
+    rows = [a_prompt(1, input_video=A), a_prompt(2, input_video=B), a_prompt(3, input_video=A), a_prompt(4)]
+    jobs = list(taken(rows, sources=with_sources()).jobs)
+    assert [job.spec.seed for job in jobs] == [0, 0, 1, 0]
+    (problem,) = problems_of(
+        a_prompt(1, input_video=A, seed=4), a_prompt(2, input_video=A, seed=4), sources=with_sources()
+    )
+    assert problem.startswith("row 2, seed: asks for the same video as row 1")
+
+
+def test_each_page_asks_for_its_places_once():
+    sources = with_sources()
+    taken([a_prompt(row, input_video=A if row % 3 else B) for row in range(1, 1_001)], sources=sources)
+    assert sources.asked == [[A, B]]
+
+
+def test_a_bad_source_is_listed_with_its_row_beside_all_that_is_wrong_elsewhere():
+    sources = FakeSources({A: a_source(), B: "is truncated: 12 of its bytes are missing; copy it again"})
+    problems = problems_of(
+        a_prompt(1, input_video=B),
+        a_prompt(2, input_video=A),
+        a_prompt(3, input_video=B, deadline="60"),
+        a_prompt(4, "other", width=65),
+        a_prompt(5, input_video=B, width=65),
+        sources=sources,
+    )
+    found = [tuple(text.partition(":")[0].removeprefix("row ").split(", ")) for text in problems]
+    assert found == [
+        ("1", "input_video"), ("3", "input_video"), ("3", "deadline"),
+        ("4", "video"), ("5", "input_video"), ("5", "video"),
+    ]  # fmt: skip
+    assert problems[0].endswith("is truncated: 12 of its bytes are missing; copy it again")
+
+
+def test_a_source_must_last_until_the_last_frame_but_one():
+    # 33 frames at 16 fps: the last is at 2 s; a source of 1.94 s holds its last frame for it, one of 1.9 s does not
+    assert taken([a_prompt(input_video=A)], sources=with_sources(seconds=1.94)).batch.total == 1
+    (problem,) = problems_of(a_prompt(input_video=A), sources=with_sources(seconds=1.9))
+    assert problem == (
+        "row 1, input_video: lasts 1.90 s, 2.00 s are needed for 33 frames at 16 fps: "
+        "ask for at most 31 frames, or give a longer one"
+    )
+    assert taken([a_prompt(input_video=A, num_frames=29)], sources=with_sources(seconds=1.9)).batch.total == 1
+
+
+def test_what_is_converted_is_told_once_per_kind_with_the_first_row():
+    told: list[str] = []
+    sources = FakeSources(
+        {A: a_source(seconds=9.0, notes=("a variable frame rate: so be it",)), B: a_source("b", width=128)}
+    )
+    taken([a_prompt(1), *(a_prompt(row, input_video=A) for row in (2, 3)), a_prompt(4, input_video=B)],
+          sources=sources, warn=told.append)  # fmt: skip
+    assert told == [
+        "2 rows (the first is 2) have an input video with a variable frame rate: so be it",
+        "2 rows (the first is 2) have an input video with more seconds than are asked for: its beginning is used",
+        "row 4 has an input video with another shape than is asked for: its middle is used",
+    ]
+
+
+def test_lipar_is_for_rows_with_an_input_video():
+    (problem,) = problems_of(a_prompt(1, method="lipar"), a_prompt(2, input_video=A), sources=with_sources())
+    assert problem == (
+        "row 1, method: lipar leaves out what does not change in an input video, and this row has none: "
+        "add input_video, or choose another method"
+    )
+
+
+def test_the_submits_own_method_is_checked_row_by_row():
+    (problem,) = problems_of(a_prompt(1), a_prompt(2, input_video=A), method="keyframes:5", sources=with_sources())
+    assert problem.startswith(
+        "row 2, method: keyframes is not made for rows with an input video: use full, steps or lipar"
+    )
+
+
+@pytest.mark.parametrize("method", ["full", "steps", "steps:12", "lipar"])
+def test_a_row_with_an_input_video_may_be_made_in_full_by_steps_or_by_lipar(method):
+    (job,) = taken([a_prompt(input_video=A, method=method)], sources=with_sources()).jobs
+    assert job.method == method
+
+
+@pytest.mark.parametrize("method", ["keyframes", "hsa:50", "sparse:k=3", "lipar+hsa:50"])
+def test_other_methods_are_refused_for_it(method):
+    (problem,) = problems_of(a_prompt(input_video=A, method=method), sources=with_sources())
+    assert "is not made for rows with an input video" in problem
+
+
+def test_unless_it_says_otherwise_only_its_steps_are_the_planners_to_choose():
+    jobs = taken([a_prompt(1, input_video=A), a_prompt(2, input_video=A, method="auto"), a_prompt(3)],
+                 sources=with_sources()).jobs  # fmt: skip
+    assert [job.method for job in jobs] == ["steps", "steps", None]
+
+
+def test_a_spool_keeps_the_source_of_a_job():
+    (job,) = taken([a_prompt(input_video=A, strength=0.125, external_id="mine")], sources=with_sources()).jobs
+    assert (job.input_video, job.input_sha256, job.strength, job.external_id) == (A, "a" * 64, 0.125, "mine")

@@ -26,6 +26,7 @@ from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, Submit
 from vidplat.platform.learning import Learner
 from vidplat.platform.owners import this_owner
 from vidplat.platform.promise import PLANNED_BY_NAME, make_promise
+from vidplat.platform.source_videos import SourceVideos, keep
 from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.artifacts import probe
@@ -53,6 +54,9 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
     store = open_store(config.store.output)
     with _taken(request, config, store, listener, asked_at) as taken:
         probe(store)
+        if taken.inputs:
+            listener.phase(f"keeping {_videos(len(taken.inputs))}")
+            keep(store, taken.inputs)
         with closing(open_catalog(config.catalog.url)) as catalog:
             listener.phase(f"enqueuing {taken.batch.total:,} jobs")
             added = catalog.add_batch(taken.batch, taken.jobs)
@@ -149,6 +153,7 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
                     device="cuda" if on_gpu else "cpu",
                     threads=pool.threads,
                     calibrate=calibrate,
+                    inputs=config.inputs,
                 )
                 # Free memory is told by the worker itself; 0 means not known.
                 seat = Seat(worker_id, pool.name, device_class, 0, pool.price_per_s, up=False, since=now)
@@ -202,11 +207,17 @@ def _taken(
             on_infeasible=request.on_infeasible,
         ),
         models=_Models(),
+        sources=SourceVideos(config.inputs, lambda count: listener.phase(f"looking at {_videos(count)}")),
         now=asked_at,
         on_rows=on_rows,
+        warn=listener.warn,
     )
     with closing(taken):
         yield taken
+
+
+def _videos(count: int) -> str:
+    return f"{count:,} input video{'' if count == 1 else 's'}"
 
 
 def _still_open(catalog: Catalog | None, taken: Taken) -> tuple[list[OpenJob], int]:

@@ -1,4 +1,4 @@
-"""What a worker process puts together for itself: its video maker, and its way into the store.
+"""What a worker process puts together for itself: its video maker, and its ways into and out of the store.
 
 The worker's half of `assemble`. It loads the storage room's commit and, for a real model, the workers room;
 SQL, the scheduler and Ray stay outside, since every second here is start-up that counts towards a deadline.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from vidplat.domain import Artifact, ModelRef
+from vidplat.domain import Artifact, Job, ModelRef
+from vidplat.errors import InputError
 from vidplat.platform.dispatch import BenchSpec, Order
 from vidplat.platform.workbench import Rendered, Tools, VideoMaker
 from vidplat.storage.artifacts import commit, open_store
+from vidplat.storage.inputs import load_input
 
 
 def open_tools(spec: BenchSpec) -> Tools:
@@ -33,17 +35,29 @@ def open_tools(spec: BenchSpec) -> Tools:
             at=at_point,
         ).artifact
 
-    return Tools(lambda model: _video_maker(model, spec), commit_video)
+    def load_source(job: Job) -> bytes:
+        if job.input_sha256 is None:
+            raise InputError("the job has no input video")
+        return load_input(store, job.input_sha256)
+
+    return Tools(lambda model: _video_maker(model, spec, load_source), commit_video)
 
 
-def _video_maker(model: ModelRef, spec: BenchSpec) -> VideoMaker:
+def _video_maker(model: ModelRef, spec: BenchSpec, load_source: Callable[[Job], bytes]) -> VideoMaker:
     if is_fake(model.id):
         from vidplat.testing import FakeModel
 
-        return FakeModel.from_id(model.id)
+        return FakeModel.from_id(model.id, load_source)
     from vidplat.workers import Worker
 
-    return Worker(model, device=spec.device, threads=spec.threads, id=spec.worker_id)
+    return Worker(
+        model,
+        device=spec.device,
+        threads=spec.threads,
+        id=spec.worker_id,
+        load_source=load_source,
+        limits=spec.inputs,
+    )
 
 
 def is_fake(model_id: str) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from vidplat.config import InputConfig
 from vidplat.domain import Assignment, Job, ModelRef, Outcome, Progress
 
 
@@ -31,6 +32,7 @@ class BenchSpec:
     device: str = "cpu"  # cpu or cuda
     threads: int = 1
     calibrate: bool = False  # measure the device before the first job
+    inputs: InputConfig = field(default_factory=InputConfig)  # bounds of input videos, as intake had them
 
 
 @dataclass(frozen=True)

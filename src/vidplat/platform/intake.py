@@ -8,10 +8,12 @@ given a seed and an id, and put into a spool (spool.py); after the last row the 
     twice   a row that spells out a video an earlier row already makes is an error that names both rows
     id      job: hash of all that decides the pixels. batch: hash of the prefix and the jobs in order, so
             submitting the same file again finds its batch
+    source  a row with an input video is a job of its content, whatever its place; each place is looked at once.
+            Its method is `steps` unless it says otherwise: what else the planner knows is made for text alone
 
 Built for a million rows: what rows share is checked once per distinct combination, and one integer per row
 is remembered. Reading files is `storage.prompts`' business and comes in as an iterator, knowledge of models
-as a function.
+and of input videos as functions.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from vidplat.config import parse_deadline
-from vidplat.domain import Batch, Job, ModelRef, ModelShape, OnInfeasible, Prompt, VideoSpec
+from vidplat.domain import DEFAULT_STRENGTH, Batch, Job, ModelRef, ModelShape, OnInfeasible, Prompt, VideoSpec
 from vidplat.errors import InputError, RequestError, UsageError, printable
 from vidplat.platform.spool import JobSpool, Row
 from vidplat.scheduler.profile import check_method
@@ -32,6 +34,7 @@ MOST_LISTED = 100  # bad rows spelled out in one message; the rest is counted
 _PIXELS_MAX = 2**34  # pixels of all frames of one video: beyond it no machine has the memory
 _SIDE_MAX, _FRAMES_MAX, _STEPS_MAX, _FPS_MAX = 16_384, 100_000, 10_000, 1_000
 _PRIORITY_MAX = 1_000_000
+_WITH_SOURCE = ("auto", "full", "steps", "lipar")  # methods for rows with an input video
 
 _quoted = json.encoder.encode_basestring_ascii  # what json.dumps does to a string, without its detours
 
@@ -60,6 +63,24 @@ class Models(Protocol):
 
 
 @dataclass(frozen=True)
+class Source:
+    """An input video that can be used."""
+
+    sha256: str
+    width: int  # as shown
+    height: int
+    seconds: float
+    notes: tuple[str, ...] = ()  # what will be converted; read on from "with"
+
+
+class Sources(Protocol):
+    """What intake must know of input videos. `platform.source_videos.SourceVideos`."""
+
+    def look(self, places: Sequence[str]) -> Mapping[str, Source | str]:
+        """For each place the source, or the sentence why it cannot be used. A place is looked at once."""
+
+
+@dataclass(frozen=True)
 class Wishes:
     """What holds for rows that say nothing themselves."""
 
@@ -80,6 +101,7 @@ class Taken:
     batch: Batch
     jobs: Iterable[Job]  # may be iterated more than once
     models: Mapping[str, ModelShape]  # by id, all that occur
+    inputs: Mapping[str, str]  # SHA-256 of each input video -> a place where it lies
     close: Callable[[], None]
 
 
@@ -101,12 +123,15 @@ def take_in(
     output_prefix: str,
     wishes: Wishes,
     models: Models,
+    sources: Sources,
     now: float,
     on_rows: Callable[[int], None] = lambda count: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Taken:
     """Read `pages` to the end.
 
-    `now` is the moment of submit: deadlines count from it. `on_rows` hears how many rows were read. Raises
+    `now` is the moment of submit: deadlines count from it. `on_rows` hears how many rows were read, `warn` what will
+    be converted in input videos, a sentence per kind. Raises
     InputError with every bad row, UsageError or ModelError when the submit's own wishes are wrong.
     """
     rows = _Rows(output_prefix, wishes, models, now)
@@ -114,6 +139,8 @@ def take_in(
     try:
         rows.check_wishes()
         for page in pages:
+            videos = dict.fromkeys(item.input_video for item in page if isinstance(item, Prompt) and item.input_video)
+            rows.looked = sources.look(list(videos)) if videos else {}
             for item in page:
                 if item.row > highest:  # what comes later about an earlier row is not another row
                     read, highest = read + 1, item.row
@@ -123,6 +150,7 @@ def take_in(
                     rows.refuse(item.row, item.column, item.message)
             on_rows(read)
         rows.raise_problems(read, source)
+        rows.tell_notes(warn)
     except BaseException:
         rows.spool.close()
         raise
@@ -139,7 +167,7 @@ def take_in(
         total=rows.spool.count,
         method=wishes.method,
     )
-    return Taken(batch, rows.spool, rows.shapes(), rows.spool.close)
+    return Taken(batch, rows.spool, rows.shapes(), rows.inputs, rows.spool.close)
 
 
 class _Rows:
@@ -151,7 +179,10 @@ class _Rows:
         self._known: dict[str, tuple[ModelRef, ModelShape] | str] = {wishes.model: (self.model, shape)}
         self.deadline_at = None if wishes.deadline is None else parse_deadline(wishes.deadline, now)
         self._deadlines: dict[str, float | str] = {}
-        self._methods: dict[str, str] = {}  # what is wrong with each, "" when nothing
+        self._methods: dict[tuple[str, bool], str] = {}  # what is wrong with each, "" when nothing
+        self.looked: Mapping[str, Source | str] = {}  # the input videos of this page
+        self.inputs: dict[str, str] = {}  # SHA-256 -> place
+        self._notes: dict[str, list[int]] = {}  # what is converted -> [how many rows, the first of them]
         if wishes.method is not None:
             check_method(wishes.method)
         if not 0.0 <= wishes.quality_floor <= 1.0:
@@ -159,7 +190,7 @@ class _Rows:
         self.spool = JobSpool()
         self._templates: dict[Any, _Template] = {}
         self._first_row: dict[int, int] = {}  # job id as an integer -> the row that asked for it first
-        self._next_seed: dict[tuple[int, str, str], int] = {}  # only for videos asked for more than once
+        self._next_seed: dict[tuple[int, str, str, str], int] = {}  # only for videos asked for more than once
         self._digest = hashlib.sha256(f"{output_prefix}\n{wishes.method or ''}\n".encode())
         self._problems: dict[int, list[str]] = {}
         self._bad_rows = 0
@@ -173,6 +204,9 @@ class _Rows:
     # --- one row --------------------------------------------------------------------------------
 
     def take(self, prompt: Prompt) -> None:
+        source = None if prompt.input_video is None else self.looked[prompt.input_video]
+        if isinstance(source, str):
+            self.refuse(prompt.row, "input_video", source)
         overrides = prompt.overrides
         seed = overrides.get("seed")
         key = tuple((name, value) for name, value in overrides.items() if name != "seed")
@@ -185,18 +219,29 @@ class _Rows:
             if isinstance(found, str):
                 return self.refuse(prompt.row, "deadline", found)
             deadline_at = found
-        if prompt.method is not None and (wrong := self._method_problem(prompt.method)):
+        method = prompt.method or self._wishes.method
+        if method is not None and (wrong := self._method_problem(method, prompt.input_video is not None)):
             return self.refuse(prompt.row, "method", wrong)
         if prompt.priority is not None and abs(prompt.priority) > _PRIORITY_MAX:
             return self.refuse(prompt.row, "priority", f"must lie within ±{_PRIORITY_MAX}, not {prompt.priority}")
 
+        end, strength = template.end, None
+        if source is not None:
+            if isinstance(source, str):
+                return None  # refused above; its other cells have been checked all the same
+            if wrong := _too_short(source, template.spec):
+                return self.refuse(prompt.row, "input_video", wrong)
+            strength = DEFAULT_STRENGTH if prompt.strength is None else prompt.strength
+            end = f"{end[:-1]},{_quoted(source.sha256)},{json.dumps(strength)}]"
+            method = "steps" if method in (None, "auto") else method
+
         start = f"[{_quoted(prompt.text)},{_quoted(prompt.negative_prompt)},{template.middle},"
         if seed is None:
-            seed, digest = self._free_seed(prompt, template, start)
+            seed, digest = self._free_seed(prompt, template.number, start, end)
         else:
             if not 0 <= seed < 2**63:
                 return self.refuse(prompt.row, "seed", f"must be between 0 and {2**63 - 1}, not {seed}")
-            digest = _digest(start, seed, template.end)
+            digest = _digest(start, seed, end)
             if (first := self._first_row.get(int.from_bytes(digest, "big"))) is not None:
                 return self.refuse(
                     prompt.row,
@@ -205,6 +250,10 @@ class _Rows:
                     "remove one of the two or change its seed",
                 )
         self._first_row[int.from_bytes(digest, "big")] = prompt.row
+        if isinstance(source, Source) and prompt.input_video is not None:
+            self.inputs.setdefault(source.sha256, prompt.input_video)
+            for note in (*source.notes, *_conversions(source, template.spec)):
+                self._notes.setdefault(note, [0, prompt.row])[0] += 1
 
         job_id = digest.hex()
         self._digest.update(f"{job_id} {prompt.external_id or ''} {prompt.method or ''}\n".encode())
@@ -219,20 +268,23 @@ class _Rows:
                 prompt.external_id,
                 self._wishes.priority if prompt.priority is None else prompt.priority,
                 deadline_at,
-                prompt.method or self._wishes.method,
+                method,
+                prompt.input_video,
+                source.sha256 if isinstance(source, Source) else None,
+                strength,
             )
         )
         return None
 
-    def _free_seed(self, prompt: Prompt, template: _Template, start: str) -> tuple[int, bytes]:
+    def _free_seed(self, prompt: Prompt, template: int, start: str, end: str) -> tuple[int, bytes]:
         """The least seed from the base upwards whose video nobody asked for yet, and that video's digest."""
         seed = self._wishes.seed
-        digest = _digest(start, seed, template.end)
+        digest = _digest(start, seed, end)
         if int.from_bytes(digest, "big") not in self._first_row:
             return seed, digest
-        key = (template.number, prompt.text, prompt.negative_prompt)
+        key = (template, prompt.text, prompt.negative_prompt, end)
         seed = self._next_seed.get(key, seed + 1)
-        while int.from_bytes(digest := _digest(start, seed, template.end), "big") in self._first_row:
+        while int.from_bytes(digest := _digest(start, seed, end), "big") in self._first_row:
             seed += 1
         self._next_seed[key] = seed + 1
         return seed, digest
@@ -246,14 +298,15 @@ class _Rows:
                 self._deadlines[text] = str(error)
         return self._deadlines[text]
 
-    def _method_problem(self, method: str) -> str:
-        if method not in self._methods:
+    def _method_problem(self, method: str, has_source: bool) -> str:
+        key = (method, has_source)
+        if key not in self._methods:
             try:
+                self._methods[key] = _method_beside_source(method, has_source)
                 check_method(method)
-                self._methods[method] = ""
             except UsageError as error:
-                self._methods[method] = str(error)
-        return self._methods[method]
+                self._methods[key] = self._methods[key] or str(error)
+        return self._methods[key]
 
     def _template(self, key: tuple[tuple[str, Any], ...], model_id: str | None = None) -> _Template:
         if len(self._templates) > 100_000:  # every row has a size of its own: forget rather than fill the memory
@@ -325,6 +378,11 @@ class _Rows:
         if self.spool.count == 0:
             raise InputError(f"{shown} has no prompts")
 
+    def tell_notes(self, warn: Callable[[str], None]) -> None:
+        for note, (count, first) in self._notes.items():
+            rows = f"row {first} has" if count == 1 else f"{count:,} rows (the first is {first}) have"
+            warn(f"{rows} an input video with {note}")
+
     def batch_id(self) -> str:
         return f"b{self._digest.hexdigest()[:11]}"
 
@@ -335,6 +393,41 @@ class _Rows:
 def _digest(start: str, seed: int, end: str) -> bytes:
     """The 16 bytes whose hex digits are `domain.job_id` of the same facts; `start` ends before the seed."""
     return hashlib.sha256(f"{start}{seed}{end}".encode("ascii")).digest()[:16]
+
+
+def _method_beside_source(method: str, has_source: bool) -> str:
+    """Why a method does not go with an input video, or with having none; "" when it does."""
+    names = [part.partition(":")[0].strip().lower() for part in method.split("+")]
+    if not has_source and "lipar" in names:
+        return (
+            "lipar leaves out what does not change in an input video, and this row has none: "
+            "add input_video, or choose another method"
+        )
+    if has_source and (others := [name for name in names if name not in _WITH_SOURCE]):
+        return f"{printable(others[0], 40)} is not made for rows with an input video: use full, steps or lipar"
+    return ""
+
+
+def _too_short(source: Source, spec: VideoSpec) -> str:
+    """What is wrong with a source that ends more than a frame before the last frame asked for; "" when nothing."""
+    needed_s = (spec.num_frames - 1) / spec.fps
+    if needed_s <= source.seconds + 1 / spec.fps:
+        return ""
+    fits = int(source.seconds * spec.fps) + 1
+    return (
+        f"lasts {source.seconds:.2f} s, {needed_s:.2f} s are needed for {spec.num_frames} frames at {spec.fps} fps: "
+        f"ask for at most {fits} frames, or give a longer one"
+    )
+
+
+def _conversions(source: Source, spec: VideoSpec) -> list[str]:
+    """What this spec makes of a source that has another length or shape."""
+    found = []
+    if source.seconds > spec.num_frames / spec.fps + 0.5:
+        found.append("more seconds than are asked for: its beginning is used")
+    if abs(source.width * spec.height / (source.height * spec.width) - 1) > 0.02:
+        found.append("another shape than is asked for: its middle is used")
+    return found
 
 
 def _check_bounds(spec: VideoSpec) -> None:

@@ -33,6 +33,9 @@ class Row(NamedTuple):
     priority: int
     deadline_at: float | None
     method: str | None
+    input_video: str | None = None
+    input_sha256: str | None = None
+    strength: float | None = None
 
 
 class JobSpool:
@@ -74,11 +77,11 @@ class JobSpool:
             self._waiting.clear()
 
     def _job(self, values: list[Any]) -> Job:
-        id_, prompt, negative_prompt, template, seed, row, external_id, priority, deadline_at, method = values
+        id_, prompt, negative_prompt, template, seed, row, *wishes = values
         spec, model = self._templates[template]
         if seed:
             # Spelled out: a million calls of `dataclasses.replace` cost three seconds more.
             spec = VideoSpec(
                 spec.width, spec.height, spec.num_frames, spec.fps, spec.num_inference_steps, spec.guidance_scale, seed
             )
-        return Job(id_, prompt, negative_prompt, spec, model, row, external_id, priority, deadline_at, method)
+        return Job(id_, prompt, negative_prompt, spec, model, row, *wishes)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from vidplat.errors import printable
+from vidplat.errors import StoreError, printable
 from vidplat.storage.stores import NotFound, ObjectFacts, checked_key
 
 
@@ -31,6 +31,20 @@ class MemoryStore:
         """The one store of that name in this process."""
         with cls._naming:
             return cls._named.setdefault(name, cls(name))
+
+    @classmethod
+    def at_uri(cls, uri: str) -> bytes:
+        """The object that a store of this process calls `uri`; NotFound when none does."""
+        whole = uri.partition("://")[2]
+        with cls._naming:
+            stores = list(cls._named.values())
+        for store in stores:
+            if whole.startswith(f"{store._name}/"):
+                try:
+                    return store.get(whole.removeprefix(f"{store._name}/"))
+                except StoreError:
+                    continue  # a longer or shorter name may be meant, or it is no key at all
+        raise NotFound(f"{printable(uri)} does not exist")
 
     @property
     def url(self) -> str:

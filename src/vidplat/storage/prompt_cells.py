@@ -23,6 +23,7 @@ from vidplat.errors import printable
 LONGEST_PROMPT_BYTES = 16 << 10
 LONGEST_ID = 512
 LONGEST_NAME = 1024
+LONGEST_PLACE = 4096
 LARGEST_SIDE = 16_384
 _INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
 _SIZE = re.compile(r"(\d{1,9})\s*[x×*]\s*(\d{1,9})", re.ASCII | re.IGNORECASE)
@@ -117,6 +118,23 @@ def _name(value: Any, longest: int = LONGEST_NAME) -> str | None:
         raise Wrong(f"has {len(value):,} characters, at most {longest:,} are allowed")
     if _CONTROL.search(value):
         raise Wrong(f"holds a control character: '{printable(value, 40)}'")
+    _encoded(value)
+    return value or None
+
+
+def _is_plain_place(value: Any) -> bool:
+    return value is None or (
+        type(value) is str and 0 < len(value) <= LONGEST_PLACE and value.isascii() and value.isprintable()
+    )
+
+
+def _place(value: Any) -> str | None:
+    """A path or URL. It is never shown in a message: a signed URL is a secret."""
+    _need_text(value)
+    if len(value) > LONGEST_PLACE:
+        raise Wrong(f"has {len(value):,} characters, at most {LONGEST_PLACE:,} are allowed")
+    if _CONTROL.search(value):
+        raise Wrong("holds a control character")
     _encoded(value)
     return value or None
 
@@ -233,7 +251,8 @@ CELLS = {
     "num_inference_steps": _whole(1, 10_000),
     "guidance_scale": _number(0, 1_000),
     "image": Cell(_is_absent, _not_yet),
-    "input_video": Cell(_is_absent, _not_yet),
+    "input_video": Cell(_is_plain_place, _place),
+    "strength": _number(0, 1, above=True),
     "deadline": Cell(_is_plain_name, _moment),
     "priority": _whole(-1_000_000, 1_000_000),
     "model": Cell(_is_plain_name, _name),

@@ -8,12 +8,14 @@ UTF-8) is an InputError in one sentence, raised when the first batch is asked fo
     prompt_files.py      formats: bytes -> blocks of raw columns
     prompt_columns.py    names: which column means what
     prompt_cells.py      values: what a cell may hold
+    input_places.py      places: where an input video lies, from where the prompt file lies
     here                 cells -> Prompts; sizes given twice; duplicate ids
 
 Duplicate ids are looked for by 64-bit hashes, 16 bytes per row, and told in a last batch. By chance, two
 different ids of a million share a hash once in 40 million files.
 
-Left to others: what needs the model (sizes it can make, seconds to frames), deadlines, exact duplicates.
+Left to others: what needs the model (sizes it can make, seconds to frames), deadlines, exact duplicates, and what
+an input video holds.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vidplat.domain import Prompt
-from vidplat.errors import InputError
+from vidplat.errors import InputError, UsageError
+from vidplat.storage.input_places import folder_of, resolve
 from vidplat.storage.prompt_cells import RowProblem, clean_column
 from vidplat.storage.prompt_files import Block, open_prompt_file
 
@@ -43,7 +46,17 @@ _OVERRIDES = (
     "guidance_scale",
     "seed",
 )
-_OTHERS = ("text", "negative_prompt", "external_id", "priority", "deadline", "model", "method")
+_OTHERS = (
+    "text",
+    "negative_prompt",
+    "external_id",
+    "priority",
+    "deadline",
+    "model",
+    "method",
+    "input_video",
+    "strength",
+)
 _PROBLEMS_PER_BATCH = 10_000
 
 
@@ -61,17 +74,18 @@ def read_prompts(
     """
     ids = _SeenIds()
     rows = 0
+    folder = folder_of(source)
     with open_prompt_file(source, stdin, format) as prompts:
         names: dict[str, str] = {}
         for block in prompts.blocks(names, warn):
             rows += len(block.rows) + len(block.unreadable)
-            yield _batch(block, names, ids)
+            yield _batch(block, names, ids, folder)
     if rows == 0:
         raise InputError(f"{prompts.where} has no rows: needed at least one prompt")
     yield from ids.problems(names.get("external_id", "id"))
 
 
-def _batch(block: Block, names: dict[str, str], ids: _SeenIds) -> list[Prompt | RowProblem]:
+def _batch(block: Block, names: dict[str, str], ids: _SeenIds, folder: str) -> list[Prompt | RowProblem]:
     """A block's rows as Prompts, or as what is wrong with them."""
     wrong: dict[int, list[RowProblem]] = defaultdict(list)  # index in the block -> problems
     clean: dict[str, list[Any]] = {}
@@ -83,6 +97,7 @@ def _batch(block: Block, names: dict[str, str], ids: _SeenIds) -> list[Prompt | 
         clean[field] = clean_column(field, values, say)
     _unfold_sizes(block, clean, names, wrong)
     _need_one_length(block, clean, names, wrong)
+    _place_videos(block, clean, names, wrong, folder)
     ids.add(block.rows, clean.get("external_id", ()))
 
     nothing = [None] * len(block.rows)
@@ -101,8 +116,8 @@ def _batch(block: Block, names: dict[str, str], ids: _SeenIds) -> list[Prompt | 
         if index in wrong:
             batch.extend(wrong[index])
             continue
-        text, negative, external_id, priority, deadline, model, method = others
-        batch.append(Prompt(row, text, negative or "", external_id, overridden, priority, deadline, model, method))
+        text, negative, *rest = others
+        batch.append(Prompt(row, text, negative or "", rest[0], overridden, *rest[1:]))
     if block.unreadable:
         batch.extend(RowProblem(row, "", message) for row, message in block.unreadable.items())
         batch.sort(key=lambda found: found.row)
@@ -136,6 +151,29 @@ def _need_one_length(
         if seconds is not None and frames is not None:
             message = f"and {names['num_frames']} are both given: give one of them"
             wrong[index].append(RowProblem(block.rows[index], names["seconds"], message))
+
+
+def _place_videos(
+    block: Block,
+    clean: dict[str, list[Any]],
+    names: dict[str, str],
+    wrong: dict[int, list[RowProblem]],
+    folder: str,
+) -> None:
+    """Input videos at their canonical places; a strength needs one."""
+    places = clean.get("input_video", [None] * len(block.rows))
+    for index, written in enumerate(places):
+        if written is not None:
+            try:
+                places[index] = resolve(written, folder)
+            except UsageError as error:
+                wrong[index].append(RowProblem(block.rows[index], names["input_video"], str(error)))
+    for index, strength in enumerate(clean.get("strength", ())):
+        if strength is not None and places[index] is None and index not in wrong:
+            message = (
+                "is how much of an input video is changed, and this row has none: add input_video, or leave it empty"
+            )
+            wrong[index].append(RowProblem(block.rows[index], names["strength"], message))
 
 
 class _SeenIds:

@@ -215,7 +215,7 @@ class S3Store:
 
 
 def download(url: str, into: BinaryIO) -> None:
-    """Write the one object at an s3:// URL into a file; for prompt files, whose keys are the user's own."""
+    """Write the one object at an s3:// URL into a file; for files whose keys are the user's own."""
     client, bucket, key = _opened(url)
     store = S3Store(client, bucket, "", url, patience_s=20.0)
 
@@ -227,6 +227,14 @@ def download(url: str, into: BinaryIO) -> None:
             into.write(chunk)
 
     store._patiently(whole, key)
+
+
+def head(url: str) -> tuple[int, str]:
+    """Size and ETag of the one object at an s3:// URL, whose key is the user's own."""
+    client, bucket, key = _opened(url)
+    store = S3Store(client, bucket, "", url, patience_s=20.0)
+    found = store._patiently(lambda: client.head_object(Bucket=bucket, Key=key), key)
+    return int(found["ContentLength"]), str(found["ETag"])
 
 
 class _AlreadyThere(StoreError):

@@ -22,18 +22,22 @@ from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, VideoSpec
-from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
+from vidplat.config import InputConfig
+from vidplat.domain import DEFAULT_STRENGTH, Job, ModelRef, ModelShape, OperatingPoint, VideoSpec
+from vidplat.errors import InputError, JobError, ModelError, OutOfMemoryError, SpecError, printable
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vidplat.workers.acceleration.table import Installed
     from vidplat.workers.generate import FinishBy, Made, OnStep
     from vidplat.workers.models.family import Family
     from vidplat.workers.text_cache import TextCache
 
 _Thing = TypeVar("_Thing")
+LONGEST_SCHEDULE = 10_000
 _PACKAGES = ("vidplat", "torch", "diffusers", "transformers", "av", "numpy")
 
 
@@ -52,7 +56,19 @@ class Rendered:
 class Worker:
     """See the module's text. `model` is a `ModelRef` (its revision is then checked) or an id."""
 
-    def __init__(self, model: ModelRef | str, *, device: str = "cpu", threads: int = 1, id: str = "worker") -> None:
+    def __init__(
+        self,
+        model: ModelRef | str,
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+        id: str = "worker",
+        load_source: Callable[[Job], bytes] | None = None,
+        limits: InputConfig = InputConfig(),
+    ) -> None:
+        """`load_source` gives the bytes of a job's input video, checked against its SHA-256; `limits` bound them."""
+        self._load_source, self._limits = load_source, limits
+        self._last_source: tuple[object, np.ndarray] | None = None  # many jobs may start from one video
         self.id, self.device, self.threads = id, device, threads
         self.load_phases: dict[str, float] = {}  # seconds of `import` and `load`
         self._asked = model if isinstance(model, ModelRef) else ModelRef(model, "")
@@ -168,7 +184,15 @@ class Worker:
             min_steps=min_steps,
             is_cancelled=is_cancelled or _never,
         )
-        made, video, poster = self._make(job.prompt, job.negative_prompt, job.spec, point, wishes)
+        source, source_s = None, 0.0
+        if job.input_video is not None:
+            wishes.on_step("source", 0, point.steps)
+            began = time.perf_counter()
+            source = (self._source(job), DEFAULT_STRENGTH if job.strength is None else job.strength)
+            source_s = time.perf_counter() - began
+        made, video, poster = self._make(job.prompt, job.negative_prompt, job.spec, point, wishes, source)
+        if source is not None:
+            made.phases["source"] = made.phases.get("source", 0.0) + source_s
         from vidplat.workers.quality import flicker, motion_energy
 
         metrics = {"flicker": flicker(made.frames), "motion_energy": motion_energy(made.frames)}
@@ -178,8 +202,15 @@ class Worker:
     # --- inside -----------------------------------------------------------------------------------
 
     def _make(
-        self, prompt: str, negative_prompt: str, spec: VideoSpec, point: OperatingPoint, wishes: Any
+        self,
+        prompt: str,
+        negative_prompt: str,
+        spec: VideoSpec,
+        point: OperatingPoint,
+        wishes: Any,
+        source: tuple[np.ndarray, float] | None = None,
     ) -> tuple[Made, bytes, bytes]:
+        """Frames, mp4 and poster; `source` is the video to start from and its strength."""
         import torch
 
         from vidplat.workers.generate import generate
@@ -188,7 +219,15 @@ class Worker:
         try:
             family = _loaded(self._family)
             installed = self._with_methods(family, point)
-            made = generate(family, _loaded(self._texts), prompt, negative_prompt, spec, point, wishes, installed)
+            texts = _loaded(self._texts)
+            if source is None:
+                made = generate(family, texts, prompt, negative_prompt, spec, point, wishes, installed)
+            else:
+                from vidplat.workers.edit import edit
+
+                frames, strength = source
+                whole = replace(point, steps=schedule_steps(point.steps, strength))
+                made = edit(family, texts, frames, prompt, negative_prompt, spec, whole, strength, wishes, installed)
         except (torch.OutOfMemoryError, MemoryError) as problem:
             self._forget_memory()
             raise OutOfMemoryError(_no_room(spec)) from problem
@@ -208,6 +247,23 @@ class Worker:
         made.phases["mp4"] = time.perf_counter() - began
         self._note_tail(spec, made.phases)
         return made, video, poster
+
+    def _source(self, job: Job) -> np.ndarray:
+        """The job's input video at its spec: (num_frames, height, width, 3) uint8 RGB, not to be written to."""
+        spec = job.spec
+        wanted = (job.input_sha256, spec.width, spec.height, spec.num_frames, spec.fps)
+        if self._last_source is None or self._last_source[0] != wanted:
+            from vidplat.workers.video import read_video
+
+            if self._load_source is None:
+                raise JobError("this worker was given no way to load input videos")
+            data = self._load_source(job)
+            try:
+                frames = read_video(data, spec.width, spec.height, spec.num_frames, spec.fps, self._limits)
+            except InputError as problem:
+                raise InputError(f"the input video {problem}") from problem
+            self._last_source = (wanted, frames)
+        return self._last_source[1]
 
     def _with_methods(self, family: Family, point: OperatingPoint) -> Installed | None:
         """The methods of `point` installed, others undone. Nothing is loaded before a point asks for one."""
@@ -254,6 +310,7 @@ class Worker:
             "negative_prompt": job.negative_prompt,
             "model": asdict(self.ref),
             "spec": asdict(job.spec),
+            **_input_facts(job),
             "point": asdict(point) | {"steps_done": made.steps_done},
             "sigmas": [round(sigma, 6) for sigma in made.sigmas],
             "worker": {"id": self.id, "device_class": self.device_class, "attempt": attempt},
@@ -261,6 +318,25 @@ class Worker:
             "metrics": {name: round(value, 6) for name, value in metrics.items()},
             "versions": _versions(),
         }
+
+
+def _input_facts(job: Job) -> dict[str, Any]:
+    if job.input_video is None:
+        return {}
+    return {"input": {"video": job.input_video, "sha256": job.input_sha256, "strength": job.strength}}
+
+
+def schedule_steps(steps: int, strength: float) -> int:
+    """The least length of a schedule of which the last `strength` has `steps` steps.
+
+    A point counts steps that are taken, as costs and the profile do; an edit takes the last `strength` of a schedule,
+    int(length x strength) steps. So 24 steps at strength 0.6 are the end of a schedule of 40. A strength of next to
+    nothing gets fewer steps than asked for rather than an endless schedule.
+    """
+    length = max(1, int(min(steps / strength, LONGEST_SCHEDULE)) - 1)
+    while int(length * strength) < steps and length < LONGEST_SCHEDULE:
+        length += 1
+    return length
 
 
 def _silent(phase: str, step: int, steps: int) -> None:

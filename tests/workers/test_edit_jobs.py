@@ -1,0 +1,113 @@
+"""Jobs with an input video, from its bytes to the sidecar, on a tiny random model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.source_videos import an_mp4, counted
+from vidplat.domain import Job, OperatingPoint, VideoSpec
+from vidplat.errors import InputError, JobError
+from vidplat.workers import Worker
+from vidplat.workers.video import to_frames
+from vidplat.workers.worker import LONGEST_SCHEDULE, schedule_steps
+
+SPEC = VideoSpec(32, 32, 9, 16, 4, 3.0, seed=1)
+
+
+def a_loader(data: bytes, asked: list[str] | None = None) -> Callable[[Job], bytes]:
+    def load(job: Job) -> bytes:
+        if asked is not None:
+            asked.append(job.id)
+        return data
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return an_mp4(tmp_path_factory.mktemp("clips") / "a.mp4", counted(9)).read_bytes()
+
+
+@pytest.fixture
+def editing(worker: Worker, source: bytes, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    monkeypatch.setattr(worker, "_load_source", a_loader(source))
+    monkeypatch.setattr(worker, "_last_source", None)
+    return worker
+
+
+def an_edit(worker: Worker, source: bytes, **changed: Any) -> Job:
+    digest = hashlib.sha256(source).hexdigest()
+    job = Job("1" * 32, "a red circle", "", SPEC, worker.ref, row=1)
+    return replace(job, **{"input_video": "/clips/a.mp4", "input_sha256": digest, "strength": 0.6, **changed})
+
+
+def test_an_edit_spends_the_steps_of_its_point_and_says_where_it_came_from(editing: Worker, source: bytes) -> None:
+    told: list[tuple[str, int]] = []
+    made = editing.make(
+        an_edit(editing, source), OperatingPoint(3), on_progress=lambda phase, step, steps: told.append((phase, step))
+    )
+
+    assert made.steps_done == 3
+    assert to_frames(made.video).shape == (9, 32, 32, 3)
+    assert made.meta["input"] == {
+        "video": "/clips/a.mp4",
+        "sha256": hashlib.sha256(source).hexdigest(),
+        "strength": 0.6,
+    }
+    assert made.meta["point"]["steps"] == made.meta["point"]["steps_done"] == 3
+    # it begins where 60 % of the schedule is left, not at noise alone
+    assert made.meta["sigmas"][0] < 0.95 and len(made.meta["sigmas"]) in (3, 4)
+    assert made.phases["source"] > 0
+    assert told[0] == ("source", 0)
+    assert [step for phase, step in told if phase == "denoise"] == [0, 1, 2, 3]
+
+
+def test_the_same_edit_gives_the_same_bytes_and_another_strength_others(editing: Worker, source: bytes) -> None:
+    first, again = (editing.make(an_edit(editing, source), OperatingPoint(2)).video for _ in range(2))
+    other = editing.make(an_edit(editing, source, strength=0.3), OperatingPoint(2)).video
+    plain = editing.make(replace(an_edit(editing, source), input_video=None, strength=None), OperatingPoint(2))
+    assert first == again
+    assert len({first, other, plain.video}) == 3
+    assert "input" not in plain.meta and "source" not in plain.phases
+
+
+def test_a_source_is_fetched_and_decoded_once_for_jobs_that_follow_each_other(
+    editing: Worker, source: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(editing, "_load_source", a_loader(source, asked))
+    for seed in (1, 2, 3):
+        editing.make(an_edit(editing, source, spec=replace(SPEC, seed=seed)), OperatingPoint(1))
+    assert len(asked) == 1
+    editing.make(an_edit(editing, source, spec=replace(SPEC, num_frames=5)), OperatingPoint(1))
+    assert len(asked) == 2
+
+
+def test_a_source_that_cannot_be_decoded_is_the_requests_fault(
+    editing: Worker, source: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(editing, "_load_source", a_loader(source[: len(source) // 2]))
+    with pytest.raises(InputError, match=r"^the input video is truncated"):
+        editing.make(an_edit(editing, source), OperatingPoint(1))
+    monkeypatch.setattr(editing, "_load_source", None)
+    with pytest.raises(JobError, match="no way to load input videos"):
+        editing.make(an_edit(editing, source), OperatingPoint(1))
+
+
+@given(steps=st.integers(1, 200), strength=st.floats(0.05, 1.0))
+def test_the_last_strength_of_a_schedule_has_the_steps_of_the_point(steps: int, strength: float) -> None:
+    length = schedule_steps(steps, strength)
+    assert int(length * strength) == steps
+    assert length == steps or int((length - 1) * strength) < steps
+
+
+def test_schedules_of_known_lengths() -> None:
+    assert [schedule_steps(24, strength) for strength in (1.0, 0.6, 0.5, 0.3)] == [24, 40, 48, 80]
+    assert schedule_steps(24, 1e-300) == LONGEST_SCHEDULE
