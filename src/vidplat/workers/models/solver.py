@@ -12,10 +12,14 @@ past stay in place, and with them the solver's history: its formulas take uneven
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+
+#: latents, velocity, what the scheduler made of them, sigmas before and after (2,) -> the latents after the step
+Correct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Solver:
@@ -27,6 +31,12 @@ class Solver:
         self._scheduler.set_timesteps(steps, device=device)
         self._scheduler.set_begin_index(0)
         self.index = 0
+        self.correct: Correct | None = None  # a method's last word on each step
+
+    @property
+    def scheduler(self) -> Any:
+        """The diffusers scheduler of this run, to be asked only."""
+        return self._scheduler
 
     @property
     def total(self) -> int:
@@ -59,6 +69,8 @@ class Solver:
     def advance(self, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         """One step: the latents at the next sigma."""
         moved: torch.Tensor = self._scheduler.step(velocity, self.timestep, latents, return_dict=False)[0]
+        if self.correct is not None:
+            moved = self.correct(latents, velocity, moved, self._scheduler.sigmas[self.index : self.index + 2])
         self.index += 1
         return moved
 

@@ -67,6 +67,17 @@ class CogVideoXLayout:
         whole = video.new_zeros(video.shape[0], tokens, video.shape[2])
         return whole.index_copy_(1, rows, video), text
 
+    def per_token(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The latents of a call as (B, N, values per token), in the order of the output's values: what a v belongs to.
+
+        Channels given beside the latents, those of an image to start from, are left out.
+        """
+        latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        cell, span = model.config.patch_size, model.config.patch_size_t or 1
+        cubes = latents[:, :, : model.config.out_channels]
+        cubes = cubes.unflatten(4, (-1, cell)).unflatten(3, (-1, cell)).unflatten(1, (-1, span))
+        return cubes.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
+
     def video(self, output: Any) -> Tensor:
         tokens: Tensor = output[0]
         return tokens
