@@ -1,0 +1,220 @@
+"""Trains flipbook-causal: flipbook that makes three latent frames from those before them.
+
+    python -m vidplat.training.causal CLIPS CHECKPOINTS TARGET [--steps 800] [--bfloat16] [--threads 1]
+
+Starts from flipbook's finished transformer and goes on with teacher forcing over blocks: one sequence holds the clean
+frames of a clip and its noisy frames. A clean block sees itself and its window of clean frames; a noisy block sees
+itself and the same window of clean frames, with a noise level of its own. That is what the sampler of
+`workers/causal.py` does with its memory, so windows and places in time are taken from there. A clean token's time is 0,
+as in the sampler's remember pass.
+
+Axes: B clips, C latent channels, F latent frames, P tokens per frame, N = F P.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from vidplat.training.attention import PlainAttention
+from vidplat.training.denoiser import AVERAGE, EMPTY_SHARE, TRAIN_SHIFT
+from vidplat.training.malloc import keep_freed_memory
+from vidplat.training.muon import Pair, warm_then_down
+from vidplat.training.runs import Say, load_checkpoint, run_steps
+from vidplat.training.text import embed
+from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked
+from vidplat.workers.acceleration.block_memory import Window
+from vidplat.workers.acceleration.layouts import layout_of
+from vidplat.workers.acceleration.layouts.wan_tables import Tables, tables_of
+from vidplat.workers.acceleration.method import Grid
+
+NAME = "flipbook-causal"
+BLOCK = 3
+BATCH = 4
+
+
+def groups(frames: int, block: int, window: Window) -> list[tuple[list[int], list[int]]]:
+    """Who sees whom, of 2F frames, clean ones first then noisy: per block the frames that ask and those they see."""
+    found: list[tuple[list[int], list[int]]] = []
+    for first in (0, frames):
+        for start in range(0, frames, block):
+            own = [first + frame for frame in range(start, min(start + block, frames))]
+            found.append((own, window.held(start, len(own)) + own))
+    return found
+
+
+@contextmanager
+def teacher_forced(model: Any, grid: Grid, window: Window, block: int = BLOCK) -> Iterator[None]:
+    """Within this context a call with 2F frames is one of F clean and F noisy ones; `grid` is that of the F."""
+    tables: Tables = tables_of(model, grid)
+    both = (torch.cat([tables[0]] * 2, dim=1), torch.cat([tables[1]] * 2, dim=1))
+    place = torch.arange(grid.per_frame)
+    rows = [
+        tuple((torch.tensor(frames)[:, None] * grid.per_frame + place).flatten() for frames in pair)
+        for pair in groups(grid.frames, block, window)
+    ]
+
+    def link(call: AttentionCall, rest: Attend) -> Tensor:
+        turned = replace(call, rotary=both).rotated()
+        parts = [
+            rest(
+                replace(
+                    turned,
+                    query=turned.query[:, asks],
+                    key=turned.key.index_select(1, sees),
+                    value=turned.value.index_select(1, sees),
+                    rows=asks,
+                )
+            )
+            for asks, sees in rows
+        ]
+        return torch.cat(parts, dim=1)  # the groups follow each other as the frames do
+
+    layout = layout_of(model)
+    with linked(layout.attentions(model), layout.processor, link):
+        yield
+
+
+def velocity(model: Any, clean: Tensor, noisy: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
+    """The answer for the noisy frames, (B, C, F, H, W); `sigma` (B, F) is their noise. Needs `teacher_forced`."""
+    per_frame = (clean.shape[3] // model.config.patch_size[1]) * (clean.shape[4] // model.config.patch_size[2])
+    times = torch.cat([torch.zeros_like(sigma), 1000 * sigma], dim=1).repeat_interleave(per_frame, 1)
+    both = torch.cat([clean, noisy], dim=2)
+    answer: Tensor = model(hidden_states=both, timestep=times, encoder_hidden_states=text, return_dict=False)[0]
+    return answer[:, :, clean.shape[2] :]
+
+
+def train_causal(
+    start: WanTransformer3DModel,
+    tokenizer: PreTrainedTokenizerFast,
+    encoder: UMT5EncoderModel,
+    clips: Path,
+    folder: Path,
+    *,
+    steps: int,
+    say: Say,
+    lr: float = 5e-4,
+    seed: int = 0,
+    bfloat16: bool = False,
+) -> WanTransformer3DModel:
+    """Go on training `start`, or from the checkpoint in `folder`; returns the averaged model.
+
+    Data are the encoded 64x64 clips of 33 frames that flipbook's own training keeps in `clips`.
+    """
+    torch.manual_seed(seed)
+    model = deepcopy(start).train().requires_grad_(True)
+    average = deepcopy(model).requires_grad_(False)
+    pair = Pair(
+        model, lr, ("scale_shift_table", "condition_embedder", "patch_embedding", "proj_out", "norm"), bfloat16=bfloat16
+    )
+    saved = load_checkpoint(clips / "latents-64-33.pt")
+    if saved is None:
+        raise FileNotFoundError(f"no latents-64-33.pt in {clips}: train flipbook first")
+    latents, captions = saved["latents"], saved["captions"]
+    with torch.no_grad():
+        texts = torch.cat([embed(tokenizer, encoder, captions[i : i + 256]) for i in range(0, len(captions), 256)])
+        empty = embed(tokenizer, encoder, [""])[0]
+    frames = latents.shape[2]
+    blocks = -(-frames // BLOCK)
+    attention = PlainAttention() if bfloat16 else nullcontext()
+    grid = Grid(frames, latents.shape[3], latents.shape[4])
+
+    def one_step(step: int) -> dict[str, float]:
+        rng = np.random.default_rng([seed, 17, step])
+        torch.manual_seed(seed * 1_000_003 + step)
+        picked = torch.from_numpy(rng.integers(0, len(latents), size=BATCH))
+        clean, text = latents[picked].float(), texts[picked]
+        text = torch.where(torch.rand(BATCH, 1, 1) < EMPTY_SHARE, empty, text)
+        even = torch.rand(BATCH, blocks)
+        sigma = (TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)).repeat_interleave(BLOCK, 1)[:, :frames]
+        noise = torch.randn_like(clean)
+        at = sigma.view(BATCH, 1, frames, 1, 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), attention:
+            made = velocity(model, clean, (1 - at) * clean + at * noise, sigma, text)
+        loss = (made.float() - (noise - clean)).pow(2).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        pair.step(warm_then_down(step, steps))
+        keep = min(AVERAGE, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for kept, fresh in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(fresh, 1 - keep)
+        return {"loss": loss.item()}
+
+    def state() -> dict[str, Any]:
+        return {"model": model.state_dict(), "average": average.state_dict(), "optimizers": pair.state_dict()}
+
+    def restore(saved: dict[str, Any]) -> None:
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        pair.load_state_dict(saved["optimizers"])
+
+    path = folder / f"{NAME}.pt"
+    with teacher_forced(model, grid, Window()):
+        run_steps(NAME, steps=steps, path=path, state=state, restore=restore, one_step=one_step, say=say)
+    return average.eval()
+
+
+def write(model: WanTransformer3DModel, flipbook: Path, target: Path) -> None:
+    """A pipeline directory beside flipbook's: its own transformer in float16, the rest shared or copied."""
+    target.mkdir(parents=True, exist_ok=True)
+    deepcopy(model).half().save_pretrained(target / "transformer", safe_serialization=True)
+    for name in ("model_index.json", "defaults.json"):
+        shutil.copy(flipbook / name, target / name)
+    shutil.copytree(flipbook / "scheduler", target / "scheduler", dirs_exist_ok=True)
+    shared = {part: os.path.relpath(flipbook / part, target) for part in ("vae", "text_encoder", "tokenizer")}
+    (target / "shares.json").write_text(json.dumps(shared, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(prog="python -m vidplat.training.causal", description="train flipbook-causal")
+    words.add_argument("clips", type=Path, help="folder with latents-64-33.pt, flipbook's training clips")
+    words.add_argument("checkpoints", type=Path, help="folder of this run's checkpoint; a stopped run goes on from it")
+    words.add_argument("target", type=Path, help="directory that receives the trained pipeline")
+    words.add_argument("--steps", type=int, default=800)
+    words.add_argument("--bfloat16", action="store_true", help="bfloat16 products, where the processor has them")
+    words.add_argument("--threads", type=int, default=1)
+    told = words.parse_args()
+    torch.set_num_threads(told.threads)
+    keep_freed_memory()
+
+    from vidplat.workers.models.catalogue import locate
+    from vidplat.workers.models.family import load_family
+
+    located = locate("flipbook")
+    family: Any = load_family(located, "cpu")
+
+    def say(line: str) -> None:
+        print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
+
+    trained = train_causal(
+        family.transformer,
+        family.tokenizer,
+        family.text_encoder,
+        told.clips,
+        told.checkpoints,
+        steps=told.steps,
+        say=say,
+        bfloat16=told.bfloat16,
+    )
+    write(trained, located.root, told.target)
+
+
+if __name__ == "__main__":
+    main()
