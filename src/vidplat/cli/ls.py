@@ -79,6 +79,7 @@ def _list_jobs(catalog: Catalog, name: str | None, states: list[JobState] | None
     if json:
         render.print_json([documents.of_job(record) for record in records])
         return
+    from_video = any(record.job.input_video for record in records)
     render.print_table(
         [
             Column("ROW", right=True),
@@ -89,6 +90,7 @@ def _list_jobs(catalog: Catalog, name: str | None, states: list[JobState] | None
             Column("PREDICTED", right=True),
             Column("QUALITY", right=True),
             Column("POOL"),
+            *([Column("FROM")] if from_video else []),
             Column("PROMPT", gives_way=True),
         ],
         [
@@ -101,6 +103,7 @@ def _list_jobs(catalog: Catalog, name: str | None, states: list[JobState] | None
                 phrases.seconds(record.predicted_p50_s),
                 phrases.quality(record.predicted_quality),
                 record.pool,
+                *([phrases.file_name(record.job.input_video)] if from_video else []),
                 record.job.prompt,
             )
             for record in records

@@ -66,6 +66,13 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def file_name(place: str | None) -> str | None:
+    """The last part of a path or URL: `a.mp4` of `s3://bucket/clips/a.mp4?region=x`."""
+    if place is None:
+        return None
+    return (place.partition("?")[0] if "://" in place else place).rpartition("/")[2]
+
+
 def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f} %"
 

@@ -331,6 +331,7 @@ def _details(report: Report, card: Card) -> str:
         "id": _text(record.job.external_id, 120) if record.job.external_id else None,
         "job": f'<span class="mono">{_text(record.job.id)}</span>',
         "not": _text(record.job.negative_prompt, 300) if record.job.negative_prompt else None,
+        "from": _source(record),
         "size": f"{spec.width}×{spec.height}, {spec.num_frames} frames, {spec.fps} fps",
         "seed": f"{spec.seed}",
         "guidance": f"{spec.guidance_scale:g}",
@@ -343,6 +344,14 @@ def _details(report: Report, card: Card) -> str:
         "sha256": f'<span class="mono">{_text(record.artifact.sha256[:16])}…</span>' if record.artifact else None,
     }
     return f"<details><summary>details</summary><dl>{_pairs(facts)}</dl></details>"
+
+
+def _source(record: JobRecord) -> str | None:
+    job = record.job
+    if job.input_video is None:
+        return None
+    digest = f', <span class="mono">{_text(job.input_sha256[:16])}…</span>' if job.input_sha256 else ""
+    return f"{_text(job.input_video, 200)}, strength {job.strength:g}{digest}"
 
 
 # --- how it was made ---------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ def show_job(
             ("failure", record.failure.message if record.failure else None),
             ("prompt", asked.prompt),
             ("not", asked.negative_prompt or None),
+            ("from", f"{asked.input_video}, strength {asked.strength:g}" if asked.input_video else None),
+            ("from sha256", asked.input_sha256),
             ("model", f"{asked.model.id} ({asked.model.revision[:16]})"),
             ("size", f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps"),
             ("asked for", f"{spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}, seed {spec.seed}"),
