@@ -43,5 +43,11 @@ def shift_of(own: Any) -> float:
     return float(own.config.get("flow_shift") or own.config.get("shift") or 1.0)
 
 
+def solver_name(own: Any) -> str:
+    """`euler` or `unipc` as in `vidplat.methods`, else the class's name."""
+    known = {"euler": FlowMatchEulerDiscreteScheduler, "unipc": UniPCMultistepScheduler}
+    return next((name for name, kind in known.items() if isinstance(own, kind)), type(own).__name__)
+
+
 def is_euler(scheduler: Any) -> bool:
     return isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
