@@ -19,6 +19,7 @@ from vidplat.cli.logs import show_logs
 from vidplat.cli.ls import list_batches_or_jobs
 from vidplat.cli.models import list_or_describe_models
 from vidplat.cli.plan import plan_batch
+from vidplat.cli.profile import profile
 from vidplat.cli.report import write_report
 from vidplat.cli.resume import resume_batch
 from vidplat.cli.retry import retry_jobs
@@ -60,6 +61,7 @@ app = typer.Typer(
 for panel, verbs in COMMANDS.items():
     for name, verb in verbs.items():
         app.command(name, rich_help_panel=panel)(verb)
+app.add_typer(profile, name="profile", rich_help_panel="Surroundings")
 
 
 @app.callback(invoke_without_command=True)
