@@ -6,7 +6,16 @@ from fractions import Fraction
 
 import pytest
 
-from vidplat.hsa_schedule import PRESETS, Schedule, evaluations, kv_bytes, least_steps, schedule_for, solve_fractions
+from vidplat.hsa_schedule import (
+    PRESETS,
+    Schedule,
+    evaluations,
+    kv_bytes,
+    least_steps,
+    schedule_for,
+    schedule_of_work,
+    solve_fractions,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,7 +24,7 @@ from vidplat.hsa_schedule import PRESETS, Schedule, evaluations, kv_bytes, least
         ("75A", (1, 2, 4), (0.45, 0.30, 0.25), (40, 25, 18)),
         ("75B", (1, 2), (0.41, 0.59), (40, 23)),
         ("50", (1, 2, 8), (0.20, 0.20, 0.60), (40, 24, 12)),
-        ("25", (1, 4, 20), (0.08, 0.16, 0.76), (40, 14, 6)),
+        ("25", (1, 2, 4), (0.09, 0.23, 0.68), (20, 12, 8)),  # half of the steps, and half of the work in those
     ],
 )
 def test_at_forty_steps_the_presets_are_those_of_the_specification(
@@ -43,6 +52,7 @@ def test_the_work_of_all_steps_is_r_exactly() -> None:
             if steps < least_steps(preset):
                 continue
             schedule = schedule_for(preset, steps)
+            assert schedule.pace == (2 if preset == "25" else 1)
             sizes = schedule.sizes(tokens)
             work = sum(
                 size for step in range(steps) for size, on in zip(sizes, schedule.active(step), strict=True) if on
@@ -75,11 +85,35 @@ def test_windows_are_full_and_the_last_one_moves_with_the_end() -> None:
     schedule = Schedule(24, 3, 2, (1, 6), (0.25, 0.75))
     assert [step for step in range(24) if schedule.is_full(step)] == [0, 1, 2, 6, 12, 18, 22, 23]
     assert [step for step in range(15) if schedule.is_full(step, 15)] == [0, 1, 2, 6, 12, 13, 14]  # shortened
-    assert schedule.resets == (6, 12, 18)
+
+
+def test_at_pace_2_every_second_step_runs_for_nobody_and_the_rest_is_a_run_of_half_the_steps() -> None:
+    paced, half = (Schedule(steps, 2, 1, (1, 4), (0.25, 0.75), pace) for steps, pace in ((24, 2), (12, 1)))
+    for step in range(24):
+        assert paced.active(step) == ((False, False) if step % 2 else half.active(step // 2))
+    assert paced.relative_cost == pytest.approx(half.relative_cost / 2)
+    assert [paced.next_running(step) for step in (0, 1, 22, 23)] == [2, 2, 24, 24]
+    assert paced.is_full(16, 17)  # shortened to 17 steps, of which 0, 2, .., 16 run: the last one of them is full
+
+
+@pytest.mark.parametrize("steps", [24, 40, 50])
+@pytest.mark.parametrize("work", [0.2, 0.25, 0.3, 0.45, 0.5, 0.62, 0.75, 0.9, 1.0])
+def test_any_work_can_be_asked_for(work: float, steps: int) -> None:
+    schedule = schedule_of_work(work, steps)
+    assert schedule.relative_cost == pytest.approx(work)
+    running = [schedule.share(step) for step in range(0, steps, schedule.pace)]
+    assert sum(running) / len(running) >= 0.49  # no step that runs does less than half of its work, on average
+
+
+def test_work_that_is_out_of_reach_becomes_the_next_that_is_not() -> None:
+    """A tenth of 24 steps is 2.4 full ones, and the windows alone take 3."""
+    assert 0.1 < schedule_of_work(0.1, 24).relative_cost < 0.15
+    with pytest.raises(ValueError, match="full steps do not fit"):
+        schedule_of_work(0.5, 2)
 
 
 def test_a_selector_that_chooses_anew_costs_the_same() -> None:
-    """3 + 2 full steps, 3 resets and 16 others of share s: (8 + 16 s) / 24 = R."""
+    """3 + 2 full steps, 3 refreshes and 16 others of share s: (8 + 16 s) / 24 = R."""
     schedule = Schedule(24, 3, 2, (1, 6), (0.25, 0.75))
     assert (8 + 16 * schedule.fresh_fraction) / 24 == pytest.approx(schedule.relative_cost)
 

@@ -13,6 +13,7 @@ from vidplat.methods import KINDS, parse, text
         ("HSA:50", "hsa"),  # the default says nothing
         ("hsa:25", "hsa:preset=25"),
         ("hsa:75a", "hsa:preset=75A"),
+        ("hsa:work=0.40", "hsa:work=0.4"),
         ("sparse:k=3", "sparse"),
         ("sparse:2,dense_steps=1", "sparse:k=2,dense_steps=1"),
         (" sparse:k=5 + hsa:25 ", "hsa:preset=25+sparse:k=5"),  # in the table's order
@@ -31,7 +32,7 @@ def test_a_text_has_one_canonical_form(given: str, canonical: str) -> None:
     [
         ("hsaa:50", "did you mean hsa?"),
         ("hsa:60", "hsa preset must be one of 75A, 75B, 50, 25, not '60'"),
-        ("hsa:prset=50", "did you mean preset? It has preset, score"),
+        ("hsa:prset=50", "did you mean preset? It has preset, work, score"),
         ("sparse:k=0", "sparse k must be between 1 and 64, not '0'"),
         ("sparse:k=2.5", "sparse k must be a whole number between 1 and 64, not '2.5'"),
         ("sparse:k=2,k=3", "sparse is given k twice"),

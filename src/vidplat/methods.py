@@ -90,6 +90,7 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 Seam.TOKENS,
                 {
                     "preset": Choice("50", ("75A", "75B", "50", "25")),
+                    "work": Number(None, 0.05, 1.0),  # share of the full run's work, instead of a preset's
                     "score": Choice("cond", ("cond", "guided", "random")),
                     "selector": Choice("groups", ("groups", "topk")),
                     "form": Choice("stepwise", ("stepwise", "lazy")),

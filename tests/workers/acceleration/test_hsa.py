@@ -252,6 +252,35 @@ def test_answers_after_warm_up_are_float32_and_latents_stay_so(wan: Twin) -> Non
             assert made.dtype == (torch.bfloat16 if step < 2 else torch.float32)
 
 
+# --- steps that run for nobody ---------------------------------------------------------------------
+
+
+def test_every_second_step_left_out_is_euler_on_the_coarser_grid(wan: Twin) -> None:
+    """The grid of 4 steps is every second sigma of that of 8, and a velocity held over two steps is one step."""
+    coarse = sampled(wan, a_solver(4))
+    with installed(an_hsa(Schedule(8, 0, 0, (1,), (1.0,), pace=2)), wan) as solver:
+        torch.testing.assert_close(sampled(wan, solver), coarse, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["stepwise", "lazy"])
+def test_groups_and_steps_left_out_go_together(wan: Twin, form: str) -> None:
+    """16 steps at pace 2 are those of 8: the same work, in the same order, and the same end."""
+    with installed(an_hsa(), wan) as solver:
+        coarse = sampled(wan, solver)
+    with installed(an_hsa(replace(HALF, pace=2), form=form), wan, solver=a_solver(16)) as solver:
+        torch.testing.assert_close(sampled(wan, solver), coarse, rtol=1e-3, atol=1e-3)
+
+
+def test_a_step_that_runs_for_nobody_does_no_work_and_answers_as_before(wan: Twin) -> None:
+    with installed(an_hsa(replace(HALF, pace=2)), wan, solver=a_solver(16)) as solver:
+        before = answer(wan, step=0)
+        solver.index = 1
+        with counted(wan.model) as found:
+            after = answer(wan, step=1, latents=wan.latents * 2)
+    assert torch.equal(after, before)
+    assert found.total == 0
+
+
 # --- invariants 8 and 9: what is kept --------------------------------------------------------------
 
 
@@ -440,8 +469,11 @@ def test_too_few_steps_for_a_preset_are_refused_with_how_many_it_needs(wan: Twin
     assert "preset 75A needs" in told
 
 
-def test_v_prediction_refuses_a_solver_that_is_not_ddim_and_the_lazy_form() -> None:
+def test_v_prediction_refuses_what_is_for_velocities() -> None:
     twin = a_tiny_transformer("cogvideox")
+    assert "cannot be given again at another step" in an_hsa(replace(HALF, pace=2)).refusal(
+        twin.model, a_run(twin, a_walk(16))
+    )
     assert "needs DDIM steps" in an_hsa().refusal(twin.model, a_run(twin, a_solver()))
     assert "form=lazy is for models that predict a velocity" in an_hsa(form="lazy").refusal(
         twin.model, a_run(twin, a_walk())

@@ -6,6 +6,8 @@ Tokens that run are gathered after patching, go through the blocks alone, and at
 tokens, which are kept per layer and branch and replaced where tokens ran (`kv_store.py`). What the others answer is
 kept as well (`held.py`), so the solver's ordinary Euler step moves every token and all stand at the same sigma.
 
+A schedule may also leave whole steps out: nothing runs in them, and the last velocity is given again.
+
 With two transformers (Wan 2.2) the first step of the second one is full, and what was kept for the first is forgotten.
 
 What it does not do: work with multistep solvers, which would divide the change of several steps by one when a token
@@ -22,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidplat.hsa_schedule import Schedule, kv_bytes, least_steps, schedule_for
+from vidplat.hsa_schedule import Schedule, kv_bytes, least_steps, schedule_for, schedule_of_work
 from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked
 from vidplat.workers.acceleration.held import Held, HeldPrediction, HeldVelocity, Level, Telescope
 from vidplat.workers.acceleration.hsa_score import FreshSelector, Score, first_scored, partition
@@ -47,13 +49,15 @@ class Hsa:
         free: Callable[[torch.device], int] = free_bytes,
     ) -> None:
         self._values, self._free = values, free
-        self._schedule = schedule or (lambda steps: schedule_for(values["preset"], steps))
+        self._schedule = schedule or self._of_values
         self._video: _Video | None = None
 
     def refusal(self, model: Any, run: Run) -> str:
         layout = layout_of(model)
         return (
-            self._wrong_solver(layout, run) or self._too_few_steps(run) or self._too_little_memory(model, layout, run)
+            self._wrong_solver(layout, run)
+            or self._too_few_steps(layout, run)
+            or self._too_little_memory(model, layout, run)
         )
 
     @contextmanager
@@ -77,6 +81,10 @@ class Hsa:
         """Share of tokens that run at `step` of `steps`: what it costs relative to a full step."""
         return 1.0 if self._video is None else self._video.schedule.share(step, steps)
 
+    def _of_values(self, steps: int) -> Schedule:
+        work = self._values["work"]
+        return schedule_for(self._values["preset"], steps) if work is None else schedule_of_work(work, steps)
+
     @property
     def video(self) -> _Video:
         if self._video is None:
@@ -99,12 +107,17 @@ class Hsa:
             )
         return ""
 
-    def _too_few_steps(self, run: Run) -> str:
+    def _too_few_steps(self, layout: Layout, run: Run) -> str:
         try:
-            self._schedule(run.solver.total)
+            schedule = self._schedule(run.solver.total)
         except ValueError as infeasible:
             least = least_steps(self._values["preset"])
             return f"{infeasible}; preset {self._values['preset']} needs {least} steps or more"
+        if schedule.pace > 1 and not layout.velocity:
+            return (
+                "it would leave out whole steps, and a v-prediction answer cannot be given again at another step; "
+                "take fewer steps and hsa:50"
+            )
         return ""
 
     def _too_little_memory(self, model: Any, layout: Layout, run: Run) -> str:
@@ -191,9 +204,9 @@ class _Video:
     @property
     def is_scoring(self) -> bool:
         """Steps i0..W-1, and on until there is something to go by: a second transformer may have come between."""
-        late = self.step >= self.schedule.warmup
-        early = self.step < first_scored(self.schedule.warmup)
-        return not early and not (late and self.score is not None and self.score.known)
+        if self.schedule.in_warmup(self.step):
+            return self.step // self.schedule.pace >= first_scored(self.schedule.warmup)
+        return self.score is not None and not self.score.known
 
     def level(self, layout: Layout) -> Level:
         if layout.velocity:
@@ -217,11 +230,13 @@ class _Video:
                 in_batch=part.layout.branches_in_batch,
             )
         self.rows = None
-        if not moved_on and self.score.known and self._leaves_out(here.step):
+        if not moved_on and not any(self.schedule.active(here.step, self.steps)):
+            self.rows = torch.empty(0, dtype=torch.long, device=device)
+        elif not moved_on and self.score.known and self._leaves_out(here.step):
             self.rows = self._fresh_rows(here, device) if self._is_fresh else self._group_rows(here)
         elif self.fresh:
             self.fresh.reset()
-        self.keeps = self._leaves_out(here.step + 1)
+        self.keeps = self._leaves_out(self.schedule.next_running(here.step))
 
     @property
     def _is_fresh(self) -> bool:
@@ -281,11 +296,13 @@ class _Part:
             return None
         if here.step != video.step or self is not video.part:
             video.turn(here, self, device)
+        if video.rows is not None and not video.rows.numel():
+            return video.rows
         branch = video.branches.setdefault(here.branch, self._fresh_branch())
-        if video.rows is not None and not (branch.answered and branch.kv and branch.kv.layers() == self._layers):
-            raise ValueError(f"branch {here.branch!r} begins at step {here.step}, where hsa has nothing to go on from")
         if video.rows is None:
             branch.kv = make_store(video.values["kv"], device) if video.keeps else None
+        elif not (branch.answered and branch.kv and branch.kv.layers() == self._layers):
+            raise ValueError(f"branch {here.branch!r} begins at step {here.step}, where hsa has nothing to go on from")
         return video.rows
 
     def attend(self, call: AttentionCall, rest: Attend) -> Tensor:
@@ -316,9 +333,9 @@ class _Part:
             video.score.note(here.branch, output, branch.held.given(level))
         branch.held.take(level, rows, output, latents)
         branch.answered = True
-        if here.step == video.steps - 1:
+        if video.schedule.next_running(here.step) >= video.steps:
             del video.branches[here.branch]
-        return output if here.step < video.schedule.warmup else branch.held.given(level)
+        return output if video.schedule.in_warmup(here.step) else branch.held.given(level)
 
     def look(self, here: Pass, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """v-prediction: the latents of a call are needed to tell what its answer stands for."""

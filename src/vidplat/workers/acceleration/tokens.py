@@ -1,5 +1,7 @@
 """The token seam: only some token rows run through the blocks; the answer of the others is filled in.
 
+When no row runs, neither does the model: its last answer in the same branch is given again.
+
 Hooks in diffusers' own registry: at the root (which rows run in this call), at every block (gather positions, and the
 tokens at the first; scatter at the last) and at the output projection (fill). With all rows running nothing is
 touched. Which rows run and what fills the rest is the method's.
@@ -34,7 +36,7 @@ class Present:
     """What the hooks of one transformer share during a call."""
 
     here: Pass | None = None
-    rows: Tensor | None = None  # (n,) sorted, on the model's device; None: all
+    rows: Tensor | None = None  # (n,) sorted, on the model's device; None: all; none: the last answer is given again
 
 
 ChooseRows = Callable[[Pass, Any], "Tensor | None"]  # the pass and the device -> rows that run, or None for all
@@ -52,10 +54,12 @@ class _Root(ModelHook):  # type: ignore[misc]
 
     _is_stateful = True
 
-    def __init__(self, layout: Layout, present: Present, choose: ChooseRows, before: Before | None = None) -> None:
+    def __init__(self, layout: Layout, present: Present, choose: ChooseRows | None, before: Before | None) -> None:
         super().__init__()
         self._place = StateManager(NoState)
-        self._layout, self._present, self._choose, self._before = layout, present, choose, before
+        self._layout, self._present, self._before = layout, present, before
+        self._choose, self._recalls = choose or _all_rows, choose is not None
+        self._last: dict[str, Any] = {}  # the last answer of each branch, for passes that nothing runs in
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         context: CacheContext = self._place.context
@@ -69,6 +73,15 @@ class _Root(ModelHook):  # type: ignore[misc]
         device = next(module.parameters()).device
         self._present.rows = self._choose(self._present.here, device)
         return args, kwargs
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        here, rows = self._present.here, self._present.rows
+        if here is not None and rows is not None and not rows.numel():
+            return self._last[here.branch]
+        answer = self.fn_ref.original_forward(*args, **kwargs)
+        if here is not None and self._recalls:
+            self._last[here.branch] = answer
+        return answer
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:
         self._present.here = self._present.rows = None
@@ -117,7 +130,7 @@ def located(
     """
     present = Present()
     root = HookRegistry.check_if_exists_or_initialize(model)
-    root.register_hook(_Root(layout, present, choose or _all_rows, before), _name(name))
+    root.register_hook(_Root(layout, present, choose, before), _name(name))
     root.invalidate_child_registries_cache()
     try:
         yield present

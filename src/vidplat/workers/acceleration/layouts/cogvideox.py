@@ -74,8 +74,9 @@ class CogVideoXLayout:
         """
         latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         cell, span = model.config.patch_size, model.config.patch_size_t or 1
-        cubes = latents[:, :, : model.config.out_channels]
-        cubes = cubes.unflatten(4, (-1, cell)).unflatten(3, (-1, cell)).unflatten(1, (-1, span))
+        latents = latents[:, :, : model.config.out_channels]
+        videos, frames, channels, height, width = latents.shape
+        cubes = latents.reshape(videos, frames // span, span, channels, height // cell, cell, width // cell, cell)
         return cubes.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
 
     def video(self, output: Any) -> Tensor:
