@@ -74,7 +74,7 @@ def _wan(frames: int, rows: int, columns: int) -> Twin:
         num_layers=3,
         rope_max_seq_len=64,
     ).eval()
-    _randomise(model)
+    randomise(model)
     latents = torch.randn(1, 4, frames, rows * 2, columns * 2)
     return Twin("wan", model, latents, {"encoder_hidden_states": torch.randn(1, 5, 16)})
 
@@ -98,7 +98,7 @@ def _ltx(frames: int, rows: int, columns: int) -> Twin:
         num_layers=3,
         caption_channels=16,
     ).eval()
-    _randomise(model)
+    randomise(model)
     return Twin(
         "ltx",
         model,
@@ -134,7 +134,7 @@ def _hunyuan(family: str, frames: int, rows: int, columns: int) -> Twin:
         pooled_projection_dim=8,
         rope_axes_dim=(4, 4, 4),
     ).eval()
-    _randomise(model)
+    randomise(model)
     return Twin(
         family,
         model,
@@ -171,7 +171,7 @@ def _cogvideox(family: str, frames: int, rows: int, columns: int) -> Twin:
         max_text_seq_length=5,
         use_rotary_positional_embeddings=turned,
     ).eval()
-    _randomise(model)
+    randomise(model)
     angles = torch.rand(frames * rows * columns, 6).repeat_interleave(2, dim=1)
     return Twin(
         family,
@@ -185,7 +185,7 @@ def _cogvideox(family: str, frames: int, rows: int, columns: int) -> Twin:
     )
 
 
-def _randomise(model: torch.nn.Module) -> None:
+def randomise(model: torch.nn.Module) -> None:
     """Stock initialisation leaves gates near zero, where a wrong answer would hide: give every weight some size."""
     with torch.no_grad():
         for weight in model.parameters():

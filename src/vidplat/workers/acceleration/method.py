@@ -76,4 +76,4 @@ class Calibrates(Protocol):
         """Whether it knows all it needs for such a run; asked after `begin`."""
 
     def calibrating(self, run: Run) -> AbstractContextManager[None]:
-        """Within this context nothing is skipped, a rehearsal is watched, and what is learned is kept if it ends well."""
+        """Within this context nothing is skipped while a rehearsal is watched; at a good end what it showed is kept."""
