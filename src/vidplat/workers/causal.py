@@ -20,7 +20,7 @@ Legend: C channels, T latent frames, H/W latent rows and columns, h/w token rows
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,8 @@ from torch import Tensor
 from vidplat.workers.acceleration.block_memory import BlockMemory, Window
 from vidplat.workers.acceleration.lipar import repeated
 from vidplat.workers.models.family import Condition
+
+Masks = Callable[[int, int], "Tensor | None"]  # first frame and frames of a block -> (S, h, w) bool, None for all
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,14 @@ def stream(
     plan: StreamPlan = StreamPlan(),
     *,
     seed: int = 0,
-    keep: Tensor | None = None,
+    keep: Tensor | Masks | None = None,
     recovery: str = "noise-aware",
 ) -> Iterator[Tensor]:
     """Finished blocks, latents (1, C, S, H, W) float32 each, the last one with what frames are left.
 
     `source` (1, C, T, H, W) clean normalised latents; with a first step of 1000 only its shape matters. `keep`
-    (T, h, w) bool is the mask, None for no pruning; `recovery` is explained in block_memory.py. The same seed draws the
-    same noise with and without a mask.
+    (T, h, w) bool is the mask, or gives it block by block; None for no pruning. `recovery` is explained in
+    block_memory.py. The same seed draws the same noise with and without a mask.
     """
     patch = model.config.patch_size
     rows, columns = source.shape[3] // patch[1], source.shape[4] // patch[2]
@@ -95,13 +97,13 @@ def stream(
             yield done
 
 
-def _mask_of(keep: Tensor | None, start: int, frames: int, plan: StreamPlan) -> Tensor | None:
+def _mask_of(keep: Tensor | Masks | None, start: int, frames: int, plan: StreamPlan) -> Tensor | None:
     """The block's part of the mask; None when all of it runs."""
     number = start // plan.block
     if keep is None or (number == 0 and not plan.prune_first) or (number and number % plan.refresh == 0):
         return None
-    mask = keep[start : start + frames]
-    return None if bool(mask.all()) else mask
+    mask = keep[start : start + frames] if isinstance(keep, Tensor) else keep(start, frames)
+    return None if mask is None or bool(mask.all()) else mask
 
 
 def _denoised(

@@ -1,0 +1,348 @@
+"""Measures LIPAR: what pruning a third of the tokens of an edited video saves, and what recovered attention is worth.
+
+    python benchmarks/lipar.py [--model flipbook] [--captions 6] [--threads 1] [--parts speed quality edit]
+
+`speed`    a block-causal Wan of random weights and middling size, with flipbook's autoencoder: 32 % of all tokens
+           pruned against none pruned, end to end (encode, mask, blocks, decode), and a window that holds everything.
+`quality`  the model given (flipbook-causal's directory, or flipbook itself, which has not learnt to be causal):
+           distance to the unpruned stream of the same seed, in kept and pruned regions, for LIPAR and its rivals.
+`edit`     flipbook as it is, all frames at once: the method `lipar` in its three forms of recovery.
+
+Prints a card and one JSON line. Both streams of a pair have the same window, steps, noise and autoencoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections import defaultdict
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidplat.domain import OperatingPoint
+from vidplat.training import world
+from vidplat.workers.acceleration.block_memory import Window
+from vidplat.workers.acceleration.lipar_mask import MaskRule, keep_mask
+from vidplat.workers.acceleration.lipar_pace import pass_flops
+from vidplat.workers.causal import StreamPlan, stream
+from vidplat.workers.models.catalogue import describe_model, locate
+from vidplat.workers.models.family import Condition, load_family
+from vidplat.workers.quality import motion_energy
+
+PRUNED = 0.32  # of all tokens, the paper's average
+FIRST_SEED = 9_600_000_000  # of scenes; away from training
+SIDE, FRAMES = 160, 57  # the speed part: 20 x 20 tokens of 15 latent frames, five blocks
+MIDDLING = {"num_attention_heads": 4, "attention_head_dim": 128, "ffn_dim": 2048, "num_layers": 6}
+QUALITY_PLAN = StreamPlan(steps=(600, 500, 400, 300, 200, 100), shift=3.0)  # flipbook is no few-step model
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--model", default="flipbook")
+    words.add_argument("--captions", type=int, default=6)
+    words.add_argument("--repeats", type=int, default=2)
+    words.add_argument("--threads", type=int, default=1)
+    words.add_argument("--parts", nargs="+", default=["speed", "quality", "edit"], choices=("speed", "quality", "edit"))
+    told = words.parse_args()
+    torch.set_num_threads(told.threads)
+    family: Any = load_family(locate(told.model), "cpu")
+    answer: dict[str, Any] = {
+        "benchmark": "lipar",
+        "model": told.model,
+        "revision": describe_model(told.model)[0].revision,
+    }
+    with torch.inference_mode():
+        if "speed" in told.parts:
+            answer["speed"] = speed(family, told.repeats)
+        if "quality" in told.parts:
+            answer["quality"] = quality(family, told.captions)
+        if "edit" in told.parts:
+            answer["edit"] = edits(told.captions)
+    answer |= {
+        "threads": told.threads,
+        "machine": platform.processor() or platform.machine(),
+        "versions": {name: version(name) for name in ("torch", "diffusers", "vidplat")},
+    }
+    print(json.dumps(answer))
+
+
+# --- speed --------------------------------------------------------------------------------------
+
+
+def speed(family: Any, repeats: int) -> dict[str, Any]:
+    """Seconds of whole edits, the best of `repeats` turns taken in alternation."""
+    from diffusers import WanTransformer3DModel
+
+    torch.manual_seed(0)
+    model = WanTransformer3DModel(
+        patch_size=(1, 1, 1),
+        in_channels=48,
+        out_channels=48,
+        text_dim=128,
+        freq_dim=128,
+        rope_max_seq_len=64,
+        **MIDDLING,
+    ).eval()
+    _, video = a_scene(0, side=SIDE, frames=FRAMES)
+    rule, share = rule_for(family.encode_video(video)[0], PRUNED, StreamPlan())
+    condition = Condition(torch.randn(1, 32, 128), None, 1.0)
+
+    def edited(plan: StreamPlan, pruned: bool) -> tuple[dict[str, float], Tensor]:
+        laps, since = {}, time.perf_counter()
+
+        def lap(name: str) -> None:
+            nonlocal since
+            now = time.perf_counter()
+            laps[name], since = now - since, now
+
+        source = family.encode_video(video)
+        lap("encode")
+        keep = keep_mask(source[0], (1, 1), rule) if pruned else None
+        lap("mask")
+        made = torch.cat(list(stream(model, condition, source, plan, keep=keep)), dim=2)
+        lap("blocks")
+        family.decode(made)
+        lap("decode")
+        return laps, made
+
+    plans = {
+        "unpruned": (StreamPlan(), False),
+        "pruned": (StreamPlan(), True),
+        "unpruned, window of all frames": (replace(StreamPlan(), window=Window(0, 21, 21)), False),
+    }
+    best: dict[str, dict[str, float]] = {}
+    for _ in range(repeats):
+        for name, (plan, pruned) in plans.items():
+            laps, _ = edited(plan, pruned)
+            if name not in best or sum(laps.values()) < sum(best[name].values()):
+                best[name] = laps
+    whole = {name: sum(laps.values()) for name, laps in best.items()}
+    found = {
+        "pruned_share": round(share, 4),
+        "ratio": round(whole["unpruned"] / whole["pruned"], 3),
+        "ratio_of_blocks": round(best["unpruned"]["blocks"] / best["pruned"]["blocks"], 3),
+        "ratio_of_flops": round(flops_ratio(video_tokens=400, share=share), 3),
+        "ratio_of_window_alone": round(whole["unpruned, window of all frames"] / whole["unpruned"], 3),
+        "laps": {name: {lap: round(value, 3) for lap, value in laps.items()} for name, laps in best.items()},
+        "tau1": rule.tau1,
+    }
+    print(f"speed: random Wan, {MIDDLING['num_layers']} layers of 512, {FRAMES} frames of {SIDE}x{SIDE}, 3 + 1 passes")
+    print(f"  {'':<32} {'encode':>7} {'mask':>7} {'blocks':>7} {'decode':>7} {'all':>7}   relative")
+    for name, laps in best.items():
+        cells = " ".join(f"{laps[lap] / whole['unpruned']:7.3f}" for lap in ("encode", "mask", "blocks", "decode"))
+        print(f"  {name:<32} {cells} {whole[name] / whole['unpruned']:7.3f}   {whole['unpruned'] / whole[name]:.2f}x")
+    print(f"  {share:.1%} of tokens pruned; by FLOPs of the blocks alone {found['ratio_of_flops']:.2f}x\n")
+    return found
+
+
+def flops_ratio(video_tokens: int, share: float) -> float:
+    """Of a five-block stream whose first block is whole and whose others share the pruning evenly."""
+    block, window = 3 * video_tokens, (3, 6, 7, 7, 7)
+    kept = [block] + [block * (1 - share * 5 / 4)] * 4
+    size = {"layers": 6, "width": 512, "ffn_width": 2048, "text": 32}
+    whole = sum(pass_flops(block, frames * video_tokens, **size) for frames in window)
+    return whole / sum(pass_flops(k, frames * video_tokens, **size) for k, frames in zip(kept, window, strict=True))
+
+
+# --- quality ------------------------------------------------------------------------------------
+
+
+def quality(family: Any, captions: int) -> dict[str, Any]:
+    """Every rival against the unpruned stream of its seed; PSNR of decoded pixels by region, in dB."""
+    rows: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for number, (caption, video) in enumerate(scenes_worth_pruning(family, captions)):
+        source = family.encode_video(video)
+        condition = Condition(family.encode(recoloured(caption)), family.encode(""), 3.0)
+        rule, _ = rule_for(source[0], PRUNED, QUALITY_PLAN)
+        keep = keep_mask(source[0], (1, 1), rule)
+
+        def made(
+            mask: Tensor | None,
+            recovery: str = "noise-aware",
+            plan: StreamPlan = QUALITY_PLAN,
+            source: Tensor = source,
+            condition: Condition = condition,
+            seed: int = number,
+        ) -> np.ndarray:
+            blocks = stream(family.transformer, condition, source, plan, seed=seed, keep=mask, recovery=recovery)
+            frames: np.ndarray = family.decode(torch.cat(list(blocks), dim=2))
+            return frames
+
+        reference = made(None)
+        generator = torch.Generator().manual_seed(number)
+        rivals: dict[str, tuple[Tensor | None, np.ndarray]] = {
+            "LIPAR, noise-aware": (keep, made(keep)),
+            "pruning, noisy copies": (keep, made(keep, "noisy")),
+            "pruning alone": (keep, made(keep, "none")),
+        }
+        masks = {
+            "random mask": random_mask(keep, generator),
+            "no long-term test": keep_mask(source[0], (1, 1), replace(rule, long_term=False)),
+            "no dilation": keep_mask(source[0], (1, 1), replace(rule, dilate=False)),
+            "pixel-difference mask": pixel_mask(video, keep),
+            "whole frames skipped": skipped_frames(keep),
+        }
+        rivals |= {name: (mask, made(mask)) for name, mask in masks.items()}
+        rivals["window trimmed to (1, 3)"] = (None, made(None, plan=replace(QUALITY_PLAN, window=Window(1, 3, 21))))
+        for name, (mask, frames) in rivals.items():
+            here = torch.ones_like(keep) if mask is None else with_first_block(mask)
+            kept, pruned = region_psnr(frames, reference, here)
+            rows[name]["kept_db"].append(kept)
+            rows[name]["pruned_db"].append(pruned)
+            rows[name]["share"].append(1 - float(here.float().mean()))
+            rows[name]["motion"].append(motion_energy(frames) / max(motion_energy(reference), 1e-6))
+    found = {name: {key: round(mean_of(values), 3) for key, values in row.items()} for name, row in rows.items()}
+    gain = found["LIPAR, noise-aware"]["kept_db"] - found["pruning alone"]["kept_db"]
+    print(f"quality: {captions} edits, PSNR to the unpruned stream of the same seed and window, motion relative to it")
+    print(f"  {'':<28} {'pruned':>7} {'kept dB':>8} {'pruned dB':>10} {'motion':>7}")
+    for name, row in found.items():
+        print(f"  {name:<28} {row['share']:7.1%} {row['kept_db']:8.2f} {row['pruned_db']:10.2f} {row['motion']:7.2f}")
+    print(f"  recovery is worth {gain:+.2f} dB in kept regions\n")
+    return {"rivals": found, "recovery_gain_db": round(gain, 3), "seeds": f"0..{captions - 1}"}
+
+
+# --- all frames at once -------------------------------------------------------------------------
+
+
+def edits(captions: int) -> dict[str, Any]:
+    """The method `lipar` on flipbook as it is."""
+    from vidplat.workers.acceleration.table import Installed
+    from vidplat.workers.edit import edit
+    from vidplat.workers.text_cache import TextCache
+
+    family: Any = load_family(locate("flipbook"), "cpu")
+    ref, shape = describe_model("flipbook")
+    texts, installed = TextCache(family, ref.revision), Installed(family.transformers)
+    rows: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for number, (caption, video) in enumerate(scenes_worth_pruning(family, captions)):
+        rule, _ = rule_for(family.encode_video(video)[0], PRUNED, None)
+        keep = keep_mask(family.encode_video(video)[0], (1, 1), rule)
+        spec, point = replace(shape.defaults, seed=number), OperatingPoint(12)
+
+        def made(
+            method: str, video: np.ndarray = video, caption: str = caption, spec: Any = spec, point: Any = point
+        ) -> Any:
+            installed.use(method)
+            return edit(family, texts, video, recoloured(caption), "", spec, point, 0.6, installed=installed)
+
+        plain = made("")
+        for recovery in ("noise-aware", "noisy", "none"):
+            done = made(f"lipar:tau1={rule.tau1:g},tau2={rule.tau2:g},recovery={recovery}")
+            kept, pruned = region_psnr(done.frames, plain.frames, keep)
+            rows[recovery]["kept_db"].append(kept)
+            rows[recovery]["pruned_db"].append(pruned)
+            rows[recovery]["denoise"].append(plain.phases["denoise"] / done.phases["denoise"])
+    installed.remove()
+    found = {name: {key: round(mean_of(values), 3) for key, values in row.items()} for name, row in rows.items()}
+    print("edit: flipbook, all frames at once, 12 steps at strength 0.6")
+    for name, row in found.items():
+        print(f"  {name:<14} kept {row['kept_db']:6.2f} dB  pruned {row['pruned_db']:6.2f} dB  {row['denoise']:.2f}x")
+    print()
+    return found
+
+
+# --- scenes and masks ---------------------------------------------------------------------------
+
+
+def a_scene(number: int, *, side: int = 64, frames: int = 33, motion: tuple[str, ...] = ()) -> tuple[str, np.ndarray]:
+    """Caption and true video; with `motion`, the next scene of one of these classes."""
+    seed = FIRST_SEED + 1000 * number
+    while True:
+        rng = np.random.default_rng(seed)
+        scene = world.draw_scene(rng)
+        if not motion or scene.motion_class in motion:
+            caption, layout = world.describe(scene, rng), world.draw_layout(scene, rng)
+            return caption, world.render(scene, layout, num_frames=frames, height=side, width=side, fps=16.0)
+        seed += 1
+
+
+def scenes_worth_pruning(family: Any, count: int) -> list[tuple[str, np.ndarray]]:
+    return [a_scene(number, motion=("slow", "still", "dash", "bounce")) for number in range(count)]
+
+
+def recoloured(caption: str) -> str:
+    """The caption with its first colour changed: what the edit asks for."""
+    word = next(colour for colour in world.COLOURS if f" {colour} " in caption)
+    return caption.replace(word, "cyan" if word != "cyan" else "red", 1)
+
+
+def rule_for(source: Tensor, share: float, plan: StreamPlan | None) -> tuple[MaskRule, float]:
+    """The thresholds at which about `share` of all tokens is pruned, and the share reached."""
+    block = 1 if plan is None else plan.block
+
+    def pruned(rule: MaskRule) -> float:
+        keep = keep_mask(source, (1, 1), rule)
+        return 1 - float((keep if plan is None else with_first_block(keep)).float().mean())
+
+    low, high = 0.0, 4.0
+    for _ in range(24):  # pruning grows with the thresholds, nearly always
+        middle = (low + high) / 2
+        rule = MaskRule(tau1=middle, tau2=2 * middle, block=block, causal=plan is not None)
+        low, high = (low, middle) if pruned(rule) > share else (middle, high)
+    rule = MaskRule(tau1=round(high, 4), tau2=round(2 * high, 4), block=block, causal=plan is not None)
+    return rule, pruned(rule)
+
+
+def with_first_block(keep: Tensor, block: int = 3) -> Tensor:
+    """The mask as a stream uses it: the first block whole."""
+    whole = keep.clone()
+    whole[:block] = True
+    return whole
+
+
+def random_mask(keep: Tensor, generator: torch.Generator) -> Tensor:
+    """As many tokens per frame as `keep` has, anywhere."""
+    order = torch.rand(keep.shape, generator=generator).flatten(1).argsort(1).argsort(1)
+    return (order < keep.flatten(1).sum(1, keepdim=True)).view(keep.shape)
+
+
+def pixel_mask(video: np.ndarray, keep: Tensor) -> Tensor:
+    """As many tokens per frame as `keep` has, where the pixels of a token changed most."""
+    frames, rows, columns = keep.shape
+    change = np.abs(np.diff(video.astype(np.float32), axis=0)).mean(-1)
+    cells = change.reshape(len(change), rows, video.shape[1] // rows, columns, -1).mean((2, 4))
+    groups = torch.from_numpy(cells.reshape(frames - 1, 4, rows, columns).max(1))
+    score = torch.cat([torch.full((1, rows, columns), torch.inf), groups])
+    order = score.flatten(1).argsort(1, descending=True).argsort(1)
+    return (order < keep.flatten(1).sum(1, keepdim=True)).view(keep.shape)
+
+
+def skipped_frames(keep: Tensor, block: int = 3) -> Tensor:
+    """Whole frames dropped, evenly from the end of each block on, about as many tokens as `keep` drops."""
+    drop = round(float((~with_first_block(keep)).flatten(1).float().mean(1).sum()))
+    later = [frame for turn in range(1, block + 1) for frame in range(2 * block - turn, len(keep), block)]
+    mask = torch.ones_like(keep)
+    mask[later[:drop]] = False
+    return mask
+
+
+def region_psnr(frames: np.ndarray, reference: np.ndarray, keep: Tensor) -> tuple[float, float]:
+    """PSNR in the pixels of kept and of pruned tokens; NaN for a region that is empty. At most 60 dB."""
+    rows, columns = frames.shape[1] // keep.shape[1], frames.shape[2] // keep.shape[2]
+    shown = keep.repeat_interleave(rows, 1).repeat_interleave(columns, 2)
+    where = torch.cat([shown[:1], shown[1:].repeat_interleave(4, 0)]).numpy()  # one pixel frame, then four per frame
+    error = ((frames.astype(np.float64) - reference) ** 2).mean(-1)
+
+    def psnr(mask: np.ndarray) -> float:
+        if not mask.any():
+            return float("nan")
+        return float(min(60.0, 10 * np.log10(255**2 / max(error[mask].mean(), 1e-9))))
+
+    return psnr(where), psnr(~where)
+
+
+def mean_of(values: list[float]) -> float:
+    known = [value for value in values if value == value]
+    return statistics.mean(known) if known else float("nan")
+
+
+if __name__ == "__main__":
+    main()
