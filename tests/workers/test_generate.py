@@ -196,3 +196,19 @@ def test_two_workers_side_by_side_make_what_each_makes_alone(worker: Worker) -> 
         beside = list(both.map(lambda w: w.make(a_job(worker), OperatingPoint(4)).video, (worker, other)))
 
     assert beside == [alone, alone]
+
+
+def test_cheap_steps_to_come_are_counted_at_their_share() -> None:
+    """One full step took 1 s and 3.5 s are left: not the 3 steps that full ones would be, but all 6, which take
+    5 x 0.5 + 1 = 3.5 full ones. A tenth of a second less, and the one that is left out is a half."""
+
+    def half_but_the_ends(step: int, steps: int) -> float:
+        return 1.0 if step in (0, steps - 1) else 0.5
+
+    pace = Pace(Wishes(finish_by=lambda: time.time() + left), half_but_the_ends)
+    pace._since = time.perf_counter() - 1.0
+    pace.step_done(0, 7)
+    left = 3.6
+    assert pace.affordable(1, 6) == 6
+    left = 3.4
+    assert pace.affordable(1, 6) == 5

@@ -132,13 +132,13 @@ def generate(
         installed.begin(Run(solver, grid, 2 if guided else 1, spec.guidance_scale, clean, rehearse))
         latents = installed.started(latents)
     wishes.on_step("denoise", 0, solver.total)
-    pace = Pace(wishes)
+    pace = Pace(wishes, installed.share) if installed else Pace(wishes)
     while solver.remaining:
         if wishes.is_cancelled():
             raise Cancelled(f"cancelled after {solver.index} of {solver.total} steps")
         solver.shorten(pace.affordable(solver.index, solver.remaining))
         latents = solver.advance(family.velocity(latents, solver, condition), latents)
-        pace.step_done()
+        pace.step_done(solver.index - 1, solver.total)
         wishes.on_step("denoise", solver.index, solver.total)
     if not bool(torch.isfinite(latents).all()):
         raise JobError(f"the model gave values that are not finite within {solver.total} steps")
@@ -183,27 +183,38 @@ def latent_frames(family: Family, spec: VideoSpec) -> int:
 
 
 class Pace:
-    """How many steps still fit, from the seconds that this run's own steps take (mean of the last and before)."""
+    """How many steps still fit, from the seconds that this run's own steps take (mean of the last and before).
 
-    def __init__(self, wishes: Wishes) -> None:
-        self._wishes = wishes
+    Where methods make some steps cheaper than others, `share` tells by how much: seconds and shares are then averaged
+    alike, and what is left is counted by its shares. Else full steps at the start would foretell a run of full steps.
+    """
+
+    def __init__(self, wishes: Wishes, share: Callable[[int, int], float] = lambda step, steps: 1.0) -> None:
+        self._wishes, self._share = wishes, share
         self._step_s: float | None = None
+        self._step_share = 1.0
         self._since = time.perf_counter()
 
-    def step_done(self) -> None:
+    def step_done(self, step: int = 0, steps: int = 1) -> None:
         now = time.perf_counter()
-        took = now - self._since
+        took, share = now - self._since, self._share(step, steps)
+        first = self._step_s is None
+        self._step_share = share if first else (self._step_share + share) / 2
         self._step_s = took if self._step_s is None else (self._step_s + took) / 2
         self._since = now
 
     def affordable(self, done: int, remaining: int) -> int:
         """Steps to take from here, in 1..remaining. Before the first step nothing is known: all of them."""
         finish_by = self._wishes.finish_by
-        if finish_by is None or self._step_s is None:
+        if finish_by is None or self._step_s is None or self._step_share <= 0:
             return remaining
         by = finish_by() if callable(finish_by) else finish_by
         if by is None:
             return remaining
-        left_s = by - time.time() - self._wishes.tail_s
-        fit = int(left_s / self._step_s) if left_s > 0 else 0
+        left = (by - time.time() - self._wishes.tail_s) / self._step_s * self._step_share  # in full steps
+        fit = next((count for count in range(remaining, 0, -1) if self._cost(done, count) <= left), 0)
         return min(remaining, max(fit, self._wishes.min_steps - done, 1))
+
+    def _cost(self, done: int, count: int) -> float:
+        """Of the next `count` steps, the last of the run, in full steps."""
+        return sum(self._share(step, done + count) for step in range(done, done + count))

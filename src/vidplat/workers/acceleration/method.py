@@ -77,3 +77,11 @@ class Calibrates(Protocol):
 
     def calibrating(self, run: Run) -> AbstractContextManager[None]:
         """Within this context nothing is skipped while a rehearsal is watched; at a good end what it showed is kept."""
+
+
+@runtime_checkable
+class SharesWork(Protocol):
+    """A method that knows beforehand which part of a full step each step will take."""
+
+    def share(self, step: int, steps: int) -> float:
+        """Cost of `step`, relative to a full one, in a run that has `steps` by now."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from vidplat.errors import SpecError
 from vidplat.methods import Chosen, Seam, parse, text
-from vidplat.workers.acceleration.method import Calibrates, Method, PreparesStart, Run
+from vidplat.workers.acceleration.method import Calibrates, Method, PreparesStart, Run, SharesWork
 
 #: name -> module and class of the room; solvers are no methods around a model, see `solvers.py`.
 MODULES = {
@@ -97,6 +97,14 @@ class Installed:
             if isinstance(method, PreparesStart):
                 latents = method.started(latents)
         return latents
+
+    def share(self, step: int, steps: int) -> float:
+        """Expected cost of a step relative to a full one, where the methods know it beforehand."""
+        whole = 1.0
+        for method in self._methods:
+            if isinstance(method, SharesWork):
+                whole *= method.share(step, steps)
+        return whole
 
     def remove(self) -> None:
         """Put the stock model back."""
