@@ -24,7 +24,7 @@ import re
 from collections.abc import Sequence
 
 _SECRETS = re.compile(
-    r"(?i)(://[^/\s:@]*:)[^@/\s]+(@)|((?:secret|password|token|signature|credential)[\w-]*[=:]\s*)[^&\s,;]+"
+    r"(?i)(://[^/\s:@]*:)[^@/\s]+(@)|((?:(?:secret|password|token|signature|credential)[\w-]*|\bsig)[=:]\s*)[^&\s,;]+"
 )
 
 
@@ -33,6 +33,15 @@ def printable(text: object, limit: int = 200) -> str:
     plain = _SECRETS.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", str(text))
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+def plain_place(source: str) -> str:
+    """A path as it is; a URL without user, options and fragment, any of which may be a secret (a signature, a key)."""
+    scheme, found, rest = source.partition("://")
+    if not found or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return source
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 class VidplatError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from tests import source_videos as videos
 from tests.flow.stage import Stage
 from tests.platform.builders import Memory
 from tests.source_videos import a_video, an_mp4, counted, cut
+from vidplat.config import StoreConfig
 from vidplat.domain import JobState
 from vidplat.errors import InputError
 from vidplat.platform import Silence, SubmitRequest, plan_only, resume, retry, submit
-from vidplat.storage import open_catalog
+from vidplat.storage import open_catalog, open_store
+from vidplat.storage.inputs import load_input
 
 
 class Editing(Stage):
@@ -200,3 +203,36 @@ def test_a_thousand_rows_of_one_source_look_at_it_once(stage: Editing, monkeypat
     path = stage.rows(*({"input_video": "clips/a.mp4", "seed": seed} for seed in range(1_000)))
     assert plan_only(SubmitRequest(path), stage.config, Silence()).jobs == 1_000
     assert len(seen) == 1
+
+
+def test_sources_beside_a_prompt_file_in_a_bucket_are_edited_into_a_bucket(stage: Editing, moto_server, monkeypatch):
+    # given a bucket with a prompt file, and beside it the clip that it names
+    moto_server.with_credentials(monkeypatch)
+    store, output = open_store(moto_server.bucket_url()), moto_server.bucket_url()
+    store.put("clips/a.mp4", (stage.folder / "clips" / "a.mp4").read_bytes())
+    store.put("prompts.jsonl", b'{"prompt": "a red circle", "video": "clips/a.mp4"}\n')
+    url, mark, options = store.url.partition("?")
+    config = replace(stage.config, store=StoreConfig(output))
+
+    result = submit(SubmitRequest(f"{url}/prompts.jsonl{mark}{options}"), config, Memory())
+
+    assert (result.exit_code, result.computed) == (0, 1)
+    (record,) = stage.jobs()
+    assert record.job.input_video == f"{url}/clips/a.mp4?{options}"
+    assert record.job.input_sha256 is not None
+    assert load_input(open_store(output), record.job.input_sha256) == store.get("clips/a.mp4")
+
+
+def test_a_signed_url_of_the_prompt_file_is_not_remembered(stage: Editing):
+    # given fsspec's in-memory files, whose names may have anything in them
+    import fsspec
+
+    with fsspec.open("memory://hidden/prompts.txt?sig=hunter2", "wb") as file:
+        file.write(b"a red circle\n")
+    heard = Memory()
+    result = submit(SubmitRequest("memory://hidden/prompts.txt?sig=hunter2"), stage.config, heard)
+    assert result.exit_code == 0
+    assert result.batch.source == "memory://hidden/prompts.txt"
+    assert "hunter2" not in str((heard.phases, heard.warnings))
+    kept = [path for path in stage.folder.rglob("*") if path.is_file()]
+    assert [path for path in kept if b"hunter2" in path.read_bytes()] == []

@@ -332,7 +332,10 @@ json_values = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from(["prompt", "id", "size", "seed", "fps", "seconds", "deadline", "image"]), json_values
+        st.sampled_from(
+            ["prompt", "id", "size", "seed", "fps", "seconds", "deadline", "image", "input_video", "strength"]
+        ),
+        json_values,
     )
 )
 def test_any_json_row_becomes_a_prompt_or_problems_that_can_be_printed(row: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vidplat.config import Config, gpu_names
 from vidplat.domain import Batch, JobState, ModelRef, ModelShape, OpenJob, VideoSpec
-from vidplat.errors import UsageError, printable
+from vidplat.errors import UsageError, plain_place, printable
 from vidplat.platform.batch_run import Places, Site, Submitted, run_batch
 from vidplat.platform.bench_tools import crash_points_for, is_fake, open_tools
 from vidplat.platform.dispatch import BenchSpec, Dispatcher, Seat
@@ -181,7 +181,8 @@ def _taken(
     request: SubmitRequest, config: Config, store: Store, listener: Listener, asked_at: float
 ) -> Iterator[Taken]:
     """The request's rows as jobs, in a spool that is gone afterwards."""
-    listener.phase(f"reading {request.source}")
+    shown = plain_place(request.source)
+    listener.phase(f"reading {shown}")
     stdin = (request.stdin or sys.stdin.buffer) if request.source == "-" else None
     notes = iter(range(_ROWS_PER_NOTE, sys.maxsize, _ROWS_PER_NOTE))
     note_at = next(notes)
@@ -189,12 +190,12 @@ def _taken(
     def on_rows(count: int) -> None:
         nonlocal note_at
         while count >= note_at:
-            listener.phase(f"reading {request.source}: {note_at:,} rows")
+            listener.phase(f"reading {shown}: {note_at:,} rows")
             note_at = next(notes)
 
     taken = take_in(
         read_prompts(request.source, stdin=stdin, format=request.format, warn=listener.warn),
-        source=request.source,
+        source=shown,
         output_prefix=store.url,
         wishes=Wishes(
             model=request.model or config.model,

@@ -34,7 +34,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidplat.errors import InputError, UsageError, printable
+from vidplat.errors import InputError, UsageError, plain_place, printable
 from vidplat.storage.prompt_columns import COLUMNS, ColumnNames
 from vidplat.storage.stores import NotFound
 
@@ -84,7 +84,7 @@ def open_prompt_file(source: str, stdin: BinaryIO | None, wanted_format: str | N
     """The file at a path, at a URL, or on stdin ("-"), seekable and with its format known."""
     if wanted_format is not None and wanted_format not in FORMATS:
         raise UsageError(f"unknown format '{printable(wanted_format, 20)}': choose one of {', '.join(FORMATS)}")
-    where = "stdin" if source == "-" else printable(source)
+    where = "stdin" if source == "-" else printable(plain_place(source))
     with tempfile.TemporaryFile(prefix="vidplat-intake-") as scratch:
         spooled = cast(BinaryIO, scratch)
         try:
