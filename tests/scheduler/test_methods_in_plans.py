@@ -62,3 +62,28 @@ def test_a_shortened_run_with_a_method_loses_by_both():
 @pytest.mark.parametrize("method", ["hsa:50", "sparse:k=3+hsa:25", "auto", "steps:4"])
 def test_method_texts_are_accepted_beside_the_plain_words(method: str):
     check_method(method)
+
+
+def test_closed_forms_are_used_where_there_are_any():
+    shape = a_shape(profile=STEPS)
+
+    def work(method: str, frames: int = 33, steps: int = 40) -> MethodWork:
+        return method_work(shape, a_spec(frames=frames, steps=steps), OperatingPoint(steps, None, method))
+
+    hsa = work("hsa")
+    assert hsa.linear == hsa.attention == pytest.approx(0.5, abs=0.001)  # the preset 50 at 40 steps
+    # 81 frames are 21 latent ones; with k = 3 of them for reference 135 of 441 tiles are kept
+    assert work("sparse:k=3", frames=81) == MethodWork(1.0, pytest.approx(135 / 441))
+    assert work("sparse:k=21", frames=81) == MethodWork()
+    # 4 of 40 steps dense, and the first and last of 6 layers: 0.9 x 4/6 of the attention is sparse
+    some = work("sparse:k=3,dense_steps=4,dense_ends=1", frames=81)
+    assert some.attention == pytest.approx(0.6 * 135 / 441 + 0.4)
+    both = work("hsa+sparse:k=3", frames=81)
+    assert (both.linear, both.attention) == (hsa.linear, pytest.approx(hsa.linear * 135 / 441))
+    assert work("unipc") == MethodWork()
+
+
+def test_the_overhead_is_the_measured_one_even_where_the_work_has_a_closed_form():
+    slow = ProfilePoint(1.0, 1.0, 0.95, method="hsa", linear_work=0.5, attention_work=0.5, overhead=1.2)
+    found = method_work(a_shape(profile=(*STEPS, slow)), a_spec(steps=40), OperatingPoint(40, None, "hsa"))
+    assert found.overhead == 1.2

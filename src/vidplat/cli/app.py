@@ -11,6 +11,7 @@ import typer
 
 from vidplat import __version__
 from vidplat.cli import ENTERED_AT, edge
+from vidplat.cli.bench import bench
 from vidplat.cli.cancel import cancel_jobs
 from vidplat.cli.doctor import examine_surroundings
 from vidplat.cli.export import export_batch
@@ -62,6 +63,7 @@ for panel, verbs in COMMANDS.items():
     for name, verb in verbs.items():
         app.command(name, rich_help_panel=panel)(verb)
 app.add_typer(profile, name="profile", rich_help_panel="Surroundings")
+app.add_typer(bench, name="bench", rich_help_panel="Surroundings")
 
 
 @app.callback(invoke_without_command=True)

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 bench = typer.Typer(help="Measure a model on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
+
+@bench.callback()
+def bench_model() -> None:
+    """Measure a model on this machine."""
+
+
 _PROMPTS = (
     "a large red circle moves fast right on a plain gray background",
     "a small green triangle stays still on a striped navy background",

@@ -8,10 +8,14 @@ FLOPs, is always the profile's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from vidplat.domain import ModelShape, OperatingPoint, ProfilePoint, VideoSpec
+from vidplat.hsa_schedule import schedule_for, schedule_of_work
+from vidplat.methods import Seam, Value, parse
+from vidplat.tiles import density, is_full
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,51 @@ _PLAIN = MethodWork()
 
 
 def method_work(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> MethodWork:
-    """The work of `point`'s method for a video of `spec` on this model."""
+    """The work of `point`'s methods for a video of `spec` on this model."""
     if not point.accelerator:
         return _PLAIN
     measured = _measured(shape.profile).get(point.accelerator)
+    overhead = 1.0 if measured is None else measured.overhead
+    frames = shape.latent_frames(spec.num_frames) // shape.patch[0]
+    counted = _counted(point.accelerator, point.steps, frames, shape.layers)
+    if counted is not None:
+        return MethodWork(*counted, overhead)
     if measured is None:
         return _PLAIN
-    return MethodWork(measured.linear_work, measured.attention_work, measured.overhead)
+    return MethodWork(measured.linear_work, measured.attention_work, overhead)
+
+
+@lru_cache(maxsize=4096)
+def _counted(method: str, steps: int, frames: int, layers: int) -> tuple[float, float] | None:
+    """(linear, attention) shares by closed form; None when one of the methods has none."""
+    linear = attention = 1.0
+    for one in parse(method):
+        if one.kind.name == "hsa":
+            share = _hsa_share(one.values["work"], str(one.values["preset"]), steps)
+            linear, attention = linear * share, attention * share
+        elif one.kind.name == "sparse" and one.values["masks"] == "uniform":
+            attention *= _sparse_share(one.values, steps, frames, layers)
+        elif one.kind.seam is not Seam.SOLVER:
+            return None
+    return linear, attention
+
+
+def _hsa_share(work: Value | None, preset: str, steps: int) -> float:
+    """R: the mean share of running tokens. A run too short for the schedule counts full: the worker will refuse it."""
+    try:
+        schedule = schedule_for(preset, steps) if work is None else schedule_of_work(float(work), steps)
+    except ValueError:
+        return 1.0
+    return schedule.relative_cost
+
+
+def _sparse_share(values: Mapping[str, Value | None], steps: int, frames: int, layers: int) -> float:
+    """rho where a step and a layer are sparse, 1 elsewhere."""
+    sparse_steps = max(0, steps - int(values["dense_steps"] or 0)) / steps
+    sparse_layers = max(0, layers - 2 * int(values["dense_ends"] or 0)) / layers
+    share = sparse_steps * sparse_layers
+    k = int(values["k"] or 1)
+    return 1.0 if is_full(frames, k) else share * density(frames, k) + (1 - share)
 
 
 @lru_cache(maxsize=256)
