@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -49,10 +50,8 @@ def an_edit(worker: Worker, source: bytes, **changed: Any) -> Job:
 
 
 def test_an_edit_spends_the_steps_of_its_point_and_says_where_it_came_from(editing: Worker, source: bytes) -> None:
-    told: list[tuple[str, int]] = []
-    made = editing.make(
-        an_edit(editing, source), OperatingPoint(3), on_progress=lambda phase, step, steps: told.append((phase, step))
-    )
+    told: list[tuple[str, int, int]] = []
+    made = editing.make(an_edit(editing, source), OperatingPoint(3), on_progress=lambda *beat: told.append(beat))
 
     assert made.steps_done == 3
     assert to_frames(made.video).shape == (9, 32, 32, 3)
@@ -65,8 +64,13 @@ def test_an_edit_spends_the_steps_of_its_point_and_says_where_it_came_from(editi
     # it begins where 60 % of the schedule is left, not at noise alone
     assert made.meta["sigmas"][0] < 0.95 and len(made.meta["sigmas"]) in (3, 4)
     assert made.phases["source"] > 0
-    assert told[0] == ("source", 0)
-    assert [step for phase, step in told if phase == "denoise"] == [0, 1, 2, 3]
+    assert told == [
+        ("source", 0, 3),
+        ("encode", 0, 3),
+        *(("denoise", step, 3) for step in range(4)),
+        ("decode", 3, 3),
+        ("mp4", 3, 3),
+    ]
 
 
 def test_the_same_edit_gives_the_same_bytes_and_another_strength_others(editing: Worker, source: bytes) -> None:
@@ -99,6 +103,14 @@ def test_a_source_that_cannot_be_decoded_is_the_requests_fault(
     monkeypatch.setattr(editing, "_load_source", None)
     with pytest.raises(JobError, match="no way to load input videos"):
         editing.make(an_edit(editing, source), OperatingPoint(1))
+
+
+def test_an_edit_that_has_no_time_left_takes_one_more_step_and_says_so(editing: Worker, source: bytes) -> None:
+    made = editing.make(an_edit(editing, source), OperatingPoint(20), finish_by=time.time() - 1)
+
+    # The first step is always taken in full, then one that jumps to the end.
+    assert made.steps_done == 2
+    assert made.meta["point"] == {"steps": 20, "keyframes": None, "method": "full", "steps_done": 2}
 
 
 @given(steps=st.integers(1, 200), strength=st.floats(0.05, 1.0))

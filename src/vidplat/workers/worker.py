@@ -227,7 +227,8 @@ class Worker:
 
                 frames, strength = source
                 whole = replace(point, steps=schedule_steps(point.steps, strength))
-                made = edit(family, texts, frames, prompt, negative_prompt, spec, whole, strength, wishes, installed)
+                told = replace(wishes, on_step=lambda at, step, of: wishes.on_step(at, step, min(of, point.steps)))
+                made = edit(family, texts, frames, prompt, negative_prompt, spec, whole, strength, told, installed)
         except (torch.OutOfMemoryError, MemoryError) as problem:
             self._forget_memory()
             raise OutOfMemoryError(_no_room(spec)) from problem
