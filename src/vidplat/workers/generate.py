@@ -86,6 +86,10 @@ class Stopwatch:
         self.phases: dict[str, float] = {}
         self._since = time.perf_counter()
 
+    def restart(self) -> None:
+        """Leave the time since the last lap out: a rehearsal happens once and would pass for this video's own work."""
+        self._since = time.perf_counter()
+
     def lap(self, phase: str) -> None:
         now = time.perf_counter()
         self.phases[phase] = self.phases.get(phase, 0.0) + now - self._since
@@ -131,6 +135,7 @@ def generate(
         rehearse = partial(_rehearse, family, texts, spec, point, scheduler, wishes)
         installed.begin(Run(solver, grid, 2 if guided else 1, spec.guidance_scale, clean, rehearse))
         latents = installed.started(latents)
+        watch.restart()
     wishes.on_step("denoise", 0, solver.total)
     pace = Pace(wishes, installed.share) if installed else Pace(wishes)
     while solver.remaining:
@@ -175,6 +180,7 @@ def _rehearse(
     while solver.remaining:
         if wishes.is_cancelled():
             raise Cancelled("cancelled while a method was calibrated")
+        wishes.on_step("denoise", 0, point.steps)  # a sign of life, and no step of the video
         latents = solver.advance(family.velocity(latents, solver, shown), latents)
 
 

@@ -184,6 +184,36 @@ def test_diffusers_reset_at_a_pipeline_s_end_forgets_all() -> None:
             assert [torch.equal(take(twin, "cond", step), fresh[step]) for step in range(4)] == [True] * 4, method.name
 
 
+@pytest.mark.parametrize("text", ["easycache:10", "fbcache:10", "dbcache:10,warmup=2"])
+def test_a_stock_pipeline_with_the_method_makes_what_our_loop_makes(
+    text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from diffusers import WanPipeline
+
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    family = a_tiny_family(directory)
+    made = denoised(family, text, prompt="a red circle", negative="dark")
+    pipeline = WanPipeline.from_pretrained(directory)
+    pipeline.transformer.load_state_dict(family.transformer.state_dict())
+    pipeline.set_progress_bar_config(disable=True)
+    method: Any = build(parse(text)[0])
+    with method.applied_to(pipeline.transformer):
+        for _ in range(2):  # the second call starts anew, though nobody says begin
+            stock = pipeline(
+                prompt="a red circle",
+                negative_prompt="dark",
+                height=SPEC.height,
+                width=SPEC.width,
+                num_frames=SPEC.num_frames,
+                num_inference_steps=SPEC.num_inference_steps,
+                guidance_scale=SPEC.guidance_scale,
+                generator=torch.Generator("cpu").manual_seed(SPEC.seed),
+                max_sequence_length=16,
+                output_type="latent",
+            ).frames
+            assert torch.equal(stock, made)
+
+
 # --- EasyCache ---
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,7 +40,7 @@ class DbCache:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
         self.counted = Counted()
-        self._models: list[Any] = []
+        self._parts: list[_Part] = []
 
     def refusal(self, model: Any, run: Run) -> str:
         if find_spec("cache_dit") is None:
@@ -54,21 +55,24 @@ class DbCache:
     def applied_to(self, model: Any) -> Iterator[None]:
         """Raises `SpecError` where cache-dit is not installed."""
         cache_dit = _cache_dit()
-        with watched(model, self.name, Skipper(), self.counted), _as_before(model):
-            cache_dit.enable_cache(model, cache_config=self._config(branches=1), calibrator_config=self._calibrator())
-            self._models.append(model)
+        part = _Part(model, self._config(branches=1 if layout_of(model).branches_in_batch else 2))
+        with watched(model, self.name, part, self.counted), _as_before(model):
+            cache_dit.enable_cache(model, cache_config=part.config, calibrator_config=self._calibrator())
+            self._parts.append(part)
+            part.is_installed = True
             try:
                 yield
             finally:
-                self._models.remove(model)
+                part.is_installed = False
+                self._parts.remove(part)
                 del model._original_forward  # `_as_before` puts forward back; cache-dit would fail at a hooked one
                 cache_dit.disable_cache(model)
 
     def begin(self, run: Run) -> None:
         self.counted.clear()
-        for model in self._models:
-            branches = 1 if layout_of(model).branches_in_batch else run.branches
-            _cache_dit().refresh_context(model, cache_config=self._config(branches))
+        for part in self._parts:
+            part.config = self._config(1 if layout_of(part.model).branches_in_batch else run.branches)
+            part.forget()
 
     def _config(self, branches: int) -> Any:
         return _cache_dit().DBCacheConfig(
@@ -82,6 +86,19 @@ class DbCache:
     def _calibrator(self) -> Any:
         order = self._values["taylor"]
         return _cache_dit().TaylorSeerCalibratorConfig(taylorseer_order=order) if order else None
+
+
+@dataclass
+class _Part(Skipper):
+    """One transformer; cache-dit decides all, so only forgetting is left."""
+
+    model: Any
+    config: Any  # a DBCacheConfig, for guided runs until `begin` tells how many branches there are
+    is_installed: bool = False
+
+    def forget(self) -> None:
+        if self.is_installed:
+            _cache_dit().refresh_context(self.model, cache_config=self.config)
 
 
 def _cache_dit() -> Any:
