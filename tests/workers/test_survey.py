@@ -10,7 +10,7 @@ import pytest
 from vidplat.domain import OperatingPoint
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.family import load_family
-from vidplat.workers.survey import Bench, Candidate, Subject, survey, tune
+from vidplat.workers.survey import Bench, Candidate, Costs, Subject, survey, tune
 
 
 @pytest.fixture
@@ -49,10 +49,39 @@ def test_another_solver_is_compared_with_its_own_full_run(bench: Bench) -> None:
     assert row.label == "8 steps, unipc"
 
 
-def test_a_knob_is_tuned_by_bisection(bench: Bench) -> None:
-    def point(share: float) -> OperatingPoint:
-        return OperatingPoint(max(1, round(share * 8)), None, "steps")
+class Given(Costs):
+    """Costs that are known beforehand, and counted."""
 
-    found, cost = tune(bench, SUBJECTS[:1], Candidate("steps", point=point), 0.5)
-    assert 2 <= found.steps <= 6
-    assert 0 < cost < 1.2
+    def __init__(self) -> None:
+        self.known: dict[OperatingPoint, float] = {}
+
+    def __call__(self, point: OperatingPoint) -> float:
+        return self.known.setdefault(point, point.steps / 100)
+
+
+def test_a_knob_is_tuned_by_bisection_to_within_two_percent() -> None:
+    def point(share: float) -> OperatingPoint:
+        return OperatingPoint(max(1, round(share * 200)), None, "steps")  # costs twice its share
+
+    found, cost = tune(Candidate("steps", point=point), Given(), 0.25)
+    assert cost == found.steps / 100
+    assert abs(cost - 0.25) <= 0.02 * 0.25
+
+
+@pytest.mark.parametrize(("target", "nearest"), [(0.75, 70), (0.5, 50), (0.24, 30), (0.05, 10), (0.99, 90)])
+def test_of_a_list_the_nearest_setting_is_found_and_few_are_measured(target: float, nearest: int) -> None:
+    ways = Candidate("steps", tuple(OperatingPoint(n, None, "steps") for n in (90, 70, 50, 30, 10)))
+    costs = Given()
+    found, _ = tune(ways, costs, target)
+    assert found.steps == nearest
+    assert len(costs.known) <= 4
+
+
+def test_a_point_is_measured_once_and_the_full_run_for_every_fourth(bench: Bench) -> None:
+    made: list[OperatingPoint] = []
+    make = bench.make
+    bench.make = lambda subject, point: made.append(point) or make(subject, point)  # type: ignore
+    costs = Costs(bench, SUBJECTS[:1])
+    for steps in (1, 2, 1, 3, 4, 5):
+        costs(OperatingPoint(steps, None, "steps"))
+    assert [point.steps for point in made] == [8, 1, 2, 3, 4, 8, 5]

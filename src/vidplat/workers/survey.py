@@ -128,30 +128,36 @@ def full_point(spec: VideoSpec, solver: str = "") -> OperatingPoint:
     return OperatingPoint(spec.num_inference_steps, None, solver or "full")
 
 
-def cost_of(bench: Bench, subjects: Sequence[Subject], point: OperatingPoint, solver: str = "") -> float:
-    """Median over `subjects` of denoising seconds at `point` over those of the full run beside it."""
-    ratios = []
-    for subject in subjects:
-        whole = bench.make(subject, full_point(bench.spec, solver)).phases["denoise"]
-        ratios.append(bench.make(subject, point).phases["denoise"] / whole)
-    return statistics.median(ratios)
+class Costs:
+    """Measured costs of a candidate's points on a few subjects: median denoising seconds over those of the full run.
+
+    A point is measured once. The full runs are made anew for every fourth point, so that slow drifts of the machine's
+    speed cancel.
+    """
+
+    def __init__(self, bench: Bench, subjects: Sequence[Subject], solver: str = "") -> None:
+        self._bench, self._subjects, self._solver = bench, subjects, solver
+        self._wholes: list[float] = []
+        self.known: dict[OperatingPoint, float] = {}
+
+    def __call__(self, point: OperatingPoint) -> float:
+        if point not in self.known:
+            if len(self.known) % 4 == 0:
+                self._wholes = [self._seconds(s, full_point(self._bench.spec, self._solver)) for s in self._subjects]
+            pairs = zip(self._subjects, self._wholes, strict=True)
+            self.known[point] = statistics.median(self._seconds(subject, point) / whole for subject, whole in pairs)
+        return self.known[point]
+
+    def _seconds(self, subject: Subject, point: OperatingPoint) -> float:
+        return self._bench.make(subject, point).phases["denoise"]
 
 
-def tune(
-    bench: Bench, subjects: Sequence[Subject], candidate: Candidate, target: float
-) -> tuple[OperatingPoint, float]:
+def tune(candidate: Candidate, cost: Costs, target: float) -> tuple[OperatingPoint, float]:
     """The candidate's point whose measured cost is nearest to `target`, and that cost.
 
-    A knob is searched by bisection until it is within 2 %, for at most 8 tries; of a list every setting whose cost can
-    still be nearest is tried, from the middle outwards.
+    A knob is searched by bisection until it is within 2 %, for at most 8 tries; a list by bisection as well, and both
+    neighbours of the target are measured.
     """
-    tried: dict[OperatingPoint, float] = {}
-
-    def cost(point: OperatingPoint) -> float:
-        if point not in tried:
-            tried[point] = cost_of(bench, subjects, point, candidate.solver)
-        return tried[point]
-
     if candidate.point is not None:
         low, high = 0.0, 1.0
         for _ in range(_TRIES):
@@ -171,8 +177,8 @@ def tune(
         for index in (low_index - 1, low_index):
             if 0 <= index < len(candidate.settings):
                 cost(candidate.settings[index])
-    best = min(tried, key=lambda point: abs(tried[point] - target))
-    return best, tried[best]
+    best = min(cost.known, key=lambda point: abs(cost.known[point] - target))
+    return best, cost.known[best]
 
 
 def survey(
@@ -190,9 +196,10 @@ def survey(
     """
     tuned: list[Tuned] = []
     for candidate in candidates:
+        cost = Costs(bench, subjects[:tuning], candidate.solver)
         for target in targets:
             try:
-                point, near = tune(bench, subjects[:tuning], candidate, target)
+                point, near = tune(candidate, cost, target)
             except SpecError as refused:
                 say(f"{candidate.name}: {refused}")
                 break
