@@ -72,11 +72,12 @@ class Learner:
         if self._spent > 0.05 + _BUDGET * (began - self._began):
             return
         predicted = self.predict(job, device_class, outcome.point)
-        actual = sum(outcome.phases.values())
+        counted = features(self.shapes[job.model.id], job.spec, outcome.point)
+        # What nobody predicts (the source of an edit) must not pass for a slow worker.
+        actual = sum(seconds for stage, seconds in outcome.phases.items() if stage in counted)
         if self.costs.samples(job.model.id, device_class) >= _TRUSTED:
             # Earlier, a wrong guess about the device class would pass for a slow worker, and count twice.
             self._speeds[outcome.worker_id] = updated_speed(self.speed(outcome.worker_id), predicted.p50_s, actual)
-        counted = features(self.shapes[job.model.id], job.spec, outcome.point)
         for stage, seconds in outcome.phases.items():
             if stage in counted:
                 self._observe(job.model.id, device_class, stage, counted[stage], seconds, outcome.finished_at, job.id)
