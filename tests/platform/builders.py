@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vidplat.domain import Batch, JobState, ModelRef, ModelShape, Outcome, Plan, Progress, Prompt, VideoSpec
-from vidplat.platform.intake import Source, Taken, Wishes, take_in
+from vidplat.platform.edits import Source
+from vidplat.platform.intake import Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult
 from vidplat.testing import describe_fake
 from vidplat.workers.models.limits import check_spec, nearest_frames

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from vidplat.config import parse_deadline
 from vidplat.domain import DEFAULT_STRENGTH, Batch, Job, ModelRef, ModelShape, OnInfeasible, Prompt, VideoSpec
 from vidplat.errors import InputError, RequestError, UsageError, printable
+from vidplat.platform.edits import Source, conversions, method_problem, too_short
 from vidplat.platform.spool import JobSpool, Row
 from vidplat.scheduler.profile import check_method
 
@@ -34,7 +35,6 @@ MOST_LISTED = 100  # bad rows spelled out in one message; the rest is counted
 _PIXELS_MAX = 2**34  # pixels of all frames of one video: beyond it no machine has the memory
 _SIDE_MAX, _FRAMES_MAX, _STEPS_MAX, _FPS_MAX = 16_384, 100_000, 10_000, 1_000
 _PRIORITY_MAX = 1_000_000
-_WITH_SOURCE = ("auto", "full", "steps", "lipar")  # methods for rows with an input video
 
 _quoted = json.encoder.encode_basestring_ascii  # what json.dumps does to a string, without its detours
 
@@ -60,17 +60,6 @@ class Models(Protocol):
         """Raises SpecError with the rule and the nearest valid value."""
 
     def nearest_frames(self, frames: int, shape: ModelShape) -> int: ...
-
-
-@dataclass(frozen=True)
-class Source:
-    """An input video that can be used."""
-
-    sha256: str
-    width: int  # as shown
-    height: int
-    seconds: float
-    notes: tuple[str, ...] = ()  # what will be converted; read on from "with"
 
 
 class Sources(Protocol):
@@ -131,8 +120,8 @@ def take_in(
     """Read `pages` to the end.
 
     `now` is the moment of submit: deadlines count from it. `on_rows` hears how many rows were read, `warn` what will
-    be converted in input videos, a sentence per kind. Raises
-    InputError with every bad row, UsageError or ModelError when the submit's own wishes are wrong.
+    be converted in input videos, a sentence per kind. Raises InputError with every bad row, UsageError or ModelError
+    when the submit's own wishes are wrong.
     """
     rows = _Rows(output_prefix, wishes, models, now)
     read = highest = 0
@@ -225,11 +214,11 @@ class _Rows:
         if prompt.priority is not None and abs(prompt.priority) > _PRIORITY_MAX:
             return self.refuse(prompt.row, "priority", f"must lie within ±{_PRIORITY_MAX}, not {prompt.priority}")
 
+        if isinstance(source, str):
+            return None  # refused above; the other cells have been checked all the same
         end, strength = template.end, None
         if source is not None:
-            if isinstance(source, str):
-                return None  # refused above; its other cells have been checked all the same
-            if wrong := _too_short(source, template.spec):
+            if wrong := too_short(source, template.spec):
                 return self.refuse(prompt.row, "input_video", wrong)
             strength = DEFAULT_STRENGTH if prompt.strength is None else prompt.strength
             end = f"{end[:-1]},{_quoted(source.sha256)},{json.dumps(strength)}]"
@@ -250,9 +239,9 @@ class _Rows:
                     "remove one of the two or change its seed",
                 )
         self._first_row[int.from_bytes(digest, "big")] = prompt.row
-        if isinstance(source, Source) and prompt.input_video is not None:
+        if source is not None and prompt.input_video is not None:
             self.inputs.setdefault(source.sha256, prompt.input_video)
-            for note in (*source.notes, *_conversions(source, template.spec)):
+            for note in (*source.notes, *conversions(source, template.spec)):
                 self._notes.setdefault(note, [0, prompt.row])[0] += 1
 
         job_id = digest.hex()
@@ -270,7 +259,7 @@ class _Rows:
                 deadline_at,
                 method,
                 prompt.input_video,
-                source.sha256 if isinstance(source, Source) else None,
+                source.sha256 if source is not None else None,
                 strength,
             )
         )
@@ -302,7 +291,7 @@ class _Rows:
         key = (method, has_source)
         if key not in self._methods:
             try:
-                self._methods[key] = _method_beside_source(method, has_source)
+                self._methods[key] = method_problem(method, has_source)
                 check_method(method)
             except UsageError as error:
                 self._methods[key] = self._methods[key] or str(error)
@@ -393,41 +382,6 @@ class _Rows:
 def _digest(start: str, seed: int, end: str) -> bytes:
     """The 16 bytes whose hex digits are `domain.job_id` of the same facts; `start` ends before the seed."""
     return hashlib.sha256(f"{start}{seed}{end}".encode("ascii")).digest()[:16]
-
-
-def _method_beside_source(method: str, has_source: bool) -> str:
-    """Why a method does not go with an input video, or with having none; "" when it does."""
-    names = [part.partition(":")[0].strip().lower() for part in method.split("+")]
-    if not has_source and "lipar" in names:
-        return (
-            "lipar leaves out what does not change in an input video, and this row has none: "
-            "add input_video, or choose another method"
-        )
-    if has_source and (others := [name for name in names if name not in _WITH_SOURCE]):
-        return f"{printable(others[0], 40)} is not made for rows with an input video: use full, steps or lipar"
-    return ""
-
-
-def _too_short(source: Source, spec: VideoSpec) -> str:
-    """What is wrong with a source that ends more than a frame before the last frame asked for; "" when nothing."""
-    needed_s = (spec.num_frames - 1) / spec.fps
-    if needed_s <= source.seconds + 1 / spec.fps:
-        return ""
-    fits = int(source.seconds * spec.fps) + 1
-    return (
-        f"lasts {source.seconds:.2f} s, {needed_s:.2f} s are needed for {spec.num_frames} frames at {spec.fps} fps: "
-        f"ask for at most {fits} frames, or give a longer one"
-    )
-
-
-def _conversions(source: Source, spec: VideoSpec) -> list[str]:
-    """What this spec makes of a source that has another length or shape."""
-    found = []
-    if source.seconds > spec.num_frames / spec.fps + 0.5:
-        found.append("more seconds than are asked for: its beginning is used")
-    if abs(source.width * spec.height / (source.height * spec.width) - 1) > 0.02:
-        found.append("another shape than is asked for: its middle is used")
-    return found
 
 
 def _check_bounds(spec: VideoSpec) -> None:

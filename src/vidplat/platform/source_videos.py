@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from vidplat.config import InputConfig
 from vidplat.errors import InputError, UsageError, printable
-from vidplat.platform.intake import Source
+from vidplat.platform.edits import Source
 from vidplat.storage.input_places import Found, look, opened
 from vidplat.storage.inputs import is_kept, keep_input
 from vidplat.storage.stores import Store
