@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +14,17 @@ from torch import Tensor
 
 from tests.workers.acceleration.test_seams import traces
 from tests.workers.acceleration.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
+from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
 from vidplat.methods import parse
+from vidplat.workers import Worker
 from vidplat.workers.acceleration import tile_paths
 from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked
 from vidplat.workers.acceleration.layouts import layout_of
 from vidplat.workers.acceleration.method import Grid
-from vidplat.workers.acceleration.table import build
+from vidplat.workers.acceleration.table import Installed, build
 from vidplat.workers.acceleration.tile_paths import Tiling, tile_mask
+from vidplat.workers.generate import generate
 
 GRID = Grid(5, 4, 6)  # of the tiny transformers
 
@@ -242,3 +246,43 @@ def test_a_block_called_by_itself_stays_stock() -> None:
     before = attention(hidden)
     with a_sparse("k=1").applied_to(twin.model):
         assert torch.equal(attention(hidden), before)
+
+
+def test_inside_a_stock_pipeline_it_makes_the_same_video_as_in_our_loop(tiny_wan: Path) -> None:
+    """5 latent frames, the first step dense. With k = F both are the plain video."""
+    from diffusers import WanPipeline
+
+    worker = Worker(str(tiny_wan))
+    worker.load()
+    family, texts = worker._family, worker._texts
+    assert family is not None and texts is not None
+    installed = Installed(family.transformers)
+    pipeline = WanPipeline.from_pretrained(tiny_wan, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    spec = VideoSpec(width=32, height=32, num_frames=17, fps=8, num_inference_steps=3, guidance_scale=4.0, seed=7)
+
+    def ours(text: str) -> Tensor:
+        installed.use(text)
+        point = OperatingPoint(3)
+        return generate(family, texts, "a red circle", "dark", spec, point, installed=installed).latents
+
+    def theirs() -> Tensor:
+        made: Tensor = pipeline(
+            prompt="a red circle",
+            negative_prompt="dark",
+            height=32,
+            width=32,
+            num_frames=17,
+            num_inference_steps=3,
+            guidance_scale=4.0,
+            generator=torch.Generator("cpu").manual_seed(7),
+            max_sequence_length=16,
+            output_type="latent",
+        ).frames
+        return made
+
+    plain = ours("")
+    with a_sparse("k=1,dense_steps=1").applied_to(pipeline.transformer):
+        assert torch.equal(theirs(), ours("sparse:k=1,dense_steps=1"))
+    assert not torch.equal(ours("sparse:k=1,dense_steps=1"), plain)
+    assert torch.equal(ours("sparse:k=5"), plain) and torch.equal(theirs(), plain)
