@@ -38,6 +38,8 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
         read(tmp_path / "missing.parquet")
     with pytest.raises(InputError, match="does not exist"):
         read(tmp_path / "missing" / "deeper.csv")
+    with pytest.raises(InputError, match=r"^~nobody-of-that-name/a\.csv cannot be read: "):
+        read("~nobody-of-that-name/a.csv")
 
 
 def test_a_folder_or_a_device_is_not_a_file(tmp_path: Path) -> None:

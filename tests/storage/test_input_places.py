@@ -94,6 +94,8 @@ def test_a_prompt_file_says_what_relative_places_are_relative_to(
     assert folder_of("file:///data/a%20b/list.csv") == "/data/a b"
     assert folder_of("s3://bucket/data/a.csv?region=r") == "s3://bucket/data/?region=r"
     assert folder_of("https://host/a.csv") == ""
+    assert folder_of("~nobody-of-that-name/a.csv") == ""
+    assert folder_of("file://[/a.csv") == ""
 
 
 def rows_of(path: Path, **options: Any) -> list[Prompt | RowProblem]:

@@ -51,8 +51,11 @@ def folder_of(source: str) -> str:
         return str(Path.cwd())
     scheme = _SCHEME.match(source)
     if scheme is None or scheme[1].lower() == "file":
-        path = unquote(urlsplit(source).path) if scheme else source
-        return str(Path(path).expanduser().absolute().parent)
+        try:
+            path = unquote(urlsplit(source).path) if scheme else source
+            return str(Path(path).expanduser().absolute().parent)
+        except (ValueError, RuntimeError):  # a file that opening it will refuse
+            return ""
     if scheme[1].lower() == "s3":
         url, mark, options = source.partition("?")
         return f"{url.rpartition('/')[0]}/{mark}{options}"

@@ -89,7 +89,7 @@ def open_prompt_file(source: str, stdin: BinaryIO | None, wanted_format: str | N
         spooled = cast(BinaryIO, scratch)
         try:
             file = _opened(source, stdin, spooled, where)
-        except (OSError, NotFound) as error:
+        except (OSError, NotFound, RuntimeError) as error:  # RuntimeError: a home of nobody
             raise _unopened(error, where) from error
         with file:
             head = file.read(_HEAD_BYTES)
