@@ -106,8 +106,9 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 {
                     "tau1": Number(0.15, 0.0, 10.0),
                     "tau2": Number(0.3, 0.0, 10.0),
-                    "recovery": Choice("auto", ("auto", "noise-aware", "noisy", "none")),
+                    "recovery": Choice("auto", ("auto", "noise-aware", "noisy", "bias", "none")),
                     "min_keep": Number(0.0, 0.0, 1.0),
+                    "preview": Number(0, 0, 1000, whole=True),
                 },
                 first="tau1",
             ),

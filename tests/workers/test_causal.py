@@ -18,7 +18,7 @@ from vidplat.workers.acceleration.block_memory import BlockMemory, Window
 from vidplat.workers.acceleration.layouts import layout_of
 from vidplat.workers.acceleration.layouts.wan import rotated
 from vidplat.workers.acceleration.layouts.wan_tables import tables_of
-from vidplat.workers.acceleration.lipar import repeated
+from vidplat.workers.acceleration.lipar_mask import repeated
 from vidplat.workers.acceleration.method import Grid
 from vidplat.workers.causal import StreamPlan, stream
 from vidplat.workers.models.family import Condition

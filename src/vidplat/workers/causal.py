@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from vidplat.workers.acceleration.block_memory import BlockMemory, Window
-from vidplat.workers.acceleration.lipar import repeated
+from vidplat.workers.acceleration.lipar_mask import repeated
 from vidplat.workers.models.family import Condition
 
 Masks = Callable[[int, int], "Tensor | None"]  # first frame and frames of a block -> (S, h, w) bool, None for all

@@ -15,7 +15,8 @@ from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked
 from vidplat.workers.acceleration.layouts import layout_of
 from vidplat.workers.acceleration.layouts.wan import rotated
 from vidplat.workers.acceleration.layouts.wan_tables import rows_of, tables_of
-from vidplat.workers.acceleration.lipar import Lipar, Pruning, repeated
+from vidplat.workers.acceleration.lipar import Lipar, Pruning
+from vidplat.workers.acceleration.lipar_mask import repeated
 from vidplat.workers.acceleration.method import Grid, Run
 
 GRID = Grid(5, 4, 6)
@@ -42,7 +43,7 @@ def twin() -> Twin:
     return a_tiny_transformer("wan", frames=GRID.frames, rows=GRID.rows, columns=GRID.columns)
 
 
-@pytest.mark.parametrize("recovery", ["auto", "noise-aware", "noisy", "none"])
+@pytest.mark.parametrize("recovery", ["auto", "noise-aware", "noisy", "bias", "none"])
 def test_all_tokens_kept_is_the_stock_model_bit_for_bit(twin: Twin, recovery: str) -> None:
     before = answer(twin)
     lipar = a_lipar(f"lipar:recovery={recovery}")
@@ -56,7 +57,7 @@ def test_all_tokens_kept_is_the_stock_model_bit_for_bit(twin: Twin, recovery: st
     assert lipar.kept_share == 1.0
 
 
-@pytest.mark.parametrize("recovery", ["noise-aware", "noisy", "none"])
+@pytest.mark.parametrize("recovery", ["noise-aware", "noisy", "bias", "none"])
 def test_it_is_undone_without_a_trace(twin: Twin, recovery: str) -> None:
     before = answer(twin)
     lipar = a_lipar(f"lipar:recovery={recovery}")
@@ -193,6 +194,37 @@ def test_of_exact_duplicates_recovered_attention_is_full_attention(twin: Twin) -
 
     assert (found[0] - full).abs().max() <= 1e-6
     assert (found[3] - full).abs().mean() > 0.05
+
+
+def test_a_bias_of_counts_is_full_attention_of_exact_duplicates_without_positions(twin: Twin) -> None:
+    """ln c added to a logit counts its key c times: softmax over c equal keys. Counts of 1 change nothing."""
+    torch.manual_seed(1)
+    lipar = a_lipar("lipar:recovery=bias")
+    lipar.begin(a_run(a_source(changing=2)))
+    pruning = lipar._pruning
+    assert pruning is not None
+    query, key, value = (torch.randn(1, GRID.tokens, 3, 12)[:, pruning.ancestor] for _ in range(3))
+    full = masked_attention(query, key, value, None)[:, pruning.rows]
+    kept = [x.index_select(1, pruning.rows) for x in (query, key, value)]
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def given(call: AttentionCall, rest: Attend) -> Tensor:
+        placeless = tuple(torch.ones_like(x) if i == 0 else torch.zeros_like(x) for i, x in enumerate(call.rotary))
+        made = rest(replace(call, query=kept[0], key=kept[1], value=kept[2], rotary=placeless))
+        found.append((made, pruning.log_counts))
+        return made
+
+    layout = layout_of(twin.model)
+    with lipar.applied_to(twin.model), linked(layout.attentions(twin.model), layout.processor, given, first=True):
+        answer(twin)
+
+    assert (found[0][0] - full).abs().max() <= 1e-6
+    assert float(found[0][1].exp().sum()) == pytest.approx(GRID.tokens)
+    assert (masked_attention(kept[0], kept[1], kept[2], None) - full).abs().mean() > 0.01
+    everything = Pruning.of(torch.ones(5, 4, 6, dtype=torch.bool))
+    zero = everything.log_counts.view(1, 1, 1, -1)
+    assert torch.equal(zero, torch.zeros_like(zero))
+    torch.testing.assert_close(masked_attention(query, key, value, zero), masked_attention(query, key, value, None))
 
 
 def test_copies_turned_where_they_come_from_are_wrong(twin: Twin) -> None:

@@ -6,10 +6,13 @@ video. Tokens that it prunes leave the network for all layers and steps. Three t
 * keys and values, in self-attention: a pruned token's are those of its latest kept ancestor, turned to the pruned
   token's own position (keys are taken before RoPE). `noise-aware` takes them from one pass over the source at time 0,
   made before a branch's first step, so no token is attended twice with the same noise; `noisy` takes the ancestor's of
-  this very pass; `none` leaves the pruned ones out.
+  this very pass; `bias` adds to an ancestor's logits the log of how many tokens it stands for; `none` leaves the
+  pruned ones out.
 * the answer: a pruned token's velocity is its ancestor's.
 * the latents: a pruned token starts from its ancestor's noise and content (`started`). Solvers are linear in velocity
   and latents, so from then on the two stay equal, and with them their clean estimates.
+
+With `preview` a video made from text alone is pruned by its own estimate (`lipar_preview.py`): experimental.
 
 The paper's system is block-causal and has clean keys in its cache (see `vidplat.workers.causal`). Its variant for
 models that see all frames copies from a clean first frame, in a model that has learnt clean tokens among noisy ones; a
@@ -33,7 +36,8 @@ from torch import Tensor
 from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked
 from vidplat.workers.acceleration.layouts import layout_of
 from vidplat.workers.acceleration.layouts.wan_tables import Tables, at_time_zero, has_time_per_token, tables_of
-from vidplat.workers.acceleration.lipar_mask import MaskRule, ancestors, keep_mask
+from vidplat.workers.acceleration.lipar_mask import MaskRule, ancestors, keep_mask, repeated
+from vidplat.workers.acceleration.lipar_preview import Preview
 from vidplat.workers.acceleration.method import Run
 from vidplat.workers.acceleration.tokens import Pass, hooked
 
@@ -47,12 +51,15 @@ class Pruning:
     pruned: Tensor  # (N - n,) the others, sorted
     ancestor: Tensor  # (N,) latest kept ancestor; itself for kept ones
     place: Tensor  # (N,) where in `rows` that ancestor is
+    log_counts: Tensor  # (n,) float32: ln of how many tokens each kept one stands for, itself included
 
     @classmethod
     def of(cls, keep: Tensor) -> Pruning:
         flat, ancestor = keep.flatten(), ancestors(keep).flatten()
         rows = flat.nonzero()[:, 0]
-        return cls(keep, rows, (~flat).nonzero()[:, 0], ancestor, torch.searchsorted(rows, ancestor))
+        place = torch.searchsorted(rows, ancestor)
+        counts = torch.bincount(place, minlength=len(rows)).float()
+        return cls(keep, rows, (~flat).nonzero()[:, 0], ancestor, place, counts.log())
 
     @property
     def whole(self) -> bool:
@@ -67,6 +74,8 @@ class Lipar:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.recovery = str(values["recovery"])
         self.rule = MaskRule(tau1=float(values["tau1"]), tau2=float(values["tau2"]), min_keep=float(values["min_keep"]))
+        self.first_preview = int(values["preview"])
+        self._preview: Preview | None = None
         self._pruning: Pruning | None = None
         self._source: Tensor | None = None
         self._tables: Tables | None = None
@@ -75,7 +84,7 @@ class Lipar:
     def refusal(self, model: Any, run: Run) -> str:
         if type(model).__name__ != "WanTransformer3DModel":
             return f"its keys are turned to new positions as Wan does it, and this is a {type(model).__name__}"
-        if run.source is None:
+        if run.source is None and not self.first_preview:
             return "it prunes what the edited video repeats, and this video is made from text alone"
         if model.config.patch_size[0] != 1:
             return "tokens of several latent frames cannot be pruned frame by frame"
@@ -85,6 +94,15 @@ class Lipar:
         self._clean.clear()
         self._source, self._tables = run.source, None
         self._pruning = Pruning.of(self.mask(run)) if run.source is not None else None
+        self._preview = None
+        if run.source is None:
+            self._preview = Preview(self.rule, self.first_preview, run.grid, self._previewed)
+            run.solver.correct = self._preview.after_step
+
+    def _previewed(self, keep: Tensor, clean: Tensor) -> None:
+        """A new estimate: another mask, and clean keys are taken from it anew."""
+        self._clean.clear()
+        self._source, self._pruning = clean, Pruning.of(keep)
 
     def mask(self, run: Run) -> Tensor:
         """(F, H, W) bool, True where tokens run."""
@@ -100,6 +118,8 @@ class Lipar:
 
     def started(self, latents: Tensor) -> Tensor:
         """The start latents (1, C, F, H, W) with pruned tokens' equal to their ancestors'."""
+        if self._preview is not None:
+            self._preview.start(latents)
         if self._pruning is None or self._pruning.whole:
             return latents
         return repeated(latents, self._pruning.keep)
@@ -141,16 +161,17 @@ class Lipar:
             here, pruning = present.here, self._pruning
             if here is None or present.rows is None or pruning is None or self._tables is None:
                 return rest(call)
-            turned = replace(call.rotated(), rows=pruning.rows)
-            if self.recovery == "none":
-                return rest(turned)
+            if self.recovery in ("none", "bias"):
+                bias = pruning.log_counts.to(call.query).view(1, 1, 1, -1) if self.recovery == "bias" else call.mask
+                return rest(replace(call.rotated(), rows=pruning.rows, mask=bias))
             if clean_pass.running:
                 clean_pass.kept.keep(call, pruning)
             key, value = _copied(call, pruning)
             clean = None if clean_pass.running else self._clean.get((id(model), here.branch))
             if clean is not None:
                 key, value = clean.put(call.layer, key, value, pruning)
-            return rest(replace(turned, key=call.rotate(key, self._tables), value=value))
+            query, key = call.rotate(call.query, call.rotary), call.rotate(key, self._tables)
+            return rest(replace(call, query=query, key=key, value=value, rotary=None, rows=pruning.rows))
 
         with (
             hooked(model, layout, self.name, choose, fill, before) as present,
@@ -189,17 +210,3 @@ class _Clean:
 def _copied(call: AttentionCall, pruning: Pruning) -> tuple[Tensor, Tensor]:
     """Keys and values (B, N, h, D) in which pruned tokens have their ancestors' of this pass."""
     return call.key.index_select(1, pruning.place), call.value.index_select(1, pruning.place)
-
-
-def repeated(latents: Tensor, keep: Tensor, before: Tensor | None = None) -> Tensor:
-    """Latents (1, C, F, H, W) whose pruned tokens are those of their latest kept ancestor; LIPAR, section 3.4.
-
-    `keep` (F, h, w) bool. Tokens without a kept ancestor get `before` (1, C, H, W), the frame before the first.
-    """
-    rows, columns = keep.shape[1:]
-    high, wide = latents.shape[3] // rows, latents.shape[4] // columns
-    whole = latents if before is None else torch.cat([before[:, :, None], latents], dim=2)
-    known = keep if before is None else torch.cat([torch.ones_like(keep[:1]), keep])
-    frame = (ancestors(known) // (rows * columns)).repeat_interleave(high, 1).repeat_interleave(wide, 2)
-    found = whole.gather(2, frame.expand(*whole.shape))
-    return found if before is None else found[:, :, 1:]

@@ -144,6 +144,20 @@ def ancestors(keep: Tensor) -> Tensor:
     return frame * (rows * columns) + place
 
 
+def repeated(latents: Tensor, keep: Tensor, before: Tensor | None = None) -> Tensor:
+    """Latents (1, C, F, H, W) whose pruned tokens are those of their latest kept ancestor; LIPAR, section 3.4.
+
+    `keep` (F, h, w) bool. Tokens without a kept ancestor get `before` (1, C, H, W), the frame before the first.
+    """
+    rows, columns = keep.shape[1:]
+    high, wide = latents.shape[3] // rows, latents.shape[4] // columns
+    whole = latents if before is None else torch.cat([before[:, :, None], latents], dim=2)
+    known = keep if before is None else torch.cat([torch.ones_like(keep[:1]), keep])
+    frame = (ancestors(known) // (rows * columns)).repeat_interleave(high, 1).repeat_interleave(wide, 2)
+    found = whole.gather(2, frame.expand(*whole.shape))
+    return found if before is None else found[:, :, 1:]
+
+
 def _with_floor(keep: Tensor, least: float) -> Tensor:
     """Frames with any kept token grow by 3x3 until they keep the share `least`."""
     while least > 0.0:
