@@ -140,11 +140,13 @@ def test_what_is_counted_is_what_torch_counts() -> None:
     twin = a_tiny_transformer("wan")
     with flops_of(twin.model) as whole:
         answer(twin)
-    for text in ("teacache:10", "easycache:10", "fbcache:10", "magcache:10"):
+    for text in STRONG:
         with applied(text, twin) as method, flops_of(twin.model) as found:
             for step in range(STEPS):
-                take(twin, "cond", step)
-        assert found.total * 3 == whole.total * method.counted.blocks["cond"]  # 3 equal blocks in a pass
+                for branch in twin.branches:
+                    take(twin, branch, step)
+        assert method.counted.passes_skipped
+        assert found.total * 3 == whole.total * sum(method.counted.blocks.values())  # 3 equal blocks in a pass
 
 
 def test_counts_start_anew_with_each_video() -> None:

@@ -7,6 +7,7 @@ in that order too.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib import import_module
@@ -42,6 +43,7 @@ class Installed:
     def __init__(self, transformers: Sequence[Any]) -> None:
         self._transformers = tuple(transformers)
         self._stack = ExitStack()
+        weakref.finalize(self, self._stack.close)  # also when a worker ends, while imports still work
         self._methods: tuple[Method, ...] = ()
         self._chosen: tuple[Chosen, ...] = ()
         self._text = ""
