@@ -319,6 +319,17 @@ def test_a_block_that_keeps_nothing_is_copied_without_a_pass_and_memory_goes_on(
     assert torch.equal(latents[:, :, :3], made(twin)[:, :, :3])
 
 
+def test_a_bucket_adds_kept_tokens_and_never_masks_any(twin: Twin) -> None:
+    with watched(twin) as seen:
+        latents = made(twin, replace(PLAN, bucket=16), keep=a_mask())
+
+    # 24 kept of 72, and 8 more, make two buckets of 16; the keys are recovered as ever.
+    assert {(queries, keys) for _, queries, keys in seen[12:24]} == {(32, 6 * PER_FRAME)}
+    # The first eight pruned tokens of the block are those of columns 2..5 in rows 0 and 1 of frame 3: they run.
+    assert not torch.equal(latents[:, :, 3, :4, 4:], latents[:, :, 2, :4, 4:])
+    assert torch.equal(latents[:, :, 3, 4:, 4:], latents[:, :, 2, 4:, 4:])
+
+
 def test_a_refresh_makes_a_block_whole(twin: Twin) -> None:
     with watched(twin) as seen:
         made(twin, replace(PLAN, refresh=2), frames=12, keep=a_mask(12))

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from vidplat.workers.acceleration.block_memory import BlockMemory, Window
-from vidplat.workers.acceleration.lipar_mask import repeated
+from vidplat.workers.acceleration.lipar_mask import bucketed, repeated
 from vidplat.workers.models.family import Condition
 
 Masks = Callable[[int, int], "Tensor | None"]  # first frame and frames of a block -> (S, h, w) bool, None for all
@@ -44,6 +44,7 @@ class StreamPlan:
     window: Window = field(default_factory=Window)
     refresh: int = 16  # blocks after which one is made whole, to stop drift
     prune_first: bool = False  # the first block has no clean frame to recover from
+    bucket: int = 1  # the tokens that run in a block are a multiple of this: few shapes for compiled models
 
     def __post_init__(self) -> None:
         if self.block < 1 or not self.steps or list(self.steps) != sorted(self.steps, reverse=True):
@@ -103,6 +104,8 @@ def _mask_of(keep: Tensor | Masks | None, start: int, frames: int, plan: StreamP
     if keep is None or (number == 0 and not plan.prune_first) or (number and number % plan.refresh == 0):
         return None
     mask = keep[start : start + frames] if isinstance(keep, Tensor) else keep(start, frames)
+    if mask is not None and plan.bucket > 1:
+        mask = bucketed(mask, plan.bucket)
     return None if mask is None or bool(mask.all()) else mask
 
 

@@ -1,8 +1,9 @@
 """EXPERIMENTAL: LIPAR for videos made from text alone, where no source tells what will repeat. Off by default.
 
 The source's place is taken by the clean estimate x0 = x - sigma v of the steps already taken: from step `first` on,
-every `EVERY` steps, it is masked as a source would be. Early estimates are blurred, so the thresholds are scaled by how
-much their median token changes, and a token is pruned only when two estimates in a row found it still; then it stays so.
+every `EVERY` steps, it is masked as a source would be. Early estimates are blurred, so the thresholds are scaled by
+how much their median token changes, and a token is pruned only when two estimates in a row found it still; then it
+stays so.
 
 A pruned token must not share its ancestor's noise, or the pattern would show. After each step it becomes the ancestor's
 x0 with noise of its own, the one it started from: x' = (1 - sigma') x0 + sigma' eps.
