@@ -289,7 +289,7 @@ def test_each_layer_gets_its_own_k(config_folder: Path) -> None:
             with build(parse(same_as)[0]).applied_to(twin.model):
                 assert torch.equal(made, answer(twin))
         else:
-            assert method.frames_attended(twin.model, 3, 5, 1, 0) == 2
+            assert method.k_at(twin.model, 3, 5, 1, 0) == 2
 
 
 def test_masks_beside_the_model_come_before_the_users_own(config_folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from vidplat.errors import SpecError
 from vidplat.methods import parse
 from vidplat.workers import Worker
 from vidplat.workers.acceleration import tile_paths
-from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked
+from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked, masked_attention
 from vidplat.workers.acceleration.layouts import layout_of
 from vidplat.workers.acceleration.method import Grid
 from vidplat.workers.acceleration.table import Installed, build
@@ -183,6 +183,29 @@ def test_hsa_and_sparse_run_together_and_leave_nothing() -> None:
     both = made("hsa:50+sparse:k=2")
     assert bool(torch.isfinite(both).all()) and not torch.equal(both, plain)
     assert torch.equal(answer(twin), before) and traces(twin.model) == []
+
+
+def test_rows_that_attend_to_each_other_alone_do_so_within_the_mask() -> None:
+    """As lipar does without recovery: pruned tokens have no keys either."""
+    twin = a_tiny_transformer("wan")
+    layout = layout_of(twin.model)
+    rows = torch.tensor([r for r in range(GRID.tokens) if r % 3])
+    mask = tile_mask(Tiling(GRID.frames, GRID.per_frame, 2))[rows][:, rows]
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def some(call: AttentionCall, rest: Attend) -> Tensor:
+        turned = call.rotated()
+        kept = replace(turned, **{of: getattr(turned, of)[:, rows] for of in ("query", "key", "value")}, rows=rows)
+        seen.append((rest(kept), masked_attention(kept.query, kept.key, kept.value, mask)))
+        return rest(call)
+
+    with (
+        a_sparse("k=2").applied_to(twin.model),
+        linked(layout.attentions(twin.model), layout.processor, some, first=True),
+    ):
+        answer(twin)
+    for made, due in seen:
+        torch.testing.assert_close(made, due, atol=1e-5, rtol=0)
 
 
 def test_keys_of_some_tokens_alone_are_refused() -> None:

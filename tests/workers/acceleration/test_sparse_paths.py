@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,39 @@ def test_some_rows_alone_get_what_they_get_among_all(tiling: Tiling, name: str) 
 
     due = masked_attention(q, k, v, tile_mask(tiling))[:, queries]
     torch.testing.assert_close(made, due, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*EXACT, "flex"])
+@pytest.mark.parametrize("tiling", SOME, ids=str)
+def test_rows_that_have_only_each_others_keys_get_what_the_mask_between_them_says(tiling: Tiling, name: str) -> None:
+    q, k, v = qkv(tiling)
+    rows = torch.tensor([r for r in range(tiling.frames * tiling.per_frame) if _runs(r, tiling.per_frame)])
+    tokens = torch.cat([torch.arange(tiling.text), rows + tiling.text]) if tiling.text_first else torch.cat(
+        [rows, torch.arange(tiling.tokens - tiling.text, tiling.tokens)]
+    )  # fmt: skip
+    counts = tuple(torch.bincount(rows // tiling.per_frame, minlength=tiling.frames).tolist())
+    q, k, v = (x[:, tokens] for x in (q, k, v))
+    bias = torch.randn(1, 1, 1, len(tokens), generator=torch.Generator().manual_seed(4))  # as lipar's log-counts
+    mask = tile_mask(tiling)[tokens][:, tokens]
+
+    pruned = replace(tiling, key_counts=counts)
+
+    assert torch.equal(tile_mask(pruned), mask)
+    for given, due in ((None, mask), (bias, bias.masked_fill(~mask, -torch.inf))):
+        made = PATHS[name](q, k, v, pruned, counts, given)
+        torch.testing.assert_close(made, masked_attention(q, k, v, due), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*EXACT, "flex"])
+def test_no_rows_and_no_keys_of_references_are_no_reason_to_fail(name: str) -> None:
+    tiling = Tiling(4, 5, 2)  # references 0 and 2
+    q, k, v = qkv(tiling)
+    assert PATHS[name](q[:, :0], k, v, tiling, [0] * 4).shape == (2, 0, 3, 16)
+
+    local = replace(tiling, key_counts=(0, 5, 0, 5))
+    q, k, v = (torch.cat([x[:, 5:10], x[:, 15:]], dim=1) for x in (q, k, v))
+    made = PATHS[name](q, k, v, local, local.key_counts)
+    torch.testing.assert_close(made, masked_attention(q, k, v, tile_mask(local)), atol=1e-5, rtol=0)
 
 
 def _runs(row: int, per_frame: int) -> bool:

@@ -9,8 +9,8 @@ Where it holds: every family that has a layout, any size and solver. `masks=unif
 `masks=searched` takes a k for each layer from a file (`mask_file.py`) for this transformer, length and solver.
 How it is computed: `tile_paths.py`. `auto` is the gather path: it needs no compiler, and is exact and differentiable on
 every device. Where gradients are needed it is taken whatever was asked for.
-Seam: attention. With methods that run some tokens only (hsa), the rows that run attend to their own frame's keys and
-to those of the references, rows of reference frames to all.
+Seam: attention. With methods that run some tokens only (hsa, lipar), the rows that run attend to their own frame's keys
+and to those of the references, rows of reference frames to all: keys of all tokens, or of the rows that run.
 
 Legend: B batch, Q query tokens, K key tokens, h heads, D head width, F frames, P tokens per frame.
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -32,7 +32,7 @@ from vidplat.methods import Seam
 from vidplat.workers.acceleration import mask_file
 from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked
 from vidplat.workers.acceleration.layouts import layout_of
-from vidplat.workers.acceleration.method import Run
+from vidplat.workers.acceleration.method import Grid, Run
 from vidplat.workers.acceleration.tile_paths import PATHS, Path, Tiling, fault, gather
 from vidplat.workers.acceleration.tokens import Present, located
 
@@ -76,7 +76,7 @@ class Sparse:
     def begin(self, run: Run) -> None:
         """Nothing is kept between videos but the masks that `refusal` has just read."""
 
-    def frames_attended(self, model: Any, layers: int, frames: int, layer: int, step: int) -> int:
+    def k_at(self, model: Any, layers: int, frames: int, layer: int, step: int) -> int:
         """k of a layer at a step; F for the stock attention. Raises `SpecError` when no masks are found."""
         if step < self._dense_steps or not self._dense_ends <= layer < layers - self._dense_ends:
             return frames
@@ -100,30 +100,32 @@ class _Site:
     layers: int
     present: Present
     path: Path
-    _counted: tuple[Tensor, int, list[int]] | None = field(default=None, repr=False)  # rows, P, queries per frame
+    _counted: tuple[Tensor, Grid, list[int]] | None = field(default=None, repr=False)  # rows, grid, rows of each frame
 
     def link(self, call: AttentionCall, rest: Attend) -> Tensor:
         here = self.present.here
         if here is None:  # a block that is called by itself
             return rest(call)
         grid = here.grid
-        k = self.method.frames_attended(self.model, self.layers, grid.frames, call.layer, here.step)
+        k = self.method.k_at(self.model, self.layers, grid.frames, call.layer, here.step)
         if tiles.is_full(grid.frames, k):
             return rest(call)
+        counts = None if call.rows is None else self._counts(call.rows, grid)
         tiling = Tiling(grid.frames, grid.per_frame, k, call.text, call.text_first)
+        if counts is not None and call.key.shape[1] == call.query.shape[1] != tiling.tokens:
+            tiling = replace(tiling, key_counts=tuple(counts))  # the rows that run are keys of each other
         if call.key.shape[1] != tiling.tokens:
             raise ValueError(f"sparse needs the keys of all {tiling.tokens} tokens, not of {call.key.shape[1]}")
         call = call.rotated()
         learns = torch.is_grad_enabled() and (call.query.requires_grad or call.key.requires_grad)
         path = gather if learns else self.path
-        counts = None if call.rows is None else self._counts(call.rows, tiling)
         return path(call.query, call.key, call.value, tiling, counts, call.mask)
 
-    def _counts(self, rows: Tensor, tiling: Tiling) -> list[int]:
-        """Queries of each frame. All layers of a pass share `rows`, so the device is asked once a pass."""
-        if self._counted is None or self._counted[0] is not rows or self._counted[1] != tiling.per_frame:
-            counts = torch.bincount(rows // tiling.per_frame, minlength=tiling.frames).tolist()
-            self._counted = (rows, tiling.per_frame, counts)
+    def _counts(self, rows: Tensor, grid: Grid) -> list[int]:
+        """Rows of each frame. All layers of a pass share `rows`, so the device is asked once a pass."""
+        if self._counted is None or self._counted[0] is not rows or self._counted[1] != grid:
+            counts = torch.bincount(rows // grid.per_frame, minlength=grid.frames).tolist()
+            self._counted = (rows, grid, counts)
         return self._counted[2]
 
 

@@ -40,13 +40,14 @@ _ROWS = 256  # most query rows at one time, likewise
 
 @dataclass(frozen=True)
 class Tiling:
-    """A tile mask laid over one sequence of F P video tokens and T text tokens."""
+    """A tile mask laid over one sequence of video tokens, F P or those that `key_counts` says, and T text tokens."""
 
     frames: int
     per_frame: int
     k: int
     text: int = 0
     text_first: bool = False
+    key_counts: tuple[int, ...] | None = None  # keys of each frame, where not all tokens have some; None: P of each
 
     @property
     def references(self) -> tuple[int, ...]:
@@ -54,7 +55,7 @@ class Tiling:
 
     @property
     def tokens(self) -> int:
-        return self.frames * self.per_frame + self.text
+        return self._video_before(self.frames) + self.text
 
     @property
     def video_at(self) -> int:
@@ -63,20 +64,24 @@ class Tiling:
 
     def columns(self, frame: int, frames: int = 1) -> slice:
         """The keys of consecutive frames."""
-        start = self.video_at + frame * self.per_frame
-        return slice(start, start + frames * self.per_frame)
+        return slice(self.video_at + self._video_before(frame), self.video_at + self._video_before(frame + frames))
 
     def global_columns(self) -> list[slice]:
         """The keys that everything attends to: the text's, then those of the references."""
-        end = self.frames * self.per_frame
+        end = self._video_before(self.frames)
         text = slice(0, self.text) if self.text_first else slice(end, end + self.text)
         return ([text] if self.text else []) + [self.columns(frame) for frame in self.references]
+
+    def _video_before(self, frame: int) -> int:
+        """Video keys of the frames before this one."""
+        return frame * self.per_frame if self.key_counts is None else sum(self.key_counts[:frame])
 
 
 class Path(Protocol):
     """q (B, Q, h, D), k and v (B, K, h, D) -> (B, Q, h, D).
 
-    `counts` has the queries of each frame when only some video rows are queries (text rows always are); else None.
+    `counts` has the queries of each frame when only some video rows are queries (text rows always are); else None. It
+    is given whenever the tiling has `key_counts`.
     `mask` is broadcastable to (B, h, Q, K) and comes on top of the tiles.
     """
 
@@ -114,7 +119,8 @@ def gather(
     fold = max(1, EXTRA_BYTES.get(query.device.type, EXTRA_BYTES["cpu"]) // frame_bytes)
     pieces = list(_pieces(tiling, counts, fold))
     learns = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
-    keys, values = (_KeySets(whole, tiling, 0 if learns else fold) for whole in (key, value))
+    reused = 0 if learns or tiling.key_counts is not None else fold
+    keys, values = (_KeySets(whole, tiling, reused) for whole in (key, value))
 
     def local(piece: _Piece) -> Tensor:
         folded = _fold(query[:, piece.rows], piece.frames)
@@ -128,7 +134,7 @@ class _KeySets:
     """Keys (or values) of local frames, each followed by the global ones: (B n, h, P + G, D).
 
     One buffer for `fold` frames serves all chunks, head by head, and the global part is written once. With 0 every set
-    is a tensor of its own, as gradients need.
+    is a tensor of its own, as gradients and frames of unequal length need.
     """
 
     def __init__(self, whole: Tensor, tiling: Tiling, fold: int) -> None:
@@ -182,6 +188,8 @@ def lse(
             _fold(queries, piece.frames), _fold(key[:, columns], piece.frames), _fold(value[:, columns], piece.frames),
             own_mask,
         )  # fmt: skip
+        if not shared_key.shape[2]:  # no token of a reference frame has keys
+            return _unfold(near, batch)
         far, far_lse = attention_with_lse(queries.transpose(1, 2), shared_key, shared_value, shared_mask)
         weight = torch.sigmoid(_unfold(near_lse.unsqueeze(-1), batch) - far_lse.transpose(1, 2).unsqueeze(-1))
         return torch.lerp(far.transpose(1, 2).float(), _unfold(near, batch).float(), weight).to(query.dtype)
@@ -379,6 +387,8 @@ def _in_order(
     local: Callable[[_Piece], Tensor],
 ) -> Tensor:
     """All pieces attended and put together: those that attend to everything in one go."""
+    if not pieces:
+        return torch.empty_like(query)
     dense = [piece for piece in pieces if not piece.frames]
     found: dict[int, Tensor] = {}
     if dense:
@@ -433,7 +443,8 @@ def _chosen(mask: Tensor | None, rows: slice, columns: Sequence[slice]) -> Tenso
 
 def _frames_and_globals(tiling: Tiling, device: Any) -> tuple[Tensor, Tensor]:
     """For every token its frame (-1 for text), and whether it is global."""
-    frame = torch.arange(tiling.frames, device=device).repeat_interleave(tiling.per_frame)
+    counts = torch.tensor(tiling.key_counts or [tiling.per_frame] * tiling.frames, device=device)
+    frame = torch.arange(tiling.frames, device=device).repeat_interleave(counts)
     is_global = torch.isin(frame, torch.tensor(tiling.references, device=device))
     padding = (tiling.text, 0) if tiling.text_first else (0, tiling.text)
     return functional.pad(frame, padding, value=-1), functional.pad(is_global, padding, value=True)
