@@ -94,6 +94,22 @@ def test_branches_have_clean_keys_of_their_own(twin: Twin) -> None:
         assert torch.equal(answer(twin, branch="cond"), together[0])
 
 
+def test_two_transformers_have_clean_keys_of_their_own(twin: Twin) -> None:
+    """As in Wan 2.2, whose second transformer takes over in mid-run."""
+    other = a_tiny_transformer("wan", frames=GRID.frames, rows=GRID.rows, columns=GRID.columns)
+    other.model.blocks[0].attn1.to_k.weight.data.mul_(-2)
+    both, alone = (a_lipar("lipar:recovery=noise-aware") for _ in range(2))
+    both.begin(a_run(a_source(changing=2)))
+    alone.begin(a_run(a_source(changing=2)))
+
+    with both.applied_to(twin.model), both.applied_to(other.model):
+        answer(twin, step=0)
+        second = answer(other, step=1)
+    with alone.applied_to(other.model):
+        assert torch.equal(answer(other, step=1), second)
+    assert traces(twin.model) == traces(other.model) == []
+
+
 def test_pruned_tokens_do_not_run(twin: Twin) -> None:
     lipar = a_lipar("lipar:recovery=noisy")
     lipar.begin(a_run(a_source(changing=2)))
