@@ -158,7 +158,7 @@ def fitted(seen: Sequence[tuple[float, float]]) -> Polynomial:
     if len(set(signal)) < 2:
         return Polynomial((float(output.mean()),), FITTED_FIRST, float(signal.max()))
     degree = min(4, max(1, len(seen) // 4 - 1))
-    return Polynomial(tuple(np.polyfit(signal, output, degree)), FITTED_FIRST, float(signal.max()))
+    return Polynomial(tuple(map(float, np.polyfit(signal, output, degree))), FITTED_FIRST, float(signal.max()))
 
 
 @dataclass
