@@ -34,6 +34,7 @@ from vidplat.workers.acceleration.method import Run
 from vidplat.workers.acceleration.solvers import is_euler
 from vidplat.workers.acceleration.tokens import Pass, Present, hooked
 
+_ANY = Level(1.0, 0.0)  # velocities are kept as they are; asking for the sigma would wait for the device
 _DDIM = ("DDIMScheduler", "CogVideoXDDIMScheduler")
 
 
@@ -113,10 +114,10 @@ class Hsa:
         except ValueError as infeasible:
             least = least_steps(self._values["preset"])
             return f"{infeasible}; preset {self._values['preset']} needs {least} steps or more"
-        if schedule.pace > 1 and not layout.velocity:
+        if not all(any(schedule.active(step)) for step in range(schedule.steps)) and not layout.velocity:
             return (
                 "it would leave out whole steps, and a v-prediction answer cannot be given again at another step; "
-                "take fewer steps and hsa:50"
+                "take hsa:75A, or fewer steps"
             )
         return ""
 
@@ -210,7 +211,7 @@ class _Video:
 
     def level(self, layout: Layout) -> Level:
         if layout.velocity:
-            return Level(1 - self.run.solver.sigma, self.run.solver.sigma)
+            return _ANY
         kept = float(self.run.solver.scheduler.alphas_cumprod[int(self.run.solver.timestep)])
         return Level(kept**0.5, (1 - kept) ** 0.5)
 
@@ -236,7 +237,7 @@ class _Video:
             self.rows = self._fresh_rows(here, device) if self._is_fresh else self._group_rows(here)
         elif self.fresh:
             self.fresh.reset()
-        self.keeps = self._leaves_out(self.schedule.next_running(here.step))
+        self.keeps = self._leaves_out(self.schedule.next_running(here.step, self.steps))
 
     @property
     def _is_fresh(self) -> bool:
@@ -333,7 +334,7 @@ class _Part:
             video.score.note(here.branch, output, branch.held.given(level))
         branch.held.take(level, rows, output, latents)
         branch.answered = True
-        if video.schedule.next_running(here.step) >= video.steps:
+        if video.schedule.next_running(here.step, video.steps) >= video.steps:
             del video.branches[here.branch]
         return output if video.schedule.in_warmup(here.step) else branch.held.given(level)
 
