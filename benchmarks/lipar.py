@@ -1,9 +1,10 @@
 """Measures LIPAR: what pruning a third of the tokens of an edited video saves, and what recovered attention is worth.
 
-    python benchmarks/lipar.py [--model flipbook] [--captions 6] [--threads 1] [--parts speed quality edit]
+    python benchmarks/lipar.py [--model flipbook] [--captions 6] [--threads 1] [--parts speed window quality edit]
 
 `speed`    a block-causal Wan of random weights and middling size, with flipbook's autoencoder: 32 % of all tokens
-           pruned against none pruned, end to end (encode, mask, blocks, decode), and a window that holds everything.
+           pruned against none pruned, end to end (text, encode, mask, blocks, decode).
+`window`   as `speed`, with the unpruned stream under a window that holds all frames as well.
 `quality`  the model given (flipbook-causal's directory, or flipbook itself, which has not learnt to be causal):
            distance to the unpruned stream of the same seed, in kept and pruned regions, for LIPAR and its rivals.
 `edit`     flipbook as it is, all frames at once: the method `lipar` in its three forms of recovery.
@@ -37,9 +38,10 @@ from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.family import Condition, load_family
 from vidplat.workers.quality import motion_energy
 
+PARTS = ("speed", "window", "quality", "edit")
 PRUNED = 0.32  # of all tokens, the paper's average
 FIRST_SEED = 9_600_000_000  # of scenes; away from training
-SIDE, FRAMES = 160, 57  # the speed part: 20 x 20 tokens of 15 latent frames, five blocks
+FRAMES = 57  # the speed part: 15 latent frames, five blocks
 MIDDLING = {"num_attention_heads": 6, "attention_head_dim": 128, "ffn_dim": 3072, "num_layers": 8}
 TAU1 = 0.3  # for flipbook's autoencoder: still regions change by 0.08 per frame (median), moving ones by 0.88
 QUALITY_PLAN = StreamPlan(steps=(600, 500, 400, 300, 200, 100), shift=3.0)  # flipbook is no few-step model
@@ -51,7 +53,8 @@ def main() -> None:
     words.add_argument("--captions", type=int, default=6)
     words.add_argument("--repeats", type=int, default=2)
     words.add_argument("--threads", type=int, default=1)
-    words.add_argument("--parts", nargs="+", default=["speed", "quality", "edit"], choices=("speed", "quality", "edit"))
+    words.add_argument("--side", type=int, default=160, help="of the speed part's video; a token is 8x8 pixels")
+    words.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     told = words.parse_args()
     torch.set_num_threads(told.threads)
     family: Any = load_family(locate(told.model), "cpu")
@@ -61,8 +64,8 @@ def main() -> None:
         "revision": describe_model(told.model)[0].revision,
     }
     with torch.inference_mode():
-        if "speed" in told.parts:
-            answer["speed"] = speed(family, told.repeats)
+        if {"speed", "window"} & set(told.parts):
+            answer["speed"] = speed(family, told.repeats, told.side, wide="window" in told.parts)
         if "quality" in told.parts:
             answer["quality"] = quality(family, told.captions)
         if "edit" in told.parts:
@@ -78,7 +81,7 @@ def main() -> None:
 # --- speed --------------------------------------------------------------------------------------
 
 
-def speed(family: Any, repeats: int) -> dict[str, Any]:
+def speed(family: Any, repeats: int, side: int, *, wide: bool) -> dict[str, Any]:
     """Whole edits, the best of `repeats` turns taken in alternation.
 
     In processor seconds, so that others on the machine do not count; the ratio of wall times is told beside it.
@@ -95,7 +98,7 @@ def speed(family: Any, repeats: int) -> dict[str, Any]:
         rope_max_seq_len=64,
         **MIDDLING,
     ).eval()
-    caption, video = a_scene(0, side=SIDE, frames=FRAMES)
+    caption, video = a_scene(0, side=side, frames=FRAMES)
     rule, share = rule_for(family.encode_video(video)[0], PRUNED)
 
     def edited(plan: StreamPlan, pruned: bool) -> dict[str, float]:
@@ -122,8 +125,9 @@ def speed(family: Any, repeats: int) -> dict[str, Any]:
     plans = {
         "unpruned": (StreamPlan(), False),
         "pruned": (StreamPlan(), True),
-        "unpruned, window of all frames": (replace(StreamPlan(), window=Window(0, 21, 21)), False),
     }
+    if wide:
+        plans["unpruned, window of all frames"] = (replace(StreamPlan(), window=Window(0, 21, 21)), False)
     name_of = {pair: name for name, pair in plans.items()}
     walls: dict[str, list[float]] = defaultdict(list)
     best: dict[str, dict[str, float]] = {}
@@ -136,16 +140,17 @@ def speed(family: Any, repeats: int) -> dict[str, Any]:
                 best[name] = laps
     whole = {name: sum(laps.values()) for name, laps in best.items()}
     found = {
+        "side": side,
         "pruned_share": round(share, 4),
         "ratio": round(whole["unpruned"] / whole["pruned"], 3),
         "ratio_of_wall_times": round(min(walls["unpruned"]) / min(walls["pruned"]), 3),
         "ratio_of_blocks": round(best["unpruned"]["blocks"] / best["pruned"]["blocks"], 3),
-        "ratio_of_flops": round(flops_ratio(video_tokens=400, share=share), 3),
-        "ratio_of_window_alone": round(whole["unpruned, window of all frames"] / whole["unpruned"], 3),
+        "ratio_of_flops": round(flops_ratio((side // 8) ** 2, share), 3),
+        "ratio_of_window_alone": round(whole[list(plans)[-1]] / whole["unpruned"], 3) if wide else None,
         "laps": {name: {lap: round(value, 3) for lap, value in laps.items()} for name, laps in best.items()},
         "tau1": rule.tau1,
     }
-    print(f"speed: random Wan, {MIDDLING['num_layers']} layers, {FRAMES} frames of {SIDE}x{SIDE}, 3 + 1 passes")
+    print(f"speed: random Wan, {MIDDLING['num_layers']} layers, {FRAMES} frames of {side}x{side}, 3 + 1 passes")
     print(f"  {'':<32} {'text':>7} {'encode':>7} {'mask':>7} {'blocks':>7} {'decode':>7} {'all':>7}   relative")
     for name, laps in best.items():
         cells = " ".join(f"{laps[lap] / whole['unpruned']:7.3f}" for lap in laps)
@@ -154,14 +159,14 @@ def speed(family: Any, repeats: int) -> dict[str, Any]:
     return found
 
 
-def flops_ratio(video_tokens: int, share: float) -> float:
+def flops_ratio(per_frame: int, share: float) -> float:
     """Of a five-block stream whose first block is whole and whose others share the pruning evenly."""
-    block, window = 3 * video_tokens, (3, 6, 7, 7, 7)
+    block, window = 3 * per_frame, (3, 6, 7, 7, 7)
     kept = [block] + [block * (1 - share * 5 / 4)] * 4
     width = MIDDLING["num_attention_heads"] * MIDDLING["attention_head_dim"]
     size = {"layers": MIDDLING["num_layers"], "width": width, "ffn_width": MIDDLING["ffn_dim"], "text": 32}
-    whole = sum(pass_flops(block, frames * video_tokens, **size) for frames in window)
-    return whole / sum(pass_flops(k, frames * video_tokens, **size) for k, frames in zip(kept, window, strict=True))
+    whole = sum(pass_flops(block, frames * per_frame, **size) for frames in window)
+    return whole / sum(pass_flops(k, frames * per_frame, **size) for k, frames in zip(kept, window, strict=True))
 
 
 # --- quality ------------------------------------------------------------------------------------
