@@ -6,8 +6,9 @@ arXiv 2605.06892; the active-set rule is the paper's, windows, strides and fract
 in a transformer's pass is proportional to the tokens that run, so the cost relative to the full run is the mean share
 of running tokens, R.
 
-No stride need be 1, and `pace` p lets anything run at every p-th step only; W, E and strides then count those steps
-(both our choice). In a step that runs for nobody all tokens keep their velocity, and the model is not called.
+Strides need not begin with 1, and `pace` p lets anything run at every p-th step only; W, E and strides then count
+those steps (both our choice). In a step that runs for nobody all tokens keep their velocity, and the model is not
+called.
 
 Presets are written for T = 40 steps. For another T, windows and strides are scaled by T / 40 and rounded (W to 2 or
 more, E to 1 or more, each stride to a multiple of the one before it, so that groups stay nested), and

@@ -122,6 +122,8 @@ class Hsa:
         return ""
 
     def _too_little_memory(self, model: Any, layout: Layout, run: Run) -> str:
+        if self._schedule(run.solver.total).relative_cost == 1:
+            return ""  # nothing is kept
         weight = next(model.parameters())
         kept = self._video.nbytes if self._video else 0  # of a video that was broken off; the next `begin` frees it
         cpu = torch.device("cpu")
@@ -301,7 +303,7 @@ class _Part:
             return video.rows
         branch = video.branches.setdefault(here.branch, self._fresh_branch())
         if video.rows is None:
-            branch.kv = make_store(video.values["kv"], device) if video.keeps else None
+            branch.kv = (branch.kv or make_store(video.values["kv"], device)) if video.keeps else None
         elif not (branch.answered and branch.kv and branch.kv.layers() == self._layers):
             raise ValueError(f"branch {here.branch!r} begins at step {here.step}, where hsa has nothing to go on from")
         return video.rows
