@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -216,7 +217,7 @@ class S3Store:
 
 def download(url: str, into: BinaryIO) -> None:
     """Write the one object at an s3:// URL into a file; for files whose keys are the user's own."""
-    client, bucket, key = _opened(url)
+    client, bucket, key = _opened_as_before(url)
     store = S3Store(client, bucket, "", url, patience_s=20.0)
 
     def whole() -> None:
@@ -231,10 +232,24 @@ def download(url: str, into: BinaryIO) -> None:
 
 def head(url: str) -> tuple[int, str]:
     """Size and ETag of the one object at an s3:// URL, whose key is the user's own."""
-    client, bucket, key = _opened(url)
+    client, bucket, key = _opened_as_before(url)
     store = S3Store(client, bucket, "", url, patience_s=20.0)
     found = store._patiently(lambda: client.head_object(Bucket=bucket, Key=key), key)
     return int(found["ContentLength"]), str(found["ETag"])
+
+
+def _opened_as_before(url: str) -> tuple[Any, str, str]:
+    """As `_opened`, with one client for all objects of a server: making one takes longer than reading a small file."""
+    parts = urlsplit(url)
+    settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+    options = f"?{parts.query}" if parts.query else ""
+    return _client_of(f"s3://{parts.netloc}/{options}", settings), parts.netloc, parts.path.strip("/")
+
+
+@lru_cache(maxsize=16)
+def _client_of(url: str, settings: tuple[tuple[str, str], ...]) -> Any:
+    """The client of a bucket's URL; `settings` are the environment's, so that other credentials get another client."""
+    return _opened(url)[0]
 
 
 class _AlreadyThere(StoreError):
