@@ -36,6 +36,7 @@ EMPTY_SHARE = 0.1
 AVERAGE = 0.998
 #: How often clips of a motion class are drawn, relative to others: paths that turn are learnt last.
 OFTEN = {"orbit": 3.0, "bounce": 1.5, "dash": 1.5}
+OFTEN_TWO = 2.0  # times that for two things, which must each keep their own words
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,13 @@ def encoded(
     if ranks.rank() == 0:
         save_checkpoint(path, {"latents": torch.stack(latents), "captions": captions})
     states = torch.cat([embed(tokenizer, encoder, captions[i : i + 256]).half() for i in range(0, len(captions), 256)])
-    shares = np.array([OFTEN.get(world.parse(caption).motion_class, 1.0) for caption in captions[: part.clips]])
+    shares = np.array([_often(world.parse(caption)) for caption in captions[: part.clips]])
     return Clips(torch.stack(latents)[: part.clips], states[: part.clips], shares / shares.sum())
+
+
+def _often(scene: world.Scene) -> float:
+    many = any(len(shot.things) > 1 for shot in scene.shots)
+    return OFTEN.get(scene.motion_class, 1.0) * (OFTEN_TWO if many else 1.0)
 
 
 # --- training ----------------------------------------------------------------------------------
