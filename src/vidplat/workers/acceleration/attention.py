@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
 Rotate = Callable[[Tensor, Any], Tensor]
@@ -82,6 +83,20 @@ class SeamProcessor:
     def __init__(self, layer: int) -> None:
         self.layer = layer
         self.links: list[Link] = []
+
+    def dense(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """The stock attention of most families, as diffusers dispatches it; the end of the chain."""
+        attended: Tensor = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=0.0,
+            is_causal=False,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        return attended
 
     def attend(self, call: AttentionCall) -> Tensor:
         return self._from(0, call)

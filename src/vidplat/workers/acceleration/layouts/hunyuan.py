@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
@@ -116,7 +115,7 @@ class HunyuanSeamProcessor(SeamProcessor):
             value,
             image_rotary_emb,
             partial(rotated, text=text),
-            self._dense,
+            self.dense,
             mask=attention_mask,
             text=text,
         )
@@ -129,19 +128,6 @@ class HunyuanSeamProcessor(SeamProcessor):
         if getattr(attn, "to_add_out", None) is not None:
             told = attn.to_add_out(told)
         return seen, told
-
-    def _dense(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        attended: Tensor = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=0.0,
-            is_causal=False,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
-        return attended
 
 
 def _heads(attn: Any, x: Tensor, to_q: Any, to_k: Any, to_v: Any, norm_q: Any, norm_k: Any) -> tuple[Tensor, ...]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_ltx import apply_rotary_emb
 from torch import Tensor, nn
 
@@ -99,23 +98,10 @@ class LtxSeamProcessor(SeamProcessor):
         query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(hidden_states))
         value = attn.to_v(hidden_states)
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
-        call = AttentionCall(self.layer, query, key, value, image_rotary_emb, rotated, self._dense, mask=attention_mask)
+        call = AttentionCall(self.layer, query, key, value, image_rotary_emb, rotated, self.dense, mask=attention_mask)
         attended = self.attend(call).flatten(2, 3).to(query.dtype)
         result: Tensor = attn.to_out[1](attn.to_out[0](attended))
         return result
-
-    def _dense(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        attended: Tensor = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=0.0,
-            is_causal=False,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
-        return attended
 
 
 def rotated(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:

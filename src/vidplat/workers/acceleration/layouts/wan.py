@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
 from vidplat.methods import Seam
@@ -91,23 +90,10 @@ class WanSeamProcessor(SeamProcessor):
             query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         query, key = attn.norm_q(query), attn.norm_k(key)
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
-        call = AttentionCall(self.layer, query, key, value, rotary_emb, rotated, self._dense, mask=attention_mask)
+        call = AttentionCall(self.layer, query, key, value, rotary_emb, rotated, self.dense, mask=attention_mask)
         attended = self.attend(call).flatten(2, 3).type_as(query)
         result: Tensor = attn.to_out[1](attn.to_out[0](attended))
         return result
-
-    def _dense(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        attended: Tensor = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=0.0,
-            is_causal=False,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
-        return attended
 
 
 def rotated(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
