@@ -1,4 +1,11 @@
-"""Fixtures for every room: the real servers. Builders are plain functions in builders.py."""
+"""Fixtures for every room: the real servers. Builders are plain functions in builders.py.
+
+Generated tests draw the same examples in every run, so that a red run speaks of the change that was made, and have no
+time limit per example, which says more about the machine's other work than about the code.
+`pytest --hypothesis-profile=thorough tests/properties tests/scheduler` draws new ones and looks ten times harder.
+"""
+
+from hypothesis import settings
 
 from tests.servers_postgres import migrated_database, postgres_catalog, postgres_server, postgres_url
 from tests.servers_s3 import moto_server, s3_server
@@ -11,3 +18,8 @@ __all__ = [
     "postgres_url",
     "s3_server",
 ]
+
+settings.register_profile("same", deadline=None, max_examples=100, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("same")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import a_job
@@ -49,7 +49,6 @@ def test_a_chain_ends_after_the_seconds_of_all_its_jobs():
 seconds = st.floats(0.1, 50)
 
 
-@settings(deadline=None)
 @given(p50=seconds, spread=st.floats(0, 3), before=st.integers(0, 20), due=st.floats(0, 2000))
 def test_room_is_what_adding_jobs_one_by_one_comes_to(p50: float, spread: float, before: int, due: float):
     group = a_group(p50_s=(p50,), spread=spread)
@@ -108,12 +107,11 @@ def test_part_of_a_run_rises_when_not_all_of_it_can():
     assert chain.finish()[0] == 16.0
 
 
-@settings(deadline=None)
 @given(
     parts=st.lists(st.tuples(st.floats(1, 30), st.integers(1, 4), seconds, seconds), min_size=1, max_size=25),
     spread=st.sampled_from([0.0, 0.3]),
 )
-def test_rising_together_first_wins_as_much_as_rising_one_by_one(
+def test_rising_together_first_comes_to_what_rising_one_by_one_does(
     parts: list[tuple[float, int, float, float]], spread: float
 ):
     due, groups = 0.0, []
@@ -127,7 +125,4 @@ def test_rising_together_first_wins_as_much_as_rising_one_by_one(
     both.rise_together()
     both.rise_singly()
 
-    won = [sum(rung * n for runs in lots.runs() for rung, n in runs.items()) for lots in (singly, both)]
-    total = sum(count for _, count, _, _ in parts)
-    assert sum(n for runs in both.runs() for n in runs.values()) == total
-    assert won[1] >= won[0] - max(1, len(parts) // 4)
+    assert both.runs() == singly.runs()

@@ -1,10 +1,11 @@
 """Spend a chain's slack on better rungs: best quality per second first, every deadline kept at p90.
 
 With one machine and a concave hull the greedy order is optimal up to one edge per tight deadline: the prefix
-constraints are nested (a polymatroid). It is done in two strides. A long chain first rises together: the
-lowest price per second that every deadline allows is found by bisection on whole arrays; what a tight deadline
-holds back stays there, and what comes after it goes on rising. Then single upgrades are tried, best first, each
-tested exactly against every later deadline.
+constraints are nested (a polymatroid). A long chain first rises together: the lowest price per second that every
+deadline allows is found by bisection on whole arrays. At the next price, where some deadline refuses, single upgrades
+are tried in the greedy order, each tested exactly against every later deadline; what is refused is held there, and
+the rest goes on rising. After some such strides, or at once in a short chain, single upgrades alone do the rest, so
+both ways come to the same end.
 
 Axis letters: L lots (jobs of one place at one rung), K rungs, R different deadlines.
 """
@@ -69,47 +70,51 @@ class _Lots:
         )
         self.due: _Floats = np.array([deadlines[k] for k in self.last]) - free_at + EASE_S
         self.row: _Ints = np.searchsorted(self.last, np.arange(len(flat)))  # (L,) the deadline a lot counts for first
-        self.partial: list[tuple[int, int, int]] = []  # (place, rung, count) split off a lot
+        self.held: NDArray[np.bool_] = np.zeros(len(flat), dtype=bool)  # (L,) refused an upgrade: they rise no more
 
     def runs(self) -> list[dict[int, int]]:
         """Per place: rung -> count."""
         found: list[dict[int, int]] = [{} for _ in range(self.places)]
-        lots = zip(self.place.tolist(), self.rung.tolist(), self.count.tolist(), strict=True)
-        for place, rung, count in [*lots, *self.partial]:
-            if count:
-                found[place][rung] = found[place].get(rung, 0) + count
+        for place, rung, count in zip(self.place.tolist(), self.rung.tolist(), self.count.tolist(), strict=True):
+            found[place][rung] = found[place].get(rung, 0) + count
         return found
 
     def rise_together(self) -> None:
+        """Up to _MOST_STRIDES prices at which a deadline refuses; `rise_singly` goes on from there."""
         prices = np.unique(self.gain[self.gain > 0])[::-1]  # falling: ever cheaper seconds, ever better rungs
-        held = np.zeros(len(self.rung), dtype=bool)
         for _ in range(_MOST_STRIDES):
             low, high = -1, len(prices) - 1  # prices[low] is known to fit, -1: as it is
             while low < high:
                 middle = (low + high + 1) // 2
-                if np.all(self._left(self._at(prices[middle], held)) >= 0):
+                if np.all(self._left(self._at(prices[middle])) >= 0):
                     low = middle
                 else:
                     high = middle - 1
             if low >= 0:
-                self.rung = self._at(prices[low], held)
+                self.rung = self._at(prices[low])
             if low + 1 >= len(prices):
                 return
-            refused = np.flatnonzero(self._left(self._at(prices[low + 1], held)) < 0)
-            held |= self.row <= refused[0]
-            if held.all():
+            self.rise_singly(at_least=float(prices[low + 1]))
+            if self.held.all():
                 return
 
-    def rise_singly(self) -> None:
+    def rise_singly(self, at_least: float = 0.0) -> None:
+        """Upgrades that gain `at_least` so much a second, best first; the first of equals first."""
         w, s, q = self._sums(self.rung)
         room = np.full(len(self.due), math.inf)  # per deadline: seconds that were left when it last refused
-        heap = [(-self.gain[k, r], k, int(r)) for k, r in enumerate(self.rung) if r < self.top[k]]
+        heap = [
+            (-self.gain[k, r], k, int(r))
+            for k, r in enumerate(self.rung)
+            if r < self.top[k] and not self.held[k] and self.gain[k, r] >= at_least
+        ]
         heapq.heapify(heap)
+        raised: list[tuple[int, int]] = []  # (lot, jobs of it that an upgrade was granted for): it falls in two
         while heap:
             _, lot, rung = heapq.heappop(heap)
             row = int(self.row[lot])
             step = float(self.p50_s[lot, rung + 1] - self.p50_s[lot, rung])
             if step > room[row]:
+                self.held[lot] = True
                 continue
             before, beyond = float(self.spread_s[lot, rung]), float(self.spread_s[lot, rung + 1])
             rise = (step, beyond - before, beyond * beyond - before * before)
@@ -121,20 +126,36 @@ class _Lots:
                 total += granted * each
             if granted == count:
                 self.rung[lot] = rung + 1
-                if rung + 1 < self.top[lot]:
+                if rung + 1 < self.top[lot] and self.gain[lot, rung + 1] >= at_least:
                     heapq.heappush(heap, (-self.gain[lot, rung + 1], lot, rung + 1))
             else:
+                self.held[lot] = True
                 if granted:
-                    self.partial.append((int(self.place[lot]), rung + 1, granted))
-                    self.count[lot] -= granted
+                    raised.append((lot, granted))
                 left = due - _finish(*sums)
                 tight = int(np.argmin(left))
                 np.minimum(room[: row + tight + 1], left[tight], out=room[: row + tight + 1])
+        self._split(raised)
 
-    def _at(self, price: float, held: NDArray[np.bool_]) -> _Ints:
+    def _split(self, raised: list[tuple[int, int]]) -> None:
+        """Make of each (lot, jobs) two lots: that many jobs one rung higher, held like the rest of it."""
+        if not raised:
+            return
+        lots = np.array(sorted(lot for lot, _ in raised))
+        for name in ("place", "rung", "top", "count", "p50_s", "spread_s", "gain", "wait_s", "row", "held"):
+            setattr(self, name, np.insert(getattr(self, name), lots + 1, getattr(self, name)[lots], axis=0))
+        jobs = dict(raised)
+        for shift, lot in enumerate(lots.tolist()):
+            self.count[lot + shift] -= jobs[lot]
+            self.count[lot + shift + 1] = jobs[lot]
+            self.rung[lot + shift + 1] += 1
+            self.wait_s[lot + shift + 1] = 0.0
+        self.last += np.searchsorted(lots, self.last, side="right")
+
+    def _at(self, price: float) -> _Ints:
         """(L,) rungs when every step that gains at least `price` is taken, except by those held back."""
         wanted = np.maximum(self.rung, np.count_nonzero(self.gain >= price, axis=1))
-        return np.where(held, self.rung, wanted)
+        return np.where(self.held, self.rung, wanted)
 
     def _left(self, rung: _Ints) -> _Floats:
         """(R,) seconds left at each deadline."""
