@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +32,10 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from vidplat.training.attention import PlainAttention
-from vidplat.training.denoiser import AVERAGE, EMPTY_SHARE, TRAIN_SHIFT
+from vidplat.training.denoiser import EMPTY_SHARE, TRAIN_SHIFT
 from vidplat.training.malloc import keep_freed_memory
-from vidplat.training.muon import Pair, warm_then_down
 from vidplat.training.runs import Say, load_checkpoint, run_steps
+from vidplat.training.student import Student
 from vidplat.training.text import embed
 from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked
 from vidplat.workers.acceleration.block_memory import Window
@@ -118,11 +117,7 @@ def train_causal(
     Data are the encoded 64x64 clips of 33 frames that flipbook's own training keeps in `clips`.
     """
     torch.manual_seed(seed)
-    model = deepcopy(start).train().requires_grad_(True)
-    average = deepcopy(model).requires_grad_(False)
-    pair = Pair(
-        model, lr, ("scale_shift_table", "condition_embedder", "patch_embedding", "proj_out", "norm"), bfloat16=bfloat16
-    )
+    student = Student(deepcopy(start).train().requires_grad_(True), lr, bfloat16=bfloat16)
     saved = load_checkpoint(clips / "latents-64-33.pt")
     if saved is None:
         raise FileNotFoundError(f"no latents-64-33.pt in {clips}: train flipbook first")
@@ -132,7 +127,6 @@ def train_causal(
         empty = embed(tokenizer, encoder, [""])[0]
     frames = latents.shape[2]
     blocks = -(-frames // BLOCK)
-    attention = PlainAttention() if bfloat16 else nullcontext()
     grid = Grid(frames, latents.shape[3], latents.shape[4])
 
     def one_step(step: int) -> dict[str, float]:
@@ -145,30 +139,18 @@ def train_causal(
         sigma = (TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)).repeat_interleave(BLOCK, 1)[:, :frames]
         noise = torch.randn_like(clean)
         at = sigma.view(BATCH, 1, frames, 1, 1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), attention:
-            made = velocity(model, clean, (1 - at) * clean + at * noise, sigma, text)
+        with student.products():
+            made = velocity(student.model, clean, (1 - at) * clean + at * noise, sigma, text)
         loss = (made.float() - (noise - clean)).pow(2).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        pair.step(warm_then_down(step, steps))
-        keep = min(AVERAGE, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for kept, fresh in zip(average.parameters(), model.parameters(), strict=True):
-                kept.lerp_(fresh, 1 - keep)
+        student.learn(loss, step, steps)
         return {"loss": loss.item()}
 
-    def state() -> dict[str, Any]:
-        return {"model": model.state_dict(), "average": average.state_dict(), "optimizers": pair.state_dict()}
-
-    def restore(saved: dict[str, Any]) -> None:
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        pair.load_state_dict(saved["optimizers"])
-
     path = folder / f"{NAME}.pt"
-    with teacher_forced(model, grid, Window()):
-        run_steps(NAME, steps=steps, path=path, state=state, restore=restore, one_step=one_step, say=say)
-    return average.eval()
+    with teacher_forced(student.model, grid, Window()):
+        run_steps(
+            NAME, steps=steps, path=path, state=student.state, restore=student.restore, one_step=one_step, say=say
+        )
+    return student.average.eval()
 
 
 def write(model: WanTransformer3DModel, flipbook: Path, target: Path) -> None:

@@ -10,11 +10,9 @@ Axes: B clips, C latent channels, F latent frames, H and W latent rows and colum
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from copy import deepcopy
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,16 +22,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from vidplat.training import ranks, world
-from vidplat.training.attention import PlainAttention
-from vidplat.training.muon import Pair, warm_then_down
 from vidplat.training.runs import Say, load_checkpoint, run_steps, save_checkpoint
+from vidplat.training.student import Student
 from vidplat.training.text import WIDTH, embed
 from vidplat.training.vae import CHANNELS
 
 FIRST_SEED = 2_000_000_000  # away from the autoencoder's clips
 TRAIN_SHIFT = 2.5  # sigma = s u / (1 + (s - 1) u), u uniform: more time at high noise, where motion is decided
 EMPTY_SHARE = 0.1
-AVERAGE = 0.998
 #: How often clips of a motion class are drawn, relative to others: paths that turn are learnt last.
 OFTEN = {"orbit": 3.0, "bounce": 1.5, "dash": 1.5}
 OFTEN_TWO = 2.0  # times that for two things, which must each keep their own words
@@ -57,7 +53,8 @@ class Part:
     """Clips of one length: `frames` long, `clips` in the data set, `batch` at a time, `often` in ten steps.
 
     With `first`, only so many latent frames from the start: the autoencoder is causal, so they are the latents of the
-    shorter clip. More scenes fit into a step, which is what colours and shapes are learnt from.
+    shorter clip. More scenes fit into a step, which is what colours and shapes are learnt from. `hard` clips are those
+    with an orbit or two things alone: a tenth and a sixth of all scenes, too few of them to learn more than by heart.
     """
 
     frames: int
@@ -65,6 +62,7 @@ class Part:
     batch: int
     often: int
     first: int | None = None
+    hard: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,17 @@ class Stage:
 
 STAGES = (
     Stage(0.20, 32, (Part(33, 6000, 16, 8), Part(65, 1200, 8, 2))),
-    Stage(1.00, 64, (Part(33, 3600, 6, 4), Part(33, 8000, 20, 5, first=3), Part(65, 600, 3, 1))),
+    Stage(0.79, 64, (Part(33, 3600, 6, 4), Part(33, 8000, 20, 5, first=3), Part(65, 600, 3, 1))),
+    Stage(
+        1.00,
+        64,
+        (
+            Part(33, 8000, 6, 5, hard=True),
+            Part(33, 3600, 6, 2),
+            Part(33, 8000, 20, 2, first=3),
+            Part(65, 600, 3, 1),
+        ),
+    ),
 )
 
 
@@ -128,7 +136,7 @@ def encoded(
     say: Say,
 ) -> Clips:
     """The clips of a part, kept on disk; encoded now where they are not there yet."""
-    name = f"{side}-{part.frames}" + (f"-first-{part.first}" if part.first else "")
+    name = f"{side}-{part.frames}" + (f"-first-{part.first}" if part.first else "") + ("-hard" if part.hard else "")
     path = folder / f"latents-{name}.pt"
     shown = part.frames if part.first is None else 4 * (part.first - 1) + 1  # pixel frames of the latent frames
     saved = load_checkpoint(path)
@@ -136,10 +144,11 @@ def encoded(
     captions = [] if saved is None else saved["captions"]
     mean, spread = latent_scale(vae)
     group = 8 if side * shown <= 32 * 33 else 2
+    seeds = _seeds(part, part.clips + group)
     while len(latents) < part.clips:
         texts, videos = [], []
         for number in range(len(latents), len(latents) + group):
-            text, video = world.example(FIRST_SEED + number, num_frames=part.frames, height=side, width=side)
+            text, video = world.example(seeds[number], num_frames=part.frames, height=side, width=side)
             texts.append(text)
             videos.append(video[:shown])
         pixels = torch.from_numpy(np.stack(videos)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
@@ -154,6 +163,18 @@ def encoded(
     states = torch.cat([embed(tokenizer, encoder, captions[i : i + 256]).half() for i in range(0, len(captions), 256)])
     shares = np.array([_often(world.parse(caption)) for caption in captions[: part.clips]])
     return Clips(torch.stack(latents)[: part.clips], states[: part.clips], shares / shares.sum())
+
+
+def _seeds(part: Part, count: int) -> list[int]:
+    """The first `count` seeds of the scenes of a part."""
+    seeds = itertools.count(FIRST_SEED)
+    if part.hard:
+        return list(itertools.islice((s for s in seeds if _hard(world.draw_scene(np.random.default_rng(s)))), count))
+    return list(itertools.islice(seeds, count))
+
+
+def _hard(scene: world.Scene) -> bool:
+    return any(len(shot.things) > 1 or shot.things[0].motion.kind == "orbit" for shot in scene.shots)
 
 
 def _often(scene: world.Scene) -> float:
@@ -179,13 +200,9 @@ def train_denoiser(
 ) -> WanTransformer3DModel:
     """Train or go on training; returns the averaged model. `folder` keeps <name>.pt and the encoded clips."""
     torch.manual_seed(seed)
-    model = new_transformer(size)
-    average = deepcopy(model).requires_grad_(False)
-    plain = ("scale_shift_table", "condition_embedder", "patch_embedding", "proj_out", "norm")
-    pair = Pair(model, lr, plain, bfloat16=bfloat16)
+    student = Student(new_transformer(size), lr, bfloat16=bfloat16)
     with torch.no_grad():
         empty = embed(tokenizer, encoder, [""])[0]
-    attention = PlainAttention() if bfloat16 else nullcontext()
     data: dict[tuple[int, Part], Clips] = {}
 
     def one_step(step: int) -> dict[str, float]:
@@ -205,30 +222,17 @@ def train_denoiser(
         sigma = TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)
         noise = torch.randn_like(clean)
         at = sigma.view(-1, 1, 1, 1, 1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), attention:
-            made = model((1 - at) * clean + at * noise, sigma * 1000, text).sample
+        with student.products():
+            made = student.model((1 - at) * clean + at * noise, sigma * 1000, text).sample
         loss = (made.float() - (noise - clean)).pow(2).mean()
-        loss.backward()
-        ranks.average_gradients(model)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        pair.step(warm_then_down(step, steps))
-        keep = min(AVERAGE, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for kept, fresh in zip(average.parameters(), model.parameters(), strict=True):
-                kept.lerp_(fresh, 1 - keep)
+        student.learn(loss, step, steps)
         return {"loss": loss.item()}
 
-    def state() -> dict[str, Any]:
-        return {"model": model.state_dict(), "average": average.state_dict(), "optimizers": pair.state_dict()}
-
-    def restore(saved: dict[str, Any]) -> None:
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        pair.load_state_dict(saved["optimizers"])
-
     path = folder / f"{size.name}.pt"
-    run_steps(size.name, steps=steps, path=path, state=state, restore=restore, one_step=one_step, say=say)
-    return average.eval()
+    run_steps(
+        size.name, steps=steps, path=path, state=student.state, restore=student.restore, one_step=one_step, say=say
+    )
+    return student.average.eval()
 
 
 def trained_denoiser(size: Size, folder: Path) -> WanTransformer3DModel:
