@@ -36,6 +36,10 @@ def test_a_text_has_one_canonical_form(given: str, canonical: str) -> None:
         ("sparse:k=0", "sparse k must be between 1 and 64, not '0'"),
         ("sparse:k=2.5", "sparse k must be a whole number between 1 and 64, not '2.5'"),
         ("sparse:k=2,k=3", "sparse is given k twice"),
+        (
+            "sparse:k=5,masks=searched",
+            "sparse: k=5 and masks=searched exclude each other, since searched masks bring a k",
+        ),
         ("teacache:nan", "teacache threshold must be a number between 0 and 10, not 'nan'"),
         ("teacache:-1", "not '-1'"),
         ("hsa:50+easycache", "hsa and easycache cannot be used together: both reuse old velocities"),
@@ -50,6 +54,11 @@ def test_a_wrong_text_is_refused_with_what_would_be_right(given: str, told: str)
     with pytest.raises(UsageError) as refused:
         parse(given)
     assert told in str(refused.value)
+
+
+def test_searched_masks_go_with_the_k_that_nobody_chose() -> None:
+    # 3 is what sparse has anyway, so a text cannot tell whether it was written
+    assert text(parse("sparse:k=3,masks=searched")) == text(parse("sparse:masks=searched")) == "sparse:masks=searched"
 
 
 def test_every_kind_s_bare_parameter_is_one_of_its_parameters() -> None:

@@ -260,7 +260,16 @@ def _one(part: str, whole: str) -> Chosen:
             raise UsageError(f"{name} is given {key} twice: {printable(part)!r}")
         told.add(key)
         values[key] = _value(kind, key, given)
+    if why := _contradiction(kind, values):
+        raise UsageError(f"{name}: {why}")
     return Chosen(kind, MappingProxyType(values))
+
+
+def _contradiction(kind: MethodKind, values: Mapping[str, Value | None]) -> str:
+    """Why values that are good one by one mean nothing together; "" when they do."""
+    if kind.name == "sparse" and values["masks"] == "searched" and values["k"] != kind.parameters["k"].default:
+        return f"k={values['k']} and masks=searched exclude each other, since searched masks bring a k for each layer"
+    return ""
 
 
 def _value(kind: MethodKind, key: str, given: str) -> Value:
