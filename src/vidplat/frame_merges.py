@@ -1,0 +1,291 @@
+"""Which frames of a preview are merged, what is left, and how all frames come back: VGDFR's plan, without torch.
+
+A latent frame stands for t frames, however little happens in them. Where frames are alike, a run of 2 t of them is
+merged two by two into t (one latent instead of two), or a run of 4 t four by four (one instead of four); so a shorter
+clip of a valid length is left (VGDFR, arXiv 2504.12259; the quantised rule is that of its code, written there for
+t = 4). After the shorter clip is made, the frames that were merged away are interpolated.
+
+Runs begin at frames 1, 1 + 2 t, 1 + 4 t, ...; call these blocks. A pair run needs its block to be alike, a quad run two
+blocks in a row. Latents saved are thus the blocks alike as pairs, plus the quad runs; and the walk from left to right
+takes as many quad runs as fit. Both counts can only grow when the threshold falls, or when quads are allowed as well.
+So the number of latents never rises as theta falls, in any mode (our proof; the paper has none).
+
+Legend: N frames, F latent frames, M latents left, t frames per latent frame (the temporal factor). Latent 0 is frame 0,
+latent j >= 1 is frames t (j - 1) + 1 .. t j.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+#: Range of thresholds that `merges_of_ratio` may take, and from where down it merges four by four (VGDFR's code).
+LOWEST, HIGHEST, QUADS_BELOW = 0.01, 0.99, 0.5
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Likeness of frames in [-1, 1]: `s1[i]` of frames i and i + 1, `s2[i]` of i and i + 2, `s3[i]` of i and i + 3.
+
+    `s2` and `s3` are asked for by quads alone, and may be empty without them. Raises `ValueError` for wrong lengths and
+    for values that are not finite.
+    """
+
+    s1: Sequence[float]
+    s2: Sequence[float] = ()
+    s3: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        frames = len(self.s1) + 1
+        for lag, table in enumerate((self.s2, self.s3), start=2):
+            if len(table) not in (0, max(0, frames - lag)):
+                raise ValueError(f"{frames} frames have {frames - lag} pairs {lag} apart, not {len(table)}")
+        if not all(math.isfinite(value) for table in (self.s1, self.s2, self.s3) for value in table):
+            raise ValueError("a similarity is not finite: the preview is no picture")
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.s1) + 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Frames `first` .. `first + size - 1`, which become one."""
+
+    first: int
+    size: int
+
+    @property
+    def frames(self) -> range:
+        return range(self.first, self.first + self.size)
+
+    @property
+    def centre(self) -> float:
+        """Mean time of the group, in frames."""
+        return self.first + (self.size - 1) / 2
+
+
+@dataclass(frozen=True)
+class Merges:
+    """A plan. `runs` are (first frame, s): s t frames that become t, s of 2 or 4, in order of time.
+
+    Raises `ValueError` for runs that overlap, lie off the latents' lattice, or reach into the last latent.
+    """
+
+    num_frames: int
+    runs: tuple[tuple[int, int], ...] = ()
+    temporal_factor: int = 4
+    theta: float = 1.0  # the threshold that gave this plan
+    reason: str = ""  # why the plan is not what was asked for; "" when it is
+
+    def __post_init__(self) -> None:
+        t = self.temporal_factor
+        if self.num_frames < 1 or (self.num_frames - 1) % t:
+            raise ValueError(f"{self.num_frames} frames are no whole number of latents of {t} frames after the first")
+        end = 1
+        for first, size in self.runs:
+            if size not in (2, 4) or (first - 1) % t or first < end:
+                raise ValueError(f"a run of {size} x {t} frames cannot begin at frame {first} after frame {end - 1}")
+            end = first + size * t
+        if self.runs and end > self.num_frames - t:
+            raise ValueError(f"the last latent of {self.num_frames} frames cannot be merged: there is nothing after it")
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """What is merged into one frame each, in order."""
+        starts = ((first + place * size, size) for first, size in self.runs for place in range(self.temporal_factor))
+        return tuple(Group(first, size) for first, size in starts)
+
+    @cached_property
+    def frames(self) -> tuple[int, ...]:
+        """R_vid: the frames that are left, merged ones under their group's first index; t (M - 1) + 1 of them."""
+        gone = {frame for group in self.groups for frame in group.frames[1:]}
+        return tuple(frame for frame in range(self.num_frames) if frame not in gone)
+
+    @cached_property
+    def latents(self) -> tuple[int, ...]:
+        """R_lat: the latents that are left, M of them: of each run the first."""
+        gone = {latent for run in self.latent_runs for latent in run[1:]}
+        return tuple(latent for latent in range(self.all_latents) if latent not in gone)
+
+    @cached_property
+    def latent_runs(self) -> tuple[range, ...]:
+        """The latents that each run covers."""
+        starts = ((1 + (first - 1) // self.temporal_factor, size) for first, size in self.runs)
+        return tuple(range(start, start + size) for start, size in starts)
+
+    @property
+    def all_latents(self) -> int:
+        """F."""
+        return 1 + (self.num_frames - 1) // self.temporal_factor
+
+    @property
+    def merges_nothing(self) -> bool:
+        return not self.runs
+
+    @property
+    def quads(self) -> int:
+        """How many runs are merged four by four."""
+        return sum(size == 4 for _, size in self.runs)
+
+    @property
+    def ratio(self) -> float:
+        """Share of frames that are left. It moves in jumps of a latent."""
+        return len(self.frames) / self.num_frames
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How alike the frames of each block are: the numbers that a threshold is compared with."""
+
+    similarity: Similarity
+    temporal_factor: int = 4
+    strict: bool = (
+        False  # neighbours of different groups of a run must be alike as well (our choice; the code's are not)
+    )
+
+    def __post_init__(self) -> None:
+        Merges(self.similarity.num_frames, (), self.temporal_factor)  # refuses other lengths
+
+    @cached_property
+    def starts(self) -> range:
+        """First frames of blocks. What follows the last of them, one latent or two, is never merged."""
+        t = self.temporal_factor
+        return range(1, self.similarity.num_frames - 2 * t - 1, 2 * t)
+
+    @cached_property
+    def pairs(self) -> tuple[float, ...]:
+        """Per block: the least likeness within its pairs (i, i + 1), (i + 2, i + 3), ..."""
+        step = 1 if self.strict else 2
+        last = 2 * self.temporal_factor - 1
+        return tuple(min(self.similarity.s1[i : i + last : step]) for i in self.starts)
+
+    @cached_property
+    def quads(self) -> tuple[float, ...]:
+        """Per block but the last: the least likeness of any two frames of a quad, within it and its neighbour."""
+        s1, s2, s3 = self.similarity.s1, self.similarity.s2, self.similarity.s3
+        if not s3:
+            return ()
+        within = [
+            min(s1[q], s1[q + 1], s1[q + 2], s2[q], s2[q + 1], s3[q])
+            for start in self.starts
+            for q in range(start, start + 2 * self.temporal_factor, 4)
+        ]
+        each = self.temporal_factor // 2
+        found = [min(within[each * b : each * (b + 2)]) for b in range(len(self.starts) - 1)]
+        if self.strict:
+            length = 4 * self.temporal_factor - 1
+            found = [min(q, *s1[i : i + length]) for q, i in zip(found, self.starts, strict=False)]
+        return tuple(found)
+
+    def above(self, theta: float, *, quads: bool) -> Merges:
+        """The plan of a threshold: everything more alike than `theta` is merged, four by four first."""
+        return Merges(self.similarity.num_frames, tuple(self._runs(theta, quads)), self.temporal_factor, theta)
+
+    def cuts(self, low: float, high: float, *, quads: bool) -> list[float]:
+        """Thresholds in [low, high) that tell all its plans apart, rising: `low`, and each value that is met."""
+        met = {*self.pairs, *(self.quads if quads else ())}
+        return [low, *sorted(value for value in met if low < value < high)]
+
+    def _runs(self, theta: float, quads: bool) -> Iterator[tuple[int, int]]:
+        block = 0
+        while block < len(self.starts):
+            if quads and block < len(self.quads) and self.quads[block] > theta:
+                yield self.starts[block], 4
+                block += 2
+                continue
+            if self.pairs[block] > theta:
+                yield self.starts[block], 2
+            block += 1
+
+
+def merges_above(blocks: Blocks, theta: float, *, quads: bool = False) -> Merges:
+    """Threshold mode: everything more alike than `theta` in [0, 1] is merged. Raises `ValueError` outside."""
+    if not 0 <= theta <= 1:
+        raise ValueError(f"theta must be between 0 and 1, not {theta}")
+    return blocks.above(theta, quads=quads)
+
+
+def merges_of_ratio(blocks: Blocks, ratio: float) -> Merges:
+    """Ratio mode: as many frames left as possible, at most `ratio` in (0, 1] of all.
+
+    The threshold lies between `LOWEST` and `HIGHEST`, so what is all but equal is merged at any ratio.
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"the ratio of frames that are left must be above 0 and at most 1, not {ratio}")
+    t, frames = blocks.temporal_factor, blocks.similarity.num_frames
+    most = math.floor((ratio * frames - 1 + 1e-9) / t) + 1
+    found = merges_to(blocks, most, highest=HIGHEST)
+    if len(found.latents) <= most:
+        return found
+    told = f"{found.ratio:.2f} of the frames are left where all is merged that can be, more than {ratio:g}"
+    return Merges(found.num_frames, found.runs, t, found.theta, told)
+
+
+def merges_to(blocks: Blocks, most: int, *, highest: float = 1.0) -> Merges:
+    """The plan with the most latents among those with at most `most`; where none has, the one with the fewest.
+
+    Tried are all thresholds from `LOWEST` to `highest` with pairs alone, and those under `QUADS_BELOW` with quads; of
+    two plans with as many latents the one with fewer quads (our choice, as is the search over the values that are met
+    instead of bisection to 0.001: values of still clips lie closer together than that).
+    """
+    with_pairs = _highest_within(blocks, [*blocks.cuts(LOWEST, highest, quads=False), highest], most, quads=False)
+    if not blocks.quads or len(with_pairs.latents) == most:
+        return with_pairs
+    with_quads = _highest_within(blocks, blocks.cuts(LOWEST, QUADS_BELOW, quads=True), most, quads=True)
+    return max(
+        (with_pairs, with_quads),
+        key=lambda plan: (
+            len(plan.latents) <= most,
+            len(plan.latents) if len(plan.latents) <= most else -len(plan.latents),
+            -plan.quads,
+        ),
+    )
+
+
+def _highest_within(blocks: Blocks, thetas: list[float], most: int, *, quads: bool) -> Merges:
+    """Bisection: latents never fall as theta rises. The first threshold's plan when even that has more than `most`."""
+    low, high = 0, len(thetas)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if len(blocks.above(thetas[middle], quads=quads).latents) <= most:
+            low = middle
+        else:
+            high = middle
+    return blocks.above(thetas[low], quads=quads)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """How one frame comes back: decoded frame `left` where `part` is 0, else `part` of the way to decoded `right`."""
+
+    frame: int
+    left: int
+    right: int
+    part: float
+
+
+def restore_order(merges: Merges, anchor: str = "first") -> tuple[Restored, ...]:
+    """All N frames in order of time, from the decoded ones.
+
+    `first`: a merged frame stands at its group's first index, and those after it lead to the next decoded frame
+    (VGDFR). `centre`: it stands at the group's mean time, where a mean of frames belongs, and every whole time that no
+    decoded frame stands at is synthesised (our choice).
+    """
+    if anchor not in ("first", "centre"):
+        raise ValueError(f"the anchor is first or centre, not {anchor!r}")
+    times = [float(frame) for frame in merges.frames]
+    if anchor == "centre":
+        centre = {group.first: group.centre for group in merges.groups}
+        times = [centre.get(frame, float(frame)) for frame in merges.frames]
+    order = [Restored(0, 0, 0, 0.0)]
+    for left, (here, there) in enumerate(pairwise(times)):
+        for frame in range(math.floor(here) + 1, math.floor(there) + 1):
+            if frame == there:
+                order.append(Restored(frame, left + 1, left + 1, 0.0))
+            else:
+                order.append(Restored(frame, left, left + 1, (frame - here) / (there - here)))
+    return tuple(order)
