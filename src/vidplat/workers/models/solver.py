@@ -7,12 +7,16 @@ present sigma to the end, so any schedule shape (shifted, karras, ...) keeps its
 
 `shorten` is exact for one-step solvers (flow-match Euler). For multistep ones (UniPC) the sigmas of the
 past stay in place, and with them the solver's history: its formulas take uneven steps as they come.
+
+A method may leave some latent frames out between two steps. What a multistep solver remembers must then follow:
+`keep_frames` picks the same frames from it, `forget` starts it anew at first order, as must be where the latents that
+go on are others. `advance` refuses latents of another shape than its memory's. Euler remembers nothing.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,12 +71,69 @@ class Solver:
         return int(self._scheduler.config.num_train_timesteps)
 
     def advance(self, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """One step: the latents at the next sigma."""
+        """One step: the latents at the next sigma. Raises `ValueError` when some frames of them were left out, and the
+        solver was neither told which (`keep_frames`) nor to `forget`."""
+        for known in self._remembered():
+            if known.shape != latents.shape:
+                raise ValueError(
+                    f"latents of shape {tuple(latents.shape)}, but the solver remembers {tuple(known.shape)}: "
+                    "keep_frames or forget must follow a crop"
+                )
         moved: torch.Tensor = self._scheduler.step(velocity, self.timestep, latents, return_dict=False)[0]
         if self.correct is not None:
             moved = self.correct(latents, velocity, moved, self._scheduler.sigmas[self.index : self.index + 2])
         self.index += 1
         return moved
+
+    def clean(self, latents: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+        """What the video would be: the estimate of x0 that the last step rests on, shape of `latents`.
+
+        `latents` are those after that step, `velocity` is the answer it took, guidance included. For flow-match Euler
+        x0 = x_k - sigma_k v_{k-1}, which equals x_{k-1} - sigma_{k-1} v_{k-1} since a step keeps to that line (VGDFR,
+        arXiv 2504.12259). UniPC leaves the line and remembers the estimate itself. Raises `ValueError` before the first
+        step, and for solvers of other kinds.
+        """
+        from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler  # too slow for a worker's start
+
+        if self.index == 0:
+            raise ValueError("before its first step a run has no estimate of the video")
+        if isinstance(self._scheduler, FlowMatchEulerDiscreteScheduler):
+            return latents - self._scheduler.sigmas[self.index].to(latents) * velocity
+        if isinstance(self._scheduler, UniPCMultistepScheduler) and self._scheduler.config.predict_x0:
+            found: torch.Tensor | None = self._scheduler.model_outputs[-1]
+            if found is not None:
+                return found
+        raise ValueError(f"{type(self._scheduler).__name__} gives no estimate of the video between its steps")
+
+    def keep_frames(self, frames: Sequence[int], axis: int = 2) -> None:
+        """Of all that is remembered keep these latent `frames` alone, as the caller does with the latents."""
+        for name, value in vars(self._scheduler).items():
+            if _is_remembered(value):
+                setattr(self._scheduler, name, _picked(value, frames, axis))
+            elif isinstance(value, list) and any(map(_is_remembered, value)):
+                picked = [_picked(one, frames, axis) if _is_remembered(one) else one for one in value]
+                setattr(self._scheduler, name, picked)
+
+    def forget(self) -> None:
+        """Forget the steps that were taken; the next one is a first step, at its own place of the schedule.
+
+        Raises `ValueError` for a scheduler whose memory is of an unknown kind.
+        """
+        for name in ("model_outputs", "timestep_list"):
+            if hasattr(self._scheduler, name):
+                setattr(self._scheduler, name, [None] * len(getattr(self._scheduler, name)))
+        if hasattr(self._scheduler, "last_sample"):
+            self._scheduler.last_sample = None
+        if hasattr(self._scheduler, "lower_order_nums"):
+            self._scheduler.lower_order_nums = 0
+        if self._remembered():
+            raise ValueError(f"{type(self._scheduler).__name__} cannot be made to forget its steps")
+
+    def _remembered(self) -> list[torch.Tensor]:
+        """All that the scheduler keeps of past steps, each in the shape of the latents."""
+        kept = vars(self._scheduler).values()
+        every = [one for value in kept for one in (value if isinstance(value, list) else [value])]
+        return [one for one in every if _is_remembered(one)]
 
     def skip(self, steps: int) -> None:
         """Leave out the first `steps`, at least one stays: for a run that starts from a partly noised video."""
@@ -102,3 +163,12 @@ class Solver:
         self._scheduler.sigmas = torch.cat([sigmas[: self.index], tail])
         self._scheduler.timesteps = torch.cat([timesteps[: self.index], times])
         self._scheduler.num_inference_steps = self.total
+
+
+def _is_remembered(value: Any) -> bool:
+    """Schedulers keep their tables in one axis; what has more is a sample or an answer of the model."""
+    return isinstance(value, torch.Tensor) and value.ndim > 2
+
+
+def _picked(value: torch.Tensor, frames: Sequence[int], axis: int) -> torch.Tensor:
+    return value.index_select(axis, torch.tensor(frames, dtype=torch.long, device=value.device))
