@@ -184,6 +184,7 @@ class ProfilePoint:
     method: str = ""  # canonical text of `vidplat.methods`; "": none
     linear_work: float = 1.0  # FLOPs of projections and feed forward over those of as many plain steps
     attention_work: float = 1.0  # FLOPs of self-attention, likewise
+    work_spread: float = 0.0  # standard deviation of linear_work over prompts, where it depends on the video
     overhead: float = 1.0  # measured denoising seconds over those that this work takes in plain steps
 
 

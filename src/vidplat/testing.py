@@ -64,10 +64,15 @@ class FakeRendered:
 
 @dataclass
 class FakeModel:
-    """Spends `step_s` per denoising step and makes a few bytes that depend on the job alone."""
+    """Spends `step_s` per denoising step and makes a few bytes that depend on the job alone.
+
+    An edit takes `source_s` more for its source; under `lipar` its steps take the share `kept` of their time.
+    """
 
     step_s: float = 0.0
     decode_s: float = 0.0
+    source_s: float = 0.0
+    kept: float = 1.0
     load_s: float = 0.0
     size_bytes: int = 256
     free: int = 2**34
@@ -78,7 +83,9 @@ class FakeModel:
     @classmethod
     def from_id(cls, model_id: str, load_source: Callable[[Job], bytes] | None = None) -> FakeModel:
         """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
-        kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(("step_s", "decode_s", "load_s"), float)
+        kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(
+            ("step_s", "decode_s", "source_s", "kept", "load_s"), float
+        )
         kinds["size_bytes"] = int
         settings: dict[str, Any] = {}
         for part in filter(None, model_id.partition(":")[2].split(",")):
@@ -121,7 +128,8 @@ class FakeModel:
         if "[wrong]" in text:
             raise SpecError("the fake model refuses this request")
 
-        step_s = self.step_s * (5 if "[slow]" in text else 1)
+        metrics = {"kept_share": self.kept} if point.accelerator.startswith("lipar") else {}
+        step_s = self.step_s * (5 if "[slow]" in text else 1) * metrics.get("kept_share", 1.0)
         began = time.monotonic()
         phases: dict[str, float] = {}
         told: dict[str, Any] = {}
@@ -131,8 +139,11 @@ class FakeModel:
                 raise JobError("this fake model was given no way to load input videos")
             size_bytes = len(self.load_source(job))
             told = {"video": job.input_video, "sha256": job.input_sha256, "strength": job.strength, "bytes": size_bytes}
+            time.sleep(self.source_s)
             phases["source"] = time.monotonic() - began
             began = time.monotonic()
+        on_progress("encode", 0, point.steps)
+        encoded = time.monotonic()
         done = 0
         while done < point.steps:
             on_progress("denoise", done, point.steps)
@@ -154,8 +165,10 @@ class FakeModel:
         denoised = time.monotonic()
         if self.decode_s:
             time.sleep(self.decode_s)
+        decoded = time.monotonic()
+        video = _bytes_of(f"{job.id} {done}", self.size_bytes)
         return FakeRendered(
-            video=_bytes_of(f"{job.id} {done}", self.size_bytes),
+            video=video,
             poster=_bytes_of(f"{job.id} poster", 64),
             meta={
                 "job_id": job.id,
@@ -165,8 +178,14 @@ class FakeModel:
                 "steps": done,
                 **({"input": told} if told else {}),
             },
-            phases={**phases, "denoise": denoised - began, "decode": time.monotonic() - denoised},
-            metrics={},
+            phases={
+                **phases,
+                "encode": encoded - began,
+                "denoise": denoised - encoded,
+                "decode": decoded - denoised,
+                "mp4": time.monotonic() - decoded,
+            },
+            metrics=metrics,
             steps_done=done,
         )
 

@@ -15,7 +15,7 @@ from tests import source_videos as videos
 from tests.flow.stage import Stage
 from tests.platform.builders import Memory
 from tests.source_videos import a_video, an_mp4, counted, cut
-from vidplat.config import StoreConfig
+from vidplat.config import PoolConfig, StoreConfig
 from vidplat.domain import JobState
 from vidplat.errors import InputError
 from vidplat.platform import Silence, SubmitRequest, plan_only, resume, retry, submit
@@ -77,6 +77,47 @@ def test_rows_with_and_without_a_video_become_videos_in_one_batch(stage: Editing
     assert sidecar["input"]["bytes"] == (stage.folder / "clips" / "a.mp4").stat().st_size
     plain_sidecar = json.loads((folder / "jobs" / plain.id[:2] / plain.id / "meta.json").read_text())
     assert "input" not in plain_sidecar
+
+
+def test_a_batch_of_edits_is_predicted_with_its_sources(stage: Editing):
+    # given a model whose video takes 0.4 s: 0.2 s for the source, and eight steps of 0.025 s
+    stage.model = "fake:step_s=0.025,source_s=0.2"
+    taught = stage.edit(*({"input_video": "clips/a.mp4", "seed": seed, "method": "full"} for seed in range(6)))
+    assert taught.computed == 6
+
+    # when another batch follows, of other strengths
+    rows = ({"input_video": "clips/b.mp4", "seed": s, "method": "full", "strength": 0.1 + s / 10} for s in range(8))
+    result = stage.edit(*rows)
+
+    # then it is predicted as closely as videos from text are (15 %), and the sources are in the prediction
+    assert result.score is not None
+    assert abs(result.score.median_error) < 0.15
+    made = [record for record in stage.jobs() if record.batch_id == result.batch.id]
+    assert [record.point.steps for record in made if record.point] == [8] * 8
+    for record in made:
+        assert record.predicted_p50_s == pytest.approx(0.4, rel=0.25)
+
+
+def test_a_batch_with_lipar_is_promised_at_full_work_until_a_share_was_measured(stage: Editing):
+    # given edits of 0.1 + 8 x 0.05 = 0.5 s, of which lipar leaves a half of the steps' time: 0.3 s
+    stage.model = "fake:step_s=0.05,source_s=0.1,kept=0.5"
+    stage.pools = (PoolConfig("cloud"),)
+
+    def lipar(first: int, count: int) -> SubmitRequest:
+        rows = ({"input_video": "clips/a.mp4", "seed": seed} for seed in range(first, first + count))
+        return SubmitRequest(stage.rows(*rows), method="lipar")
+
+    stage.edit(*({"input_video": "clips/a.mp4", "seed": seed} for seed in range(4)), method="full")
+    before = plan_only(lipar(10, 4), stage.config, Silence())
+
+    submit(lipar(10, 4), stage.config, Memory())
+    after = plan_only(lipar(20, 4), stage.config, Silence())
+    result = submit(lipar(20, 4), stage.config, Memory())
+
+    # then the first plan rests on no hope, the second on the share that four videos kept
+    assert before.plan.device_seconds == pytest.approx(4 * 0.5, rel=0.2)
+    assert after.plan.device_seconds == pytest.approx(4 * 0.3, rel=0.2)
+    assert result.score is not None and abs(result.score.median_error) < 0.15
 
 
 def test_every_bad_source_is_listed_with_its_row_and_nothing_is_stored(stage: Editing):

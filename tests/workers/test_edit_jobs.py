@@ -113,6 +113,15 @@ def test_an_edit_that_has_no_time_left_takes_one_more_step_and_says_so(editing: 
     assert made.meta["point"] == {"steps": 20, "keyframes": None, "method": "full", "steps_done": 2}
 
 
+def test_the_share_of_tokens_that_lipar_let_run_is_told(editing: Worker, source: bytes) -> None:
+    # thresholds that nothing reaches leave the first frame alone: 4 x 4 tokens of 3 x 4 x 4; those of 0 leave all
+    for method, share in (("lipar:tau1=10,tau2=10", 1 / 3), ("lipar:tau1=0,tau2=0", 1.0)):
+        made = editing.make(an_edit(editing, source), OperatingPoint(2, None, method))
+        assert made.metrics["kept_share"] == pytest.approx(share)
+        assert made.meta["metrics"]["kept_share"] == pytest.approx(share, abs=1e-6)
+    assert "kept_share" not in editing.make(an_edit(editing, source), OperatingPoint(2)).metrics
+
+
 @given(steps=st.integers(1, 200), strength=st.floats(0.05, 1.0))
 def test_the_last_strength_of_a_schedule_has_the_steps_of_the_point(steps: int, strength: float) -> None:
     length = schedule_steps(steps, strength)

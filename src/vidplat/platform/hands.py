@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from vidplat.domain import OpenJob, Progress
 from vidplat.platform.dispatch import Order
 
-_STAGES = ("encode", "denoise", "decode", "interpolate", "mp4", "store")
+_STAGES = ("source", "encode", "denoise", "decode", "interpolate", "mp4", "store")
 #: A stage that outlasts its prediction is taken to need this much of it still: nearly done, never done.
 _OVERTIME = 0.05
 

@@ -22,6 +22,8 @@ COST_KEY = "costs"
 _BUDGET = 0.02  # share of wall time that learning may take
 _TRUSTED = 10  # timings of a device class before single workers are compared with it
 _MOST_UNWRITTEN = 2_000
+KEPT_SHARE = "kept_share"  # metric of a video whose method left tokens out by its source
+_NONE = StageFeatures()
 _ANY_POINT = OperatingPoint(steps=1)
 
 
@@ -41,7 +43,7 @@ class Learner:
         self._memory, self._batch_id = memory, batch_id
         self._speeds: dict[str, float] = {}
         self._unwritten: list[dict[str, Any]] = []
-        self._predicted: dict[tuple[str, str, VideoSpec, OperatingPoint], Estimate] = {}
+        self._predicted: dict[tuple[str, str, VideoSpec, OperatingPoint, bool], Estimate] = {}
         self._began, self._spent = time.monotonic(), 0.0
 
     @property
@@ -54,10 +56,11 @@ class Learner:
     def predict(self, job: Job, device_class: str, point: OperatingPoint) -> Estimate:
         """On a worker of speed 1. Equal questions are answered from memory until something is learnt."""
         spec = replace(job.spec, seed=0) if job.spec.seed else job.spec
-        key = (job.model.id, device_class, spec, point)
+        is_edit = job.input_video is not None
+        key = (job.model.id, device_class, spec, point, is_edit)
         if key not in self._predicted:
             self._predicted[key] = self.costs.predict(
-                job.model.id, self.shapes[job.model.id], device_class, spec, point
+                job.model.id, self.shapes[job.model.id], device_class, spec, point, is_edit
             )
         return self._predicted[key]
 
@@ -71,16 +74,22 @@ class Learner:
         began = time.monotonic()
         if self._spent > 0.05 + _BUDGET * (began - self._began):
             return
-        predicted = self.predict(job, device_class, outcome.point)
-        counted = features(self.shapes[job.model.id], job.spec, outcome.point)
-        # What nobody predicts (the source of an edit) must not pass for a slow worker.
-        actual = sum(seconds for stage, seconds in outcome.phases.items() if stage in counted)
-        if self.costs.samples(job.model.id, device_class) >= _TRUSTED:
+        model_id, shape = job.model.id, self.shapes[job.model.id]
+        # By the tokens that really ran: what a still source saves must not pass for a fast worker, or a cheap FLOP.
+        kept, is_edit = outcome.metrics.get(KEPT_SHARE), job.input_video is not None
+        if kept is None:
+            predicted = self.predict(job, device_class, outcome.point)
+        else:
+            predicted = self.costs.predict(model_id, shape, device_class, job.spec, outcome.point, is_edit, kept)
+            self.costs = self.costs.observe_kept(model_id, outcome.point, kept)
+        counted = features(shape, job.spec, outcome.point, is_edit, kept)
+        timed = {stage: seconds for stage, seconds in outcome.phases.items() if any(counted.get(stage, _NONE).vector)}
+        actual = sum(timed.values())  # what nobody predicts must not pass for a slow worker
+        if self.costs.samples(model_id, device_class) >= _TRUSTED:
             # Earlier, a wrong guess about the device class would pass for a slow worker, and count twice.
             self._speeds[outcome.worker_id] = updated_speed(self.speed(outcome.worker_id), predicted.p50_s, actual)
-        for stage, seconds in outcome.phases.items():
-            if stage in counted:
-                self._observe(job.model.id, device_class, stage, counted[stage], seconds, outcome.finished_at, job.id)
+        for stage, seconds in timed.items():
+            self._observe(model_id, device_class, stage, counted[stage], seconds, outcome.finished_at, job.id)
         self._spent += time.monotonic() - began
 
     def started(self, up: WorkerUp, model_id: str, startup_s: float) -> None:

@@ -8,6 +8,9 @@ correlation rho = 0.25 between parts (one slow machine or one wrong slope delays
 sum is sqrt((1 - rho) sum s_i^2 + rho (sum s_i)^2): the standard deviation of equally correlated variables.
 Independent luck averages out, shared bias does not: a long chain keeps half of one part's relative spread.
 
+An edit's stage `source` starts from what is known of decoding, since the VAE's two halves do about the same work per
+pixel; the first timing sets its level. What `lipar` leaves of an edit is learnt beside the seconds (`kept_share`).
+
 A CostModel is a frozen value: `observe` returns a new one, `to_dict` and `from_dict` carry it as JSON.
 Left to others: features (`work`), per-worker speed (`updated_speed` here, kept by the platform), storage.
 Not promised: contention between workers on one machine, other than as the speed that was measured.
@@ -17,15 +20,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
+from vidplat.scheduler.kept_share import KeptShare, chooser, expected
 from vidplat.scheduler.stage_cost import StageCost, prior
-from vidplat.scheduler.work import LOAD, STAGES, STARTUP, StageFeatures, features
+from vidplat.scheduler.work import LOAD, SOURCE, STAGES, STARTUP, StageFeatures, features
 
 CORRELATION = 0.25
 ANY_MODEL = "*"
+SOURCE_OVER_DECODE = 1.0  # seconds per pixel of encoding over decoding: 1.0 to 1.3 on flipbook, less on Wan
 
 _VERSION = 1
 
@@ -78,13 +83,30 @@ class CostModel:
     """Everything learnt about seconds. `CostModel()` knows only its priors."""
 
     stages: Mapping[tuple[str, str, str], StageCost] = field(default_factory=dict)  # (model id, device class, stage)
+    kept: Mapping[tuple[str, str], KeptShare] = field(default_factory=dict)  # (model id, `kept_share.chooser`)
 
     def predict(
-        self, model_id: str, shape: ModelShape, device_class: str, spec: VideoSpec, point: OperatingPoint
+        self,
+        model_id: str,
+        shape: ModelShape,
+        device_class: str,
+        spec: VideoSpec,
+        point: OperatingPoint,
+        is_edit: bool = False,
+        kept: float | None = None,
     ) -> Estimate:
-        """Seconds of one video from encoding to the stored file, on a loaded worker of speed 1."""
-        counted = features(shape, spec, point)
-        return self._sum(model_id, device_class, {stage: counted[stage] for stage in STAGES})
+        """Seconds of one video from its source or its text to the stored file, on a loaded worker of speed 1.
+
+        `kept`: the share of tokens that ran, of a video that was made; else it is expected, with a spread.
+        """
+        share = expected(shape, point, self._kept_of(model_id)) if kept is None else None
+        counted = features(shape, spec, point, is_edit, share.mean if share else kept)
+        parts = {stage: counted[stage] for stage in STAGES}
+        if share is None or share.p90 <= share.mean:
+            return self._sum(model_id, device_class, parts)
+        more = features(shape, spec, point, is_edit, share.p90)["denoise"]
+        seconds = [self._known(model_id, device_class, "denoise").p50(x) for x in (parts["denoise"], more)]
+        return self._sum(model_id, device_class, parts, max(0.0, seconds[1] - seconds[0]))
 
     def startup(self, model_id: str, shape: ModelShape, device_class: str) -> Estimate:
         """Seconds from asking for a worker until it can take its first job: start-up and loading the model."""
@@ -108,7 +130,14 @@ class CostModel:
         for model_id in (seen.model_id, ANY_MODEL):
             known = self._known(model_id, seen.device_class, seen.stage)
             stages[model_id, seen.device_class, seen.stage] = known.after(seen.features, seen.seconds)
-        return CostModel(stages)
+        return replace(self, stages=stages)
+
+    def observe_kept(self, model_id: str, point: OperatingPoint, share: float) -> CostModel:
+        """This model with one more share of tokens that ran. Shares that cannot be are passed over."""
+        key = (model_id, chooser(point))
+        if not key[1] or not 0.0 < share <= 1.0:
+            return self
+        return replace(self, kept={**self.kept, key: self.kept.get(key, KeptShare()).after(share)})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back to an equal model."""
@@ -118,6 +147,7 @@ class CostModel:
                 {"model": model, "device": device, "stage": stage, **known.to_dict()}
                 for (model, device, stage), known in sorted(self.stages.items())
             ],
+            "kept": [[model, method, *share.to_list()] for (model, method), share in sorted(self.kept.items())],
         }
 
     @classmethod
@@ -126,23 +156,35 @@ class CostModel:
         try:
             if data["version"] != _VERSION:
                 return cls()
-            return cls({(r["model"], r["device"], r["stage"]): StageCost.from_dict(r) for r in data["stages"]})
+            return cls(
+                {(r["model"], r["device"], r["stage"]): StageCost.from_dict(r) for r in data["stages"]},
+                {(model, method): KeptShare(*numbers) for model, method, *numbers in data.get("kept", ())},
+            )
         except (KeyError, TypeError, ValueError):
             return cls()
 
     def _known(self, model_id: str, device_class: str, stage: str) -> StageCost:
-        """Own experience, else slopes from other models on this device class, else the prior."""
+        """Own experience, else slopes from other models on this device class, else the prior. A source's slopes come
+        from decoding instead, whose autoencoder is the model's own."""
         own = self.stages.get((model_id, device_class, stage))
         if own is not None:
             return own
+        if stage == SOURCE:
+            return self._known(model_id, device_class, "decode").borrowed(SOURCE_OVER_DECODE)
         others = self.stages.get((ANY_MODEL, device_class, stage))
         if others is None:
             return prior(device_class, stage)
         return others.borrowed()
 
-    def _sum(self, model_id: str, device_class: str, parts: Mapping[str, StageFeatures]) -> Estimate:
+    def _kept_of(self, model_id: str) -> dict[str, KeptShare]:
+        return {method: share for (model, method), share in self.kept.items() if model == model_id}
+
+    def _sum(
+        self, model_id: str, device_class: str, parts: Mapping[str, StageFeatures], spread_s: float = 0.0
+    ) -> Estimate:
+        """`spread_s`: of what is uncertain in the features themselves."""
         per_stage: dict[str, float] = {}
-        spreads = []
+        spreads = [spread_s]
         for stage, x in parts.items():
             known = self._known(model_id, device_class, stage)
             per_stage[stage] = known.p50(x)

@@ -77,7 +77,7 @@ def group_jobs(
         deadline = due.of(job)
         kind = (
             job.model.id, spec.width, spec.height, spec.num_frames, spec.num_inference_steps,
-            spec.guidance_scale > 1.0, job.method, open_job.rung_down, open_job.avoid,
+            spec.guidance_scale > 1.0, job.method, job.input_video is not None, open_job.rung_down, open_job.avoid,
         )  # fmt: skip
         key = (kind, deadline, job.priority, not_before)
         group = groups.get(key)

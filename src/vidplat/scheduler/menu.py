@@ -131,7 +131,8 @@ class Menu:
         self, job: Job, shape: ModelShape, device_class: str, offered: Choices, allowed: Sequence[int]
     ) -> Rungs:
         costs = self._knowledge.costs
-        seen = [costs.predict(job.model.id, shape, device_class, job.spec, offered.points[k]) for k in allowed]
+        is_edit = job.input_video is not None
+        seen = [costs.predict(job.model.id, shape, device_class, job.spec, offered.points[k], is_edit) for k in allowed]
         qualities = [offered.qualities[k] for k in allowed]
         kept = hull([e.p50_s + _COMMON * e.spread_s for e in seen], qualities)
         return Rungs(

@@ -30,14 +30,15 @@ class MethodWork:
 _PLAIN = MethodWork()
 
 
-def method_work(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> MethodWork:
-    """The work of `point`'s methods for a video of `spec` on this model."""
+def method_work(shape: ModelShape, spec: VideoSpec, point: OperatingPoint, kept: float | None = None) -> MethodWork:
+    """The work of `point`'s methods for a video of `spec` on this model; `kept` is the share of tokens that a method
+    which goes by the source lets run (`kept_share`), None while nobody knows."""
     if not point.accelerator:
         return _PLAIN
     measured = _measured(shape.profile).get(point.accelerator)
     overhead = 1.0 if measured is None else measured.overhead
     frames = shape.latent_frames(spec.num_frames) // shape.patch[0]
-    counted = _counted(point.accelerator, point.steps, frames, shape.layers)
+    counted = _counted(point.accelerator, point.steps, frames, shape.layers, kept)
     if counted is not None:
         return MethodWork(*counted, overhead)
     if measured is None:
@@ -46,13 +47,18 @@ def method_work(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> Me
 
 
 @lru_cache(maxsize=4096)
-def _counted(method: str, steps: int, frames: int, layers: int) -> tuple[float, float] | None:
+def _counted(
+    method: str, steps: int, frames: int, layers: int, kept: float | None = None
+) -> tuple[float, float] | None:
     """(linear, attention) shares by closed form; None when one of the methods has none."""
     linear = attention = 1.0
     for one in parse(method):
         if one.kind.name == "hsa":
             share = _hsa_share(one.values["work"], str(one.values["preset"]), steps)
             linear, attention = linear * share, attention * share
+        elif one.kind.name == "lipar" and kept is not None:
+            linear_share, attention_share = _lipar_shares(kept, str(one.values["recovery"]), steps)
+            linear, attention = linear * linear_share, attention * attention_share
         elif one.kind.name == "sparse" and one.values["masks"] == "uniform":
             attention *= _sparse_share(one.values, steps, frames, layers)
         elif one.kind.seam is not Seam.SOLVER:
@@ -67,6 +73,18 @@ def _hsa_share(work: Value | None, preset: str, steps: int) -> float:
     except ValueError:
         return 1.0
     return schedule.relative_cost
+
+
+def _lipar_shares(kept: float, recovery: str, steps: int) -> tuple[float, float]:
+    """Kept tokens attend to all, recovered ones included; without recovery, or by a bias, to each other alone.
+
+    `noise-aware` makes one more such pass over the source. Where `auto` comes to it depends on the transformer, which
+    is not known here: that pass is then learnt with the seconds.
+    """
+    if recovery in ("none", "bias"):
+        return kept, kept * kept
+    passes = (steps + 1) / steps if recovery == "noise-aware" and kept < 1.0 else 1.0
+    return kept * passes, kept * passes
 
 
 def _sparse_share(values: Mapping[str, Value | None], steps: int, frames: int, layers: int) -> float:

@@ -106,9 +106,11 @@ class StageCost:
             cells={int(cell): (mean, count) for cell, mean, count in data["cells"]},
         )
 
-    def borrowed(self) -> StageCost:
-        """The slopes alone, as a starting point for another model: nothing of their certainty."""
-        return StageCost(self.theta, self.theta, _doubt(self.theta))
+    def borrowed(self, times: float = 1.0) -> StageCost:
+        """The slopes alone, `times` as steep, as a starting point for another model or stage: nothing of their
+        certainty."""
+        theta = tuple(times * t for t in self.theta)
+        return StageCost(theta, theta, _doubt(theta))
 
     def _clip(self, ratio: float) -> float:
         """How far one timing may pull: three robust deviations, once it is known what is usual. A straggler comes

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
 from vidplat.scheduler.method_work import method_work
 
-STAGES = ("encode", "denoise", "decode", "interpolate", "mp4", "store")  # of one video, in this order
+SOURCE = "source"  # of an edit: its video read, decoded, brought to size and encoded to latents
+STAGES = (SOURCE, "encode", "denoise", "decode", "interpolate", "mp4", "store")  # of one video, in this order
 LOAD = "load"  # once per worker and model: weights from disk to device
 STARTUP = "startup"  # once per worker: process, imports, cluster
 
@@ -61,11 +62,18 @@ def forward_gflop(shape: ModelShape, tokens: int) -> tuple[float, float]:
     return linear / 1e9, attention / 1e9
 
 
-def features(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> dict[str, StageFeatures]:
-    """The features of every stage of one video made at `point`, and of loading the model (`load`)."""
+def features(
+    shape: ModelShape, spec: VideoSpec, point: OperatingPoint, is_edit: bool = False, kept: float | None = None
+) -> dict[str, StageFeatures]:
+    """The features of every stage of one video made at `point`, and of loading the model (`load`).
+
+    `point.steps` are steps that are taken: an edit of strength s takes the last s of a longer schedule, so its
+    denoising costs as much as any. Its source is counted in pixels of the video to be made, since those are what the
+    VAE encodes. `kept`: the share of tokens that run, see `method_work`.
+    """
     forwards = point.steps * branches(spec)
     linear, attention = forward_gflop(shape, shape.tokens(spec, point.keyframes))
-    left = method_work(shape, spec, point)
+    left = method_work(shape, spec, point, kept)
     linear, attention = linear * left.linear * left.overhead, attention * left.attention * left.overhead
     frame_megapixels = spec.width * spec.height / 1e6
     decoded = decoded_frames(shape, spec, point)
@@ -73,6 +81,7 @@ def features(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> dict[
     megapixels = frame_megapixels * spec.num_frames
     return {
         LOAD: StageFeatures(calls=1, megabytes=shape.parameter_bytes / 1e6),
+        SOURCE: StageFeatures(calls=1, megapixels=megapixels) if is_edit else StageFeatures(),
         "encode": StageFeatures(calls=branches(spec)),
         "denoise": StageFeatures(calls=forwards, linear_gflop=forwards * linear, attention_gflop=forwards * attention),
         "decode": StageFeatures(calls=1, megapixels=frame_megapixels * decoded),

@@ -49,7 +49,7 @@ class Rendered:
     poster: bytes  # jpeg
     meta: dict[str, Any]  # the sidecar, ready for JSON
     phases: dict[str, float]  # seconds: encode, denoise, decode, interpolate, mp4
-    metrics: dict[str, float]  # flicker, motion_energy
+    metrics: dict[str, float]  # flicker, motion_energy, and what methods found (kept_share)
     steps_done: int
 
 
@@ -196,6 +196,7 @@ class Worker:
         from vidplat.workers.quality import flicker, motion_energy
 
         metrics = {"flicker": flicker(made.frames), "motion_energy": motion_energy(made.frames)}
+        metrics |= self._installed.facts() if self._installed is not None else {}
         meta = self._sidecar(job, point, made, metrics, attempt)
         return Rendered(video, poster, meta, made.phases, metrics, made.steps_done)
 

@@ -116,6 +116,10 @@ class Lipar:
         """Of the present video's tokens, 1 before `begin`."""
         return 1.0 if self._pruning is None else float(self._pruning.keep.float().mean())
 
+    def facts(self) -> dict[str, float]:
+        """The share of tokens that ran, where the source decided it; a preview's changes from step to step."""
+        return {} if self._pruning is None or self._preview is not None else {"kept_share": self.kept_share}
+
     def started(self, latents: Tensor) -> Tensor:
         """The start latents (1, C, F, H, W) with pruned tokens' equal to their ancestors'."""
         if self._preview is not None:

@@ -5,7 +5,7 @@ Legend: B videos, F/H/W tokens per axis (frames, rows, columns after patching), 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -77,6 +77,14 @@ class Calibrates(Protocol):
 
     def calibrating(self, run: Run) -> AbstractContextManager[None]:
         """Within this context nothing is skipped while a rehearsal is watched; at a good end what it showed is kept."""
+
+
+@runtime_checkable
+class TellsFacts(Protocol):
+    """A method that learns something of each video which plans and sidecars should know; asked when it is made."""
+
+    def facts(self) -> Mapping[str, float]:
+        """By name, of the present video."""
 
 
 @runtime_checkable

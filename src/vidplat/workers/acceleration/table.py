@@ -15,7 +15,7 @@ from typing import Any
 
 from vidplat.errors import SpecError
 from vidplat.methods import Chosen, Seam, parse, text
-from vidplat.workers.acceleration.method import Calibrates, Method, PreparesStart, Run, SharesWork
+from vidplat.workers.acceleration.method import Calibrates, Method, PreparesStart, Run, SharesWork, TellsFacts
 
 #: name -> module and class of the room; solvers are no methods around a model, see `solvers.py`.
 MODULES = {
@@ -107,6 +107,15 @@ class Installed:
             if isinstance(method, SharesWork):
                 whole *= method.share(step, steps)
         return whole
+
+    def facts(self) -> dict[str, float]:
+        """What the methods found of the video that was made last."""
+        return {
+            name: value
+            for method in self._methods
+            if isinstance(method, TellsFacts)
+            for name, value in method.facts().items()
+        }
 
     def remove(self) -> None:
         """Put the stock model back."""
