@@ -9,7 +9,7 @@ Legend: B videos, K key tokens (text included, where attention is joint), n of t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -124,7 +124,8 @@ class OffloadStore:
         self._stream = _cuda.Stream(device)
         self._held: dict[int, Pair] = {}
         self._coming: dict[int, tuple[Pair, Any]] = {}  # layer -> its copy on the device, and when it is complete
-        self._leaving: dict[int, list[tuple[Tensor, Pair, Any]]] = {}  # rows to be written once their copy is complete
+        self._leaving: dict[int, list[tuple[Tensor, Sequence[Tensor], Any]]] = {}  # to be written once they are copied
+        self._rows: tuple[Tensor, Tensor] | None = None  # the last rows, and the same on the CPU
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
         self._coming.pop(layer, None)
@@ -133,7 +134,8 @@ class OffloadStore:
             self._held[layer] = (_pinned(key), _pinned(value))
         for kept, given in zip(self._held[layer], (key, value), strict=True):
             kept.copy_(given, non_blocking=True)
-        self._leaving[layer] = [(torch.empty(0, dtype=torch.long), (key, value), self._now())]
+        # The device's tensors are not held: their memory is given anew only to work that is queued behind the copy.
+        self._leaving[layer] = [(torch.empty(0, dtype=torch.long), (), self._now())]
 
     def refreshed(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> Pair:
         if layer not in self._coming:
@@ -148,7 +150,7 @@ class OffloadStore:
         small = (_pinned(key), _pinned(value))
         for kept, given in zip(small, (key, value), strict=True):
             kept.copy_(given, non_blocking=True)
-        self._leaving.setdefault(layer, []).append((rows.cpu(), small, self._now()))
+        self._leaving.setdefault(layer, []).append((self._on_cpu(rows), small, self._now()))
         return keys, values
 
     def layers(self) -> int:
@@ -175,6 +177,12 @@ class OffloadStore:
             if rows.numel():
                 for kept, given in zip(self._held[layer], small, strict=True):
                     kept.index_copy_(1, rows, given)
+
+    def _on_cpu(self, rows: Tensor) -> Tensor:
+        """All layers of a pass share `rows`, and asking the device waits for it: once a pass."""
+        if self._rows is None or self._rows[0] is not rows:
+            self._rows = (rows, rows.cpu())
+        return self._rows[1]
 
     def _now(self) -> Any:
         event = _cuda.Event()

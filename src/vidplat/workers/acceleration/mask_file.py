@@ -146,8 +146,8 @@ def revision_of(model: nn.Module) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for name, weight in sorted(model.named_parameters()):
         flat = weight.detach().reshape(-1)
-        places = torch.linspace(0, flat.numel() - 1, min(_SAMPLES, flat.numel()), device=flat.device).long()
-        values = flat[places].to("cpu", torch.bfloat16).float()
+        places = torch.linspace(0, flat.numel() - 1, min(_SAMPLES, flat.numel())).long()  # devices round differently
+        values = flat[places.to(flat.device)].to("cpu", torch.bfloat16).float()
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(values.numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -65,7 +65,8 @@ class Sparse:
         """Raises `SpecError` when the path does not compute what it should on this device."""
         layout = layout_of(model)
         attentions = layout.attentions(model)
-        weight = next(model.parameters())
+        first: Any = attentions[0]
+        weight = first.to_q.weight  # the model's first parameter may be one of those that stay in float32
         if why := fault(self._path, weight.device, weight.dtype, _head_width(model, attentions)):
             raise SpecError(f"sparse cannot use path={self._path}: it {why}. Use path=gather")
         with located(model, layout, self.name) as present:

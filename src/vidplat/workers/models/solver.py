@@ -36,6 +36,7 @@ class Solver:
         self._scheduler.set_begin_index(0)
         self.index = 0
         self.correct: Correct | None = None  # a method's last word on each step
+        self._levels: tuple[torch.Tensor, list[float]] | None = None  # the scheduler's sigmas, and the same as numbers
 
     @property
     def scheduler(self) -> Any:
@@ -59,12 +60,17 @@ class Solver:
     @property
     def sigma(self) -> float:
         """Share of noise in the latents now, in [0, 1]."""
-        return float(self._scheduler.sigmas[self.index])
+        return self.sigmas[self.index]
 
     @property
     def sigmas(self) -> list[float]:
-        """All sigmas of the run, past and to come; the last one is where it ends."""
-        return [float(sigma) for sigma in self._scheduler.sigmas]
+        """All sigmas of the run, past and to come; the last one is where it ends.
+
+        Some schedulers keep them on the device, which must not be waited for at every pass: they are asked for once.
+        """
+        if self._levels is None or self._levels[0] is not self._scheduler.sigmas:
+            self._levels = (self._scheduler.sigmas, self._scheduler.sigmas.tolist())
+        return list(self._levels[1])
 
     @property
     def train_timesteps(self) -> int:
@@ -98,7 +104,8 @@ class Solver:
         if self.index == 0:
             raise ValueError("before its first step a run has no estimate of the video")
         if isinstance(self._scheduler, FlowMatchEulerDiscreteScheduler):
-            return latents - self._scheduler.sigmas[self.index].to(latents) * velocity
+            sigma: torch.Tensor = self._scheduler.sigmas[self.index].to(latents)
+            return latents - sigma * velocity
         if isinstance(self._scheduler, UniPCMultistepScheduler) and self._scheduler.config.predict_x0:
             found: torch.Tensor | None = self._scheduler.model_outputs[-1]
             if found is not None:
