@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from vidplat.errors import SpecError
@@ -65,6 +66,21 @@ class Layout(Protocol):
         """From the first block's arguments, what TeaCache compares between steps: the tokens modulated by time, or the
         time embedding itself, whichever the published constants of this family were fitted for."""
 
+    def times_refusal(self, model: Any) -> str:
+        """Why frames that are left of a longer video cannot keep their own times, as a sentence; "" when they can."""
+
+    def rope(self, model: Any) -> nn.Module:
+        """The module that makes the rotary tables of a call; asked where `times_refusal` is silent, as all below."""
+
+    def longer(self, args: tuple[Any, ...], kwargs: dict[str, Any], frames: int) -> Arguments:
+        """The arguments of `rope` as for a video of `frames` token frames, of the same rows and columns."""
+
+    def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
+        """The rows of these token `frames` in rotary tables of `of` frames, in this order."""
+
+    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
+        """A block's arguments with other rotary tables."""
+
 
 #: transformer class -> module and class of this room, loaded when such a model is met.
 LAYOUTS = {
@@ -83,3 +99,14 @@ def layout_of(model: Any) -> Layout:
     module, _, layout = LAYOUTS[name].partition(":")
     made: Layout = getattr(import_module(f"{__name__}.{module}"), layout)()
     return made
+
+
+def frame_rows(table: Tensor, frames: Sequence[int], of: int, axis: int) -> Tensor:
+    """Of a table with the tokens of `of` frames along `axis`, frame-major, the rows of these `frames`."""
+    rows = torch.arange(table.shape[axis], device=table.device).view(of, -1)[list(frames)]
+    return table.index_select(axis, rows.flatten())
+
+
+def as_long_as(latents: Tensor, frames: int) -> Tensor:
+    """Latents (B, C, `frames`, H, W) of the same kind, for those who ask for their shape alone; takes no memory."""
+    return latents[:, :, :1].expand(-1, -1, frames, -1, -1)

@@ -17,9 +17,10 @@ import torch
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
+from vidplat.errors import SpecError
 from vidplat.methods import Seam
 from vidplat.workers.acceleration.attention import AttentionCall, SeamProcessor
-from vidplat.workers.acceleration.layouts import Arguments
+from vidplat.workers.acceleration.layouts import Arguments, frame_rows
 from vidplat.workers.acceleration.method import Grid
 
 
@@ -90,6 +91,24 @@ class CogVideoXLayout:
         """The time embedding (B, time_embed_dim)."""
         signal: Tensor = kwargs["temb"]
         return signal
+
+    def times_refusal(self, model: Any) -> str:
+        if model.config.use_rotary_positional_embeddings:
+            return "its rotary tables come with each call, from whoever makes it: give the rows of the kept frames"
+        return "it adds its positions when it patches, counted anew in every call"
+
+    def rope(self, model: Any) -> nn.Module:
+        raise SpecError(self.times_refusal(model))
+
+    def longer(self, args: tuple[Any, ...], kwargs: dict[str, Any], frames: int) -> Arguments:
+        raise SpecError("CogVideoX makes no rotary tables")
+
+    def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
+        cos, sin = tables
+        return frame_rows(cos, frames, of, 0), frame_rows(sin, frames, of, 0)
+
+    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
+        return args, {**kwargs, "image_rotary_emb": tables}
 
 
 class CogVideoXSeamProcessor(SeamProcessor):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vidplat.errors import SpecError
 from vidplat.methods import Seam
 from vidplat.workers.acceleration.attention import AttentionCall, SeamProcessor
-from vidplat.workers.acceleration.layouts import Arguments
+from vidplat.workers.acceleration.layouts import Arguments, frame_rows
 from vidplat.workers.acceleration.method import Grid
 
 
@@ -82,6 +82,27 @@ class LtxLayout:
         shift, scale = modulation[:, :, 0], modulation[:, :, 1]
         signal: Tensor = block.norm1(kwargs["hidden_states"]) * (1 + scale) + shift
         return signal
+
+    def times_refusal(self, model: Any) -> str:
+        return ""
+
+    def rope(self, model: Any) -> nn.Module:
+        found: nn.Module = model.rope
+        return found
+
+    def longer(self, args: tuple[Any, ...], kwargs: dict[str, Any], frames: int) -> Arguments:
+        """Raises `SpecError` where the call tells every token's place itself: its times are then the caller's."""
+        hidden, _, rows, columns, scale, coordinates = args
+        if coordinates is not None:
+            raise SpecError("a call with video_coords places its tokens itself: give it those of the kept frames")
+        return (hidden, frames, rows, columns, scale, None), kwargs
+
+    def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
+        cos, sin = tables
+        return frame_rows(cos, frames, of, 1), frame_rows(sin, frames, of, 1)
+
+    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
+        return args, {**kwargs, "image_rotary_emb": tables}
 
 
 class LtxSeamProcessor(SeamProcessor):

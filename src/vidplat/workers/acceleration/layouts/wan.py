@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vidplat.methods import Seam
 from vidplat.workers.acceleration.attention import AttentionCall, SeamProcessor
-from vidplat.workers.acceleration.layouts import Arguments
+from vidplat.workers.acceleration.layouts import Arguments, as_long_as, frame_rows
 from vidplat.workers.acceleration.method import Grid
 
 
@@ -71,6 +71,25 @@ class WanLayout:
         """The projected time embedding (B, 6, d), or (B, N, 6, d) when tokens have times of their own."""
         signal: Tensor = args[2]
         return signal
+
+    def times_refusal(self, model: Any) -> str:
+        if model.config.patch_size[0] != 1:
+            return "its tokens span several latent frames"
+        return ""
+
+    def rope(self, model: Any) -> nn.Module:
+        found: nn.Module = model.rope
+        return found
+
+    def longer(self, args: tuple[Any, ...], kwargs: dict[str, Any], frames: int) -> Arguments:
+        return (as_long_as(args[0], frames), *args[1:]), kwargs
+
+    def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
+        cos, sin = tables
+        return frame_rows(cos, frames, of, 1), frame_rows(sin, frames, of, 1)
+
+    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
+        return (*args[:3], tables, *args[4:]), kwargs
 
 
 class WanSeamProcessor(SeamProcessor):
