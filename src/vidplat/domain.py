@@ -189,13 +189,25 @@ class ProfilePoint:
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """How a block-causal model makes a video: some latent frames after the others. From its `causal.json`."""
+
+    frames: int  # latent frames of a block; the last block may have fewer
+    steps: tuple[float, ...]  # thousandths of the schedule, before the shift, falling; the first is 1000: noise alone
+    shift: float
+    sink: int  # a block attends to the first so many finished frames ...
+    recent: int  # ... and to the last so many, its own included
+    trained: int  # positions in time that the model has learnt, in latent frames
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """What the scheduler must know of a model to count its work. Filled by `workers.models` from config files.
 
     Legend: D hidden width, L blocks. `tokens` of a video = latent frames x (height / s / p) x (width / s / p).
     """
 
-    family: str  # wan, ...
+    family: str  # wan, causal-wan, ...
     layers: int
     width: int  # D
     ffn_width: int
@@ -206,6 +218,7 @@ class ModelShape:
     parameter_bytes: int
     defaults: VideoSpec  # seed 0
     profile: tuple[ProfilePoint, ...] = ()  # empty: not measured; the planner then says so and uses steps alone
+    blocks: Blocks | None = None  # None: all frames are made together
 
     def latent_frames(self, num_frames: int) -> int:
         return (num_frames - 1) // self.temporal_factor + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.cli.records import SUBMITTED_AT, a_batch
@@ -151,3 +153,17 @@ def test_what_is_drawn_on_a_terminal_is_harmless() -> None:
     text = out.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[2J" not in text and "\x07" not in text
     assert "[b]" in text
+
+
+def test_a_job_that_counts_passes_is_told_in_steps_of_its_plan() -> None:
+    """Block by block, 4 steps are three blocks of 5 passes: 15."""
+    display = a_display(jobs=2)
+    display.planned(a_plan(a=4, b=4), None)
+
+    found = []
+    for passes in (0, 5, 14, 15):
+        display.progress(replace(a_beat("a", passes), steps=15))
+        found.append(display.glance().steps_done)
+
+    assert found == [0, 1, 3, 4]
+    assert display.glance().steps_total == 8

@@ -79,3 +79,20 @@ def a_tiny_wan(
     pipeline.save_pretrained(directory, safe_serialization=True)
     (directory / "defaults.json").write_text(json.dumps(defaults or DEFAULTS), "utf-8")
     return directory
+
+
+def a_tiny_causal(directory: Path, wan: Path, *, frames: int = 21, block: int = 2) -> Path:
+    """Write a block-causal pipeline with the random transformer of `wan` to `directory` and return it.
+
+    It makes blocks of two latent frames in one to four steps, and by default six latent frames.
+    """
+    from diffusers import WanTransformer3DModel
+
+    from vidplat.domain import Blocks
+    from vidplat.training.causal import write
+
+    model = WanTransformer3DModel.from_pretrained(wan / "transformer")
+    write(model, wan, directory, Blocks(block, (1000.0, 750.0, 500.0, 250.0), 3.0, sink=1, recent=4, trained=8))
+    defaults = directory / "defaults.json"
+    defaults.write_text(json.dumps({**json.loads(defaults.read_text("utf-8")), "num_frames": frames}), "utf-8")
+    return directory

@@ -9,7 +9,7 @@ import typer
 
 from vidplat.cli import options, phrases, render
 from vidplat.cli.render import Column
-from vidplat.domain import ModelRef, ModelShape
+from vidplat.domain import Blocks, ModelRef, ModelShape
 
 
 def list_or_describe_models(
@@ -58,6 +58,7 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
             ("default", f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps"),
             ("quality", f"full at {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}"),
             ("frames", f"{shape.temporal_factor}k+1"),
+            *([] if shape.blocks is None else [("blocks", _of_blocks(shape.blocks))]),
             ("profile", f"{len(shape.profile)} measured points" if shape.profile else "not measured: steps alone"),
         ]
     )
@@ -84,3 +85,8 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
                 for point in shape.profile
             ],
         )
+
+
+def _of_blocks(blocks: Blocks) -> str:
+    seen = f"the last {blocks.recent} latent frames" + (f" and the first {blocks.sink}" if blocks.sink else "")
+    return f"{blocks.frames} latent frames at a time, 1 to {len(blocks.steps)} steps each, seeing {seen}"

@@ -117,6 +117,11 @@ class _Story:
         unnamed = self.total - self.made_before - self.lost_before - len(self.steps_of)
         return round(self.steps_total / len(self.steps_of) * unnamed) if self.steps_of and unnamed > 0 else 0
 
+    def planned_steps(self, beat: Progress) -> int:
+        """How far a running job is, in steps of its plan: block by block, a step is several of those it counts."""
+        planned = self.steps_of.get(beat.job_id, beat.steps)
+        return beat.step if beat.steps <= planned else planned * beat.step // beat.steps
+
 
 class RunDisplay:
     """Listens to a run and shows it on stderr: live on a terminal, now and then a line elsewhere.
@@ -216,7 +221,7 @@ class RunDisplay:
             return Glance(
                 now=self._clock(),
                 phase=story.phase,
-                steps_done=story.steps_ended + sum(beat.step for beat in running),
+                steps_done=story.steps_ended + sum(story.planned_steps(beat) for beat in running),
                 steps_total=story.steps_total + story.steps_unplanned,
                 made=story.made_before + len(story.ended),
                 lost=story.lost_before,

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from vidplat import blocks
 from vidplat.config import parse_deadline
 from vidplat.domain import DEFAULT_STRENGTH, Batch, Job, ModelRef, ModelShape, OnInfeasible, Prompt, VideoSpec
 from vidplat.errors import InputError, RequestError, UsageError, printable
@@ -103,6 +104,7 @@ class _Template:
     middle: str  # the part of the job id's text that the spec gives, without its seed
     end: str  # and the model
     problem: tuple[str, str] | None  # column, message
+    in_blocks: bool = False  # the model makes its frames block by block
 
 
 def take_in(
@@ -168,7 +170,7 @@ class _Rows:
         self._known: dict[str, tuple[ModelRef, ModelShape] | str] = {wishes.model: (self.model, shape)}
         self.deadline_at = None if wishes.deadline is None else parse_deadline(wishes.deadline, now)
         self._deadlines: dict[str, float | str] = {}
-        self._methods: dict[tuple[str, bool], str] = {}  # what is wrong with each, "" when nothing
+        self._methods: dict[tuple[str, bool, bool], str] = {}  # what is wrong with each, "" when nothing
         self.looked: Mapping[str, Source | str] = {}  # the input videos of this page
         self.inputs: dict[str, str] = {}  # SHA-256 -> place
         self._notes: dict[str, list[int]] = {}  # what is converted -> [how many rows, the first of them]
@@ -209,7 +211,9 @@ class _Rows:
                 return self.refuse(prompt.row, "deadline", found)
             deadline_at = found
         method = prompt.method or self._wishes.method
-        if method is not None and (wrong := self._method_problem(method, prompt.input_video is not None)):
+        if method is not None and (
+            wrong := self._method_problem(method, prompt.input_video is not None, template.in_blocks)
+        ):
             return self.refuse(prompt.row, "method", wrong)
         if prompt.priority is not None and abs(prompt.priority) > _PRIORITY_MAX:
             return self.refuse(prompt.row, "priority", f"must lie within ±{_PRIORITY_MAX}, not {prompt.priority}")
@@ -287,14 +291,15 @@ class _Rows:
                 self._deadlines[text] = str(error)
         return self._deadlines[text]
 
-    def _method_problem(self, method: str, has_source: bool) -> str:
-        key = (method, has_source)
+    def _method_problem(self, method: str, has_source: bool, in_blocks: bool) -> str:
+        key = (method, has_source, in_blocks)
         if key not in self._methods:
+            wrong = method_problem(method, has_source)
             try:
-                self._methods[key] = method_problem(method, has_source)
                 check_method(method)
+                self._methods[key] = (blocks.method_problem(method) if in_blocks else "") or wrong
             except UsageError as error:
-                self._methods[key] = self._methods[key] or str(error)
+                self._methods[key] = wrong or str(error)
         return self._methods[key]
 
     def _template(self, key: tuple[tuple[str, Any], ...], model_id: str | None = None) -> _Template:
@@ -321,6 +326,7 @@ class _Rows:
             ",".join(json.dumps(fact) for fact in facts),
             f",{_quoted(model.id)},{_quoted(model.revision)}]",
             None,
+            shape.blocks is not None,
         )
 
     def _spec(self, shape: ModelShape, overrides: Mapping[str, Any]) -> VideoSpec:

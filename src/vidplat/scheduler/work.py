@@ -10,12 +10,16 @@ tokens, D width, E ffn width, and a multiply-add counted as 2:
 which gives 283 TFLOP for Wan 2.1 1.3B at 480x832, 81 frames, of which 198 are attention.
 Left to others: seconds (`cost`), quality (`profile`). Not promised: the text encoder's and VAE's own FLOPs,
 which their configs do not tell here; they are counted in calls and pixels instead.
+
+A model that makes a video block by block takes steps + 1 passes for each block, whose tokens attend to those of a
+window: there n is the block's, and n^2 the block's times the window's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vidplat import blocks
 from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
 from vidplat.scheduler.method_work import method_work
 
@@ -62,6 +66,23 @@ def forward_gflop(shape: ModelShape, tokens: int) -> tuple[float, float]:
     return linear / 1e9, attention / 1e9
 
 
+def denoising(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> tuple[int, float, float]:
+    """(forwards, linear GFLOP, attention GFLOP) of all steps of one video, no method taken off."""
+    if shape.blocks is None:
+        forwards = point.steps * branches(spec)
+        linear, attention = forward_gflop(shape, shape.tokens(spec, point.keyframes))
+        return forwards, forwards * linear, forwards * attention
+    frames, per_frame = shape.latent_frames(spec.num_frames), shape.tokens(spec, 1)
+    each = (point.steps + 1) * branches(spec)
+    linear = attention = 0.0
+    spans = blocks.spans(shape.blocks, frames)
+    for start, count in spans:
+        tokens, seen = per_frame * count, per_frame * blocks.attended(shape.blocks, start, count)
+        linear += each * forward_gflop(shape, tokens)[0]
+        attention += each * shape.layers * 4 * tokens * seen * shape.width / 1e9
+    return len(spans) * each, linear, attention
+
+
 def features(
     shape: ModelShape, spec: VideoSpec, point: OperatingPoint, is_edit: bool = False, kept: float | None = None
 ) -> dict[str, StageFeatures]:
@@ -71,8 +92,7 @@ def features(
     denoising costs as much as any. Its source is counted in pixels of the video to be made, since those are what the
     VAE encodes. `kept`: the share of tokens that run, see `method_work`.
     """
-    forwards = point.steps * branches(spec)
-    linear, attention = forward_gflop(shape, shape.tokens(spec, point.keyframes))
+    forwards, linear, attention = denoising(shape, spec, point)
     left = method_work(shape, spec, point, kept)
     linear, attention = linear * left.linear * left.overhead, attention * left.attention * left.overhead
     frame_megapixels = spec.width * spec.height / 1e6
@@ -83,7 +103,7 @@ def features(
         LOAD: StageFeatures(calls=1, megabytes=shape.parameter_bytes / 1e6),
         SOURCE: StageFeatures(calls=1, megapixels=megapixels) if is_edit else StageFeatures(),
         "encode": StageFeatures(calls=branches(spec)),
-        "denoise": StageFeatures(calls=forwards, linear_gflop=forwards * linear, attention_gflop=forwards * attention),
+        "denoise": StageFeatures(calls=forwards, linear_gflop=linear, attention_gflop=attention),
         "decode": StageFeatures(calls=1, megapixels=frame_megapixels * decoded),
         "interpolate": StageFeatures(calls=1, megapixels=frame_megapixels * missing) if missing else StageFeatures(),
         "mp4": StageFeatures(calls=1, megapixels=megapixels),
@@ -95,10 +115,18 @@ def needed_bytes(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> i
     """Memory one video needs beside the loaded weights: the larger of denoising and decoding, float32.
 
     Denoising keeps a dozen token-sized activations and two of the feed forward; decoding keeps the video
-    twice and about 96 channels of the frames of one latent step, four deep. Coarse, meant to be above.
+    twice and about 96 channels of the frames of one latent step, four deep. Block by block, the activations are those
+    of a block, and each branch remembers keys and values of a window, with another window made ready to be read.
+    Coarse, meant to be above.
     """
-    tokens = shape.tokens(spec, point.keyframes)
-    denoising = tokens * (12 * shape.width + 2 * shape.ffn_width) * 4
+    if shape.blocks is None:
+        denoising = shape.tokens(spec, point.keyframes) * (12 * shape.width + 2 * shape.ffn_width) * 4
+    else:
+        frames = shape.latent_frames(spec.num_frames)
+        held = shape.tokens(spec, min(frames, shape.blocks.sink + shape.blocks.recent))
+        memory = 2 * branches(spec) * held * shape.layers * 2 * shape.width
+        activations = shape.tokens(spec, min(frames, shape.blocks.frames)) * (12 * shape.width + 2 * shape.ffn_width)
+        denoising = (memory + activations) * 4
     frame_pixels = spec.width * spec.height
     video = 2 * frame_pixels * spec.num_frames * 3 * 4
     decoding = video + 4 * shape.temporal_factor * frame_pixels * 96 * 4

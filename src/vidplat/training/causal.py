@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -32,6 +31,8 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
+from vidplat.blocks import document
+from vidplat.domain import Blocks
 from vidplat.training.denoiser import EMPTY_SHARE, TRAIN_SHIFT
 from vidplat.training.malloc import keep_freed_memory
 from vidplat.training.runs import Say, load_checkpoint, run_steps
@@ -42,9 +43,13 @@ from vidplat.workers.acceleration.block_memory import Window
 from vidplat.workers.acceleration.layouts import layout_of
 from vidplat.workers.acceleration.layouts.wan_tables import Tables, tables_of
 from vidplat.workers.acceleration.method import Grid
+from vidplat.workers.models.catalogue import CAUSAL
 
 NAME = "flipbook-causal"
 BLOCK = 3
+CLIP_FRAMES = 9  # latent frames of the clips: positions in time beyond them are not trained
+STEPS = 12  # of a block: the model is not distilled, so it wants more than the four of Self-Forcing
+GUIDANCE = 1.0
 BATCH = 4
 
 
@@ -153,15 +158,36 @@ def train_causal(
     return student.average.eval()
 
 
-def write(model: WanTransformer3DModel, flipbook: Path, target: Path) -> None:
-    """A pipeline directory beside flipbook's: its own transformer in float16, the rest shared or copied."""
+def settings(scheduler: Any) -> Blocks:
+    """What the sampler must know of a model trained here: `STEPS` even steps over the schedule of `scheduler`."""
+    window = Window()
+    even = tuple(1000.0 * (STEPS - step) / STEPS for step in range(STEPS))
+    return Blocks(BLOCK, even, float(scheduler.config.shift), window.sink, window.recent, CLIP_FRAMES)
+
+
+def write(model: WanTransformer3DModel, flipbook: Path, target: Path, blocks: Blocks) -> None:
+    """A pipeline directory with its own transformer in float16, and `causal.json`, by which it is known as causal.
+
+    Beside flipbook's, where embedded models lie, the other parts are shared with it; elsewhere they are copied.
+    """
     target.mkdir(parents=True, exist_ok=True)
     deepcopy(model).half().save_pretrained(target / "transformer", safe_serialization=True)
-    for name in ("model_index.json", "defaults.json"):
-        shutil.copy(flipbook / name, target / name)
+    shutil.copy(flipbook / "model_index.json", target / "model_index.json")
     shutil.copytree(flipbook / "scheduler", target / "scheduler", dirs_exist_ok=True)
-    shared = {part: os.path.relpath(flipbook / part, target) for part in ("vae", "text_encoder", "tokenizer")}
-    (target / "shares.json").write_text(json.dumps(shared, indent=2) + "\n", encoding="utf-8")
+    defaults = json.loads((flipbook / "defaults.json").read_text("utf-8"))
+    defaults |= {"num_inference_steps": len(blocks.steps), "guidance_scale": GUIDANCE}
+    _write_json(target / "defaults.json", defaults)
+    _write_json(target / CAUSAL, document(blocks))
+    parts = ("vae", "text_encoder", "tokenizer")
+    if target.resolve().parent == flipbook.resolve().parent:
+        _write_json(target / "shares.json", {part: f"../{flipbook.resolve().name}/{part}" for part in parts})
+        return
+    for part in parts:
+        shutil.copytree(flipbook / part, target / part, dirs_exist_ok=True)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -195,7 +221,7 @@ def main() -> None:
         say=say,
         bfloat16=told.bfloat16,
     )
-    write(trained, located.root, told.target)
+    write(trained, located.root, told.target, settings(family.scheduler))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ Legend: C channels, T latent frames, H/W latent rows and columns, h/w token rows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class StreamPlan:
     """How a stream is made. The defaults are those of Self-Forcing with LIPAR's editing steps."""
 
     block: int = 3  # S
-    steps: tuple[int, ...] = (400, 300, 250)  # thousandths of the schedule, before the shift; 1000 first: from noise
+    steps: tuple[float, ...] = (400, 300, 250)  # thousandths of the schedule, before the shift; 1000 first: from noise
     shift: float = 5.0
     window: Window = field(default_factory=Window)
     refresh: int = 16  # blocks after which one is made whole, to stop drift
@@ -68,12 +68,16 @@ def stream(
     seed: int = 0,
     keep: Tensor | Masks | None = None,
     recovery: str = "noise-aware",
+    next_steps: Callable[[], tuple[float, ...]] | None = None,
+    on_passes: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Tensor]:
     """Finished blocks, latents (1, C, S, H, W) float32 each, the last one with what frames are left.
 
     `source` (1, C, T, H, W) clean normalised latents; with a first step of 1000 only its shape matters. `keep`
     (T, h, w) bool is the mask, or gives it block by block; None for no pruning. `recovery` is explained in
     block_memory.py. The same seed draws the same noise with and without a mask.
+    `next_steps` is asked before each block for the steps it takes, in place of the plan's. `on_passes` hears after each
+    pass, and of a block that is copied how many it was spared; what it raises ends the stream.
     """
     patch = model.config.patch_size
     rows, columns = source.shape[3] // patch[1], source.shape[4] // patch[2]
@@ -82,6 +86,8 @@ def stream(
     last: Tensor | None = None  # the frame before the block, (1, C, H, W)
     with memory.installed():
         for start in range(0, source.shape[2], plan.block):
+            if next_steps is not None:
+                plan = replace(plan, steps=next_steps())
             part = source[:, :, start : start + plan.block]
             mask = _mask_of(keep, start, part.shape[2], plan)
             memory.begin(start, part.shape[2], mask)
@@ -89,11 +95,13 @@ def stream(
                 _draws(part, generator, len(plan.sigmas))
                 done = last[:, :, None].expand_as(part).clone()
                 memory.copy_on()
+                on_passes(len(plan.steps) + 1)
             else:
-                done = _denoised(model, condition, part, plan, generator, memory, mask, last)
+                done = _denoised(model, condition, part, plan, generator, mask, last, on_passes)
                 memory.mode = "remember"
                 _velocity(model, condition, done, 0.0, step=len(plan.steps), remember=True)
                 memory.finish()
+                on_passes(1)
             last = done[:, :, -1]
             yield done
 
@@ -115,9 +123,9 @@ def _denoised(
     part: Tensor,
     plan: StreamPlan,
     generator: torch.Generator,
-    memory: BlockMemory,
     mask: Tensor | None,
     last: Tensor | None,
+    on_passes: Callable[[int], None],
 ) -> Tensor:
     """The clean latents of one block."""
     noises = _draws(part, generator, len(plan.sigmas))
@@ -127,6 +135,7 @@ def _denoised(
         clean = x - sigma * _velocity(model, condition, x, sigma, step=step)
         if mask is not None:
             clean = repeated(clean, mask, last)
+        on_passes(1)
     return clean
 
 

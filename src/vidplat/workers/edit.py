@@ -4,8 +4,8 @@ SDEdit (arXiv 2108.01073): the source's latents are noised to the level at which
 begins, and the model denoises from there under the new text. Little strength keeps the source, 1 forgets it. The loop
 is that of `generate.py`; this file brings frames to where it starts.
 
-The method `lipar` prunes what the source repeats, see `acceleration/lipar.py`. Models that make one block of frames
-after the other have a driver of their own, `causal.py`.
+The method `lipar` prunes what the source repeats, see `acceleration/lipar.py`. On models that make one block of frames
+after the other, `generate` goes on with `block_jobs.py`; there `point.steps` are steps taken, whatever the strength.
 """
 
 from __future__ import annotations

@@ -13,14 +13,16 @@ With a `Source` the video does not start from noise alone: the source's latents 
 `strength` of the schedule begins with, and the steps before are left out (SDEdit, arXiv 2108.01073, as diffusers'
 `WanVideoToVideoPipeline` does it).
 
+Models that make a video block by block have a loop of their own, `block_jobs.py`.
+
 Legend: F latent frames of the full video, K generated ones.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ import torch
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import JobError
 from vidplat.workers.acceleration.method import Grid, Run
-from vidplat.workers.models.family import Condition, Family
+from vidplat.workers.models.family import Condition, Family, MakesBlocks
 from vidplat.workers.text_cache import TextCache
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class Made:
     steps_done: int
     sigmas: tuple[float, ...]  # those really used, so that a shortened run can be told and repeated
     phases: dict[str, float]  # seconds of encode, denoise, decode, interpolate
+    passes: int | None = None  # what progress counted, where that was not steps
+    facts: Mapping[str, float] = field(default_factory=dict)  # what a block by block video's method found
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,10 @@ def generate(
     `installed` are the methods around the family's transformers; the point's method must be on already. Raises
     `SpecError` when one of them cannot make this video.
     """
+    if isinstance(family, MakesBlocks):
+        from vidplat.workers.block_jobs import generate_blocks
+
+        return generate_blocks(family, texts, prompt, negative_prompt, spec, point, wishes, source)
     watch = Stopwatch()
 
     # 1. Encode. Without guidance the negative text plays no part and is not encoded.

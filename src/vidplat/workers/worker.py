@@ -148,7 +148,7 @@ class Worker:
         rows: list[dict[str, Any]] = []
         for size in sizes:
             before = time.perf_counter()
-            rows += self._measure(size, OperatingPoint(steps=2))
+            rows += self._measure(size, OperatingPoint(steps=min(2, self.shape.defaults.num_inference_steps)))
             took = time.perf_counter() - before
             if time.perf_counter() - began + 3 * took > budget_s:  # the next size is about three times as long
                 break
@@ -196,7 +196,7 @@ class Worker:
         from vidplat.workers.quality import flicker, motion_energy
 
         metrics = {"flicker": flicker(made.frames), "motion_energy": motion_energy(made.frames)}
-        metrics |= self._installed.facts() if self._installed is not None else {}
+        metrics |= self._installed.facts() if self._installed is not None else made.facts
         meta = self._sidecar(job, point, made, metrics, attempt)
         return Rendered(video, poster, meta, made.phases, metrics, made.steps_done)
 
@@ -215,6 +215,7 @@ class Worker:
         import torch
 
         from vidplat.workers.generate import generate
+        from vidplat.workers.models.family import MakesBlocks
         from vidplat.workers.video import probe, to_mp4, to_poster
 
         try:
@@ -227,8 +228,10 @@ class Worker:
                 from vidplat.workers.edit import edit
 
                 frames, strength = source
-                whole = replace(point, steps=schedule_steps(point.steps, strength))
-                told = replace(wishes, on_step=lambda at, step, of: wishes.on_step(at, step, min(of, point.steps)))
+                whole, told = point, wishes
+                if not isinstance(family, MakesBlocks):
+                    whole = replace(point, steps=schedule_steps(point.steps, strength))
+                    told = replace(wishes, on_step=lambda at, step, of: wishes.on_step(at, step, min(of, point.steps)))
                 made = edit(family, texts, frames, prompt, negative_prompt, spec, whole, strength, told, installed)
         except (torch.OutOfMemoryError, MemoryError) as problem:
             self._forget_memory()
@@ -239,7 +242,8 @@ class Worker:
                 raise OutOfMemoryError(_no_room(spec)) from problem
             raise JobError(f"the model failed: {printable(problem)}") from problem
         began = time.perf_counter()
-        wishes.on_step("mp4", made.steps_done, made.steps_done)
+        told_of = made.passes or made.steps_done
+        wishes.on_step("mp4", told_of, told_of)
         video, poster = to_mp4(made.frames, spec.fps), to_poster(made.frames)
         facts = probe(video)
         found = (facts.width, facts.height, facts.num_frames, facts.fps)
@@ -269,7 +273,11 @@ class Worker:
 
     def _with_methods(self, family: Family, point: OperatingPoint) -> Installed | None:
         """The methods of `point` installed, others undone. Nothing is loaded before a point asks for one."""
+        from vidplat.workers.models.family import MakesBlocks
+
         method = point.accelerator
+        if isinstance(family, MakesBlocks):  # its driver prunes by itself, and other methods are refused there
+            return None
         if self._installed is None and not method:
             return None
         if self._installed is None:

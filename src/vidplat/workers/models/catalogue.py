@@ -11,9 +11,10 @@ bring their own code are refused, since loading either can run anything. An embe
 `shares.json` that a part lies in another one ({"vae": "../flipbook/vae"}), so that shared weights are
 stored once.
 
-Files of ours that may lie beside `model_index.json`, both optional:
+Files of ours that may lie beside `model_index.json`, all optional:
 `defaults.json`  the VideoSpec a row gets where it says nothing, e.g. {"width": 64, "num_frames": 33};
-`profile.json`   {"points": [...]}, the fields of `domain.ProfilePoint`, measured for this model; see also `measured`.
+`profile.json`   {"points": [...]}, the fields of `domain.ProfilePoint`, measured for this model; see also `measured`;
+`causal.json`    the model makes its frames block by block, see `vidplat.blocks`. It decides the family.
 
 Not promised: that weights fit the configs. That shows when a worker loads them.
 """
@@ -32,12 +33,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vidplat import measured
-from vidplat.domain import ModelRef, ModelShape, ProfilePoint, VideoSpec
+from vidplat import blocks, measured
+from vidplat.domain import Blocks, ModelRef, ModelShape, ProfilePoint, VideoSpec
 from vidplat.errors import ModelError, printable
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 FAMILIES: Mapping[str, str] = {"WanPipeline": "wan"}  # pipeline class -> family; one line per family
+CAUSAL_FAMILIES: Mapping[str, str] = {"wan": "causal-wan"}  # of models with a causal.json
+CAUSAL = "causal.json"
 PARTS = ("transformer", "transformer_2", "vae", "text_encoder", "tokenizer", "scheduler")
 LONGEST_TEXT = 512  # tokens; what WanPipeline pads to
 FAMILY_DEFAULTS = VideoSpec(  # those of Wan 2.1 1.3B, the smallest model of its makers
@@ -117,6 +120,9 @@ def read_shape(located: ModelFiles) -> ModelShape:
     vae = _json(located.parts["vae"] / "config.json")
     width = int(denoiser.get("num_attention_heads", 40)) * int(denoiser.get("attention_head_dim", 128))
     patch = tuple(int(n) for n in denoiser.get("patch_size", (1, 2, 2)))
+    in_blocks = read_blocks(located)
+    if in_blocks is not None and patch[0] != 1:
+        raise ModelError(f"{printable(located.id)} has tokens of several latent frames: no blocks can be made of them")
     return ModelShape(
         family=located.family,
         layers=int(denoiser.get("num_layers", 40)),
@@ -127,9 +133,21 @@ def read_shape(located: ModelFiles) -> ModelShape:
         temporal_factor=int(vae.get("scale_factor_temporal", 4)),
         spatial_factor=int(vae.get("scale_factor_spatial", 8)),
         parameter_bytes=sum(_float32_bytes(path) for path in _weight_files(located)),
-        defaults=_defaults(located.root),
+        defaults=_defaults(located.root, in_blocks),
         profile=_profile(located.root),
+        blocks=in_blocks,
     )
+
+
+def read_blocks(located: ModelFiles) -> Blocks | None:
+    """The settings of a model that makes its frames block by block; None of others. Raises `ModelError`."""
+    path = located.root / CAUSAL
+    if not path.is_file():
+        return None
+    try:
+        return blocks.read(_json(path))
+    except ValueError as problem:
+        raise ModelError(f"cannot use {printable(path)}: {problem}") from problem
 
 
 def text_tokens(located: ModelFiles) -> int:
@@ -156,13 +174,20 @@ def _checked(model_id: str, origin: str, root: Path) -> ModelFiles:
     if kind not in FAMILIES:
         raise ModelError(f"{name} is a {printable(kind)}; supported are: {', '.join(FAMILIES)}")
     _refuse_code(name, root, index)
+    family = FAMILIES[kind]
+    if (root / CAUSAL).is_file():
+        family = CAUSAL_FAMILIES[family]
+        if index.get("boundary_ratio") is not None or index.get("expand_timesteps"):
+            raise ModelError(
+                f"{name} is a Wan 2.2 with a {CAUSAL}: only models like Wan 2.1 can be made block by block"
+            )
     shares = _json(root / "shares.json") if origin == "embedded" and (root / "shares.json").is_file() else {}
     parts = {
         part: (root / shares.get(part, part)).resolve()
         for part in PARTS
         if part in shares or (index.get(part) or [None])[0] is not None
     }
-    located = ModelFiles(model_id, origin, root, FAMILIES[kind], parts, index)
+    located = ModelFiles(model_id, origin, root, family, parts, index)
     if missing := missing_files(located):
         raise ModelError(f"{name} misses {', '.join(missing)}{_pickle_note(located)}")
     return located
@@ -214,6 +239,8 @@ def _listing(name: str, origin: str, root: Path) -> ModelListing:
         return ModelListing(name, origin, False, missing, str(problem))
     spec = shape.defaults
     size = f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps, {spec.num_inference_steps} steps"
+    if shape.blocks is not None:
+        size += f", blocks of {shape.blocks.frames} latent frames"
     return ModelListing(name, origin, True, (), f"{shape.parameter_bytes / 2**20:.0f} MiB as float32; {size}")
 
 
@@ -239,12 +266,15 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _defaults(root: Path) -> VideoSpec:
+def _defaults(root: Path, in_blocks: Blocks | None) -> VideoSpec:
+    usual = FAMILY_DEFAULTS
+    if in_blocks is not None:  # such models are distilled, as a rule: few steps, and guidance is in the weights
+        usual = replace(usual, num_inference_steps=len(in_blocks.steps), guidance_scale=1.0)
     path = root / "defaults.json"
     if not path.is_file():
-        return FAMILY_DEFAULTS
+        return usual
     known = {field.name for field in fields(VideoSpec)} - {"seed"}
-    return replace(FAMILY_DEFAULTS, **{key: value for key, value in _json(path).items() if key in known})
+    return replace(usual, **{key: value for key, value in _json(path).items() if key in known})
 
 
 def _profile(root: Path) -> tuple[ProfilePoint, ...]:
@@ -290,6 +320,8 @@ def _revision(located: ModelFiles) -> str:
             if path.suffix in (".json", ".safetensors", ".model", ".txt"):
                 digest.update(f"{part}/{path.name}\0".encode())
                 digest.update(_fingerprint(path))
+    if (located.root / CAUSAL).is_file():
+        digest.update(_fingerprint(located.root / CAUSAL))
     return digest.hexdigest()[:16]
 
 

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from vidplat.domain import VideoSpec
+from vidplat.domain import Blocks, VideoSpec
 from vidplat.errors import ModelError, printable
 
 if TYPE_CHECKING:
@@ -73,6 +73,18 @@ class TakesVideo(Family, Protocol):
         """Clean normalised latents (1, C, F, H, W) float32 of frames (4(F-1)+1, rows, columns, 3) uint8 RGB."""
 
 
+@runtime_checkable
+class MakesBlocks(TakesVideo, Protocol):
+    """A family whose videos are made block by block (`workers/causal.py`): it has no solver over all frames.
+
+    `solver` and `velocity` of such a family raise `SpecError`.
+    """
+
+    @property
+    def blocks(self) -> Blocks:
+        """How it makes them."""
+
+
 def load_family(located: ModelFiles, device: str) -> Family:
     """Load the weights of a located model on `device`. Raises `ModelError`, or torch's out-of-memory error."""
     import torch
@@ -85,6 +97,10 @@ def load_family(located: ModelFiles, device: str) -> Family:
                 from vidplat.workers.models.wan import WanFamily
 
                 return WanFamily.load(located, device)
+            if located.family == "causal-wan":
+                from vidplat.workers.models.causal_wan import CausalWanFamily
+
+                return CausalWanFamily.load(located, device)
         except torch.OutOfMemoryError:
             raise
         except Exception as problem:  # loaders raise many kinds; all mean that these files are not a usable model

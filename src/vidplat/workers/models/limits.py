@@ -45,6 +45,11 @@ def check_spec(shape: ModelShape, spec: VideoSpec) -> None:
     for name, count in (("fps", spec.fps), ("num_inference_steps", spec.num_inference_steps)):
         if count < 1:
             problems.append(f"{name} must be at least 1, not {count}")
+    if shape.blocks is not None and spec.num_inference_steps > (most := len(shape.blocks.steps)):
+        problems.append(
+            f"num_inference_steps must be at most {most}, the steps this model makes a block in, "
+            f"not {spec.num_inference_steps}: use {most}"
+        )
     if not 0.0 <= spec.guidance_scale <= 100.0:  # also false for NaN
         problems.append(f"guidance_scale must be between 0 and 100, not {spec.guidance_scale}")
     if not 0 <= spec.seed <= LARGEST_SEED:

@@ -1,5 +1,10 @@
 """Self-Forcing's weights (arXiv 2506.08009) in diffusers' `WanTransformer3DModel`: names and sizes.
 
+    python -m vidplat.workers.models.self_forcing WEIGHTS.safetensors WAN TARGET [--window SINK RECENT]
+
+makes of them, and of the text encoder and autoencoder of the Wan 2.1 pipeline in the folder WAN, a directory that
+`vidplat submit --model TARGET` takes like any other.
+
 The released causal Wan 2.1 uses the names of Wan's own repository. Here they become diffusers'; the network is the
 same, so nothing but names changes. Among the norms of a block the two differ: Wan's `norm3`, the only one with weights,
 is the norm before cross-attention, which diffusers calls `norm2`.
@@ -10,14 +15,22 @@ they must be converted where they are trusted. A prefix such as `model.` or `gen
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import re
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from vidplat.blocks import document, read
+from vidplat.domain import Blocks
 from vidplat.errors import ModelError, printable
+from vidplat.workers.models.catalogue import CAUSAL, locate
 
 _OUTSIDE = {
     "patch_embedding": "patch_embedding",
@@ -47,6 +60,9 @@ _IN_BLOCK = {
 }
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 _HEAD_WIDTH = 128  # of every Wan model
+#: As published: four steps, shift 5, and attention to all that the model has learnt. LIPAR (arXiv 2603.05811) runs it
+#: with a sink of 1 and 6 recent frames, which takes about half the work; both fields are the user's to choose.
+PUBLISHED = Blocks(frames=3, steps=(1000, 750, 500, 250), shift=5.0, sink=0, recent=21, trained=21)
 
 
 def diffusers_name(name: str) -> str:
@@ -117,3 +133,44 @@ def load_self_forcing(path: Path, device: str = "cpu") -> Any:
     rope = type(model.rope)(model.config.attention_head_dim, model.config.patch_size, model.config.rope_max_seq_len)
     model.rope = rope.to(device)  # its tables are computed, not loaded
     return model.eval().requires_grad_(False)
+
+
+def write(weights: Path, wan: Path, target: Path, blocks: Blocks = PUBLISHED) -> None:
+    """A pipeline directory of converted weights; all other parts are those of the Wan 2.1 pipeline in `wan`.
+
+    They are hard links where the file system allows it, copies elsewhere. Raises `ModelError`.
+    """
+    parts = locate(str(wan))
+    load_self_forcing(weights).save_pretrained(target / "transformer", safe_serialization=True)
+    for part, folder in parts.parts.items():
+        if part != "transformer":
+            shutil.copytree(folder, target / part, copy_function=_linked, dirs_exist_ok=True)
+    shutil.copy(parts.root / "model_index.json", target / "model_index.json")
+    (target / CAUSAL).write_text(json.dumps(document(blocks), indent=2) + "\n", encoding="utf-8")
+
+
+def _linked(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(Path(source).resolve(), target)  # the hub's cache has symbolic links
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(
+        prog="python -m vidplat.workers.models.self_forcing", description="make a pipeline of Self-Forcing's weights"
+    )
+    words.add_argument("weights", type=Path, help="the checkpoint as safetensors")
+    words.add_argument("wan", type=Path, help="folder of the Wan 2.1 1.3B pipeline")
+    words.add_argument("target", type=Path, help="directory that receives the pipeline")
+    words.add_argument(
+        "--window", type=int, nargs=2, metavar=("SINK", "RECENT"), default=(PUBLISHED.sink, PUBLISHED.recent)
+    )
+    told = words.parse_args()
+    sink, recent = told.window
+    write(told.weights, told.wan, told.target, read(document(replace(PUBLISHED, sink=sink, recent=recent))))
+
+
+if __name__ == "__main__":
+    main()

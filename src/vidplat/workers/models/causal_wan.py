@@ -1,0 +1,46 @@
+"""Block-causal Wan models in normal form: Self-Forcing's (arXiv 2506.08009), and our flipbook-causal.
+
+Their directory is that of any Wan pipeline with a `causal.json` (`vidplat.blocks`) beside `model_index.json`; text
+encoder, autoencoder and weights are read by the same code. What differs is how a video is made: `generate.py` hands
+such a family to `block_jobs.py`, and whatever asks for a schedule over all frames is refused here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vidplat.domain import Blocks
+from vidplat.errors import ModelError, SpecError, printable
+from vidplat.workers.models.catalogue import ModelFiles, read_blocks
+from vidplat.workers.models.family import Condition
+from vidplat.workers.models.solver import Solver
+from vidplat.workers.models.wan import WanFamily
+
+
+class CausalWanFamily(WanFamily):
+    """A loaded block-causal Wan. Build it with `load`."""
+
+    name = "causal-wan"
+    blocks: Blocks
+
+    @classmethod
+    def load(cls, located: ModelFiles, device: str) -> CausalWanFamily:
+        """See `WanFamily.load`. Raises `ModelError` for a `causal.json` that cannot be used."""
+        blocks = read_blocks(located)
+        if blocks is None:
+            raise ModelError(f"{printable(located.id)} has no causal.json")
+        made = super().load(located, device)
+        assert isinstance(made, cls)
+        made.blocks = blocks
+        return made
+
+    def solver(self, steps: int, scheduler: Any = None) -> Solver:
+        raise SpecError(_NO_SCHEDULE)
+
+    def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
+        raise SpecError(_NO_SCHEDULE)
+
+
+_NO_SCHEDULE = "this model makes its frames block by block: there is no schedule over all frames"
