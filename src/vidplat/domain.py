@@ -92,14 +92,18 @@ def job_id(
     model: ModelRef,
     input_sha256: str | None = None,
     strength: float | None = None,
+    masks_sha256: str = "",
 ) -> str:
     """32 hex digits of SHA-256 over the canonical JSON of everything that decides the pixels at full quality.
 
-    A source video counts by its content, not by its place. Jobs without one have the ids they always had.
+    A source video counts by its content, not by its place, and so do the searched masks of a method that reads them:
+    a method's text does not change when they do. Jobs without either have the ids they always had.
     """
     facts = [prompt, negative_prompt, *asdict(spec).values(), model.id, model.revision]
     if input_sha256 is not None:
         facts += [input_sha256, strength]
+    if masks_sha256:
+        facts.append(masks_sha256)
     text = json.dumps(facts, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 

@@ -1,34 +1,45 @@
 """Where this machine's user keeps what was measured about a model: one folder per revision of its weights.
 
-`$VIDPLAT_MEASURED`, else `vidplat/models` under the user's data folder (`$XDG_DATA_HOME` or `~/.local/share`). A model
-directory's own files, as the embedded model ships, are used where the user has measured nothing. Written by
-`vidplat bench` and `vidplat profile`; read whenever a model is described.
+`$VIDPLAT_MEASURED`, else `vidplat/models` under the user's data folder (`$XDG_DATA_HOME` or `~/.local/share`). In the
+folder of a revision lie `profile.json`, written by `vidplat bench`, and `masks/`, written by `vidplat profile`. A model
+directory may hold the same, as the embedded model does; that is used where the user has measured nothing.
+
+Left to others: what is in these files (`workers.models.catalogue`, `workers.acceleration.mask_file`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+MASKS = "masks"  # the folder of searched masks, in a revision's folder and beside a model
 
 _REVISION = re.compile(r"[0-9A-Za-z._-]{1,80}")
+
+
+def root() -> Path:
+    """What holds the folders of all revisions; it need not exist."""
+    told = os.environ.get("VIDPLAT_MEASURED")
+    if told:
+        return Path(told).expanduser()
+    data = os.environ.get("XDG_DATA_HOME")
+    base = Path(data).expanduser() if data else Path.home() / ".local" / "share"
+    return base / "vidplat" / "models"
 
 
 def folder(revision: str) -> Path:
     """The folder of one revision; it need not exist. Raises `ValueError` for a text that could leave its prefix."""
     if not _REVISION.fullmatch(revision) or revision.startswith("."):
         raise ValueError(f"not a revision: {revision!r}")
-    told = os.environ.get("VIDPLAT_MEASURED")
-    if told:
-        return Path(told).expanduser() / revision
-    data = os.environ.get("XDG_DATA_HOME")
-    base = Path(data).expanduser() if data else Path.home() / ".local" / "share"
-    return base / "vidplat" / "models" / revision
+    return root() / revision
 
 
-def find(name: str, revision: str, model_root: Path) -> Path | None:
-    """The user's own file of that name, else the one that lies beside the model, else None."""
-    for path in (folder(revision) / name, model_root / name):
-        if path.is_file():
-            return path
-    return None
+def content_sha256(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON document's canonical text: equal for equal content, however its file is laid out."""
+    plain = json.loads(json.dumps(document))  # keys become the texts that they are in a file, and sort like them
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

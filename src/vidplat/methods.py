@@ -216,6 +216,11 @@ def text(chosen: tuple[Chosen, ...]) -> str:
     return "+".join(one.text for one in chosen)
 
 
+def uses_searched_masks(method: str) -> bool:
+    """Whether a text that `parse` takes, or one of the plain methods, reads masks from a file."""
+    return "searched" in method.lower() and any(one.values.get("masks") == "searched" for one in parse(method))
+
+
 @lru_cache(maxsize=4096)
 def _parse(method: str) -> tuple[Chosen, ...]:
     found = [_one(part.strip(), method) for part in method.split("+")]

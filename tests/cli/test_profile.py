@@ -10,6 +10,7 @@ import pytest
 from tests.workers.tiny_models import a_tiny_wan
 from vidplat.cli.app import main
 from vidplat.workers.acceleration import mask_file
+from vidplat.workers.models.catalogue import describe_model
 
 SHORT = ["--prompts", "1", "--num-frames", "17", "--steps", "4"]  # 17 frames are 5 latent ones
 
@@ -20,10 +21,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(autouse=True)
-def masks_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+def masks_folder(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VIDPLAT_MEASURED", str(tmp_path / "measured"))
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "vidplat" / "masks"
+    return tmp_path / "measured" / describe_model(model)[0].revision / "masks"
 
 
 def test_it_writes_masks_where_the_method_finds_them(

@@ -17,8 +17,11 @@ from vidplat.workers.models.limits import check_spec, nearest_frames
 NOW = 1_900_000_000.0
 
 
+@dataclass
 class FakeModels:
-    """What intake must know of models, for the fake one."""
+    """What intake must know of models, for the fake one. `masks`: SHA-256 by latent frames."""
+
+    masks: Mapping[int, str] = field(default_factory=dict)
 
     def describe(self, model_id: str) -> tuple[ModelRef, ModelShape]:
         return describe_fake(model_id)
@@ -28,6 +31,9 @@ class FakeModels:
 
     def nearest_frames(self, frames: int, shape: ModelShape) -> int:
         return nearest_frames(frames, shape)
+
+    def searched_masks(self, model_id: str, latent_frames: int) -> str:
+        return self.masks.get(latent_frames, "")
 
 
 @dataclass
@@ -58,6 +64,7 @@ def taken(
     now: float = NOW,
     sources: FakeSources | None = None,
     warn: Callable[[str], None] = lambda text: None,
+    masks: Mapping[int, str] | None = None,
     **wishes: Any,
 ) -> Taken:
     """The intake of these prompts, with its jobs in a list instead of a spool."""
@@ -66,7 +73,7 @@ def taken(
         source="prompts.csv",
         output_prefix=prefix,
         wishes=Wishes(**{"model": "fake", **wishes}),
-        models=FakeModels(),
+        models=FakeModels(masks or {}),
         sources=sources or FakeSources(),
         now=now,
         warn=warn,

@@ -192,6 +192,22 @@ def test_ids_of_jobs_made_from_text_are_what_they_were_before_there_were_sources
     assert job_id("a red circle", "", spec, ModelRef("flipbook", "r1")) == "560d18470612a4eb7e965ff0a74c0a9a"
 
 
+def test_a_job_made_by_searched_masks_is_another_one_when_they_are_searched_anew():
+    # given masks for videos of 33 frames, which are 9 latent ones, and rows of which one reads them
+    rows = [a_prompt(1, seed=1, method="sparse:masks=searched"), a_prompt(2, seed=2, method="sparse:k=2")]
+    old, new = (taken(rows, masks={9: digit * 64, 5: "f" * 64}) for digit in "ab")
+
+    for batch, digit in ((old, "a"), (new, "b")):
+        searched, uniform = batch.jobs
+        assert searched.id == job_id("a red circle", "", searched.spec, searched.model, masks_sha256=digit * 64)
+        assert uniform.id == job_id("a red circle", "", uniform.spec, uniform.model)
+    # so neither a batch nor a video of the old masks is taken for one of the new
+    assert old.batch.id != new.batch.id
+    # and where there are none here, as when only workers have them, ids tell nothing of them
+    (alone,) = taken(rows[:1]).jobs
+    assert alone.id == job_id("a red circle", "", alone.spec, alone.model)
+
+
 def test_the_same_bytes_at_another_place_are_the_same_job():
     here = taken([a_prompt(input_video=A)], sources=FakeSources({A: a_source()}))
     moved = taken([a_prompt(input_video=B)], sources=FakeSources({B: a_source()}))

@@ -108,17 +108,18 @@ def profile_masks(
         _show(masks, path, shape, spec)
     if out is not None:
         name = mask_file.file_name(found[0].transformer, found[0].frames)
-        render.say(f"used when it lies, as {name}, in {mask_file.users_folder()} or in masks/ beside the model")
+        folder = mask_file.users_file(found[0]).parent
+        render.say(f"used when it lies, as {name}, in {folder} or in masks/ beside the model")
     elif any(masks.density < 1 for masks in found):
         render.say("used by: vidplat submit PROMPTS --method sparse:masks=searched", style="dim")
 
 
 def out_path(masks: Masks, out: Path | None) -> Path:
-    """Where masks are written: `out`, and beside it for a second transformer; else the user's own folder."""
-    from vidplat.workers.acceleration.mask_file import file_name, users_folder
+    """Where masks are written: `out`, and beside it for a second transformer; else `measured.folder` of the model."""
+    from vidplat.workers.acceleration.mask_file import users_file
 
     if out is None:
-        return users_folder() / file_name(masks.transformer, masks.frames)
+        return users_file(masks)
     return out if masks.part == "transformer" else out.with_name(f"{out.stem}-{masks.part}{out.suffix}")
 
 

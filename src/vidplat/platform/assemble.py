@@ -269,6 +269,13 @@ class _Models:
 
         return nearest_frames(frames, shape)
 
+    def searched_masks(self, model_id: str, latent_frames: int) -> str:
+        if is_fake(model_id):
+            return ""
+        from vidplat.workers.models.catalogue import searched_masks
+
+        return searched_masks(model_id, latent_frames)
+
 
 def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:
     if is_fake(model_id):

@@ -28,6 +28,7 @@ from vidplat import blocks
 from vidplat.config import parse_deadline
 from vidplat.domain import DEFAULT_STRENGTH, Batch, Job, ModelRef, ModelShape, OnInfeasible, Prompt, VideoSpec
 from vidplat.errors import InputError, RequestError, UsageError, printable
+from vidplat.methods import uses_searched_masks
 from vidplat.platform.edits import Source, conversions, method_problem, too_short
 from vidplat.platform.spool import JobSpool, Row
 from vidplat.scheduler.profile import check_method
@@ -61,6 +62,9 @@ class Models(Protocol):
         """Raises SpecError with the rule and the nearest valid value."""
 
     def nearest_frames(self, frames: int, shape: ModelShape) -> int: ...
+
+    def searched_masks(self, model_id: str, latent_frames: int) -> str:
+        """SHA-256 of the searched masks that are here for such videos; "" when there are none. Raises ModelError."""
 
 
 class Sources(Protocol):
@@ -173,6 +177,7 @@ class _Rows:
         self._methods: dict[tuple[str, bool, bool], str] = {}  # what is wrong with each, "" when nothing
         self.looked: Mapping[str, Source | str] = {}  # the input videos of this page
         self.inputs: dict[str, str] = {}  # SHA-256 -> place
+        self._masks: dict[tuple[str, int], str] = {}  # model id and latent frames -> SHA-256 of searched masks
         self._notes: dict[str, list[int]] = {}  # what is converted -> [how many rows, the first of them]
         if wishes.method is not None:
             check_method(wishes.method)
@@ -227,6 +232,8 @@ class _Rows:
             strength = DEFAULT_STRENGTH if prompt.strength is None else prompt.strength
             end = f"{end[:-1]},{_quoted(source.sha256)},{json.dumps(strength)}]"
             method = "steps" if method in (None, "auto") else method
+        if method is not None and (masks := self._searched_masks(method, prompt.model, template.spec)):
+            end = f"{end[:-1]},{_quoted(masks)}]"
 
         start = f"[{_quoted(prompt.text)},{_quoted(prompt.negative_prompt)},{template.middle},"
         if seed is None:
@@ -301,6 +308,18 @@ class _Rows:
             except UsageError as error:
                 self._methods[key] = wrong or str(error)
         return self._methods[key]
+
+    def _searched_masks(self, method: str, model_id: str | None, spec: VideoSpec) -> str:
+        """What a video made by searched masks depends on beside its method's text; "" for other methods."""
+        if not uses_searched_masks(method):
+            return ""
+        known = self._model(model_id or self._wishes.model)
+        if isinstance(known, str):
+            return ""
+        key = (known[0].id, known[1].latent_frames(spec.num_frames) // known[1].patch[0])
+        if key not in self._masks:
+            self._masks[key] = self._models.searched_masks(*key)
+        return self._masks[key]
 
     def _template(self, key: tuple[tuple[str, Any], ...], model_id: str | None = None) -> _Template:
         if len(self._templates) > 100_000:  # every row has a size of its own: forget rather than fill the memory

@@ -283,7 +283,7 @@ class Worker:
         if self._installed is None:
             from vidplat.workers.acceleration.table import Installed
 
-            self._installed = Installed(family.transformers)
+            self._installed = Installed(family.transformers, self.ref.revision)
         self._installed.use(method)
         return self._installed
 
@@ -322,12 +322,18 @@ class Worker:
             "spec": asdict(job.spec),
             **_input_facts(job),
             "point": asdict(point) | {"steps_done": made.steps_done},
+            **self._method_files(),
             "sigmas": [round(sigma, 6) for sigma in made.sigmas],
             "worker": {"id": self.id, "device_class": self.device_class, "attempt": attempt},
             "phases_s": {phase: round(seconds, 4) for phase, seconds in made.phases.items()},
             "metrics": {name: round(value, 6) for name, value in metrics.items()},
             "versions": _versions(),
         }
+
+
+    def _method_files(self) -> dict[str, Any]:
+        files = self._installed.files() if self._installed is not None else []
+        return {"method_files": files} if files else {}
 
 
 def _input_facts(job: Job) -> dict[str, Any]:

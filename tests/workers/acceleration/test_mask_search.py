@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from tests.workers.acceleration.tiny import a_tiny_pair, a_tiny_transformer, answer
-from vidplat import tiles
+from vidplat import measured, tiles
 from vidplat.domain import ModelRef, VideoSpec
 from vidplat.errors import ModelError, SpecError, UsageError
 from vidplat.methods import parse
@@ -25,7 +24,7 @@ from vidplat.workers.acceleration.mask_file import LayerMask, Masks
 from vidplat.workers.acceleration.mask_search import Wanted, budgeted, recorded, search, within
 from vidplat.workers.acceleration.method import Grid, Run
 from vidplat.workers.acceleration.solvers import EulerScheduler, scheduler
-from vidplat.workers.acceleration.table import build
+from vidplat.workers.acceleration.table import Installed, build
 from vidplat.workers.acceleration.tile_paths import Tiling, tile_mask
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Family, load_family
@@ -45,9 +44,9 @@ def family(tiny_wan: Path) -> Family:
 
 
 @pytest.fixture(autouse=True)
-def config_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    yield tmp_path / "config" / "vidplat" / "masks"
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VIDPLAT_MEASURED", str(tmp_path / "measured"))
+    return measured.folder(REFERENCE.revision) / "masks"
 
 
 def some_masks(network: Any, *, ks: tuple[int, ...] = (1, 2, 5), **changes: Any) -> Masks:
@@ -274,11 +273,11 @@ def test_a_revision_tells_weights_and_configs_apart_and_not_dtypes() -> None:
     assert mask_file.revision_of(same.to(torch.bfloat16)) == mask_file.revision_of(noisy.model)
 
 
-def test_each_layer_gets_its_own_k(config_folder: Path) -> None:
+def test_each_layer_gets_its_own_k(own_folder: Path) -> None:
     twin = a_tiny_transformer("wan")
     stock = answer(twin)
     for ks, same_as in (((2, 2, 2), "sparse:k=2"), ((5, 5, 5), ""), ((1, 2, 5), None)):
-        install(some_masks(twin.model, ks=ks), config_folder)
+        install(some_masks(twin.model, ks=ks), own_folder)
         method = searched()
         with method.applied_to(twin.model):
             assert method.refusal(twin.model, a_run()) == ""
@@ -292,25 +291,59 @@ def test_each_layer_gets_its_own_k(config_folder: Path) -> None:
             assert method.k_at(twin.model, 3, 5, 1, 0) == 2
 
 
-def test_masks_beside_the_model_come_before_the_users_own(config_folder: Path, tmp_path: Path) -> None:
+def test_the_users_own_masks_come_before_those_beside_the_model_as_with_profiles(
+    own_folder: Path, tmp_path: Path
+) -> None:
     twin = a_tiny_transformer("wan")
     twin.model.save_pretrained(tmp_path / "tiny" / "transformer")
     loaded = type(twin.model).from_pretrained(tmp_path / "tiny" / "transformer")
-    install(some_masks(loaded, ks=(1, 1, 1)), config_folder)
-    assert mask_file.find(loaded, 3, 5)[0].ks == (1, 1, 1)  # type: ignore[union-attr]
-
     install(some_masks(loaded, ks=(2, 2, 2)), tmp_path / "tiny" / "masks")
-
     assert mask_file.find(loaded, 3, 5)[0].ks == (2, 2, 2)  # type: ignore[union-attr]
 
+    path = install(some_masks(loaded, ks=(1, 1, 1)), own_folder)
 
-def test_without_masks_the_method_says_what_it_needs(config_folder: Path) -> None:
+    assert path == mask_file.users_file(some_masks(loaded))
+    for revision in ("", REFERENCE.revision):
+        found, _ = mask_file.find(loaded, 3, 5, revision=revision)
+        assert found is not None and found.ks == (1, 1, 1)
+    # a worker that knows its model's revision does not take what was searched under another one
+    assert mask_file.find(loaded, 3, 5, revision="another")[0].ks == (2, 2, 2)  # type: ignore[union-attr]
+
+
+def test_the_hash_of_masks_is_that_of_their_file_however_it_is_laid_out(own_folder: Path) -> None:
+    masks = some_masks(a_tiny_transformer("wan").model)
+    path = install(masks, own_folder)
+
+    assert masks.sha256 == measured.content_sha256(json.loads(path.read_text()))
+    assert mask_file.load(path).sha256 == masks.sha256
+    assert some_masks(a_tiny_transformer("wan").model, ks=(1, 1, 5)).sha256 != masks.sha256
+
+
+def test_the_method_tells_the_masks_that_it_used(own_folder: Path) -> None:
+    twin = a_tiny_transformer("wan")
+    masks = some_masks(twin.model)
+    install(masks, own_folder)
+    installed = Installed([twin.model], REFERENCE.revision)
+
+    installed.use("sparse:masks=searched")
+    installed.begin(a_run())
+    (told,) = installed.files()
+    assert (told["kind"], told["sha256"], told["model_revision"]) == ("masks", masks.sha256, REFERENCE.revision)
+    assert (told["part"], told["transformer"], told["latent_frames"]) == ("transformer", masks.transformer, 5)
+
+    installed.use("sparse:k=2")
+    installed.begin(a_run())
+    assert installed.files() == []
+    installed.remove()
+
+
+def test_without_masks_the_method_says_what_it_needs(own_folder: Path) -> None:
     twin = a_tiny_transformer("wan")
     told = searched().refusal(twin.model, a_run())
     assert "needs searched masks for 5 latent frames" in told and "none are there" in told
     assert "vidplat profile masks MODEL" in told and "masks=uniform" in told
 
-    install(some_masks(twin.model), config_folder)
+    install(some_masks(twin.model), own_folder)
     assert "found are some for 5 frames" in searched().refusal(twin.model, a_run(frames=7))
 
 
@@ -328,12 +361,12 @@ def test_without_masks_the_method_says_what_it_needs(config_folder: Path) -> Non
     ],
 )
 def test_masks_of_another_model_length_or_solver_are_refused(
-    config_folder: Path, changes: dict[str, Any], told: str
+    own_folder: Path, changes: dict[str, Any], told: str
 ) -> None:
     """A file that bears the right name and holds the wrong thing, as after a copy by hand."""
     twin = a_tiny_transformer("wan")
     masks = some_masks(twin.model, **changes)
-    path = config_folder / mask_file.file_name(mask_file.revision_of(twin.model), 5)
+    path = own_folder / mask_file.file_name(mask_file.revision_of(twin.model), 5)
     mask_file.save(masks, path)
 
     refused = searched().refusal(twin.model, a_run())
@@ -341,9 +374,9 @@ def test_masks_of_another_model_length_or_solver_are_refused(
     assert told in refused and str(path) in refused and "vidplat profile masks MODEL" in refused
 
 
-def test_another_size_of_frame_is_no_reason_to_refuse(config_folder: Path) -> None:
+def test_another_size_of_frame_is_no_reason_to_refuse(own_folder: Path) -> None:
     twin = a_tiny_transformer("wan")
-    install(some_masks(twin.model, per_frame=1560), config_folder)
+    install(some_masks(twin.model, per_frame=1560), own_folder)
     assert searched().refusal(twin.model, a_run()) == ""
 
 

@@ -1,9 +1,9 @@
 """The file of a layer-wise mask search: what is in it, where it lies, and for which runs it holds.
 
 A method text cannot name a file, since texts come with prompt files from anywhere. Masks are found by what they were
-searched for instead, in two places: `masks/` in the model's own folder, beside its profile, and `vidplat/masks/` in the
-user's configuration folder (`XDG_CONFIG_HOME`, else `~/.config`). The name of a file is the revision of the transformer
-and the number of frames, `3f2a...-F21.json`; what is inside is checked against both again.
+searched for instead, in two places, each beside the profile: `masks/` in the user's folder of the model's revision
+(`vidplat.measured`), and `masks/` in the model's own folder. The name of a file is the revision of the transformer and
+the number of frames, `3f2a...-F21.json`; what is inside is checked against both again.
 
 Masks hold for one transformer, one number of latent frames and one solver with its shift; the number of tokens per
 frame may differ (specification, section d). Left to others: the search (`mask_search.py`), and k >= F (`sparse.py`).
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidplat import tiles
+from vidplat import measured, tiles
 from vidplat.errors import ModelError, printable
 from vidplat.workers.acceleration.solvers import shift_of, solver_name
 
@@ -67,6 +67,11 @@ class Masks:
         """Mean share of tiles that is kept."""
         return tiles.mean_density(self.frames, self.ks)
 
+    @property
+    def sha256(self) -> str:
+        """Of the content, as `measured.content_sha256` of the file."""
+        return measured.content_sha256(_document(self))
+
     def unfit(self, transformer: str, layers: int, frames: int, scheduler: Any = None) -> str:
         """Why these masks do not hold for such a run, as a sentence; "" when they do. None: the solver is not known."""
         if (self.transformer, len(self.layers)) != (transformer, layers):
@@ -100,28 +105,34 @@ def file_name(transformer: str, frames: int) -> str:
     return f"{transformer}-F{frames}.json"
 
 
-def users_folder() -> Path:
+def users_file(masks: Masks) -> Path:
     """Where searched masks go unless they are told elsewhere. Not created here."""
-    configured = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(configured) if configured else Path.home() / ".config") / "vidplat" / "masks"
+    return measured.folder(masks.revision) / measured.MASKS / file_name(masks.transformer, masks.frames)
 
 
-def folders(model: nn.Module) -> Iterator[Path]:
-    """Where masks of a transformer may lie, the first one first."""
+def folders(model: nn.Module, revision: str = "") -> Iterator[Path]:
+    """Where masks of a transformer may lie, the first one first. `revision`: of the model's files; "" where nobody
+    knows, as in a stock pipeline: then those of any revision serve, since the transformer is checked anyway."""
+    if revision:
+        yield measured.folder(revision) / measured.MASKS
+    else:
+        yield from sorted(measured.root().glob(f"*/{measured.MASKS}"))
     loaded_from = str(getattr(model.config, "_name_or_path", "") or "")
     if loaded_from and Path(loaded_from).is_dir():
-        yield Path(loaded_from).resolve().parent / "masks"
-    yield users_folder()
+        yield Path(loaded_from).resolve().parent / measured.MASKS
 
 
-def find(model: nn.Module, layers: int, frames: int, scheduler: Any = None) -> tuple[Masks | None, str]:
+def find(
+    model: nn.Module, layers: int, frames: int, scheduler: Any = None, revision: str = ""
+) -> tuple[Masks | None, str]:
     """The masks of a transformer for videos of so many latent frames, or None and why there are none.
 
-    With a `scheduler` its kind and shift are checked too. Raises `ModelError` for a file that cannot be read.
+    With a `scheduler` its kind and shift are checked too. `revision` as in `folders`. Raises `ModelError` for a file
+    that cannot be read.
     """
     transformer = revision_of(model)
     others: list[str] = []
-    for folder in folders(model):
+    for folder in folders(model, revision):
         path = folder / file_name(transformer, frames)
         if path.is_file():
             found = load(path)
@@ -160,8 +171,12 @@ def save(masks: Masks, path: Path) -> None:
     """Write a file, folders above it included; the old one stays whole until the new one is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partly = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partly.write_text(json.dumps({"format": FORMAT, **asdict(masks)}, indent=1) + "\n", encoding="utf-8")
+    partly.write_text(json.dumps(_document(masks), indent=1) + "\n", encoding="utf-8")
     partly.replace(path)
+
+
+def _document(masks: Masks) -> dict[str, Any]:
+    return {"format": FORMAT, **asdict(masks)}
 
 
 def load(path: Path) -> Masks:

@@ -43,6 +43,7 @@ class Run:
     guidance_scale: float
     source: Tensor | None = None  # the video that is edited, clean latents (1, C, F, H, W); None: made from text alone
     rehearse: Callable[[], None] | None = None  # makes such a run once, of a fixed prompt and seed; None: nobody can
+    revision: str = ""  # of the model's files; "" where nobody knows
 
 
 class Method(Protocol):
@@ -85,6 +86,14 @@ class TellsFacts(Protocol):
 
     def facts(self) -> Mapping[str, float]:
         """By name, of the present video."""
+
+
+@runtime_checkable
+class UsesFiles(Protocol):
+    """A method that reads files which decide pixels and which its text does not tell; asked when a video is made."""
+
+    def files(self) -> list[dict[str, Any]]:
+        """For the sidecar, each with its `kind` and the `sha256` of its content."""
 
 
 @runtime_checkable

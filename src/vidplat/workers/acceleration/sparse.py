@@ -55,7 +55,7 @@ class Sparse:
         if why or not self._is_searched:
             return why
         layers = len(layout.attentions(model))
-        found, why = mask_file.find(model, layers, run.grid.frames, run.solver.scheduler)
+        found, why = mask_file.find(model, layers, run.grid.frames, run.solver.scheduler, run.revision)
         if found is not None:
             self._searched[model] = found
         return why
@@ -76,6 +76,20 @@ class Sparse:
 
     def begin(self, run: Run) -> None:
         """Nothing is kept between videos but the masks that `refusal` has just read."""
+
+    def files(self) -> list[dict[str, Any]]:
+        """The searched masks of the present video, by content: the method's text does not tell them."""
+        return [
+            {
+                "kind": "masks",
+                "sha256": masks.sha256,
+                "model_revision": masks.revision,
+                "part": masks.part,
+                "transformer": masks.transformer,
+                "latent_frames": masks.frames,
+            }
+            for masks in sorted(self._searched.values(), key=lambda masks: masks.part)
+        ]
 
     def k_at(self, model: Any, layers: int, frames: int, layer: int, step: int) -> int:
         """k of a layer at a step; F for the stock attention. Raises `SpecError` when no masks are found."""

@@ -10,12 +10,21 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from vidplat.errors import SpecError
 from vidplat.methods import Chosen, Seam, parse, text
-from vidplat.workers.acceleration.method import Calibrates, Method, PreparesStart, Run, SharesWork, TellsFacts
+from vidplat.workers.acceleration.method import (
+    Calibrates,
+    Method,
+    PreparesStart,
+    Run,
+    SharesWork,
+    TellsFacts,
+    UsesFiles,
+)
 
 #: name -> module and class of the room; solvers are no methods around a model, see `solvers.py`.
 MODULES = {
@@ -40,8 +49,9 @@ def build(chosen: Chosen) -> Method:
 class Installed:
     """The methods around one family's transformers. Not safe for two threads at once, as the family."""
 
-    def __init__(self, transformers: Sequence[Any]) -> None:
-        self._transformers = tuple(transformers)
+    def __init__(self, transformers: Sequence[Any], revision: str = "") -> None:
+        """`revision`: of the model's files, for methods that keep files about a model; "" when nobody knows."""
+        self._transformers, self._revision = tuple(transformers), revision
         self._stack = ExitStack()
         weakref.finalize(self, self._stack.close)  # also when a worker ends, while imports still work
         self._methods: tuple[Method, ...] = ()
@@ -75,6 +85,7 @@ class Installed:
 
     def begin(self, run: Run) -> None:
         """Before each video. Raises `SpecError` with the reason when a method cannot make it."""
+        run = replace(run, revision=self._revision)
         for method in self._methods:
             for model in self._transformers:
                 if why := method.refusal(model, run):
@@ -116,6 +127,10 @@ class Installed:
             if isinstance(method, TellsFacts)
             for name, value in method.facts().items()
         }
+
+    def files(self) -> list[dict[str, Any]]:
+        """The files that decided pixels of the video that was made last."""
+        return [file for method in self._methods if isinstance(method, UsesFiles) for file in method.files()]
 
     def remove(self) -> None:
         """Put the stock model back."""

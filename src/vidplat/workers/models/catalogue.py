@@ -94,6 +94,20 @@ def describe_model(model_id: str) -> tuple[ModelRef, ModelShape]:
     return ModelRef(model_id, revision), replace(shape, profile=measured_here or shape.profile)
 
 
+def searched_masks(model_id: str, latent_frames: int) -> str:
+    """SHA-256 of the searched masks that are here for videos of so many latent frames; "" when there are none.
+
+    Of each transformer the one that a worker of this machine takes: the user's own before that beside the model.
+    """
+    reference, _ = describe_model(model_id)
+    beside = locate(model_id).parts["transformer"].parent
+    found: dict[str, Path] = {}
+    for folder in (beside, measured.folder(reference.revision)):
+        found |= {path.name: path for path in (folder / measured.MASKS).glob(f"*-F{latent_frames}.json")}
+    hashes = [measured.content_sha256(_json(path)) for _, path in sorted(found.items())]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
+
+
 def locate(model_id: str) -> ModelFiles:
     """The files of `model_id`, complete and safe to load. Raises `ModelError`."""
     embedded = {path.name: path for path in _embedded_roots()}
