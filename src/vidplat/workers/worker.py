@@ -330,7 +330,6 @@ class Worker:
             "versions": _versions(),
         }
 
-
     def _method_files(self) -> dict[str, Any]:
         files = self._installed.files() if self._installed is not None else []
         return {"method_files": files} if files else {}
