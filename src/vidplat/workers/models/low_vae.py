@@ -1,0 +1,116 @@
+"""A Wan VAE that works at a lower resolution with the same weights: quick previews, and latents of such frames.
+
+Between a latent cell and its pixels lie spatial steps of two. Of a copy of the VAE the `level` steps nearest to the
+latents are taken out, in decoder and encoder alike: latents of the same shape then stand for frames of half the height
+and width (level 1) or a quarter (level 2). Steps in time stay. Convolutions are used as they are (VGDFR, arXiv
+2504.12259, which takes one step out of HunyuanVideo's).
+
+What is left of a step, `form`:
+
+repeated   what the step would do to pictures without finer detail: doubling is followed by the mean over 2 x 2 pixels,
+           halving preceded by their repetition; likewise the copy of a block's input that Wan 2.2's VAE adds beside the
+           step. Our choice, since flipbook's latents come back nearer: of two clips the frames are 3.1 and 4.1 of 255
+           off after a round trip at level 1, with `plain` 7.4 and 8.0, through the VAE itself 1.8 and 2.2.
+plain      the convolution alone, as VGDFR's code has it: no doubling before it, and moves of one pixel instead of two.
+           The copies beside it are as above, since they have no convolution.
+
+The 2 x 2 pixel patches of Wan 2.2's VAE are no such step and stay.
+
+The copy shares all parameters and buffers with the VAE it is made of, which is left as it is. Level 0 takes nothing
+out.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def lowered(vae: Any, level: int, form: str = "repeated") -> Any:
+    """A copy of an `AutoencoderKLWan` that works at 1 / 2^level of its resolution. Raises `ValueError` when it cannot.
+
+    Decodes latents (B, C, F, H, W) to (B, 3, t (F - 1) + 1, s H, s W) with s the spatial factor over 2^level, and
+    encodes such frames to latents of that shape.
+    """
+    steps = min(len(_upsamplers(vae.decoder)), len(_downsamplers(vae.encoder)))
+    if not 0 <= level <= steps:
+        raise ValueError(f"this VAE can work at level 0 to {steps}, not {level}")
+    if form not in ("repeated", "plain"):
+        raise ValueError(f"the form is repeated or plain, not {form!r}")
+    shared = chain(vae.parameters(), vae.buffers())
+    low = copy.deepcopy(vae, {id(tensor): tensor for tensor in shared})
+    for block, step in _upsamplers(low.decoder)[:level]:
+        if form == "plain":
+            step.resample[0] = nn.Identity()
+        else:
+            step.resample.append(nn.AvgPool2d(2))
+        if getattr(block, "avg_shortcut", None) is not None:
+            block.avg_shortcut = _ThenHalved(block.avg_shortcut)
+    for block, step in _downsamplers(low.encoder)[::-1][:level]:
+        if form == "plain":
+            step.resample[0] = nn.ZeroPad2d(1)
+            step.resample[1].stride = (1, 1)
+        else:
+            step.resample.insert(0, _Doubled())
+        if getattr(block, "avg_shortcut", None) is not None:
+            block.avg_shortcut = _DoubledBefore(block.avg_shortcut)
+    low.spatial_compression_ratio //= 2**level
+    for name in ("min_height", "min_width", "stride_height", "stride_width"):  # tiles of as many latent cells
+        setattr(low, f"tile_sample_{name}", getattr(low, f"tile_sample_{name}") // 2**level)
+    return low
+
+
+def _upsamplers(decoder: Any) -> list[tuple[Any, Any]]:
+    """Blocks of the decoder that double height and width, with the module that does, in the order they run."""
+    found = []
+    for block in decoder.up_blocks:
+        if getattr(block, "upsampler", None) is not None:  # Wan 2.2
+            found.append((block, block.upsampler))
+        elif getattr(block, "upsamplers", None) is not None:  # Wan 2.1
+            found.append((block, block.upsamplers[0]))
+    return found
+
+
+def _downsamplers(encoder: Any) -> list[tuple[Any, Any]]:
+    """Blocks of the encoder that halve height and width, with the module that does, in the order they run."""
+    found = []
+    for block in encoder.down_blocks:
+        if getattr(block, "downsampler", None) is not None:  # Wan 2.2
+            found.append((block, block.downsampler))
+        elif hasattr(block, "resample"):  # Wan 2.1: the step is a block of its own
+            found.append((block, block))
+    return found
+
+
+class _ThenHalved(nn.Module):
+    """A shortcut that doubles height and width, and the mean over 2 x 2 pixels of what it gives."""
+
+    def __init__(self, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor, first_chunk: bool = False) -> Tensor:
+        doubled = self.shortcut(x, first_chunk=first_chunk)
+        return nn.functional.avg_pool3d(doubled, (1, 2, 2))
+
+
+class _Doubled(nn.Module):
+    """Each pixel 2 x 2 times, in the last two axes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat_interleave(2, -2).repeat_interleave(2, -1)
+
+
+class _DoubledBefore(nn.Module):
+    """A shortcut that halves height and width, given each pixel 2 x 2 times."""
+
+    def __init__(self, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.doubled, self.shortcut = _Doubled(), shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        halved: Tensor = self.shortcut(self.doubled(x))
+        return halved
