@@ -126,6 +126,13 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 first="k",
             ),
             MethodKind(
+                "early",
+                "passes run at chosen steps, dense at first and thin at the end, the velocity held between (ours)",
+                Seam.PASSES,
+                {"work": Number(0.5, 0.01, 1.0)},  # share of the steps whose passes run
+                first="work",
+            ),
+            MethodKind(
                 "teacache",
                 "passes are skipped while the time embedding changes little (TeaCache, arXiv 2411.19108)",
                 Seam.PASSES,
@@ -202,6 +209,9 @@ _APART: Mapping[frozenset[Seam], str] = {
 _APART_BY_NAME: Mapping[frozenset[str], str] = {
     frozenset({"hsa", "unipc"}): (
         "UniPC would divide the change of several steps by one when a token wakes up; hsa needs euler"
+    ),
+    frozenset({"early", "unipc"}): (
+        "UniPC would divide the change of several steps by one when a pass runs again; early needs euler"
     ),
 }
 

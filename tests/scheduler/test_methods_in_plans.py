@@ -80,6 +80,11 @@ def test_closed_forms_are_used_where_there_are_any():
     assert some.attention == pytest.approx(0.6 * 135 / 441 + 0.4)
     both = work("hsa+sparse:k=3", frames=81)
     assert (both.linear, both.attention) == (hsa.linear, pytest.approx(hsa.linear * 135 / 441))
+    assert work("early:0.5") == MethodWork(0.5, 0.5)
+    assert work("early:0.5", steps=7) == MethodWork(4 / 7, 4 / 7)  # 3.5 passes are 4
+    # 20 of 40 passes run, the first 4 of them in dense steps: 16 of 20 are sparse
+    mixed = work("early:0.5+sparse:k=3,dense_steps=4", frames=81)
+    assert (mixed.linear, mixed.attention) == (0.5, pytest.approx(0.5 * (0.2 + 0.8 * 135 / 441)))
     assert work("unipc") == MethodWork()
 
 

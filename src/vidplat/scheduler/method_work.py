@@ -8,11 +8,12 @@ FLOPs, is always the profile's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from vidplat.domain import ModelShape, OperatingPoint, ProfilePoint, VideoSpec
+from vidplat.early_grid import passes_of
 from vidplat.hsa_schedule import schedule_for, schedule_of_work
 from vidplat.methods import Seam, Value, parse
 from vidplat.tiles import density, is_full
@@ -52,6 +53,7 @@ def _counted(
 ) -> tuple[float, float] | None:
     """(linear, attention) shares by closed form; None when one of the methods has none."""
     linear = attention = 1.0
+    running = _running(method, steps)
     for one in parse(method):
         if one.kind.name == "hsa":
             share = _hsa_share(one.values["work"], str(one.values["preset"]), steps)
@@ -59,11 +61,19 @@ def _counted(
         elif one.kind.name == "lipar" and kept is not None:
             linear_share, attention_share = _lipar_shares(kept, str(one.values["recovery"]), steps)
             linear, attention = linear * linear_share, attention * attention_share
+        elif one.kind.name == "early":
+            linear, attention = linear * len(running) / steps, attention * len(running) / steps
         elif one.kind.name == "sparse" and one.values["masks"] == "uniform":
-            attention *= _sparse_share(one.values, steps, frames, layers)
+            attention *= _sparse_share(one.values, running, frames, layers)
         elif one.kind.seam is not Seam.SOLVER:
             return None
     return linear, attention
+
+
+def _running(method: str, steps: int) -> Sequence[int]:
+    """The steps whose passes run."""
+    grids = [passes_of(float(one.values["work"] or 0), steps) for one in parse(method) if one.kind.name == "early"]
+    return grids[0] if grids else range(steps)
 
 
 def _hsa_share(work: Value | None, preset: str, steps: int) -> float:
@@ -87,9 +97,9 @@ def _lipar_shares(kept: float, recovery: str, steps: int) -> tuple[float, float]
     return kept * passes, kept * passes
 
 
-def _sparse_share(values: Mapping[str, Value | None], steps: int, frames: int, layers: int) -> float:
-    """rho where a step and a layer are sparse, 1 elsewhere."""
-    sparse_steps = max(0, steps - int(values["dense_steps"] or 0)) / steps
+def _sparse_share(values: Mapping[str, Value | None], running: Sequence[int], frames: int, layers: int) -> float:
+    """rho where a step that is `running` and a layer are sparse, 1 elsewhere."""
+    sparse_steps = sum(step >= int(values["dense_steps"] or 0) for step in running) / len(running)
     sparse_layers = max(0, layers - 2 * int(values["dense_ends"] or 0)) / layers
     share = sparse_steps * sparse_layers
     k = int(values["k"] or 1)

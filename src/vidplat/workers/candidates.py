@@ -32,6 +32,7 @@ def candidates(spec: VideoSpec, latent_frames: int) -> list[Candidate]:
         Candidate("sparse", tuple(_at(full, f"sparse:k={k}") for k in range(latent_frames - 1, 0, -1))),
         Candidate("hsa+sparse", point=lambda share: _at(full, f"hsa:work={max(0.05, share):.3f}+sparse:k=3")),
     ]
+    found.append(Candidate("early", point=lambda share: _at(full, f"early:work={_whole(share, full):.4f}")))
     for name, (low, high) in THRESHOLDS.items():
         found.append(Candidate(name, point=_threshold(full, name, low, high)))
     low, high = THRESHOLDS["dbcache"]
@@ -41,6 +42,11 @@ def candidates(spec: VideoSpec, latent_frames: int) -> list[Candidate]:
 
 def _at(steps: int, method: str) -> OperatingPoint:
     return OperatingPoint(steps, None, text(parse(method)))
+
+
+def _whole(share: float, full: int) -> float:
+    """The share of `full` steps nearest to `share` that is a whole number of them: other shares make the same video."""
+    return max(1, round(share * full)) / full
 
 
 def _threshold(full: int, name: str, low: float, high: float, more: str = "") -> Callable[[float], OperatingPoint]:

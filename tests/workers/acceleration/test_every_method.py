@@ -32,6 +32,7 @@ CASES = {
     "hsa": Case("hsa:75A", None, "hsa:75A", error=0.5),
     "lipar": Case("lipar", "lipar:tau1=0,tau2=0", "lipar", error=0.7, edits=True),
     "sparse": Case("sparse:k=1", "sparse:k=64", "sparse:k=1,dense_steps=4", error=0.5),
+    "early": Case("early:0.5", "early:1", "early:0.5", error=0.3),
     "teacache": Case("teacache:10", "teacache:0", "teacache:0.2", error=0.5),
     "easycache": Case("easycache:10", "easycache:0", "easycache:0.1", error=0.3),
     "magcache": Case("magcache:10", "magcache:0", "magcache:0.1", error=0.5),

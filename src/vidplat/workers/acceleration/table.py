@@ -31,6 +31,7 @@ MODULES = {
     "hsa": "hsa:Hsa",
     "lipar": "lipar:Lipar",
     "sparse": "sparse:Sparse",
+    "early": "early:Early",
     "teacache": "teacache:TeaCache",
     "easycache": "easycache:EasyCache",
     "magcache": "magcache:MagCache",
