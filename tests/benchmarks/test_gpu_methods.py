@@ -1,0 +1,212 @@
+"""The GPU benchmark, rehearsed: every row is measured, and its work is what arithmetic says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vidplat.hsa_schedule import schedule_for
+from vidplat.tiles import density
+from vidplat.workers.acceleration.lipar_mask import MaskRule
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_methods.py"
+TOKENS, FRAMES, STEPS = 7 * 6 * 8, 7, 24  # of the small setting
+WIDTH, FFN, TEXT = 128, 512, 16
+OF_TOKENS = (12 * WIDTH**2 + 4 * TEXT * WIDTH + 4 * WIDTH * FFN) * TOKENS  # FLOPs of a block; see scheduler.work
+OF_TEXT, OF_ATTENTION = 4 * TEXT * WIDTH**2, 4 * TOKENS**2 * WIDTH
+PATHS = ("gather", "lse")
+HSA = ("75A", "75B", "50", "25")
+RECOVERIES = ("noisy", "none", "bias", "noise-aware")
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("gpu_methods", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules["gpu_methods"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict[str, Any]]:
+    """All rows of one round of the script, by their names."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--small", "--rounds", "1", "--paths", *PATHS, "--compile", "none"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert (answer["benchmark"], answer["interrupted"], answer["steps"]) == ("gpu_methods", False, STEPS)
+    return {row["way"]: row for row in answer["rows"]}
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_every_way_is_a_row_with_a_finite_time_and_nothing_to_excuse(rows: dict[str, dict[str, Any]]) -> None:
+    assert list(rows) == [
+        *(f"hsa:{preset}" for preset in HSA),
+        *(f"sparse:k={k},path={path}" for k in (1, 3, 5) for path in PATHS),
+        *(f"hsa:{preset}+sparse:k=3,path={path}" for preset in ("50", "25") for path in PATHS),
+        *(f"lipar:recovery={recovery}" for recovery in RECOVERIES),
+        "stream, pruned",
+    ]
+    for name, row in rows.items():
+        assert row["reason"] == "", name
+        for figure in ("ms_per_step", "dense_ms_per_step", "time_ratio", "flop_ratio", "time_over_flops"):
+            assert math.isfinite(row[figure]) and row[figure] > 0, (name, figure)
+        assert isinstance(row["within"], bool) and row["peak_bytes"] > 0
+
+
+@pytest.mark.parametrize("preset", HSA)
+def test_the_work_of_hsa_is_its_share_of_tokens_and_the_text_of_the_passes_that_run(
+    rows: dict[str, dict[str, Any]], preset: str
+) -> None:
+    schedule = schedule_for(preset, STEPS)
+    share = float(schedule.exact_cost(TOKENS))
+    runs = sum(any(schedule.active(step)) for step in range(STEPS)) / STEPS
+    linear = (share * OF_TOKENS + runs * OF_TEXT) / (OF_TOKENS + OF_TEXT)
+    due = (share * (OF_TOKENS + OF_ATTENTION) + runs * OF_TEXT) / (OF_TOKENS + OF_TEXT + OF_ATTENTION)
+    assert_work(rows[f"hsa:{preset}"], linear, share, due)
+    assert share == pytest.approx(schedule.relative_cost, abs=1 / TOKENS)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_work_of_sparse_attention_is_its_density(rows: dict[str, dict[str, Any]], k: int, path: str) -> None:
+    rho = density(FRAMES, k)
+    due = (OF_TOKENS + OF_TEXT + rho * OF_ATTENTION) / (OF_TOKENS + OF_TEXT + OF_ATTENTION)
+    assert_work(rows[f"sparse:k={k},path={path}"], 1.0, rho, due)
+
+
+@pytest.mark.parametrize("preset", ["50", "25"])
+def test_the_work_of_both_is_nearly_the_product(rows: dict[str, dict[str, Any]], preset: str) -> None:
+    """Not quite: tokens of reference frames attend to all, and HSA may choose more of those than of others."""
+    for path in PATHS:
+        row = rows[f"hsa:{preset}+sparse:k=3,path={path}"]
+        share = float(schedule_for(preset, STEPS).exact_cost(TOKENS))
+        assert row["flops_closed"]["attention"] == pytest.approx(share * density(FRAMES, 3))
+        assert row["flops_counted"]["linear"] == pytest.approx(row["flops_closed"]["linear"])
+        assert row["flops_counted"]["attention"] == pytest.approx(row["flops_closed"]["attention"], rel=0.1)
+
+
+@pytest.mark.parametrize(("recovery", "keys"), [("noisy", 1), ("none", 2), ("bias", 2)])
+def test_the_work_of_lipar_is_its_kept_share_of_queries_and_perhaps_of_keys(
+    rows: dict[str, dict[str, Any]], recovery: str, keys: int
+) -> None:
+    row = rows[f"lipar:recovery={recovery}"]
+    kept = row["kept_share"]
+    linear = (kept * OF_TOKENS + OF_TEXT) / (OF_TOKENS + OF_TEXT)
+    due = (kept * OF_TOKENS + OF_TEXT + kept**keys * OF_ATTENTION) / (OF_TOKENS + OF_TEXT + OF_ATTENTION)
+    assert_work(row, linear, kept**keys, due)
+
+
+def test_clean_keys_cost_lipar_one_pass_more(rows: dict[str, dict[str, Any]]) -> None:
+    """0.6 of 24 steps are taken, 14, and one pass more in each branch."""
+    more, plain = (rows[f"lipar:recovery={form}"]["flops_counted"]["total"] for form in ("noise-aware", "noisy"))
+    assert more == pytest.approx(plain * 15 / 14)
+
+
+def assert_work(row: dict[str, Any], linear: float, attention: float, total: float) -> None:
+    due = {"linear": linear, "attention": attention, "total": total}
+    assert row["flops_counted"] == pytest.approx(due)
+    assert row["flops_closed"] == pytest.approx(due)
+    assert row["flop_ratio"] == pytest.approx(total)
+    assert row["time_over_flops"] == pytest.approx(row["time_ratio"] / total)
+    assert row["within"] == (abs(row["time_over_flops"] - 1) <= 0.15)
+
+
+@pytest.mark.parametrize(("first", "part"), [(1, 1), (3, 2)])
+def test_the_source_prunes_a_third_of_the_full_videos_tokens(script: Any, first: int, part: int) -> None:
+    """PRUNED is 32 %; of the 32 760 tokens a column of one frame is 30, and dilation adds some columns at once.
+    The stream's mask is tried on a half of the picture's side."""
+    rule = MaskRule(block=first, causal=first > 1)
+    frames, rows, columns = script.FULL.latents
+    source, keep = script.a_source((frames, rows // part, columns // part), rule, first=first)
+    assert source.shape == (1, 16, 21, 60 // part, 104 // part)
+    assert keep.shape == (21, 30 // part, 52 // part)
+    assert bool(keep[:first].all())
+    assert 1 - keep.float().mean() == pytest.approx(0.32, abs=0.01)
+
+
+@pytest.mark.usefixtures("as_before")
+def test_a_way_that_is_refused_is_a_row_with_the_reason_and_the_others_go_on(
+    script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """HSA-25 needs 21 steps."""
+    answer = told(script, monkeypatch, capsys, "--only", "hsa", "--steps", "12")
+    named = {row["way"]: row for row in answer["rows"]}
+    assert "preset 25 needs 21 steps or more" in named["hsa:25"]["reason"]
+    assert named["hsa:25"]["time_ratio"] is None
+    assert all(named[f"hsa:{preset}"]["time_ratio"] > 0 for preset in ("75A", "75B", "50"))
+
+
+@pytest.mark.usefixtures("as_before")
+def test_memory_that_runs_out_costs_one_row(
+    script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = script.Bench.run
+
+    def short_of_memory(bench: Any, way: Any, steps: int | None = None) -> Any:
+        if "k=1,path=gather" in way.method:
+            raise torch.OutOfMemoryError("tried to allocate 12 GiB")
+        return run(bench, way, steps)
+
+    monkeypatch.setattr(script.Bench, "run", short_of_memory)
+    answer = told(script, monkeypatch, capsys, "--only", "sparse")
+    reasons = {row["way"]: row["reason"] for row in answer["rows"]}
+    assert reasons.pop("sparse:k=1,path=gather") == "out of memory: tried to allocate 12 GiB"
+    assert set(reasons.values()) == {""}
+
+
+@pytest.mark.usefixtures("as_before")
+def test_an_interrupt_keeps_what_was_measured(
+    script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lap = script.Bench.lap
+
+    def stopped(bench: Any, way: Any, number: int, on: Any = None) -> Any:
+        if "k=3" in way.method:
+            signal.raise_signal(signal.SIGTERM)
+        return lap(bench, way, number, on)
+
+    monkeypatch.setattr(script.Bench, "lap", stopped)
+    out = tmp_path / "kept" / "laps.jsonl"
+    answer = told(script, monkeypatch, capsys, "--only", "sparse", "--out", str(out))
+    assert answer["interrupted"]
+    assert [row["rounds"] for row in answer["rows"]] == [1, 1, 0, 0, 0, 0]
+    assert [json.loads(line)["way"] for line in out.read_text().splitlines()] == [
+        "sparse:k=1,path=gather",
+        "sparse:k=1,path=lse",
+    ]
+
+
+def told(
+    script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> dict[str, Any]:
+    """What the script answers with on its last line."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--small", "--rounds", "1", *arguments])
+    script.main()
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return answer
