@@ -154,8 +154,9 @@ def test_a_slower_link_never_carries_more_bytes(drawn: dict[str, object], limits
 def test_where_parts_overlap_a_slower_link_may_carry_more():
     """Why the promise is only for parts that follow each other (found by trying 200 random machines).
 
-    While the link is not the bottleneck, it delays a video by its first item's bytes alone: 3215 / 6 = 536 of K = 6, but
-    3608 / 11 = 328 of K = 11. So a link eight times slower prefers the video with more bytes in all.
+    While the link is not the bottleneck, it delays a video by one item's bytes, those of the first frames that the edge
+    has work with: 4/21 of 3215 = 612 of K = 6, but 4/41 of 3608 = 352 of K = 11. So a link eight times slower prefers
+    the video with more bytes in all.
     """
     measured = {6: 3215, 8: 3347, 11: 3608, 14: 6383, 16: 7198, 21: 9610}
     told = {"decode_frame_s": 7.0, "insert_s": (22.0, 24.0, 27.0, 31.0), "video_bytes": measured}
