@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601, as SSIM is customarily computed
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+_K1, _K2 = 0.01, 0.03
 
 
 def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
@@ -50,14 +50,24 @@ def _float(frames: np.ndarray) -> np.ndarray:
 
 
 def _ssim_of_images(x: np.ndarray, y: np.ndarray) -> float:
-    """SSIM of two luma images (rows, columns) float32; images smaller than the window use all of it."""
+    """SSIM of two luma images (rows, columns) float32."""
+    return float(ssim_map(x, y, 255.0).mean())
+
+
+def ssim_map(x: np.ndarray, y: np.ndarray, peak: float) -> np.ndarray:
+    """SSIM around each window position inside two images (rows, columns[, channels]) float32 with values up to `peak`.
+
+    Images smaller than the window use all of it.
+    """
+    c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
 
     def blurred(image: np.ndarray) -> np.ndarray:
         out: np.ndarray = cv2.GaussianBlur(image, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT)
-        return out[5:-5, 5:-5] if min(out.shape) > 10 else out
+        return out[5:-5, 5:-5] if min(out.shape[:2]) > 10 else out
 
     mean_x, mean_y = blurred(x), blurred(y)
     var_x, var_y = blurred(x * x) - mean_x**2, blurred(y * y) - mean_y**2
     covariance = blurred(x * y) - mean_x * mean_y
-    likeness = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-    return float((likeness / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))).mean())
+    likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    made: np.ndarray = likeness / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return made
