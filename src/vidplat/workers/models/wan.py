@@ -60,6 +60,7 @@ class WanFamily:
         self.boundary_ratio, self.expand_timesteps = boundary_ratio, expand_timesteps
         self.temporal_factor = int(vae.config.scale_factor_temporal)
         self.device = str(transformer.device)
+        self._low_vaes: dict[int, Any] = {}
 
     @classmethod
     def load(cls, located: ModelFiles, device: str) -> WanFamily:
@@ -172,9 +173,14 @@ class WanFamily:
 
     def encode_video(self, frames: np.ndarray) -> torch.Tensor:
         """See `TakesVideo`; the posterior's mode, as `WanVideoToVideoPipeline.prepare_latents` takes it."""
-        config = self.vae.config
         pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].to(self.vae.device, torch.float32)
-        found = self.vae.encode((pixels / 255.0 * 2.0 - 1.0).to(self.vae.dtype)).latent_dist.mode().float()
+        return self.latents_of(pixels / 255.0)
+
+    def latents_of(self, frames: torch.Tensor, level: int = 0) -> torch.Tensor:
+        """Clean normalised latents (1, C, F, H, W) float32 of frames (1, 3, 4(F-1)+1, rows, columns) in [0, 1], whose
+        height and width are 1 / 2^level of the video's."""
+        config, vae = self.vae.config, self._vae_at(level)
+        found = vae.encode((frames * 2.0 - 1.0).to(vae.dtype)).latent_dist.mode().float()
         channels = (1, config.z_dim, 1, 1, 1)
         mean = torch.tensor(config.latents_mean).view(channels).to(found)
         inverse_std = 1.0 / torch.tensor(config.latents_std).view(channels).to(found)
@@ -183,17 +189,33 @@ class WanFamily:
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Frames (frames, rows, columns, 3) uint8 RGB."""
-        config = self.vae.config
-        latents = latents.to(self.vae.device, self.vae.dtype)
+        shown = self.shown(latents)[0].mul(255).round().to(torch.uint8)
+        frames: np.ndarray = shown.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+        return frames
+
+    def shown(self, latents: torch.Tensor, level: int = 0) -> torch.Tensor:
+        """Frames (1, 3, 4(F-1)+1, rows, columns) in [0, 1] of latents (1, C, F, H, W), of 1 / 2^level of the height and
+        width. Raises `JobError` for values that are not finite."""
+        config, vae = self.vae.config, self._vae_at(level)
+        latents = latents.to(vae.device, vae.dtype)
         channels = (1, config.z_dim, 1, 1, 1)
         mean = torch.tensor(config.latents_mean).view(channels).to(latents)
         inverse_std = 1.0 / torch.tensor(config.latents_std).view(channels).to(latents)
-        video = self.vae.decode(latents / inverse_std + mean, return_dict=False)[0]  # (1, 3, frames, rows, columns)
+        video = vae.decode(latents / inverse_std + mean, return_dict=False)[0]
         if not bool(torch.isfinite(video).all()):
             raise JobError("the decoder gave values that are not finite")
-        shown = (video[0] * 0.5 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-        frames: np.ndarray = shown.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+        frames: torch.Tensor = (video * 0.5 + 0.5).clamp(0, 1)
         return frames
+
+    def _vae_at(self, level: int) -> Any:
+        """The VAE, or its copy for a lower resolution, which is made when first asked for and shares all weights."""
+        if level == 0:
+            return self.vae
+        if level not in self._low_vaes:
+            from vidplat.workers.models.low_vae import lowered
+
+            self._low_vaes[level] = lowered(self.vae, level)
+        return self._low_vaes[level]
 
 
 def _cache_context(model: Any, branch: str, solver: Solver) -> AbstractContextManager[None]:
