@@ -18,7 +18,7 @@ from tests.source_videos import an_mp4, counted
 from tests.workers.acceleration.test_seams import traces
 from tests.workers.test_self_forcing import theirs
 from tests.workers.tiny_models import a_tiny_causal
-from vidplat.blocks import document
+from vidplat.blocks import document, read
 from vidplat.domain import Blocks, Job, OperatingPoint, VideoSpec
 from vidplat.errors import ModelError, SpecError
 from vidplat.training import causal
@@ -172,7 +172,8 @@ def test_training_writes_settings_that_the_sampler_can_use(tiny_wan: Path) -> No
 
     # What it was trained with: the sampler's usual window, clips of nine latent frames, the solver's shift of 3.
     assert (blocks.frames, blocks.sink, blocks.recent, blocks.trained, blocks.shift) == (3, 1, 6, 9, 3.0)
-    assert plan_of(blocks, OperatingPoint(3)).steps == pytest.approx((1000, 2000 / 3, 1000 / 3))
+    assert plan_of(blocks, OperatingPoint(3)).steps == (1000, 667, 333)
+    assert read(document(blocks)) == blocks
 
 
 # --- videos from noise --------------------------------------------------------------------------

@@ -49,7 +49,7 @@ NAME = "flipbook-causal"
 BLOCK = 3
 CLIP_FRAMES = 9  # latent frames of the clips: positions in time beyond them are not trained
 STEPS = 12  # of a block: the model is not distilled, so it wants more than the four of Self-Forcing
-GUIDANCE = 1.0
+GUIDANCE = 1.0  # one branch; more costs twice the passes
 BATCH = 4
 
 
@@ -161,7 +161,7 @@ def train_causal(
 def settings(scheduler: Any) -> Blocks:
     """What the sampler must know of a model trained here: `STEPS` even steps over the schedule of `scheduler`."""
     window = Window()
-    even = tuple(1000.0 * (STEPS - step) / STEPS for step in range(STEPS))
+    even = tuple(float(round(1000 * (STEPS - step) / STEPS)) for step in range(STEPS))
     return Blocks(BLOCK, even, float(scheduler.config.shift), window.sink, window.recent, CLIP_FRAMES)
 
 
