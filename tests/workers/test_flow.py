@@ -117,6 +117,16 @@ def test_frames_too_small_for_flow_are_cross_faded() -> None:
     assert not pair.is_cut
 
 
+def test_large_frames_are_searched_at_half_size_and_as_well() -> None:
+    picture = a_texture(4, 288, 320)
+    first, middle, second = (picture[16:, left : left + 280] for left in (24, 20, 16))
+    made = Pair(first, second).at(0.5)
+
+    assert np.abs(made.astype(float) - middle)[16:-16, 16:-16].mean() < 0.1
+    other = Pair(first, a_texture(6, 288, 320)[16:, 16:296])
+    assert other.is_cut and np.array_equal(other.at(0.4), first)
+
+
 def test_there_and_back_cancel_for_one_motion_and_not_for_two() -> None:
     to_right = np.zeros((20, 20, 2), np.float32)
     to_right[..., 0] = 3

@@ -32,7 +32,9 @@ Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SMALLEST_PX = 16  # DIS needs this much; smaller frames are cross-faded
-LARGE_PX = 256  # frames whose shorter side has this much are searched at half size, as the preset says: 4 times faster
+LARGE_PX = (
+    256  # from this shorter side on, flow is searched at half size, as the preset says: faster, and nearer the truth
+)
 VISIBLE_PX = 4.0  # the specification's 1 px gives 0.3 dB less on flipbook's world at 64 x 64
 INVISIBLE = 0.05
 CUT_FLOW = 0.2  # of the width: mean contradiction of the two flows
@@ -91,7 +93,7 @@ class Pair:
         warped = warp(self._b, self.flows[0])
         if float(np.median(np.abs(warped - self._a).max(axis=-1))) > CUT_CHANGED * 255:
             return True
-        return ssim(self.first[None], warped[None]) < CUT_SSIM
+        return ssim(_seen(self.first)[None], _seen(warped)[None]) < CUT_SSIM
 
     @cached_property
     def _misses(self) -> tuple[Floats, Floats]:
@@ -151,6 +153,14 @@ def contradiction(there: Floats, back: Floats) -> Floats:
 def as_pixels(values: Floats) -> Image:
     pixels: Image = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return pixels
+
+
+def _seen(frame: Image | Floats) -> Floats:
+    """What likeness is measured on: large frames at a quarter of their size, which takes a fifteenth of the time."""
+    if min(frame.shape[:2]) < LARGE_PX:
+        return frame.astype(np.float32)
+    small: Floats = cv2.resize(frame, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return small
 
 
 def _grey(frame: Image) -> Image:
