@@ -20,8 +20,10 @@ from vidplat.keyframes import (
     decoded_frames,
     is_uninformative,
     latent_frames,
+    leave_one_out,
     oracle,
     path_cost,
+    rank_correlation,
     regret,
     select,
     top,
@@ -250,6 +252,20 @@ def test_an_oracle_needs_both_ends() -> None:
     with pytest.raises(ValueError, match="K must be 2 or more, not 1"):
         oracle(5, 1, some_cost(0))
     assert oracle(1, 1, some_cost(0)) == (0,)
+
+
+def test_ranks_correlate_by_order_alone_and_ties_share_theirs() -> None:
+    assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 1000]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: deviations -1.5, 0, 0, 1.5 and -1.5, -0.5, 0.5, 1.5: 4.5 / sqrt(4.5 * 5).
+    assert rank_correlation([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert math.isnan(rank_correlation([1, 1], [1, 2]))
+    with pytest.raises(ValueError, match="2 and 3 values"):
+        rank_correlation([1, 2], [1, 2, 3])
+
+
+def test_leaving_one_frame_out_costs_its_interval_of_two() -> None:
+    assert leave_one_out(5, lambda i, j: float(10 * i + j)) == (2.0, 13.0, 24.0)
 
 
 def test_all_gaps_of_a_key_count() -> None:

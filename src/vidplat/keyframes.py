@@ -7,7 +7,7 @@ attention), finishes the K frames with the largest ones and interpolates the res
     aggregated   the scores of several steps become one score per frame
     select       K frames by score, or by one of the rules that scores are compared with
     oracle       the K frames between which filling in really costs least, by dynamic programming
-    regret       what a selection loses against those
+    regret       what a selection loses against those; `rank_correlation` tells whether scores foretell costs
 
 What the sources leave open is marked "our choice". Only arithmetic: computing the scores is a worker's task, and when a
 kept frame is shown is `timeline.py`. This file loads neither torch nor ray.
@@ -208,6 +208,31 @@ def regret(key: Sequence[int], frames: int, cost: Cost) -> float:
     if best == 0:
         return 0.0 if own == 0 else math.inf
     return own / best - 1
+
+
+def leave_one_out(frames: int, cost: Cost) -> tuple[float, ...]:
+    """What leaving out each inner frame alone costs, cost(f - 1, f + 1): what a score should foretell."""
+    return tuple(cost(f - 1, f + 1) for f in range(1, frames - 1))
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's correlation of ranks, equal values sharing their mean rank; in [-1, 1].
+
+    nan where one side is constant. Raises `ValueError` for unequal lengths or fewer than two values.
+    """
+    if len(one) != len(other) or len(one) < 2:
+        raise ValueError(f"{len(one)} and {len(other)} values cannot be ranked against each other")
+    a, b = (_ranks(values) for values in (one, other))
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale else math.nan
+
+
+def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    _, place, count = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    ranks: NDArray[np.float64] = (last - (count - 1) / 2)[place]
+    return ranks
 
 
 def _cheapest(
