@@ -76,14 +76,14 @@ class Stage:
 
 STAGES = (
     Stage(0.20, 32, (Part(33, 6000, 16, 8), Part(65, 1200, 8, 2))),
-    Stage(0.79, 64, (Part(33, 3600, 6, 4), Part(33, 8000, 20, 5, first=3), Part(65, 600, 3, 1))),
+    Stage(0.60, 64, (Part(33, 3600, 6, 4), Part(33, 8000, 20, 5, first=3), Part(65, 600, 3, 1))),
     Stage(
         1.00,
         64,
         (
-            Part(33, 8000, 6, 5, hard=True),
+            Part(33, 8000, 8, 6, hard=True),
             Part(33, 3600, 6, 2),
-            Part(33, 8000, 20, 2, first=3),
+            Part(33, 8000, 20, 1, first=3),
             Part(65, 600, 3, 1),
         ),
     ),
