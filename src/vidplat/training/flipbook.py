@@ -29,7 +29,7 @@ DEFAULTS = {
     "num_inference_steps": 24,
     "guidance_scale": 6.0,
 }
-STEPS = {"vae": 1480, "text": 1500, CLOUD.name: 13_900, EDGE.name: 4000}
+STEPS = {"vae": 1480, "text": 1500, CLOUD.name: 19_800, EDGE.name: 4000}
 
 
 def train(folder: Path, *, say: Say, steps: dict[str, int] | None = None, bfloat16: bool = False) -> None:
