@@ -26,26 +26,26 @@ def main() -> None:
     from vidplat.training.malloc import keep_freed_memory
 
     keep_freed_memory()
-    ranks.join()
     if told.threads:
         torch.set_num_threads(told.threads)
 
     def say(line: str) -> None:
         print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
 
-    if not told.assemble_only:
-        steps = flipbook.STEPS | ({told.only: told.steps} if told.only and told.steps else {})
-        if told.only == "vae":
-            vae.train_vae(told.checkpoints, steps=steps["vae"], say=say)
-        elif told.only == "text":
-            text.train_text(told.checkpoints, steps=steps["text"], say=say)
-        elif told.only:
-            size = {CLOUD.name: CLOUD, EDGE.name: EDGE}[told.only]
-            flipbook.train_size(size, told.checkpoints, steps=steps[size.name], say=say, bfloat16=told.bfloat16)
-        else:
-            flipbook.train(told.checkpoints, say=say, steps=steps, bfloat16=told.bfloat16)
-    if told.assemble_only or not told.only:
-        flipbook.assemble(told.checkpoints, told.target)
+    with ranks.joined():
+        if not told.assemble_only:
+            steps = flipbook.STEPS | ({told.only: told.steps} if told.only and told.steps else {})
+            if told.only == "vae":
+                vae.train_vae(told.checkpoints, steps=steps["vae"], say=say)
+            elif told.only == "text":
+                text.train_text(told.checkpoints, steps=steps["text"], say=say)
+            elif told.only:
+                size = {CLOUD.name: CLOUD, EDGE.name: EDGE}[told.only]
+                flipbook.train_size(size, told.checkpoints, steps=steps[size.name], say=say, bfloat16=told.bfloat16)
+            else:
+                flipbook.train(told.checkpoints, say=say, steps=steps, bfloat16=told.bfloat16)
+        if told.assemble_only or not told.only:
+            flipbook.assemble(told.checkpoints, told.target)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,20 @@ from torch import Tensor, nn
 WAIT = timedelta(hours=2)  # rank 0 may encode a data set while the others wait
 
 
-def join() -> None:
-    """Meet the other ranks that torchrun started; nothing to do without it."""
-    if dist.is_torchelastic_launched() and not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=WAIT)
+@contextmanager
+def joined() -> Iterator[None]:
+    """Meet the other ranks that torchrun started, and part from them; without it, nothing happens.
+
+    A process that ends with the group still there may abort: its threads are not joined.
+    """
+    if not dist.is_torchelastic_launched() or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("gloo", timeout=WAIT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def rank() -> int:
