@@ -94,6 +94,28 @@ def test_another_process_may_remove_a_folder_that_this_one_remembers(tmp_path: P
     assert files(tmp_path) == ["a/y"]
 
 
+def test_a_folder_removed_while_it_is_being_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given two processes that probe one store: the other one's folder is there when mkdir is called, and then gone
+    store, folder = open_store(str(tmp_path)), tmp_path / "batches"
+    look, calls = Path.is_dir, []
+
+    def gone_by_then(path: Path, **how: bool) -> bool:
+        if path == folder and not calls:
+            calls.append(path)
+            folder.rmdir()
+        return look(path, **how)
+
+    folder.mkdir()
+    monkeypatch.setattr(Path, "is_dir", gone_by_then)
+
+    # when
+    assert store.put_if_absent("batches/a", b"x")
+
+    # then
+    assert calls == [folder]
+    assert store.get("batches/a") == b"x"
+
+
 @pytest.mark.parametrize("url", ["", "a\0b", "gs://bucket/x", "http://host/x", "s3://", "file://host/x"])
 def test_places_without_a_store_are_refused(url: str) -> None:
     with pytest.raises(UsageError):

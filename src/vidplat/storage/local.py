@@ -18,6 +18,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,9 +172,17 @@ class LocalStore:
             return
 
     def _make_folder(self, folder: Path) -> None:
-        if folder not in self._made:
+        """Raises FileNotFoundError when somebody removes a folder of the way as empty: worth another try."""
+        if folder in self._made:
+            return
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._made.add(folder)
+        except FileExistsError as error:
+            # Said of a file that is in the way, but also of a folder that is gone when mkdir looks once more.
+            if not stat.S_ISDIR(folder.stat().st_mode):  # raises FileNotFoundError by itself
+                raise
+            raise FileNotFoundError(errno.ENOENT, "removed as empty", str(folder)) from error
+        self._made.add(folder)
 
     def _remove_empty_folders(self, folder: Path) -> None:
         while folder != self._root and self._root in folder.parents:
