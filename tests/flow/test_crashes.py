@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.flow.stage import Stage
 from tests.platform.builders import Memory
 from vidplat.domain import JobState
 from vidplat.storage import open_catalog
+from vidplat.storage.catalog import Catalog
 
 PUBLISHED = {"video.mp4", "poster.jpg", "meta.json", "COMMIT.json", "manifest.parquet", "metrics.parquet"}
 #: What a death leaves of an attempt and, where another thread was writing, of a file; both are swept when they are old.
@@ -172,6 +174,25 @@ def test_a_hold_of_a_dead_process_is_taken_over_at_once(tmp_path: Path):
     # then
     assert result.exit_code == 0
     assert time.monotonic() - began < 20
+
+
+def test_who_stored_a_batch_and_had_to_wait_takes_over_what_the_dead_one_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # given a run that died with jobs under way
+    stage = Stage(tmp_path)
+    process = stage.in_a_process("submit", stage.write(3), env={"CRASH_AT": "claimed"})
+    process.communicate(timeout=120)
+    add = Catalog.add_batch
+    monkeypatch.setattr(Catalog, "add_batch", lambda *given: replace(add(*given), new=True))
+
+    # when one goes on that had stored the batch before that run got it
+    result = stage.submit(3)
+
+    # then
+    assert result.exit_code == 0
+    assert stage.counts() == {JobState.DONE: 3}
+    stage.check_nothing_lost_or_twice()
 
 
 def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(tmp_path: Path):

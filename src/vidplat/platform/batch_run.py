@@ -87,7 +87,7 @@ def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
         if not holds:
             return _result(site, batch, submitted, EXIT_INTERRUPTED, "interrupted while waiting")
         # 2. Reconcile.
-        if not submitted.new:
+        if not submitted.new or _was_left(site, batch):
             _repair(site, batch)
         learner = Learner(site.catalog, batch.id)
         learner.shapes[batch.model.id] = site.describe(batch.model.id)
@@ -188,6 +188,11 @@ def _take_hold(site: Site, batch: Batch) -> bool:
 def _is_open(site: Site, batch: Batch) -> bool:
     counts = site.catalog.counts(batch.id)
     return bool(counts[JobState.QUEUED] or counts[JobState.RUNNING])
+
+
+def _was_left(site: Site, batch: Batch) -> bool:
+    """Whether another process had the batch before us, and died: of what we hold, nothing can be under way yet."""
+    return site.catalog.counts(batch.id)[JobState.RUNNING] > 0
 
 
 def _repair(site: Site, batch: Batch) -> None:
