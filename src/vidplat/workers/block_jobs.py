@@ -22,13 +22,24 @@ from torch import Tensor
 
 from vidplat.blocks import chosen_steps, method_problem, spans, spread
 from vidplat.domain import Blocks, OperatingPoint, VideoSpec
-from vidplat.errors import JobError, SpecError
+from vidplat.errors import SpecError
 from vidplat.methods import Value, parse
 from vidplat.workers.acceleration.block_memory import Window
 from vidplat.workers.acceleration.lipar_mask import MaskRule, keep_mask
 from vidplat.workers.causal import StreamPlan, stream
-from vidplat.workers.generate import Cancelled, Made, Pace, Source, Stopwatch, Wishes, latent_frames
-from vidplat.workers.models.family import Condition, MakesBlocks
+from vidplat.workers.generate import (
+    Cancelled,
+    Made,
+    Pace,
+    Source,
+    Stopwatch,
+    Wishes,
+    check_finite,
+    check_promise,
+    conditioned,
+    latent_frames,
+)
+from vidplat.workers.models.family import MakesBlocks
 from vidplat.workers.text_cache import TextCache
 
 
@@ -54,10 +65,9 @@ def generate_blocks(
     watch = Stopwatch()
     walk = _Walk(plan.steps, len(spans(blocks, frames)), wishes)
 
-    # 1. Encode. Without guidance the negative text plays no part and is not encoded.
+    # 1. Encode.
     wishes.on_step("encode", 0, walk.total)
-    guided = spec.guidance_scale > 1.0
-    condition = Condition(texts(prompt), texts(negative_prompt) if guided else None, spec.guidance_scale)
+    condition = conditioned(texts, prompt, negative_prompt, spec.guidance_scale)
     watch.lap("encode")
 
     # 2. Denoise, block after block.
@@ -77,17 +87,14 @@ def generate_blocks(
         on_passes=walk.passed,
     )
     latents = torch.cat(list(made), dim=2)
-    if not bool(torch.isfinite(latents).all()):
-        raise JobError(f"the model gave values that are not finite within {len(walk.taken)} blocks")
+    check_finite(latents, f"{len(walk.taken)} blocks")
     watch.lap("denoise")
 
     # 3. Decode and check.
     wishes.on_step("decode", walk.total, walk.total)
     pixels = family.decode(latents)
     watch.lap("decode")
-    promised = (spec.num_frames, spec.height, spec.width, 3)
-    if pixels.shape != promised:
-        raise JobError(f"the model made frames of shape {pixels.shape}, promised were {promised}")
+    check_promise(pixels, spec)
     steps_done = max(1, round(mean(len(steps) for steps in walk.taken)))
     facts = {} if keep is None else {"kept_share": kept_share(keep, plan)}
     return Made(pixels, latents, steps_done, walk.sigmas(plan), watch.phases, walk.total, facts)

@@ -125,10 +125,9 @@ def generate(
         return generate_blocks(family, texts, prompt, negative_prompt, spec, point, wishes, source)
     watch = Stopwatch()
 
-    # 1. Encode. Without guidance the negative text plays no part and is not encoded.
+    # 1. Encode.
     wishes.on_step("encode", 0, point.steps)
-    guided = spec.guidance_scale > 1.0
-    condition = Condition(texts(prompt), texts(negative_prompt) if guided else None, spec.guidance_scale)
+    condition = conditioned(texts, prompt, negative_prompt, spec.guidance_scale)
     watch.lap("encode")
 
     # 2. Denoise.
@@ -141,7 +140,7 @@ def generate(
         grid, clean = Grid(*family.grid(latents)), source.latents if source else None
         scheduler = installed.scheduler(family.scheduler)
         rehearse = partial(_rehearse, family, texts, spec, point, scheduler, wishes)
-        installed.begin(Run(solver, grid, 2 if guided else 1, spec.guidance_scale, clean, rehearse))
+        installed.begin(Run(solver, grid, 1 if condition.negative is None else 2, spec.guidance_scale, clean, rehearse))
         latents = installed.started(latents)
         watch.restart()
     wishes.on_step("denoise", 0, solver.total)
@@ -153,8 +152,7 @@ def generate(
         latents = solver.advance(family.velocity(latents, solver, condition), latents)
         pace.step_done(solver.index - 1, solver.total)
         wishes.on_step("denoise", solver.index, solver.total)
-    if not bool(torch.isfinite(latents).all()):
-        raise JobError(f"the model gave values that are not finite within {solver.total} steps")
+    check_finite(latents, f"{solver.total} steps")
     watch.lap("denoise")
 
     # 3. Decode, and fill in the frames between keyframes.
@@ -169,9 +167,7 @@ def generate(
         watch.lap("interpolate")
 
     # 4. Check.
-    promised = (spec.num_frames, spec.height, spec.width, 3)
-    if frames.shape != promised:
-        raise JobError(f"the model made frames of shape {frames.shape}, promised were {promised}")
+    check_promise(frames, spec)
     return Made(frames, latents, solver.total, tuple(solver.sigmas), watch.phases)
 
 
@@ -181,8 +177,7 @@ def _rehearse(
     """The same run without decoding, of a prompt and a seed that no job chooses: for methods that are calibrated."""
     from vidplat.workers.acceleration.calibration import REHEARSAL_PROMPT, REHEARSAL_SEED
 
-    negative = texts("") if spec.guidance_scale > 1.0 else None
-    shown = Condition(texts(REHEARSAL_PROMPT), negative, spec.guidance_scale)
+    shown = conditioned(texts, REHEARSAL_PROMPT, "", spec.guidance_scale)
     solver = family.solver(point.steps, scheduler)
     latents = family.noise(replace(spec, seed=REHEARSAL_SEED), point.keyframes or latent_frames(family, spec))
     while solver.remaining:
@@ -190,6 +185,25 @@ def _rehearse(
             raise Cancelled("cancelled while a method was calibrated")
         wishes.on_step("denoise", 0, point.steps)  # a sign of life, and no step of the video
         latents = solver.advance(family.velocity(latents, solver, shown), latents)
+
+
+def conditioned(texts: TextCache, prompt: str, negative_prompt: str, guidance_scale: float) -> Condition:
+    """What the model is told. Without guidance the negative text plays no part and is not encoded."""
+    negative = texts(negative_prompt) if guidance_scale > 1.0 else None
+    return Condition(texts(prompt), negative, guidance_scale)
+
+
+def check_finite(latents: torch.Tensor, within: str) -> None:
+    """Raises `JobError` where the model gave NaN or infinity, saying within how many steps or blocks."""
+    if not bool(torch.isfinite(latents).all()):
+        raise JobError(f"the model gave values that are not finite within {within}")
+
+
+def check_promise(frames: np.ndarray, spec: VideoSpec) -> None:
+    """Raises `JobError` unless the frames, (F, H, W, 3), are as many and as large as the job asks for."""
+    promised = (spec.num_frames, spec.height, spec.width, 3)
+    if frames.shape != promised:
+        raise JobError(f"the model made frames of shape {frames.shape}, promised were {promised}")
 
 
 def latent_frames(family: Family, spec: VideoSpec) -> int:
