@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from itertools import combinations, pairwise
 
 import pytest
 
-from vidplat.timeline import Moment, code_length, code_moments, key_rate, true_moments, true_times
+from vidplat.timeline import (
+    Filling,
+    Moment,
+    code_length,
+    code_moments,
+    filling_of,
+    key_rate,
+    true_moments,
+    true_times,
+)
 
 
 def test_a_key_of_all_latents_plays_as_it_was() -> None:
@@ -79,3 +89,25 @@ def _time(moment: Moment, times: tuple[int, ...]) -> Fraction:
     if moment.is_decoded:
         return Fraction(times[moment.before])
     return times[moment.before] + moment.part * (times[moment.before + 1] - times[moment.before])
+
+
+def test_a_filling_survives_its_way_to_another_worker() -> None:
+    filling = Filling(true_moments((0, 2, 8), 33), depth=2)
+    assert filling.made == 33 - 9
+    assert filling_of(json.loads(json.dumps(filling.document()))) == filling
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"depth": 1, "moments": [[0, 1]]},
+        {"depth": 1, "moments": [[0, 1, 0]]},
+        {"depth": 1, "moments": [[0, 3, 2]]},
+        {"depth": 1, "moments": [[-1, 0, 1]]},
+        {"depth": "deep", "moments": []},
+    ],
+)
+def test_what_is_no_filling_is_refused(document: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="not a filling"):
+        filling_of(document)

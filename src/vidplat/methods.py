@@ -30,6 +30,7 @@ class Seam(StrEnum):
     TOKENS = "which tokens run"
     PASSES = "which passes run"
     ATTENTION = "which keys are attended"
+    FRAMES = "which frames run"
     SOLVER = "the solver"
 
 
@@ -204,6 +205,9 @@ _APART: Mapping[frozenset[Seam], str] = {
     frozenset({Seam.TOKENS, Seam.PASSES}): (
         "both reuse old velocities, and a pass that is skipped would leave the tokens' caches a step behind"
     ),
+    frozenset({Seam.FRAMES, Seam.TOKENS}): "what is kept of tokens has the places of all frames",
+    frozenset({Seam.FRAMES, Seam.PASSES}): "what is kept of skipped passes has the places of all frames",
+    frozenset({Seam.FRAMES, Seam.ATTENTION}): "masks are laid out for all frames",
 }
 #: Pairs of methods that exclude each other, with the reason.
 _APART_BY_NAME: Mapping[frozenset[str], str] = {

@@ -18,10 +18,11 @@ Legend: N frames of the full video, F its latents, K kept of them, q a decoded f
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 from vidplat.keyframes import decoded_frames
 
@@ -36,6 +37,36 @@ class Moment:
     @property
     def is_decoded(self) -> bool:
         return self.part == 0
+
+
+@dataclass(frozen=True)
+class Filling:
+    """How decoded frames become a whole video: plain numbers, so that another worker can do it."""
+
+    moments: tuple[Moment, ...]  # one for each frame of the whole video
+    depth: int = 1  # of `workers/reconstruct.py`
+
+    @property
+    def made(self) -> int:
+        """Frames that are made, not decoded."""
+        return sum(not moment.is_decoded for moment in self.moments)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; `filling_of` reads it back."""
+        parts = [[each.before, each.part.numerator, each.part.denominator] for each in self.moments]
+        return {"depth": self.depth, "moments": parts}
+
+
+def filling_of(document: Mapping[str, Any]) -> Filling:
+    """The reverse of `Filling.document`. Raises `ValueError` for what it could not have written."""
+    try:
+        moments = tuple(Moment(int(before), Fraction(int(n), int(of))) for before, n, of in document["moments"])
+        depth = int(document["depth"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as problem:
+        raise ValueError(f"not a filling: {problem}") from problem
+    if any(not 0 <= each.part < 1 or each.before < 0 for each in moments):
+        raise ValueError("not a filling: a moment lies between a decoded frame and the next")
+    return Filling(moments, depth)
 
 
 def true_times(key: Sequence[int], factor: int = 4) -> tuple[int, ...]:

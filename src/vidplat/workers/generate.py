@@ -13,6 +13,9 @@ With a `Source` the video does not start from noise alone: the source's latents 
 `strength` of the schedule begins with, and the steps before are left out (SDEdit, arXiv 2108.01073, as diffusers'
 `WanVideoToVideoPipeline` does it).
 
+A method may leave frames out in mid-run (`Installed.stepped`). Then `draft` ends with those that were decoded and the
+`Filling` that makes them the whole video; `filled_in` needs no model and may run on another machine.
+
 Models that make a video block by block have a loop of their own, `block_jobs.py`.
 
 Legend: F latent frames of the full video, K generated ones.
@@ -30,6 +33,7 @@ import torch
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import JobError
+from vidplat.timeline import Filling
 from vidplat.workers.acceleration.method import Grid, Run
 from vidplat.workers.models.family import Condition, Family, MakesBlocks
 from vidplat.workers.text_cache import TextCache
@@ -66,9 +70,10 @@ class Made:
     latents: torch.Tensor  # (1, C, F or K, H, W) float32
     steps_done: int
     sigmas: tuple[float, ...]  # those really used, so that a shortened run can be told and repeated
-    phases: dict[str, float]  # seconds of encode, denoise, decode, interpolate
+    phases: dict[str, float]  # seconds of encode, denoise, decode, interpolate, reconstruct
     passes: int | None = None  # what progress counted, where that was not steps
     facts: Mapping[str, float] = field(default_factory=dict)  # what a block by block video's method found
+    filling: Filling | None = None  # how `frames` become the whole video; None: they are
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,23 @@ def generate(
     `installed` are the methods around the family's transformers; the point's method must be on already. Raises
     `SpecError` when one of them cannot make this video.
     """
+    made = draft(family, texts, prompt, negative_prompt, spec, point, wishes, installed, source)
+    return made if made.filling is None else filled_in(made, spec, wishes)
+
+
+@torch.inference_mode()
+def draft(
+    family: Family,
+    texts: TextCache,
+    prompt: str,
+    negative_prompt: str,
+    spec: VideoSpec,
+    point: OperatingPoint,
+    wishes: Wishes = Wishes(),
+    installed: Installed | None = None,
+    source: Source | None = None,
+) -> Made:
+    """As `generate`, but what a method left out is not filled in yet: `filled_in` does that, anywhere."""
     if isinstance(family, MakesBlocks):
         from vidplat.workers.block_jobs import generate_blocks
 
@@ -132,15 +154,17 @@ def generate(
 
     # 2. Denoise.
     solver = family.solver(point.steps, installed.scheduler(family.scheduler) if installed else None)
-    latents = family.noise(spec, point.keyframes or latent_frames(family, spec))
+    latents = noise = family.noise(spec, point.keyframes or latent_frames(family, spec))
     if source:
         solver.skip(source.skipped(solver.total))
-        latents = solver.noised(source.latents, latents)
+        latents = solver.noised(source.latents, noise)
     if installed:
         grid, clean = Grid(*family.grid(latents)), source.latents if source else None
         scheduler = installed.scheduler(family.scheduler)
         rehearse = partial(_rehearse, family, texts, spec, point, scheduler, wishes)
-        installed.begin(Run(solver, grid, 1 if condition.negative is None else 2, spec.guidance_scale, clean, rehearse))
+        branches = 1 if condition.negative is None else 2
+        run = Run(solver, grid, branches, spec.guidance_scale, clean, rehearse, noise=noise, family=family)
+        installed.begin(run)
         latents = installed.started(latents)
         watch.restart()
     wishes.on_step("denoise", 0, solver.total)
@@ -149,7 +173,10 @@ def generate(
         if wishes.is_cancelled():
             raise Cancelled(f"cancelled after {solver.index} of {solver.total} steps")
         solver.shorten(pace.affordable(solver.index, solver.remaining))
-        latents = solver.advance(family.velocity(latents, solver, condition), latents)
+        velocity = family.velocity(latents, solver, condition)
+        latents = solver.advance(velocity, latents)
+        if installed:
+            latents = installed.stepped(latents, velocity)
         pace.step_done(solver.index - 1, solver.total)
         wishes.on_step("denoise", solver.index, solver.total)
     check_finite(latents, f"{solver.total} steps")
@@ -159,7 +186,8 @@ def generate(
     wishes.on_step("decode", solver.total, solver.total)
     frames = family.decode(latents)
     watch.lap("decode")
-    if len(frames) != spec.num_frames:
+    filling = installed.filling() if installed else None
+    if filling is None and len(frames) != spec.num_frames:
         from vidplat.workers.interpolate import stretch
 
         wishes.on_step("interpolate", solver.total, solver.total)
@@ -167,8 +195,22 @@ def generate(
         watch.lap("interpolate")
 
     # 4. Check.
+    if filling is None:
+        check_promise(frames, spec)
+    return Made(frames, latents, solver.total, tuple(solver.sigmas), watch.phases, filling=filling)
+
+
+def filled_in(made: Made, spec: VideoSpec, wishes: Wishes = Wishes()) -> Made:
+    """The whole video of a draft that has a filling. Needs no model. Raises `JobError` as `generate` does."""
+    from vidplat.workers.reconstruct import filled
+
+    assert made.filling is not None, "something was left out"
+    watch = Stopwatch()
+    wishes.on_step("reconstruct", made.steps_done, made.steps_done)
+    frames = filled(made.frames, made.filling.moments, made.filling.depth)
+    watch.lap("reconstruct")
     check_promise(frames, spec)
-    return Made(frames, latents, solver.total, tuple(solver.sigmas), watch.phases)
+    return replace(made, frames=frames, phases=made.phases | watch.phases, filling=None)
 
 
 def _rehearse(

@@ -62,8 +62,14 @@ def reconstruct(
 
 
 def filled(decoded: Image, moments: Sequence[Moment], depth: int = 1) -> Image:
-    """One frame for each of `moments`, which ascend; decoded ones come back as they were."""
+    """One frame for each of `moments`, which ascend; decoded ones come back as they were.
+
+    Raises `ValueError` when a moment needs a frame beyond the last.
+    """
     _check(depth)
+    last = max((moment.before + (not moment.is_decoded) for moment in moments), default=-1)
+    if last >= len(decoded):
+        raise ValueError(f"the moments need {last + 1} decoded frames, there are {len(decoded)}")
     frames: Image = np.empty((len(moments), *decoded.shape[1:]), np.uint8)
     for before, group in groupby(enumerate(moments), key=lambda item: item[1].before):
         pair = None

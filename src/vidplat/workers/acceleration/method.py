@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vidplat.timeline import Filling
     from vidplat.workers.models.solver import Solver
 
 
@@ -44,6 +45,8 @@ class Run:
     source: Tensor | None = None  # the video that is edited, clean latents (1, C, F, H, W); None: made from text alone
     rehearse: Callable[[], None] | None = None  # makes such a run once, of a fixed prompt and seed; None: nobody can
     revision: str = ""  # of the model's files; "" where nobody knows
+    noise: Tensor | None = None  # what the run starts from, (1, C, F, H, W); None where no frames may be left out
+    family: Any = None  # the loaded model, for methods that look at the video in mid-run; None alike
 
 
 class Method(Protocol):
@@ -67,6 +70,20 @@ class PreparesStart(Protocol):
 
     def started(self, latents: Tensor) -> Tensor:
         """The start latents (1, C, F, H, W), changed."""
+
+
+@runtime_checkable
+class ChangesFrames(Protocol):
+    """A method that leaves frames of a running video out, and has them filled in once the others are decoded."""
+
+    def stepped(self, latents: Tensor, velocity: Tensor) -> Tensor:
+        """The latents (1, C, M, H, W) that go on, of those after the step that `velocity` answered, guidance included.
+
+        Where they are other frames than before, `run.solver` was told (`Solver.keep_frames` or `forget`).
+        """
+
+    def filling(self) -> Filling | None:
+        """How the decoded frames become the whole video; None: nothing was left out."""
 
 
 @runtime_checkable

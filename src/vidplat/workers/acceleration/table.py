@@ -16,8 +16,10 @@ from typing import Any
 
 from vidplat.errors import SpecError
 from vidplat.methods import Chosen, Seam, parse, text
+from vidplat.timeline import Filling
 from vidplat.workers.acceleration.method import (
     Calibrates,
+    ChangesFrames,
     Method,
     PreparesStart,
     Run,
@@ -111,6 +113,18 @@ class Installed:
             if isinstance(method, PreparesStart):
                 latents = method.started(latents)
         return latents
+
+    def stepped(self, latents: Any, velocity: Any) -> Any:
+        """After each step: the latents that go on, fewer where a method leaves frames out."""
+        for method in self._methods:
+            if isinstance(method, ChangesFrames):
+                latents = method.stepped(latents, velocity)
+        return latents
+
+    def filling(self) -> Filling | None:
+        """How the frames that were decoded become the whole video; None: they are the whole video."""
+        found = [method.filling() for method in self._methods if isinstance(method, ChangesFrames)]
+        return found[0] if found else None  # two such methods exclude each other
 
     def share(self, step: int, steps: int) -> float:
         """Expected cost of a step relative to a full one, where the methods know it beforehand."""
