@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidplat.frame_merges import Blocks, Merges, Similarity, merges_above, merges_of_ratio, merges_to, restore_order
+from vidplat.frame_merges import Blocks, Merges, Similarity, merges_above, merges_of_ratio, merges_to, moments
 
 LENGTHS = (9, 17, 25, 33, 49, 65, 81, 85, 97, 129)
 
@@ -195,32 +196,30 @@ def test_every_frame_comes_back_once_from_neighbours_in_time(
     blocks: Blocks, theta: int, quads: bool, anchor: str
 ) -> None:
     plan = merges_above(blocks, theta / 20, quads=quads)
-    order = restore_order(plan, anchor)
+    found = moments(plan, anchor)
 
-    assert [one.frame for one in order] == list(range(plan.num_frames))
+    assert len(found) == plan.num_frames
     centre = {group.first: group.centre for group in plan.groups} if anchor == "centre" else {}
-    times = [centre.get(frame, float(frame)) for frame in plan.frames]
-    for one in order:
-        assert 0 <= one.part < 1
-        assert times[one.left] + one.part * (times[one.right] - times[one.left]) == pytest.approx(one.frame)
-        assert one.right - one.left == (1 if one.part else 0)
+    times = [centre.get(frame, frame) for frame in plan.frames]
+    for frame, moment in enumerate(found):
+        after = times[moment.before + (not moment.is_decoded)]
+        assert 0 <= moment.part < 1
+        assert times[moment.before] + moment.part * (after - times[moment.before]) == frame
     if anchor == "first":  # each decoded frame stands where it was taken from, and is not made again
-        assert [one.frame for one in order if one.part == 0] == list(plan.frames)
+        assert tuple(frame for frame, moment in enumerate(found) if moment.is_decoded) == plan.frames
 
 
 def test_pairs_come_back_half_way_and_quads_by_quarters() -> None:
-    plan = Merges(33, ((1, 2), (9, 4)))
-    order = restore_order(plan)
-    assert [(one.left, one.right, one.part) for one in order[1:4]] == [(1, 1, 0), (1, 2, 0.5), (2, 2, 0)]
+    found = [(one.before, one.part) for one in moments(Merges(33, ((1, 2), (9, 4))))]
+    assert found[1:4] == [(1, 0), (1, Fraction(1, 2)), (2, 0)]
     # Frame 9 is decoded as number 5; 10, 11, 12 lie between it and number 6, which is frame 13.
-    assert [(one.left, one.part) for one in order[9:14]] == [(5, 0), (5, 0.25), (5, 0.5), (5, 0.75), (6, 0)]
+    assert found[9:14] == [(5, 0), (5, Fraction(1, 4)), (5, Fraction(1, 2)), (5, Fraction(3, 4)), (6, 0)]
 
 
 def test_around_its_centre_a_mean_of_frames_stands_between_whole_times() -> None:
     # Frames 1 and 2 are one at 1.5, 3 and 4 at 3.5; so 1 lies two thirds of the way from 0, and 2 a quarter from 1.5.
-    order = restore_order(Merges(17, ((1, 2),)), "centre")
-    assert [(one.left, one.right) for one in order[:4]] == [(0, 0), (0, 1), (1, 2), (1, 2)]
-    assert [one.part for one in order[:4]] == pytest.approx([0, 2 / 3, 0.25, 0.75])
+    found = [(one.before, one.part) for one in moments(Merges(17, ((1, 2),)), "centre")]
+    assert found[:4] == [(0, 0), (0, Fraction(2, 3)), (1, Fraction(1, 4)), (1, Fraction(3, 4))]
 
 
 @pytest.mark.parametrize("theta", [-0.01, 1.01, math.nan])
@@ -252,4 +251,4 @@ def test_runs_that_cannot_be_merged_are_refused(runs: tuple[tuple[int, int], ...
 
 def test_the_anchor_is_one_of_two_words() -> None:
     with pytest.raises(ValueError, match="not 'last'"):
-        restore_order(Merges(17), "last")
+        moments(Merges(17), "last")

@@ -17,10 +17,13 @@ latent j >= 1 is frames t (j - 1) + 1 .. t j.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
+
+from vidplat.timeline import Moment
 
 #: Range of thresholds that `merges_of_ratio` may take, and from where down it merges four by four (VGDFR's code).
 LOWEST, HIGHEST, QUADS_BELOW = 0.01, 0.99, 0.5
@@ -63,9 +66,9 @@ class Group:
         return range(self.first, self.first + self.size)
 
     @property
-    def centre(self) -> float:
+    def centre(self) -> Fraction:
         """Mean time of the group, in frames."""
-        return self.first + (self.size - 1) / 2
+        return self.first + Fraction(self.size - 1, 2)
 
 
 @dataclass(frozen=True)
@@ -258,17 +261,7 @@ def _highest_within(blocks: Blocks, thetas: list[float], most: int, *, quads: bo
     return blocks.above(thetas[low], quads=quads)
 
 
-@dataclass(frozen=True)
-class Restored:
-    """How one frame comes back: decoded frame `left` where `part` is 0, else `part` of the way to decoded `right`."""
-
-    frame: int
-    left: int
-    right: int
-    part: float
-
-
-def restore_order(merges: Merges, anchor: str = "first") -> tuple[Restored, ...]:
+def moments(merges: Merges, anchor: str = "first") -> tuple[Moment, ...]:
     """All N frames in order of time, from the decoded ones.
 
     `first`: a merged frame stands at its group's first index, and those after it lead to the next decoded frame
@@ -277,15 +270,14 @@ def restore_order(merges: Merges, anchor: str = "first") -> tuple[Restored, ...]
     """
     if anchor not in ("first", "centre"):
         raise ValueError(f"the anchor is first or centre, not {anchor!r}")
-    times = [float(frame) for frame in merges.frames]
-    if anchor == "centre":
-        centre = {group.first: group.centre for group in merges.groups}
-        times = [centre.get(frame, float(frame)) for frame in merges.frames]
-    order = [Restored(0, 0, 0, 0.0)]
-    for left, (here, there) in enumerate(pairwise(times)):
-        for frame in range(math.floor(here) + 1, math.floor(there) + 1):
-            if frame == there:
-                order.append(Restored(frame, left + 1, left + 1, 0.0))
-            else:
-                order.append(Restored(frame, left, left + 1, (frame - here) / (there - here)))
-    return tuple(order)
+    centre = {group.first: group.centre for group in merges.groups} if anchor == "centre" else {}
+    times = [centre.get(frame, Fraction(frame)) for frame in merges.frames]
+    return tuple(_moment(times, frame) for frame in range(merges.num_frames))
+
+
+def _moment(times: Sequence[Fraction], frame: int) -> Moment:
+    """Where `frame` lies among decoded frames at `times`, of which the first and the last are those of the video."""
+    before = bisect_right(times, frame) - 1
+    if times[before] == frame:
+        return Moment(before, Fraction(0))
+    return Moment(before, (frame - times[before]) / (times[before + 1] - times[before]))

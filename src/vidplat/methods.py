@@ -183,6 +183,24 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 first="threshold",
             ),
             MethodKind(
+                "vgdfr",
+                "quiet passages are merged in mid-run, and fewer latent frames go on (VGDFR, arXiv 2504.12259)",
+                Seam.FRAMES,
+                {
+                    "theta": Number(0.9, 0.0, 1.0),  # frames more alike than this are merged
+                    "k": Number(None, 1, 1000, whole=True),  # steps before the preview; a fifth of them
+                    "ratio": Number(None, 0.01, 1.0),  # of the frames at most this share is left, instead of theta
+                    "alike": Choice("whole", ("whole", "min-tile")),
+                    "quads": Choice("off", ("off", "on")),
+                    "merge": Choice("mean", ("mean", "first")),
+                    "anchor": Choice("first", ("first", "centre")),
+                    "unmerged": Choice("encoded", ("encoded", "own")),
+                    "rope": Choice("local", ("local", "global")),
+                    "d": Number(1, 0, 3, whole=True),  # depth of interpolation, see `workers/reconstruct.py`
+                },
+                first="theta",
+            ),
+            MethodKind(
                 "euler",
                 "solve with flow-match Euler, whatever the model's own solver is",
                 Seam.SOLVER,
@@ -288,6 +306,10 @@ def _contradiction(kind: MethodKind, values: Mapping[str, Value | None]) -> str:
     """Why values that are good one by one mean nothing together; "" when they do."""
     if kind.name == "sparse" and values["masks"] == "searched" and values["k"] != kind.parameters["k"].default:
         return f"k={values['k']} and masks=searched exclude each other, since searched masks bring a k for each layer"
+    if kind.name == "vgdfr" and values["ratio"] is not None and values["theta"] != kind.parameters["theta"].default:
+        return f"theta={values['theta']} and ratio={values['ratio']} exclude each other: a ratio finds its own theta"
+    if kind.name == "vgdfr" and values["merge"] == "first" and values["anchor"] == "centre":
+        return "merge=first and anchor=centre exclude each other: a group's first frame stands at its own time"
     return ""
 
 

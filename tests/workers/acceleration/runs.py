@@ -79,16 +79,19 @@ def _denoised(
         return family.noise(spec, latent_frames(family, spec))
 
     solver, latents = family.solver(steps, installed.scheduler(family.scheduler)), start(spec)
+    noise = latents
     if source is not None:
         solver.skip(steps // 2)
         latents = solver.noised(source, latents)
     grid = Grid(*family.grid(latents))
-    installed.begin(Run(solver, grid, 2 if guided else 1, spec.guidance_scale, source, rehearse))
+    branches = 2 if guided else 1
+    installed.begin(Run(solver, grid, branches, spec.guidance_scale, source, rehearse, noise=noise, family=family))
     latents = installed.started(latents)
     while solver.remaining:
         if shorten and solver.index == shorten[0]:
             solver.shorten(shorten[1])
-        latents = solver.advance(family.velocity(latents, solver, condition), latents)
+        velocity = family.velocity(latents, solver, condition)
+        latents = installed.stepped(solver.advance(velocity, latents), velocity)
     found: Tensor = latents
     return found
 

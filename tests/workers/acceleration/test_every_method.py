@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.workers.acceleration.runs import CIRCLE, SPEC, SQUARE, a_tiny_family, denoised, error
+from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods import KINDS, Seam, parse
 from vidplat.workers.acceleration.table import MODULES, Installed
+from vidplat.workers.generate import generate
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import load_family
+from vidplat.workers.text_cache import TextCache
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Case:
     mild: str
     error: float  # relative L2 distance of the latents to those of the full run
     edits: bool = False  # it needs a video to start from
+    whole: bool = False  # its latents are of another clip: the error is that of the finished frames
+    frames: int = SPEC.num_frames  # of the videos it is tried on
 
 
 CASES = {
@@ -38,6 +43,7 @@ CASES = {
     "magcache": Case("magcache:10", "magcache:0", "magcache:0.1", error=0.5),
     "fbcache": Case("fbcache:10", "fbcache:0", "fbcache:0.1", error=0.3),
     "dbcache": Case("dbcache:10,warmup=2", "dbcache:0", "dbcache:0.1,warmup=2", error=0.3),
+    "vgdfr": Case("vgdfr:theta=0,k=2", "vgdfr:theta=1", "vgdfr:theta=0.9,k=4", error=0.4, whole=True, frames=17),
 }
 PASSES = [name for name in MODULES if KINDS[name].seam is Seam.PASSES]
 every_method = pytest.mark.parametrize("name", MODULES)
@@ -49,9 +55,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def run(family: Any, name: str, text: str, **changes: Any) -> Tensor:
-    """A run with `text` of the method `name`, from a video where it needs one."""
+    """A run with `text` of the method `name`, as long as it needs, and from a video where it needs one."""
     if CASES[name].edits:
         changes["source"] = a_source(family)
+    changes["spec"] = replace(changes.get("spec", SPEC), num_frames=CASES[name].frames)
     return denoised(family, text, **changes)
 
 
@@ -169,13 +176,32 @@ def test_skipped_passes_and_sparse_attention_go_together_unchanged(tiny: Any, na
     assert not torch.equal(made, denoised(tiny, "sparse:k=1"))
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in MODULES if not CASES[name].whole])
 def test_on_flipbook_the_error_is_within_what_is_declared(name: str, full_flipbook: Any) -> None:
     family, full = full_flipbook
     made = denoised(family, CASES[name].mild, prompt=FLIPBOOK_PROMPT, spec=FLIPBOOK, **edited(name, full[""]))
     assert torch.isfinite(made).all()
     found = error(made, full["edited" if CASES[name].edits else ""])
     assert 0 < found < CASES[name].error
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if CASES[name].whole])
+def test_on_flipbook_the_finished_frames_are_within_what_is_declared(name: str, full_flipbook: Any) -> None:
+    family, spec = full_flipbook[0], replace(FLIPBOOK, num_frames=CASES[name].frames)
+    full, made = (finished(family, text, spec) for text in ("", CASES[name].mild))
+    assert made.shape == full.shape
+    assert 0 < error(made, full) < CASES[name].error
+
+
+def finished(family: Any, text: str, spec: VideoSpec) -> Tensor:
+    """Frames (N, rows, columns, 3) of FLIPBOOK_PROMPT made with `text`, float32."""
+    installed, point = Installed(family.transformers), OperatingPoint(spec.num_inference_steps, None, text or "full")
+    installed.use(text)
+    try:
+        made = generate(family, TextCache(family, ""), FLIPBOOK_PROMPT, "", spec, point, installed=installed)
+        return torch.from_numpy(made.frames).float()
+    finally:
+        installed.remove()
 
 
 FLIPBOOK = replace(SPEC, width=64, height=64, fps=16)

@@ -91,6 +91,15 @@ class Solver:
         self.index += 1
         return moved
 
+    @property
+    def tells_clean(self) -> bool:
+        """Whether `clean` knows this kind of scheduler."""
+        from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler  # too slow for a worker's start
+
+        if isinstance(self._scheduler, UniPCMultistepScheduler):
+            return bool(self._scheduler.config.predict_x0)
+        return isinstance(self._scheduler, FlowMatchEulerDiscreteScheduler)
+
     def clean(self, latents: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
         """What the video would be: the estimate of x0 that the last step rests on, shape of `latents`.
 

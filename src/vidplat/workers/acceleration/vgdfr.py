@@ -1,0 +1,235 @@
+"""VGDFR: a video's quiet passages are merged in mid-run, and fewer latent frames go on (arXiv 2504.12259).
+
+After k steps the model's present idea of the video is decoded at a low resolution; frames that are alike are merged,
+the shorter clip is encoded, and noised again to where the run stands with the very noise that these latents began with.
+The remaining steps run on fewer latents. Once they are decoded every frame is put back into its time and the missing
+ones are interpolated (`Filling`, made by `workers/reconstruct.py`). Which frames are merged is decided by
+`frame_merges.py`; what the model is told of their times by `frame_rope.py`.
+
+What goes on is another trajectory, so the solver forgets its past steps. Where nothing is merged nothing is touched:
+the video is the plain run's, bit for bit.
+
+How many latents are left is known after k steps and not before. Until then every step counts as a full one; from then
+on as M / F of one, which is more than it takes since attention's part falls with the square.
+
+Legend: B videos (1), C latent channels, F and M latent frames before and after, N output frames.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from vidplat.frame_merges import Blocks, Merges, merges_above, merges_of_ratio, moments
+from vidplat.timeline import Filling
+from vidplat.workers.acceleration.frame_rope import Times, timed
+from vidplat.workers.acceleration.layouts import layout_of
+from vidplat.workers.acceleration.method import Run
+from vidplat.workers.frame_likeness import likeness
+from vidplat.workers.models.solver import Solver
+
+BEFORE = 0.2  # share of the steps before the preview, where k is not given: 10 of the paper's 50
+
+
+@runtime_checkable
+class Previews(Protocol):
+    """A family that decodes and encodes at lower resolutions, 1 / 2^level of the height and width."""
+
+    temporal_factor: int
+
+    def shown(self, latents: Tensor, level: int = 0) -> Tensor:
+        """Frames (1, 3, N, rows, columns) in [0, 1] of latents (1, C, F, H, W)."""
+
+    def latents_of(self, frames: Tensor, level: int = 0) -> Tensor:
+        """The reverse: clean normalised latents, float32."""
+
+
+@dataclass(frozen=True)
+class How:
+    """Choices of the step. The defaults are the paper's but for `encode_level`: see there."""
+
+    alike_by: str = "whole"  # or min-tile
+    quads: bool = False  # whether likeness four by four is measured too
+    strict: bool = False  # see `Blocks`
+    merge: str = "mean"  # or first: the group's first frame stands for it
+    preview_level: int = 1
+    encode_level: int = 0  # the paper's is 1; flipbook's latents do not survive that, see `low_vae.py`
+    unmerged: str = "encoded"  # or own: latents of frames that are not merged go on as they are (our choice)
+
+    def __post_init__(self) -> None:
+        for name, options in (("merge", ("mean", "first")), ("unmerged", ("encoded", "own"))):
+            if getattr(self, name) not in options:
+                raise ValueError(f"{name} is {' or '.join(options)}, not {getattr(self, name)!r}")
+
+
+class Vgdfr:
+    """The method `vgdfr`; see the module's text."""
+
+    name = "vgdfr"
+
+    def __init__(self, values: Mapping[str, Any], layers: frozenset[int] | None = None) -> None:
+        """`layers`: those that are told the original times of what is left, instead of all or none of them."""
+        self.given_before: int | None = values["k"]
+        self.anchor, self.depth = str(values["anchor"]), int(values["d"])
+        quads, ratio = values["quads"] == "on", values["ratio"]
+        self.choose: Callable[[Blocks], Merges] = (
+            partial(merges_above, theta=float(values["theta"]), quads=quads)
+            if ratio is None
+            else partial(merges_of_ratio, ratio=float(ratio))
+        )
+        self.how = How(
+            alike_by=str(values["alike"]), quads=quads, merge=str(values["merge"]), unmerged=str(values["unmerged"])
+        )
+        told = None if values["rope"] == "global" else frozenset[int]()
+        self._times = Times(layers=told if layers is None else layers)
+        self._run: Run | None = None
+        self._merges: Merges | None = None
+        self._before = 0  # k, of the present video
+        self._since = 0.0
+        self._compression = 0.0  # in steps
+
+    def refusal(self, model: Any, run: Run) -> str:
+        if run.noise is None or not isinstance(run.family, Previews):
+            return "it looks at the video in mid-run, and this model's family cannot show it"
+        if run.grid.frames != run.noise.shape[2]:
+            return "tokens of several latent frames cannot be left out frame by frame"
+        if not run.solver.tells_clean:
+            return f"{type(run.solver.scheduler).__name__} has no preview of the video between its steps"
+        if (before := self._steps_before(run.solver)) >= run.solver.total:
+            return f"its preview is made after {before} of the steps, and the whole run has {run.solver.total}"
+        return layout_of(model).times_refusal(model) if self._tells_times else ""
+
+    def begin(self, run: Run) -> None:
+        self._run, self._merges, self._times.frames = run, None, None
+        self._before = self._steps_before(run.solver)
+        self._compression, self._since = 0.0, time.perf_counter()
+
+    @contextmanager
+    def applied_to(self, model: Any) -> Iterator[None]:
+        if not self._tells_times:  # the model counts the frames that it is given, as ever
+            yield
+            return
+        with timed(model, layout_of(model), self._times):
+            yield
+
+    def stepped(self, latents: Tensor, velocity: Tensor) -> Tensor:
+        run = self._run
+        if run is None or run.solver.index != self._before or not run.solver.remaining:
+            return latents
+        began = _now(latents)
+        assert run.noise is not None
+        found = compress(run.family, run.solver, latents, velocity, run.noise, self.choose, self.how)
+        self._merges = found.merges
+        if not found.merges.merges_nothing:
+            self._times.frames = found.merges.latents
+        step_s = (began - self._since) / run.solver.index
+        self._compression = (_now(latents) - began) / max(step_s, 1e-9)
+        return found.latents
+
+    def filling(self) -> Filling | None:
+        if self._merges is None or self._merges.merges_nothing:
+            return None
+        return Filling(moments(self._merges, self.anchor), self.depth)
+
+    @property
+    def kept_latents(self) -> float:
+        """M / F of the present video; 1 before its preview."""
+        return 1.0 if self._merges is None else len(self._merges.latents) / self._merges.all_latents
+
+    def facts(self) -> dict[str, float]:
+        return {"kept_latents": self.kept_latents}
+
+    def share(self, step: int, steps: int) -> float:
+        """1 until the merge is done; then of the step that ended in it what it took, of later ones M / F."""
+        if self._merges is None or step < self._before - 1:
+            return 1.0
+        return 1.0 + self._compression if step < self._before else self.kept_latents
+
+    @property
+    def _tells_times(self) -> bool:
+        return self._times.layers != frozenset()
+
+    def _steps_before(self, solver: Solver) -> int:
+        """k of a run that begins; one that is shortened later keeps it."""
+        return self.given_before or max(1, round(BEFORE * solver.total))
+
+
+def _now(latents: Tensor) -> float:
+    """Seconds, once the device has done what it was asked for."""
+    if latents.is_cuda:
+        torch.cuda.synchronize(latents.device)
+    return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What goes on: latents (1, C, M, H, W) at the present noise level, and the plan that they follow."""
+
+    latents: Tensor
+    merges: Merges
+
+
+def compress(
+    family: Previews,
+    solver: Solver,
+    latents: Tensor,
+    velocity: Tensor,
+    noise: Tensor,
+    choose: Callable[[Blocks], Merges],
+    how: How = How(),
+) -> Compressed:
+    """Merge what is alike in the video that is being made. Called between two steps, after the first at least.
+
+    `latents` (1, C, F, H, W) are those after the last step, `velocity` the answer that it took, guidance included,
+    `noise` what the run started from. `choose` makes a plan of how alike the frames are (`frame_merges.merges_above`
+    and its siblings with their parameters filled in). When the plan merges nothing, `latents` come back as they are and
+    the solver remembers all; else it has forgotten its steps.
+    """
+    # 1. What the video would be.
+    clean = solver.clean(latents, velocity)
+    preview = family.shown(clean, how.preview_level)
+
+    # 2. What is alike in it.
+    pictures = preview[0].permute(1, 2, 3, 0).float().cpu().numpy()
+    tables = likeness(pictures, by=how.alike_by, quads=how.quads)
+    merges = choose(Blocks(tables, family.temporal_factor, how.strict))
+    if merges.merges_nothing:
+        return Compressed(latents, merges)
+
+    # 3. The shorter clip, and its latents.
+    frames = preview if how.encode_level == how.preview_level else family.shown(clean, how.encode_level)
+    shorter = family.latents_of(merged(frames, merges, how.merge), how.encode_level).to(latents)
+
+    # 4. Back to the present noise level, each latent with the noise it began with.
+    going_on = renoised(solver, shorter, noise, merges)
+    if how.unmerged == "own":
+        touched = {latent for run in merges.latent_runs for latent in run}
+        places = [place for place, latent in enumerate(merges.latents) if latent not in touched]
+        going_on[:, :, places] = latents[:, :, [merges.latents[place] for place in places]]
+    solver.forget()
+    return Compressed(going_on, merges)
+
+
+def merged(frames: Tensor, merges: Merges, how: str = "mean") -> Tensor:
+    """Of frames (1, 3, N, rows, columns) those that are left, each group as its mean or its `first` frame."""
+    left = frames[:, :, list(merges.frames)]
+    if how == "mean":
+        places = {frame: place for place, frame in enumerate(merges.frames)}
+        for group in merges.groups:
+            left[:, :, places[group.first]] = frames[:, :, list(group.frames)].mean(2)
+    return left
+
+
+def renoised(solver: Solver, clean: Tensor, noise: Tensor, merges: Merges) -> Tensor:
+    """(1 - sigma) clean + sigma noise at the present sigma (VGDFR, equation 6).
+
+    Of the noise of all F latents those that are left are taken; means of several would have less variance.
+    """
+    return solver.noised(clean, noise[:, :, list(merges.latents)])
