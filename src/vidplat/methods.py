@@ -183,6 +183,25 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 first="threshold",
             ),
             MethodKind(
+                "eco",
+                "K latent frames are finished, the others left out early and filled in (EcoVideo, arXiv 2606.30557)",
+                Seam.FRAMES,
+                {
+                    "k": Number(None, 2, 1000, whole=True),  # latent frames that are finished; a half of them
+                    "d": Number(1, 0, 3, whole=True),  # depth of interpolation, see `workers/reconstruct.py`
+                    "warmup": Number(0.1, 0.0, 1.0),  # share of the steps that see all frames
+                    "selector": Choice("entropy", ("entropy", "uniform", "random", "motion", "anti-entropy")),
+                    "entropy": Choice("rows", ("rows", "pooled", "heads")),
+                    "join": Choice("ema", ("ema", "mean", "last")),
+                    "rope": Choice("original", ("original", "compact")),
+                    "solver": Choice("keep", ("keep", "reset")),
+                    "context": Choice("off", ("off", "on")),
+                    "max_gap": Number(None, 1, 1000, whole=True),
+                    "timeline": Choice("true", ("true", "code")),
+                },
+                first="k",
+            ),
+            MethodKind(
                 "vgdfr",
                 "quiet passages are merged in mid-run, and fewer latent frames go on (VGDFR, arXiv 2504.12259)",
                 Seam.FRAMES,

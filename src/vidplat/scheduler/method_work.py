@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from vidplat.domain import ModelShape, OperatingPoint, ProfilePoint, VideoSpec
 from vidplat.early_grid import passes_of
+from vidplat.eco_schedule import PassSize, kept_frames, warmup_steps
 from vidplat.hsa_schedule import schedule_for, schedule_of_work
 from vidplat.methods import Seam, Value, parse
 from vidplat.tiles import density, is_full
@@ -31,6 +33,14 @@ class MethodWork:
 _PLAIN = MethodWork()
 
 
+class _Size(NamedTuple):
+    """What the shares depend on beside the method: of the video and the model."""
+
+    frames: int  # token frames
+    layers: int
+    one_pass: PassSize
+
+
 def method_work(shape: ModelShape, spec: VideoSpec, point: OperatingPoint, kept: float | None = None) -> MethodWork:
     """The work of `point`'s methods for a video of `spec` on this model; `kept` is the share of tokens that a method
     which goes by the source lets run (`kept_share`), None while nobody knows."""
@@ -39,7 +49,8 @@ def method_work(shape: ModelShape, spec: VideoSpec, point: OperatingPoint, kept:
     measured = _measured(shape.profile).get(point.accelerator)
     overhead = 1.0 if measured is None else measured.overhead
     frames = shape.latent_frames(spec.num_frames) // shape.patch[0]
-    counted = _counted(point.accelerator, point.steps, frames, shape.layers, kept)
+    one_pass = PassSize(shape.tokens(spec, shape.patch[0]), shape.width, shape.ffn_width, shape.text_tokens)
+    counted = _counted(point.accelerator, point.steps, _Size(frames, shape.layers, one_pass), kept)
     if counted is not None:
         return MethodWork(*counted, overhead)
     if measured is None:
@@ -48,9 +59,7 @@ def method_work(shape: ModelShape, spec: VideoSpec, point: OperatingPoint, kept:
 
 
 @lru_cache(maxsize=4096)
-def _counted(
-    method: str, steps: int, frames: int, layers: int, kept: float | None = None
-) -> tuple[float, float] | None:
+def _counted(method: str, steps: int, size: _Size, kept: float | None = None) -> tuple[float, float] | None:
     """(linear, attention) shares by closed form; None when one of the methods has none."""
     linear = attention = 1.0
     running = _running(method, steps)
@@ -64,7 +73,10 @@ def _counted(
         elif one.kind.name == "early":
             linear, attention = linear * len(running) / steps, attention * len(running) / steps
         elif one.kind.name == "sparse" and one.values["masks"] == "uniform":
-            attention *= _sparse_share(one.values, running, frames, layers)
+            attention *= _sparse_share(one.values, running, size.frames, size.layers)
+        elif one.kind.name == "eco":
+            linear_share, attention_share = _eco_shares(one.values, steps, size)
+            linear, attention = linear * linear_share, attention * attention_share
         elif one.kind.seam is not Seam.SOLVER:
             return None
     return linear, attention
@@ -95,6 +107,13 @@ def _lipar_shares(kept: float, recovery: str, steps: int) -> tuple[float, float]
         return kept, kept * kept
     passes = (steps + 1) / steps if recovery == "noise-aware" and kept < 1.0 else 1.0
     return kept * passes, kept * passes
+
+
+def _eco_shares(values: Mapping[str, Value | None], steps: int, size: _Size) -> tuple[float, float]:
+    """All frames in the warm-up, K afterwards. Watching attention is not counted: a few rows of one layer."""
+    k, warmup = values["k"], warmup_steps(float(values["warmup"] or 0), steps)
+    kept, has_context = kept_frames(None if k is None else int(k), size.frames), values["context"] == "on"
+    return size.one_pass.run_shares(kept, size.frames, warmup=warmup, steps=steps, context=has_context)
 
 
 def _sparse_share(values: Mapping[str, Value | None], running: Sequence[int], frames: int, layers: int) -> float:

@@ -39,6 +39,7 @@ MODULES = {
     "magcache": "magcache:MagCache",
     "fbcache": "fbcache:FirstBlockCache",
     "dbcache": "dbcache:DbCache",
+    "eco": "eco:Eco",
     "vgdfr": "vgdfr:Vgdfr",
 }
 
