@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from tests.workers.acceleration.runs import CIRCLE, SPEC, a_tiny_family, denoised
@@ -70,7 +70,7 @@ def eco(method: str) -> Eco:
 
 def a_run(twin: Twin | None = None, *, frames: int = 5, branches: int = 2, scheduler: Any = None) -> Run:
     """A run that has not begun, of a video as the tiny transformers take it: 4 x 6 tokens in a frame."""
-    solver: Any = SimpleNamespace(scheduler=scheduler or EulerScheduler(), total=STEPS, index=0, remaining=STEPS)
+    solver = Solver(scheduler or EulerScheduler(), STEPS, "cpu")
     models = (twin.model,) if twin else (a_tiny_transformer("wan", frames=1).model,)
     family = SimpleNamespace(transformers=models, temporal_factor=4, text_length=5)
     return Run(solver, Grid(frames, 4, 6), branches, 6.0, noise=torch.zeros(1), family=family)
@@ -100,7 +100,9 @@ def walk(family: Any, method: str, watch: Watch = lambda *_: None, spec: VideoSp
 # --- what goes on ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", ["", ",rope=compact", ",context=on", ",solver=reset", ",selector=motion"])
+@pytest.mark.parametrize(
+    "options", ["", ",rope=compact", ",context=on", ",solver=reset", *(f",selector={name}" for name in SELECTORS)]
+)
 def test_with_all_frames_kept_the_latents_are_the_stock_run_s_bit_for_bit(tiny: Any, options: str) -> None:
     assert torch.equal(denoised(tiny, f"eco:5{options}", spec=LONG), denoised(tiny, "", spec=LONG))
 
@@ -159,7 +161,7 @@ def test_the_warm_up_s_passes_see_all_frames_and_all_others_the_kept_ones(tiny: 
     block = tiny.transformer.blocks[0]
     watch = block.register_forward_pre_hook(lambda module, args: tokens.append(args[0].shape[1]))
     try:
-        denoised(tiny, f"eco:3,warmup={warmup}", spec=LONG)
+        denoised(tiny, f"eco:3,selector=entropy,warmup={warmup}", spec=LONG)
     finally:
         watch.remove()
     # Two branches: entropies take no pass of their own.
@@ -174,9 +176,9 @@ def test_where_no_step_is_left_after_the_warm_up_all_frames_stay(tiny: Any, step
 
 def test_without_guidance_there_is_one_branch_and_it_is_looked_at(tiny: Any) -> None:
     plain = replace(LONG, guidance_scale=1.0)
-    made = denoised(tiny, "eco:3", spec=plain)
+    made = denoised(tiny, "eco:3,selector=entropy", spec=plain)
     assert made.shape[2] == 3
-    assert torch.equal(made, denoised(tiny, "eco:3", spec=plain))
+    assert torch.equal(made, denoised(tiny, "eco:3,selector=entropy", spec=plain))
 
 
 def test_an_edit_warms_up_in_the_first_of_the_steps_it_takes(tiny: Any) -> None:
@@ -208,7 +210,7 @@ def test_a_run_that_is_shortened_in_its_warm_up_ends_it_as_the_shorter_run_would
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_scores_are_of_the_last_layer_s_conditional_rows_as_rotated(family: str, estimator: str) -> None:
     twin = a_tiny_transformer(family)
-    layout, method, run = layout_of(twin.model), eco(f"eco:3,entropy={estimator}"), a_run(twin)
+    layout, method, run = layout_of(twin.model), eco(f"eco:3,selector=entropy,entropy={estimator}"), a_run(twin)
     seen: list[AttentionCall] = []
 
     def noting(call: AttentionCall, rest: Attend) -> Tensor:
@@ -237,7 +239,7 @@ def test_scores_of_all_warm_up_steps_are_joined_and_the_largest_kept(tiny: Any) 
         scores[:] = method.video.scores
 
     for how in AGGREGATIONS:
-        key = walk(tiny, f"eco:3,warmup=0.5,join={how}", watch)
+        key = walk(tiny, f"eco:3,selector=entropy,warmup=0.5,join={how}", watch)
         assert len(scores) == 3
         assert key == select(aggregated(scores, how), 3)
 
@@ -275,16 +277,18 @@ def test_a_random_key_follows_from_the_video_s_seed(tiny: Any) -> None:
 
 def test_no_gap_is_wider_than_was_asked_for(tiny: Any) -> None:
     assert walk(tiny, "eco:3,selector=anti-entropy,max_gap=2") == EVEN
-    assert walk(tiny, "eco:3,max_gap=2") == EVEN
+    assert walk(tiny, "eco:3,selector=entropy,max_gap=2") == EVEN
 
 
 def test_the_same_video_twice_is_the_same(tiny: Any) -> None:
-    assert torch.equal(denoised(tiny, "eco:3", spec=LONG), denoised(tiny, "eco:3", spec=LONG))
+    for selector in SELECTORS:
+        method = f"eco:3,selector={selector}"
+        assert torch.equal(denoised(tiny, method, spec=LONG), denoised(tiny, method, spec=LONG))
 
 
 def test_where_a_second_transformer_takes_over_scores_begin_anew() -> None:
     noisy, clean = a_tiny_pair()
-    method = eco("eco:3,warmup=1")
+    method = eco("eco:3,selector=entropy,warmup=1")
     with method.applied_to(noisy.model), method.applied_to(clean.model):
         method.begin(a_run(noisy))
         answer(noisy, step=0)
@@ -303,7 +307,7 @@ def test_it_tells_how_many_frames_were_kept_and_how_far_scores_lay_apart(tiny: A
 
     walk(tiny, "eco:3,selector=uniform", watch)
     assert found[-1] == {"kept_frames": 3.0, "widest_gap": 2.0}
-    walk(tiny, "eco:3", watch)
+    walk(tiny, "eco:3,selector=entropy", watch)
     assert 0 < found[-1]["score_spread"] < 1
 
 
@@ -485,8 +489,12 @@ def test_a_worker_makes_it_and_tells_what_it_kept(tiny_wan: Path) -> None:
         ("eco:6", {}, "6 keyframes cannot be chosen from 5 latent frames; take K=5 or less"),
         ("eco:3,max_gap=1", {}, "3 of 5 latent frames leave a gap of 2 or more: take max_gap=2, or a larger K"),
         ("eco:3,max_gap=2", {}, ""),
-        ("eco:3,selector=motion", {"scheduler": DDIMScheduler()}, "DDIMScheduler does not tell it"),
-        ("eco:3", {"scheduler": DDIMScheduler()}, ""),
+        (
+            "eco:3,selector=motion",
+            {"scheduler": DPMSolverMultistepScheduler()},
+            "DPMSolverMultistepScheduler does not tell it",
+        ),
+        ("eco:3,selector=entropy", {"scheduler": DPMSolverMultistepScheduler()}, ""),
         ("eco:3", {"noise": None}, "whoever makes this video cannot leave frames out"),
     ],
 )

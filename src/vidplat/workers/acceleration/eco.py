@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
@@ -91,7 +90,7 @@ class Eco:
         if gap is not None and frames > 1 and (k - 1) * gap < frames - 1:
             least = -(-(frames - 1) // (k - 1))
             return f"{k} of {frames} latent frames leave a gap of {least} or more: take max_gap={least}, or a larger K"
-        if self._values["selector"] == "motion" and not _tells_clean(run.solver.scheduler):
+        if self._values["selector"] == "motion" and not run.solver.tells_clean:
             solver = type(run.solver.scheduler).__name__
             return (
                 f"selector=motion looks at the video that a run is heading for, and {solver} does not tell it; "
@@ -284,13 +283,6 @@ def _tell_root(model: Any) -> None:
 
 def _can_have_context(model: Any) -> bool:
     return hasattr(model, "condition_embedder") and hasattr(model, "patch_embedding")
-
-
-def _tells_clean(scheduler: Any) -> bool:
-    """Whether `Solver.clean` has an answer."""
-    if isinstance(scheduler, UniPCMultistepScheduler):
-        return bool(scheduler.config.predict_x0)
-    return isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
 
 
 def _size(run: Run) -> PassSize:
