@@ -30,6 +30,7 @@ bench: $(READY)  ## the benchmarks of the README, each a card and one JSON line
 
 train-flipbook: $(READY)  ## train the embedded models from nothing; a stopped run goes on from checkpoints/
 	$(BIN)/python -m vidplat.training checkpoints src/vidplat/models_data
+	$(BIN)/python -m vidplat.training.causal checkpoints checkpoints src/vidplat/models_data/flipbook-causal
 
 clean:  ## remove what the other targets made, except checkpoints
 	rm -rf .venv .vidplat renders dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Trains flipbook-causal: flipbook that makes three latent frames from those before them.
 
-    python -m vidplat.training.causal CLIPS CHECKPOINTS TARGET [--steps 800] [--bfloat16] [--threads 1]
+    python -m vidplat.training.causal CLIPS CHECKPOINTS TARGET [--steps 600] [--bfloat16] [--threads 1]
 
 Starts from flipbook's finished transformer and goes on with teacher forcing over blocks: one sequence holds the clean
 frames of a clip and its noisy frames. A clean block sees itself and its window of clean frames; a noisy block sees
@@ -48,8 +48,8 @@ from vidplat.workers.models.catalogue import CAUSAL
 NAME = "flipbook-causal"
 BLOCK = 3
 CLIP_FRAMES = 9  # latent frames of the clips: positions in time beyond them are not trained
-STEPS = 12  # of a block: the model is not distilled, so it wants more than the four of Self-Forcing
-GUIDANCE = 1.0  # one branch; more costs twice the passes
+STEPS = 6  # of a block; 12 show no more of a prompt
+GUIDANCE = 3.0  # at twice the passes of 1, which leaves prompts less well shown: see the model card
 BATCH = 4
 
 
@@ -195,7 +195,7 @@ def main() -> None:
     words.add_argument("clips", type=Path, help="folder with latents-64-33.pt, flipbook's training clips")
     words.add_argument("checkpoints", type=Path, help="folder of this run's checkpoint; a stopped run goes on from it")
     words.add_argument("target", type=Path, help="directory that receives the trained pipeline")
-    words.add_argument("--steps", type=int, default=800)
+    words.add_argument("--steps", type=int, default=600)
     words.add_argument("--bfloat16", action="store_true", help="bfloat16 products, where the processor has them")
     words.add_argument("--threads", type=int, default=1)
     told = words.parse_args()

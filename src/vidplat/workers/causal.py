@@ -90,7 +90,7 @@ def stream(
                 plan = replace(plan, steps=next_steps())
             part = source[:, :, start : start + plan.block]
             mask = _mask_of(keep, start, part.shape[2], plan)
-            memory.begin(start, part.shape[2], mask)
+            memory.begin(start, part.shape[2], None if recovery == "exact" else mask)
             if mask is not None and last is not None and not bool(mask.any()):
                 _draws(part, generator, len(plan.sigmas))
                 done = last[:, :, None].expand_as(part).clone()

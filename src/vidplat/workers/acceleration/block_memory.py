@@ -12,6 +12,7 @@ What stands in for pruned ones in the denoise passes of a block:
 noise-aware   the clean keys and values of the frame before the block, at the same place, turned to their own position
 noisy         those of the latest kept ancestor in this very pass (the paper's ablation)
 none          nothing: the pruned are absent, later too
+exact         their own: all tokens run, and only their results are copied. Saves nothing; the best recovery could do
 
 In the remember pass everything is clean: there a pruned token copies the frame before it. In the first block no clean
 frame exists, and pruned tokens are absent while it is denoised.
@@ -36,7 +37,7 @@ from vidplat.workers.acceleration.lipar_mask import ancestors
 from vidplat.workers.acceleration.method import Grid
 from vidplat.workers.acceleration.tokens import Pass, Present, hooked
 
-RECOVERIES = ("noise-aware", "noisy", "none")
+RECOVERIES = ("noise-aware", "noisy", "none", "exact")
 
 
 @dataclass(frozen=True)
