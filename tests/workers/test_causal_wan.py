@@ -92,7 +92,7 @@ def test_a_directory_with_causal_json_is_a_causal_model(directory: Path, tiny_wa
 
     assert shape.family == "causal-wan"
     assert shape.blocks == Blocks(2, (1000, 750, 500, 250), 3.0, sink=1, recent=4, trained=8)
-    assert (shape.defaults.num_inference_steps, shape.defaults.guidance_scale) == (4, 1.0)
+    assert (shape.defaults.num_inference_steps, shape.defaults.guidance_scale) == (4, 3.0)
     assert describe_model(str(tiny_wan))[1].blocks is None
 
 
