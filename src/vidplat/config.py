@@ -74,6 +74,7 @@ class PoolConfig:
     threads: int = 1  # CPU threads each worker computes with
     gpus: float = 0.0  # GPUs per worker; a fraction shares one
     price_per_s: float = 1.0  # cost of one worker for one second, in the user's own unit
+    light: bool = False  # its workers load no model: they fill in the frames that methods leave out
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", self.name):
@@ -87,6 +88,7 @@ class PoolConfig:
             math.isfinite(self.price_per_s) and self.price_per_s >= 0,
             f"pool {self.name}: price_per_s must be zero or more, not {self.price_per_s}",
         )
+        _check(not (self.light and self.gpus), f"pool {self.name}: light workers use no GPU, found gpus = {self.gpus}")
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,10 @@ class Config:
     def __post_init__(self) -> None:
         names = [pool.name for pool in self.pools]
         _check(len(set(names)) == len(names), f"pool names must differ, found {', '.join(names)}")
-        _check(sum(pool.workers for pool in self.pools) > 0, "at least one pool needs at least one worker")
+        _check(
+            sum(pool.workers for pool in self.pools if not pool.light) > 0,
+            "at least one pool that is not light needs at least one worker",
+        )
 
 
 def default_pools(*, cpus: int | None = None, gpus: int | None = None) -> tuple[PoolConfig, ...]:
@@ -243,13 +248,17 @@ def load_config(
 
 
 def parse_pool(text: str) -> PoolConfig:
-    """`cloud=2` or `cloud=2:4`: two workers, of four threads each."""
-    found = re.fullmatch(r"([^=:]+)=(\d{1,6})(?::(\d{1,6}))?", text.strip())
+    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three that load no model."""
+    found = re.fullmatch(r"([^=:]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?", text.strip())
     if found is None:
-        raise UsageError(f"--pool {printable(text)!r}: write name=workers or name=workers:threads, e.g. cloud=2:4")
+        raise UsageError(
+            f"--pool {printable(text)!r}: write name=workers or name=workers:threads, e.g. cloud=2:4, and :light "
+            "behind it for workers that load no model"
+        )
     usual = {pool.name: pool for pool in default_pools()}.get(found[1], PoolConfig("cloud"))
     threads = int(found[3]) if found[3] else usual.threads
-    return replace(usual, name=found[1], workers=int(found[2]), threads=threads)
+    made = replace(usual, name=found[1], workers=int(found[2]), threads=threads)
+    return replace(made, gpus=0.0, light=True) if found[4] else made
 
 
 def _read_file(file: Path | None) -> dict[str, Any]:

@@ -371,10 +371,24 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)  # quality facts measured on the finished video
     steps_done: int = 0
     quality: float | None = None  # predicted for `point`, when less was spent than planned; filled by the platform
+    drafted_by: str = ""  # the worker that denoised, where `worker_id` only filled in what was left out
 
     @property
     def ok(self) -> bool:
         return self.artifact is not None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A video of which frames are still to be filled in: what one worker leaves for another to finish."""
+
+    video: Any  # mp4 bytes of the frames that were decoded, or where a dispatcher put them
+    size_bytes: int  # of these
+    filling: Mapping[str, Any]  # `timeline.Filling` as JSON
+    meta: Mapping[str, Any]  # the sidecar so far
+    phases: Mapping[str, float]  # seconds so far
+    metrics: Mapping[str, float]
+    steps_done: int
 
 
 @dataclass(frozen=True)

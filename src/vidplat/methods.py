@@ -207,13 +207,13 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 Seam.FRAMES,
                 {
                     "theta": Number(0.9, 0.0, 1.0),  # frames more alike than this are merged
-                    "k": Number(None, 1, 1000, whole=True),  # steps before the preview; a fifth of them
+                    "k": Number(None, 1, 1000, whole=True),  # steps before the preview; a third of them
                     "ratio": Number(None, 0.01, 1.0),  # of the frames at most this share is left, instead of theta
                     "alike": Choice("whole", ("whole", "min-tile")),
                     "quads": Choice("off", ("off", "on")),
                     "merge": Choice("mean", ("mean", "first")),
                     "anchor": Choice("first", ("first", "centre")),
-                    "unmerged": Choice("encoded", ("encoded", "own")),
+                    "unmerged": Choice("own", ("own", "encoded")),
                     "rope": Choice("local", ("local", "global")),
                     "d": Number(1, 0, 3, whole=True),  # depth of interpolation, see `workers/reconstruct.py`
                 },

@@ -10,6 +10,7 @@
 A word in square brackets in a prompt makes the fake model misbehave there:
 
     [abort]    the process dies at the first step            [oom]      out of memory, unless the point is cheaper
+    [abort-late]  the process dies while frames are filled in
     [fail]     this job fails, always                        [flaky]    fails on its first attempt only
     [wrong]    the request is refused                        [slow]     takes five times as long
 """
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidplat.domain import Job, ModelRef, ModelShape, OperatingPoint, ProfilePoint, VideoSpec
+from vidplat.domain import Draft, Job, ModelRef, ModelShape, OperatingPoint, ProfilePoint, VideoSpec
 from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
 
 if TYPE_CHECKING:
@@ -66,13 +67,15 @@ class FakeRendered:
 class FakeModel:
     """Spends `step_s` per denoising step and makes a few bytes that depend on the job alone.
 
-    An edit takes `source_s` more for its source; under `lipar` its steps take the share `kept` of their time.
+    An edit takes `source_s` more for its source; under `lipar` its steps take the share `kept` of their time. Under
+    `eco` frames are left out, and filling them in takes `reconstruct_s`, here or in the worker that finishes the draft.
     """
 
     step_s: float = 0.0
     decode_s: float = 0.0
     source_s: float = 0.0
     kept: float = 1.0
+    reconstruct_s: float = 0.0
     load_s: float = 0.0
     size_bytes: int = 256
     free: int = 2**34
@@ -84,7 +87,7 @@ class FakeModel:
     def from_id(cls, model_id: str, load_source: Callable[[Job], bytes] | None = None) -> FakeModel:
         """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
         kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(
-            ("step_s", "decode_s", "source_s", "kept", "load_s"), float
+            ("step_s", "decode_s", "source_s", "kept", "load_s", "reconstruct_s"), float
         )
         kinds["size_bytes"] = int
         settings: dict[str, Any] = {}
@@ -121,7 +124,8 @@ class FakeModel:
         finish_by: Callable[[], float | None] = lambda: None,
         min_steps: int = 1,
         is_cancelled: Callable[[], bool] = lambda: False,
-    ) -> FakeRendered:
+        hand_over: bool = False,
+    ) -> FakeRendered | Draft:
         if not self.loaded:
             raise AssertionError("load() comes before make()")
         text = job.prompt
@@ -167,26 +171,41 @@ class FakeModel:
             time.sleep(self.decode_s)
         decoded = time.monotonic()
         video = _bytes_of(f"{job.id} {done}", self.size_bytes)
+        meta = {
+            "job_id": job.id,
+            "prompt": job.prompt,
+            "model": job.model.id,
+            "attempt": attempt,
+            "steps": done,
+            **({"input": told} if told else {}),
+        }
+        phases |= {"encode": encoded - began, "denoise": denoised - encoded, "decode": decoded - denoised}
+        left_out = point.accelerator.startswith("eco")
+        drafted = Draft(video, len(video), {"left_out": left_out}, meta, phases, metrics, done)
+        if left_out and hand_over:
+            return drafted
+        return self.finish(job, drafted, attempt=attempt, on_progress=on_progress)
+
+    def finish(
+        self,
+        job: Job,
+        draft: Draft,
+        *,
+        attempt: int,
+        on_progress: Callable[[str, int, int], None] = lambda phase, step, steps: None,
+    ) -> FakeRendered:
+        began, phases = time.monotonic(), dict(draft.phases)
+        if draft.filling["left_out"]:
+            on_progress("reconstruct", draft.steps_done, draft.steps_done)
+            if "[abort-late]" in job.prompt:
+                os.abort()
+            time.sleep(self.reconstruct_s)
+            phases["reconstruct"] = time.monotonic() - began
+            began = time.monotonic()
+        poster = _bytes_of(f"{job.id} poster", 64)
+        phases["mp4"] = time.monotonic() - began
         return FakeRendered(
-            video=video,
-            poster=_bytes_of(f"{job.id} poster", 64),
-            meta={
-                "job_id": job.id,
-                "prompt": job.prompt,
-                "model": job.model.id,
-                "attempt": attempt,
-                "steps": done,
-                **({"input": told} if told else {}),
-            },
-            phases={
-                **phases,
-                "encode": encoded - began,
-                "denoise": denoised - encoded,
-                "decode": decoded - denoised,
-                "mp4": time.monotonic() - decoded,
-            },
-            metrics=metrics,
-            steps_done=done,
+            draft.video, poster, {**draft.meta, "attempt": attempt}, phases, draft.metrics, draft.steps_done
         )
 
 

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,13 @@ class Stage:
 
     def in_a_process(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """`submit FILE` or `resume BATCH` in a process of its own, which ends with the exit code."""
-        settings = {"folder": str(self.folder), "model": self.model, "local": self.local, "output": self.output}
+        settings: dict[str, Any] = {
+            "folder": str(self.folder),
+            "model": self.model,
+            "local": self.local,
+            "output": self.output,
+        }
+        settings["pools"] = [asdict(pool) for pool in self.pools]
         return subprocess.Popen(
             [sys.executable, "-m", "tests.flow.stage", json.dumps(settings), *words],
             cwd=ROOT,
@@ -109,7 +115,8 @@ class Stage:
 
 def main() -> int:
     settings = json.loads(sys.argv[1])
-    stage = Stage(Path(settings["folder"]), settings["model"], settings["local"], output=settings["output"])
+    pools = tuple(PoolConfig(**pool) for pool in settings["pools"])
+    stage = Stage(Path(settings["folder"]), settings["model"], settings["local"], pools, output=settings["output"])
     verb, what, *wishes = sys.argv[2:]
     if verb == "resume":
         result = resume(what, stage.config, Memory())

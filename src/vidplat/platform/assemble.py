@@ -140,7 +140,9 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
             if is_fake(batch.model.id):
                 device_class = "fake"
             calibrate = (
-                not is_fake(batch.model.id) and learner.costs.samples(batch.model.id, device_class) < _FEW_SAMPLES
+                not is_fake(batch.model.id)
+                and not pool.light
+                and learner.costs.samples(batch.model.id, device_class) < _FEW_SAMPLES
             )
             for number in range(1, pool.workers + 1):
                 worker_id = f"{pool.name}-{number}"
@@ -154,9 +156,12 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
                     threads=pool.threads,
                     calibrate=calibrate,
                     inputs=config.inputs,
+                    light=pool.light,
                 )
                 # Free memory is told by the worker itself; 0 means not known.
-                seat = Seat(worker_id, pool.name, device_class, 0, pool.price_per_s, up=False, since=now)
+                seat = Seat(
+                    worker_id, pool.name, device_class, 0, pool.price_per_s, up=False, since=now, light=pool.light
+                )
                 chosen.append((spec, seat))
         return chosen
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vidplat.config import InputConfig
-from vidplat.domain import Assignment, Job, ModelRef, Outcome, Progress
+from vidplat.domain import Assignment, Draft, Job, ModelRef, Outcome, Progress
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,22 @@ class BenchSpec:
     threads: int = 1
     calibrate: bool = False  # measure the device before the first job
     inputs: InputConfig = field(default_factory=InputConfig)  # bounds of input videos, as intake had them
+    light: bool = False  # loads no model; it only finishes drafts
 
 
 @dataclass(frozen=True)
 class Order:
-    """Make this job like that. `finish_by` (epoch seconds) asks the worker to spend fewer steps if it must."""
+    """Make this job like that. `finish_by` (epoch seconds) asks the worker to spend fewer steps if it must.
+
+    With `hand_over` a video of which frames were left out comes back as a draft. With a draft that one is finished.
+    """
 
     assignment: Assignment
     job: Job
     attempt: int
     finish_by: float | None = None
+    hand_over: bool = False
+    drafted: HandedOver | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Seat:
     price_per_s: float
     up: bool  # False: still coming
     since: float  # when it came up, or was asked to
+    light: bool = False  # takes drafts alone
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,19 @@ class WorkerLost:
     request_is_wrong: bool = False  # it could not load the model: no other worker will
 
 
-Event = Progress | Outcome | WorkerUp | WorkerLost
+@dataclass(frozen=True)
+class HandedOver:
+    """A worker is through with its part of a job and leaves a draft."""
+
+    job_id: str
+    attempt: int
+    worker_id: str
+    draft: Draft
+    started_at: float
+    at: float
+
+
+Event = Progress | Outcome | HandedOver | WorkerUp | WorkerLost
 
 
 class Dispatcher(Protocol):
@@ -142,6 +161,7 @@ __all__ = [
     "BenchSpec",
     "Dispatcher",
     "Event",
+    "HandedOver",
     "Order",
     "Outcome",
     "Progress",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from vidplat.domain import OpenJob, Progress
 from vidplat.platform.dispatch import Order
 
-_STAGES = ("source", "encode", "denoise", "decode", "interpolate", "mp4", "store")
+_STAGES = ("source", "encode", "denoise", "decode", "network", "interpolate", "reconstruct", "mp4", "store")
 #: A stage that outlasts its prediction is taken to need this much of it still: nearly done, never done.
 _OVERTIME = 0.05
 
@@ -28,6 +28,13 @@ class InHand:
     sent_at: float
     progress: Progress | None = None
     phase_since: float | None = None  # when the current phase was first heard of
+    passed_on: bool = False  # a worker was lost with its draft in hand
+    held_by: str = ""  # where that is not the worker of the assignment
+
+    @property
+    def worker_id(self) -> str:
+        """Who has it; the plan's worker may have left a draft of it to another."""
+        return self.held_by or self.order.assignment.worker_id
 
     def note(self, progress: Progress) -> None:
         if self.progress is None or self.progress.phase != progress.phase:

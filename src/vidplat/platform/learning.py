@@ -16,15 +16,27 @@ from vidplat.domain import Job, ModelShape, OperatingPoint, Outcome, VideoSpec
 from vidplat.platform.dispatch import WorkerUp
 from vidplat.scheduler import CostModel, Knowledge, Observation, features, updated_speed
 from vidplat.scheduler.cost import Estimate
-from vidplat.scheduler.work import LOAD, STARTUP, StageFeatures
+from vidplat.scheduler.work import AFTER_DRAFT, LOAD, NETWORK, STARTUP, StageFeatures
 
 COST_KEY = "costs"
 _BUDGET = 0.02  # share of wall time that learning may take
 _TRUSTED = 10  # timings of a device class before single workers are compared with it
 _MOST_UNWRITTEN = 2_000
+DRAFT_BYTES = "draft_bytes"  # metric of a video that was finished by another worker: what travelled
 KEPT_SHARE = "kept_share"  # metric of a video whose method left tokens out by its source
 _NONE = StageFeatures()
 _ANY_POINT = OperatingPoint(steps=1)
+
+
+def _parts(
+    outcome: Outcome, timed: Mapping[str, float], device_class: str, drafted_on: str
+) -> list[tuple[str, str, dict[str, float]]]:
+    """Worker, its device class and its timed stages, for each worker that had a part in a video."""
+    if not outcome.drafted_by:
+        return [(outcome.worker_id, device_class, dict(timed))]
+    before = {stage: seconds for stage, seconds in timed.items() if stage not in AFTER_DRAFT}
+    after = {stage: seconds for stage, seconds in timed.items() if stage in AFTER_DRAFT}
+    return [(outcome.drafted_by, drafted_on, before), (outcome.worker_id, device_class, after)]
 
 
 class Memory(Protocol):
@@ -64,32 +76,41 @@ class Learner:
             )
         return self._predicted[key]
 
+    def fetching(self, model_id: str, device_class: str, size_bytes: int) -> float:
+        """Seconds until a worker of that class has a draft of so many bytes."""
+        counted = StageFeatures(calls=1, megabytes=size_bytes / 1e6)
+        return self.costs.stage(model_id, device_class, NETWORK, counted).p50_s
+
     def startup(self, model_id: str, device_class: str) -> Estimate:
         return self.costs.startup(model_id, self.shapes[model_id], device_class)
 
     # --- learning -------------------------------------------------------------------------------
 
-    def finished(self, outcome: Outcome, job: Job, device_class: str) -> None:
-        """Learn from a job that was made; its seconds are the worker's, at the point that was really spent."""
+    def finished(self, outcome: Outcome, job: Job, device_class: str, drafted_on: str = "") -> None:
+        """Learn from a job that was made; its seconds are the worker's, at the point that was really spent.
+
+        Where another worker left a draft, the stages until then are that one's, of device class `drafted_on`.
+        """
         began = time.monotonic()
         if self._spent > 0.05 + _BUDGET * (began - self._began):
             return
         model_id, shape = job.model.id, self.shapes[job.model.id]
         # By the tokens that really ran: what a still source saves must not pass for a fast worker, or a cheap FLOP.
         kept, is_edit = outcome.metrics.get(KEPT_SHARE), job.input_video is not None
-        if kept is None:
-            predicted = self.predict(job, device_class, outcome.point)
-        else:
-            predicted = self.costs.predict(model_id, shape, device_class, job.spec, outcome.point, is_edit, kept)
+        if kept is not None:
             self.costs = self.costs.observe_kept(model_id, outcome.point, kept)
         counted = features(shape, job.spec, outcome.point, is_edit, kept)
+        if outcome.drafted_by:
+            counted[NETWORK] = StageFeatures(calls=1, megabytes=outcome.metrics.get(DRAFT_BYTES, 0.0) / 1e6)
         timed = {stage: seconds for stage, seconds in outcome.phases.items() if any(counted.get(stage, _NONE).vector)}
-        actual = sum(timed.values())  # what nobody predicts must not pass for a slow worker
-        if self.costs.samples(model_id, device_class) >= _TRUSTED:
-            # Earlier, a wrong guess about the device class would pass for a slow worker, and count twice.
-            self._speeds[outcome.worker_id] = updated_speed(self.speed(outcome.worker_id), predicted.p50_s, actual)
-        for stage, seconds in timed.items():
-            self._observe(model_id, device_class, stage, counted[stage], seconds, outcome.finished_at, job.id)
+        for worker_id, its_class, its in _parts(outcome, timed, device_class, drafted_on):
+            if self.costs.samples(model_id, its_class) >= _TRUSTED:
+                # Earlier, a wrong guess about the device class would pass for a slow worker, and count twice. What
+                # nobody predicts must not either.
+                expected = sum(self.costs.stage(model_id, its_class, stage, counted[stage]).p50_s for stage in its)
+                self._speeds[worker_id] = updated_speed(self.speed(worker_id), expected, sum(its.values()))
+            for stage, seconds in its.items():
+                self._observe(model_id, its_class, stage, counted[stage], seconds, outcome.finished_at, job.id)
         self._spent += time.monotonic() - began
 
     def started(self, up: WorkerUp, model_id: str, startup_s: float) -> None:

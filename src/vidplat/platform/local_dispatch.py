@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from vidplat.domain import Outcome
-from vidplat.platform.dispatch import BenchSpec, Event, Order, Seat, Succession, WorkerLost, WorkerUp
+from vidplat.platform.dispatch import BenchSpec, Event, HandedOver, Order, Seat, Succession, WorkerLost, WorkerUp
 from vidplat.platform.workbench import Bench, BenchFailed, Outbox, Tools
 
 
@@ -70,7 +70,7 @@ class LocalDispatcher:
                     up=True,
                     since=event.at,
                 )
-            elif isinstance(event, Outcome):
+            elif isinstance(event, Outcome | HandedOver):
                 self._succession.worked(event.worker_id)
             events.append(event)
         return events

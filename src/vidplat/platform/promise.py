@@ -36,7 +36,11 @@ def make_promise(
     policy: Policy,
     now: float,
 ) -> Promise:
-    """`jobs` are the first of `total` open ones; `seats` are the workers to be started now."""
+    """`jobs` are the first of `total` open ones; `seats` are the workers to be started now.
+
+    Light ones are not counted on: what they take over only makes a promise come true sooner.
+    """
+    seats = [seat for seat in seats if not seat.light]
     startups = {seat.worker_id: learner.startup(batch.model.id, seat.device_class) for seat in seats}
     snapshot = Snapshot(
         now=now,

@@ -35,24 +35,23 @@ from ray.exceptions import RayActorError, RayError
 from vidplat.config import RayConfig
 from vidplat.domain import Outcome
 from vidplat.errors import ClusterError, printable
-from vidplat.platform.dispatch import BenchSpec, Event, Order, Seat, Succession, WorkerLost, WorkerUp
-from vidplat.platform.workbench import Bench, BenchEvent, BenchFailed, Outbox
+from vidplat.platform.dispatch import BenchSpec, Event, HandedOver, Order, Seat, Succession, WorkerLost, WorkerUp
+from vidplat.platform.workbench import Bench, BenchEvent, BenchFailed, Outbox, Tools
 
 log = logging.getLogger(__name__)
 
 LONG_POLL_S = 10.0
 POOL_LABEL = "vidplat-pool"
 _CALL_TIMEOUT_S = 5.0
+_FETCH_TIMEOUT_S = 120.0  # a draft over a link that is gone: then it is made again
 
 
 class BenchActor:
     """A bench in an actor process. Methods answer at once, but for `take`, which waits for something to say."""
 
     def __init__(self, spec: BenchSpec) -> None:
-        from vidplat.platform.bench_tools import open_tools
-
         self._outbox = Outbox()
-        self._bench = Bench(spec, open_tools, self._outbox)
+        self._bench = Bench(spec, _tools, self._outbox)
         self._bench.start()
 
     def put(self, orders: Sequence[Order]) -> None:
@@ -69,6 +68,21 @@ class BenchActor:
 
     def take(self, wait_s: float) -> list[BenchEvent]:
         return self._outbox.take(wait_s)
+
+
+def _tools(spec: BenchSpec) -> Tools:
+    """A bench's tools; drafts lie in Ray's object store, from where the node that wants one fetches it itself."""
+    from vidplat.platform.bench_tools import open_tools
+
+    return replace(open_tools(spec), pack=ray.put, unpack=_fetched)
+
+
+def _fetched(draft: Any) -> bytes:
+    try:
+        video: bytes = ray.get(draft, timeout=_FETCH_TIMEOUT_S)
+    except RayError as error:
+        raise ClusterError(f"a draft was lost on its way between two workers: {printable(error, limit=200)}") from error
+    return video
 
 
 class RayDispatcher:
@@ -176,7 +190,7 @@ class RayDispatcher:
                     up=True,
                     since=event.at,
                 )
-            elif isinstance(event, Outcome):
+            elif isinstance(event, Outcome | HandedOver):
                 self._succession.worked(worker_id)
             events.append(event)
         self._listen(worker_id)

@@ -52,7 +52,7 @@ from vidplat.domain import (
 from vidplat.errors import CatalogError, ClusterError, ModelError, StoreError, printable
 from vidplat.platform import endings as ending
 from vidplat.platform import window as windows
-from vidplat.platform.dispatch import Dispatcher, Event, Order, Seat, WorkerLost, WorkerUp
+from vidplat.platform.dispatch import Dispatcher, Event, HandedOver, Order, Seat, WorkerLost, WorkerUp
 from vidplat.platform.endings import Endings
 from vidplat.platform.hands import Hands, InHand
 from vidplat.platform.interface import Listener
@@ -62,6 +62,7 @@ from vidplat.platform.score import Tally
 from vidplat.platform.window import Window
 from vidplat.scheduler import Policy, latest_free, plan
 from vidplat.scheduler.profile import quality_of
+from vidplat.scheduler.work import AFTER_DRAFT, NETWORK
 from vidplat.storage.catalog_words import BatchState, Claim, Hold
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
@@ -175,7 +176,7 @@ class World:
     def _all_have_plenty(self) -> bool:
         """Whether no worker can run out of work while we wait a moment."""
         return len(self.hands) > 0 and all(
-            self.hands.count(seat.worker_id) >= MOST_IN_HAND // 4 for seat in self.dispatcher.seats() if seat.up
+            self.hands.count(seat.worker_id) >= MOST_IN_HAND // 4 for seat in self._makers() if seat.up
         )
 
     def _heed(self, event: Event) -> None:
@@ -190,6 +191,10 @@ class World:
                 held = self.hands.take(event.worker_id, event.job_id, event.attempt)
                 if held is not None:
                     self._note_ending(held, event)
+            case HandedOver():
+                held = self.hands.take(event.worker_id, event.job_id, event.attempt)
+                if held is not None:
+                    self._pass_on(held, event)
             case WorkerUp():
                 self._welcome(event)
             case WorkerLost():
@@ -205,7 +210,8 @@ class World:
             self.untidy = True
             self._plan_age.call("a job failed", urgent=True)
             return
-        self.learner.finished(outcome, job, self._device_class(outcome.worker_id))
+        drafted_on = self._device_class(outcome.drafted_by) if outcome.drafted_by else ""
+        self.learner.finished(outcome, job, self._device_class(outcome.worker_id), drafted_on)
         took = outcome.finished_at - outcome.started_at
         if self._deadlines_ahead and not 0.7 * promised.p50_s <= took <= promised.p90_s:
             self._plan_age.call(f"a job took {took:.2f} s, predicted {promised.p50_s:.2f} s")
@@ -236,6 +242,10 @@ class World:
         blamed = False
         for held in self.hands.drop(lost.worker_id):
             artifact = self._committed(held.order.job.id)
+            drafted = held.order.drafted
+            if artifact is None and drafted is not None and drafted.worker_id != lost.worker_id and not held.passed_on:
+                self._pass_on(replace(held, passed_on=True), drafted)  # the draft is whole: its part is done once more
+                continue
             if artifact is None and blamed:
                 self._endings.give_back([held])
                 continue
@@ -254,6 +264,33 @@ class World:
             )
             self._endings.add(held, outcome)
         self._plan_age.call(f"worker {lost.worker_id} was lost", urgent=True)
+
+    def _pass_on(self, held: InHand, drafted: HandedOver) -> None:
+        """A draft goes to the worker that will be through with it first: a light one, or its maker, whose queue it
+        joins. Plans count on the maker alone, so what light workers do can only make them come true sooner."""
+        now, order = self._now(), replace(held.order, hand_over=False, drafted=drafted)
+        ends: list[tuple[float, str, dict[str, float]]] = []
+        for seat in self.dispatcher.seats():
+            if seat.up and (seat.light or seat.worker_id == drafted.worker_id):
+                stages = self._stages(seat.worker_id, order.job, order.assignment.point)
+                rest = {stage: stages.get(stage, 0.0) for stage in AFTER_DRAFT}
+                size_bytes, its_class = drafted.draft.size_bytes, seat.device_class
+                rest[NETWORK] = self.learner.fetching(order.job.model.id, its_class, size_bytes)
+                ends.append((self.hands.remaining_s(seat.worker_id, now) + sum(rest.values()), seat.worker_id, rest))
+        if not ends:  # its maker is gone, and so are all light workers: whoever is left
+            ends = [(0.0, seat.worker_id, {}) for seat in self.dispatcher.seats() if seat.up]
+        if not ends:
+            self._endings.give_back([replace(held, order=replace(order, drafted=None))])
+            return
+        _, worker_id, rest = min(ends, key=lambda end: end[:2])
+        fresh = replace(held, order=order, stages=rest, sent_at=now, progress=None, phase_since=None, held_by=worker_id)
+        self.hands.put(worker_id, fresh)
+        self.dispatcher.send(worker_id, [order])
+        self.rules.crash_point("handed-over")
+
+    def _makers(self) -> list[Seat]:
+        """Seats whose workers have a model; only these are planned for."""
+        return [seat for seat in self.dispatcher.seats() if not seat.light]
 
     def _committed(self, job_id: str) -> Artifact | None:
         try:
@@ -276,7 +313,7 @@ class World:
         return Snapshot(
             now=now,
             jobs=tuple(self.window),
-            workers=self.workers(now),
+            workers=tuple(self._worker_state(seat, now) for seat in self._makers()),
             deadline_at=self.batch.deadline_at,
             quality_floor=self.batch.quality_floor,
         )
@@ -321,7 +358,7 @@ class World:
             seat.up
             and not self._chains.get(seat.worker_id)
             and self.hands.remaining_s(seat.worker_id, now) < self.rules.run.look_ahead_s
-            for seat in self.dispatcher.seats()
+            for seat in self._makers()
         )
 
     # --- 4. carry out ---------------------------------------------------------------------------
@@ -340,7 +377,7 @@ class World:
 
     def _why_stuck(self, decided: Plan) -> str | None:
         """A reason when nothing runs, nothing was placed, and nobody is on the way."""
-        all_up = all(seat.up for seat in self.dispatcher.seats())
+        all_up = all(seat.up for seat in self._makers())
         if decided.assignments or len(self.hands) or not decided.deferred or not all_up:
             return None
         return decided.deferred[0].reason
@@ -364,12 +401,13 @@ class World:
         self.rules.crash_point("claimed")
         self.tally.dispatched(now)
         orders: dict[str, list[Order]] = {}
+        hand_over = any(seat.light and seat.up for seat in self.dispatcher.seats())
         for each in due:
             open_job = self.window.take(each.job_id)
             if each.job_id not in attempts:
                 continue  # cancelled, or another process has it
             stages = self._stages(each.worker_id, open_job.job, each.point)
-            order = Order(each, open_job.job, attempts[each.job_id], _finish_by(each, stages))
+            order = Order(each, open_job.job, attempts[each.job_id], _finish_by(each, stages), hand_over)
             self.hands.put(each.worker_id, InHand(order, open_job, stages, now))
             orders.setdefault(each.worker_id, []).append(order)
         for worker_id, sent in orders.items():
@@ -451,10 +489,10 @@ class World:
         gone = self.ledger.heartbeat(self.batch.id, fresh, now=now, lease_s=self.rules.run.lease_s)
         for held in list(self.hands):
             if held.order.job.id in gone:
-                self.dispatcher.cancel(held.order.assignment.worker_id, [held.order.job.id])
+                self.dispatcher.cancel(held.worker_id, [held.order.job.id])
 
     def _check_seats(self, now: float) -> None:
-        seats = self.dispatcher.seats()
+        seats = self._makers()
         if not seats and not len(self._endings):
             raise ClusterError(f"every worker was lost; the last one: {self._last_loss}")
         limit_s = self.rules.run.start_timeout_s

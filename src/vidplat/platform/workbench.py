@@ -16,12 +16,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from vidplat.domain import Artifact, Failure, FailureKind, Job, ModelRef, OperatingPoint, Outcome, Progress
-from vidplat.errors import InfrastructureError, OutOfMemoryError, RequestError, VidplatError, printable
-from vidplat.platform.dispatch import BenchSpec, Order, WorkerUp
+from vidplat.domain import Artifact, Draft, Failure, FailureKind, Job, ModelRef, OperatingPoint, Outcome, Progress
+from vidplat.errors import InfrastructureError, JobError, OutOfMemoryError, RequestError, VidplatError, printable
+from vidplat.platform.dispatch import BenchSpec, HandedOver, Order, WorkerUp
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,12 @@ class VideoMaker(Protocol):
         finish_by: Callable[[], float | None],
         min_steps: int,
         is_cancelled: Callable[[], bool],
-    ) -> Rendered: ...
+        hand_over: bool = False,
+    ) -> Rendered | Draft:
+        """The video; with `hand_over` a draft of it, when frames were left out."""
+
+    def finish(self, job: Job, draft: Draft, *, attempt: int, on_progress: Callable[[str, int, int], None]) -> Rendered:
+        """The video of a draft, whose `video` is bytes. Needs no loaded model."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Tools:
     maker: Callable[[ModelRef], VideoMaker]  # not loaded yet
     commit: Callable[[Order, Rendered], Artifact]  # bytes into the store; the winner's artifact
     clock: Callable[[], float] = time.time
+    pack: Callable[[bytes], Any] = field(default=lambda video: video)  # on its way to another worker
+    unpack: Callable[[Any], bytes] = field(default=lambda video: video)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class BenchFailed:
     request_is_wrong: bool
 
 
-BenchEvent = Progress | Outcome | WorkerUp | BenchFailed
+BenchEvent = Progress | Outcome | HandedOver | WorkerUp | BenchFailed
 
 
 class Outbox:
@@ -188,7 +195,7 @@ class Bench:
         began = time.monotonic()
         maker = self._maker(self.spec.model, tools)
         load_s = time.monotonic() - began
-        observations = tuple(maker.calibrate()) if self.spec.calibrate else ()
+        observations = tuple(maker.calibrate()) if self.spec.calibrate and not self.spec.light else ()
         return WorkerUp(
             self.spec.worker_id, maker.device_class, maker.free_bytes, load_s, observations, at=tools.clock()
         )
@@ -196,7 +203,8 @@ class Bench:
     def _maker(self, model: ModelRef, tools: Tools) -> VideoMaker:
         if model not in self._makers:
             maker = tools.maker(model)
-            maker.load()
+            if not self.spec.light:
+                maker.load()
             self._makers[model] = maker
         return self._makers[model]
 
@@ -206,10 +214,14 @@ class Bench:
                 self._changed.wait()
             return None if self._closing else self._queue.popleft()
 
-    def _carry_out(self, order: Order, tools: Tools) -> Outcome:
-        """One order from start to Outcome; never raises."""
+    def _carry_out(self, order: Order, tools: Tools) -> Outcome | HandedOver:
+        """One order from start to its end; never raises."""
         job, point, spec = order.job, order.assignment.point, self.spec
         started_at, steps_done = tools.clock(), 0
+        drafted_by = ""
+        if order.drafted is not None:
+            started_at, steps_done = order.drafted.started_at, order.drafted.draft.steps_done
+            drafted_by = order.drafted.worker_id
         artifact: Artifact | None = None
         failure: Failure | None = None
         phases: dict[str, float] = {}
@@ -221,18 +233,29 @@ class Bench:
             self._outbox.put(Progress(job.id, order.attempt, spec.worker_id, phase, step, steps, tools.clock()))
 
         try:
-            report("starting", 0, point.steps)
+            report("starting", steps_done, point.steps)
             maker = self._maker(job.model, tools)
-            rendered = maker.make(
-                job,
-                point,
-                attempt=order.attempt,
-                on_progress=report,
-                finish_by=lambda: self._finish_by.get(job.id),
-                min_steps=least_steps(point),
-                is_cancelled=lambda: job.id in self._stopped,
-            )
+            if order.drafted is not None:
+                rendered = self._finished(order, order.drafted.draft, maker, tools, report)
+            else:
+                made = maker.make(
+                    job,
+                    point,
+                    attempt=order.attempt,
+                    on_progress=report,
+                    finish_by=lambda: self._finish_by.get(job.id),
+                    min_steps=least_steps(point),
+                    is_cancelled=lambda: job.id in self._stopped,
+                    hand_over=order.hand_over,
+                )
+                if isinstance(made, Draft):
+                    packed = replace(made, video=tools.pack(made.video))
+                    self._forget(job.id)
+                    return HandedOver(job.id, order.attempt, spec.worker_id, packed, started_at, tools.clock())
+                rendered = made
             phases, metrics, steps_done = dict(rendered.phases), rendered.metrics, rendered.steps_done
+            if order.drafted is not None:
+                metrics = {**metrics, "draft_bytes": float(order.drafted.draft.size_bytes)}
             point = replace(point, steps=steps_done)  # what was spent, which `finish_by` may have cut
             began = time.monotonic()
             artifact = tools.commit(order, rendered)
@@ -241,9 +264,7 @@ class Bench:
             failure = sort_failure(error)
             if not isinstance(error, VidplatError):
                 log.exception("job %s failed unexpectedly", job.id)
-        with self._changed:
-            self._finish_by.pop(job.id, None)
-            self._stopped.discard(job.id)
+        self._forget(job.id)
         return Outcome(
             job_id=job.id,
             attempt=order.attempt,
@@ -256,7 +277,26 @@ class Bench:
             failure=failure,
             metrics=metrics,
             steps_done=steps_done,
+            drafted_by=drafted_by,
         )
+
+    def _finished(
+        self, order: Order, draft: Draft, maker: VideoMaker, tools: Tools, report: Callable[[str, int, int], None]
+    ) -> Rendered:
+        """The video of another worker's draft; fetching it is timed as the stage `network`."""
+        if order.job.id in self._stopped:
+            raise JobError("cancelled before its frames were filled in")
+        report("network", draft.steps_done, draft.steps_done)
+        began = time.monotonic()
+        video = tools.unpack(draft.video)
+        phases = {**draft.phases, "network": time.monotonic() - began}
+        draft = replace(draft, video=video, phases=phases)
+        return maker.finish(order.job, draft, attempt=order.attempt, on_progress=report)
+
+    def _forget(self, job_id: str) -> None:
+        with self._changed:
+            self._finish_by.pop(job_id, None)
+            self._stopped.discard(job_id)
 
 
 def least_steps(point: OperatingPoint) -> int:

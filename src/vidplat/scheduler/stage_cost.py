@@ -196,7 +196,9 @@ def prior(device_class: str, stage: str) -> StageCost:
         "encode": (0.02, 0.0, 0.0, 0.0),
         "denoise": (0.004, 1 / rate, 0.0, 0.0),
         "decode": (0.01, 0.0, 3.0 / threads if cpu else 0.1, 0.0),
+        "network": (0.01, 0.0, 0.0, 1 / 12),
         "interpolate": (0.01, 0.0, 0.4, 0.0),
+        "reconstruct": (0.01, 0.0, 0.6, 0.0),
         "mp4": (0.03, 0.0, 0.5 if cpu else 0.05, 0.0),
         "store": (0.02, 0.0, 0.0, 1 / 50),
     }.get(stage, (0.05, 1 / rate, 0.05, 1 / 50))

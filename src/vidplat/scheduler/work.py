@@ -21,10 +21,14 @@ from dataclasses import dataclass
 
 from vidplat import blocks
 from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
+from vidplat.eco_schedule import kept_frames
+from vidplat.methods import parse
 from vidplat.scheduler.method_work import method_work
 
 SOURCE = "source"  # of an edit: its video read, decoded, brought to size and encoded to latents
-STAGES = (SOURCE, "encode", "denoise", "decode", "interpolate", "mp4", "store")  # of one video, in this order
+NETWORK = "network"  # of a draft: carried to the worker that finishes it
+AFTER_DRAFT = (NETWORK, "interpolate", "reconstruct", "mp4", "store")  # of that worker
+STAGES = (SOURCE, "encode", "denoise", "decode", *AFTER_DRAFT)  # of one video, in this order
 LOAD = "load"  # once per worker and model: weights from disk to device
 STARTUP = "startup"  # once per worker: process, imports, cluster
 
@@ -52,10 +56,19 @@ def branches(spec: VideoSpec) -> int:
 
 
 def decoded_frames(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> int:
-    """Frames that come out of the VAE: all of them, or those of the keyframes."""
-    if point.keyframes is None:
-        return spec.num_frames
-    return min(spec.num_frames, shape.temporal_factor * (point.keyframes - 1) + 1)
+    """Frames that come out of the VAE: all of them, or those of the latent frames that are made to the end."""
+    whole = shape.latent_frames(spec.num_frames)
+    kept = kept_latents(point.accelerator, whole) if point.keyframes is None else point.keyframes
+    return spec.num_frames if kept == whole else min(spec.num_frames, shape.temporal_factor * (kept - 1) + 1)
+
+
+def kept_latents(method: str, frames: int) -> int:
+    """Of `frames` latent frames those that a method makes to the end; all of them where that is up to the video."""
+    for one in parse(method) if method else ():
+        if one.kind.name == "eco":
+            k = one.values["k"]
+            return kept_frames(None if k is None else int(k), frames)
+    return frames
 
 
 def forward_gflop(shape: ModelShape, tokens: int) -> tuple[float, float]:
@@ -97,7 +110,8 @@ def features(
     linear, attention = linear * left.linear * left.overhead, attention * left.attention * left.overhead
     frame_megapixels = spec.width * spec.height / 1e6
     decoded = decoded_frames(shape, spec, point)
-    missing = spec.num_frames - decoded
+    missing = StageFeatures(calls=1, megapixels=frame_megapixels * (spec.num_frames - decoded))
+    filled_by = "interpolate" if point.keyframes is not None else "reconstruct"
     megapixels = frame_megapixels * spec.num_frames
     return {
         LOAD: StageFeatures(calls=1, megabytes=shape.parameter_bytes / 1e6),
@@ -105,7 +119,10 @@ def features(
         "encode": StageFeatures(calls=branches(spec)),
         "denoise": StageFeatures(calls=forwards, linear_gflop=linear, attention_gflop=attention),
         "decode": StageFeatures(calls=1, megapixels=frame_megapixels * decoded),
-        "interpolate": StageFeatures(calls=1, megapixels=frame_megapixels * missing) if missing else StageFeatures(),
+        NETWORK: StageFeatures(),  # only where a draft is handed over
+        "interpolate": StageFeatures(),
+        "reconstruct": StageFeatures(),
+        **({filled_by: missing} if decoded < spec.num_frames else {}),
         "mp4": StageFeatures(calls=1, megapixels=megapixels),
         "store": StageFeatures(calls=1, megabytes=megapixels * _MP4_BYTES_PER_PIXEL),
     }

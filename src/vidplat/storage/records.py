@@ -23,7 +23,7 @@ from sqlalchemy import RowMapping
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.tables import from_json, whole
 
-PHASES = ("source", "encode", "denoise", "decode", "interpolate", "mp4", "store")
+PHASES = ("source", "encode", "denoise", "decode", "network", "interpolate", "reconstruct", "mp4", "store")
 
 _IDS = [("job_id", pa.string()), ("row", pa.int64()), ("external_id", pa.string()), ("state", pa.string())]
 _POINT = [("steps", pa.int32()), ("keyframes", pa.int32()), ("method", pa.string())]

@@ -28,6 +28,7 @@ from vidplat.errors import InputError, JobError
 from vidplat.workers.source_video import opened, pictures, pixel_aspect, quarter_turns
 
 CRF = "17"  # visually lossless for our sizes: about 45 dB on flipbook clips
+DRAFT_CRF = "8"  # of frames that are compressed once more when the others are filled in
 POSTER_QUALITY = 88
 
 
@@ -44,7 +45,7 @@ class VideoFacts:
     size_bytes: int
 
 
-def to_mp4(frames: np.ndarray, fps: int) -> bytes:
+def to_mp4(frames: np.ndarray, fps: int, *, crf: str = CRF) -> bytes:
     """Compress (frames, rows, columns, 3) uint8 RGB. Raises `JobError` for odd sides."""
     rows, columns = frames.shape[1:3]
     if rows % 2 or columns % 2:
@@ -58,7 +59,7 @@ def to_mp4(frames: np.ndarray, fps: int) -> bytes:
         stream.width, stream.height, stream.pix_fmt = columns, rows, "yuv420p"
         stream.time_base = Fraction(1, fps)
         stream.thread_count = 1
-        stream.options = {"crf": CRF, "preset": "veryfast", "threads": "1", "flags": "+bitexact"}
+        stream.options = {"crf": crf, "preset": "veryfast", "threads": "1", "flags": "+bitexact"}
         stream.codec_context.colorspace = 1  # BT.709, told to players as well
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")

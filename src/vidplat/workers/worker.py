@@ -23,7 +23,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidplat.config import InputConfig
-from vidplat.domain import DEFAULT_STRENGTH, Job, ModelRef, ModelShape, OperatingPoint, VideoSpec
+from vidplat.domain import DEFAULT_STRENGTH, Draft, Job, ModelRef, ModelShape, OperatingPoint, VideoSpec
 from vidplat.errors import InputError, JobError, ModelError, OutOfMemoryError, SpecError, printable
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
@@ -48,7 +48,7 @@ class Rendered:
     video: bytes  # mp4
     poster: bytes  # jpeg
     meta: dict[str, Any]  # the sidecar, ready for JSON
-    phases: dict[str, float]  # seconds: encode, denoise, decode, interpolate, mp4
+    phases: dict[str, float]  # seconds: encode, denoise, decode, network, interpolate, reconstruct, mp4
     metrics: dict[str, float]  # flicker, motion_energy, and what methods found (kept_share)
     steps_done: int
 
@@ -164,8 +164,11 @@ class Worker:
         finish_by: FinishBy = None,
         min_steps: int = 1,
         is_cancelled: Callable[[], bool] | None = None,
-    ) -> Rendered:
+        hand_over: bool = False,
+    ) -> Rendered | Draft:
         """Make one video. Raises `SpecError`, `OutOfMemoryError` or `JobError`.
+
+        With `hand_over` a video of which a method left frames out comes back as a draft, for `finish` anywhere.
 
         `finish_by` (epoch seconds, or a function asked at every step boundary) shortens the run rather than
         be late; `steps_done` then says how many steps were spent. It covers mp4, not storing.
@@ -190,15 +193,41 @@ class Worker:
             began = time.perf_counter()
             source = (self._source(job), DEFAULT_STRENGTH if job.strength is None else job.strength)
             source_s = time.perf_counter() - began
-        made, video, poster = self._make(job.prompt, job.negative_prompt, job.spec, point, wishes, source)
+        made = self._make(job.prompt, job.negative_prompt, job.spec, point, wishes, source, hand_over)
         if source is not None:
             made.phases["source"] = made.phases.get("source", 0.0) + source_s
-        from vidplat.workers.quality import flicker, motion_energy
+        facts = dict(self._installed.facts() if self._installed is not None else made.facts)
+        if made.filling is not None:
+            from vidplat.workers.video import DRAFT_CRF, to_mp4
 
-        metrics = {"flicker": flicker(made.frames), "motion_energy": motion_energy(made.frames)}
-        metrics |= self._installed.facts() if self._installed is not None else made.facts
-        meta = self._sidecar(job, point, made, metrics, attempt)
+            began = time.perf_counter()
+            video = to_mp4(made.frames, job.spec.fps, crf=DRAFT_CRF)
+            made.phases["decode"] += time.perf_counter() - began
+            meta = self._sidecar(job, point, made, attempt)
+            return Draft(video, len(video), made.filling.document(), meta, made.phases, facts, made.steps_done)
+        video, poster = self._compressed(made, job.spec, wishes)
+        metrics = _seen(made.frames) | facts
+        meta = self._sidecar(job, point, made, attempt) | _measured(made.phases, metrics)
         return Rendered(video, poster, meta, made.phases, metrics, made.steps_done)
+
+    def finish(self, job: Job, draft: Draft, *, attempt: int = 1, on_progress: OnStep | None = None) -> Rendered:
+        """The video of a draft; its `video` is mp4 bytes. Needs no loaded model. Raises `JobError`."""
+        from vidplat.timeline import filling_of
+        from vidplat.workers.generate import Made, Wishes, filled_in
+        from vidplat.workers.video import to_frames
+
+        wishes = Wishes(on_step=on_progress or _silent)
+        try:
+            frames, filling = to_frames(draft.video), filling_of(draft.filling)
+            phases = dict(draft.phases)
+            made = filled_in(Made(frames, None, draft.steps_done, (), phases, filling=filling), job.spec, wishes)
+        except ValueError as problem:
+            raise JobError(f"the draft cannot be finished: {printable(problem)}") from problem
+        video, poster = self._compressed(made, job.spec, wishes)
+        metrics = _seen(made.frames) | dict(draft.metrics)
+        worker = {"id": self.id, "device_class": self.device_class, "attempt": attempt}
+        meta = {**draft.meta, "worker": worker, "drafted_by": draft.meta.get("worker")}
+        return Rendered(video, poster, meta | _measured(made.phases, metrics), made.phases, metrics, made.steps_done)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -210,29 +239,30 @@ class Worker:
         point: OperatingPoint,
         wishes: Any,
         source: tuple[np.ndarray, float] | None = None,
-    ) -> tuple[Made, bytes, bytes]:
-        """Frames, mp4 and poster; `source` is the video to start from and its strength."""
+        hand_over: bool = False,
+    ) -> Made:
+        """All frames, or with `hand_over` those that were not left out; `source` is the video to start from and its
+        strength."""
         import torch
 
-        from vidplat.workers.generate import generate
+        from vidplat.workers.generate import draft, generate
         from vidplat.workers.models.family import MakesBlocks
-        from vidplat.workers.video import probe, to_mp4, to_poster
 
+        begin = draft if hand_over else generate
         try:
             family = _loaded(self._family)
             installed = self._with_methods(family, point)
             texts = _loaded(self._texts)
             if source is None:
-                made = generate(family, texts, prompt, negative_prompt, spec, point, wishes, installed)
-            else:
-                from vidplat.workers.edit import edit
+                return begin(family, texts, prompt, negative_prompt, spec, point, wishes, installed)
+            from vidplat.workers.edit import edit
 
-                frames, strength = source
-                whole, told = point, wishes
-                if not isinstance(family, MakesBlocks):
-                    whole = replace(point, steps=schedule_steps(point.steps, strength))
-                    told = replace(wishes, on_step=lambda at, step, of: wishes.on_step(at, step, min(of, point.steps)))
-                made = edit(family, texts, frames, prompt, negative_prompt, spec, whole, strength, told, installed)
+            frames, strength = source
+            whole, told = point, wishes
+            if not isinstance(family, MakesBlocks):
+                whole = replace(point, steps=schedule_steps(point.steps, strength))
+                told = replace(wishes, on_step=lambda at, step, of: wishes.on_step(at, step, min(of, point.steps)))
+            return edit(family, texts, frames, prompt, negative_prompt, spec, whole, strength, told, installed)
         except (torch.OutOfMemoryError, MemoryError) as problem:
             self._forget_memory()
             raise OutOfMemoryError(_no_room(spec)) from problem
@@ -241,6 +271,11 @@ class Worker:
                 self._forget_memory()
                 raise OutOfMemoryError(_no_room(spec)) from problem
             raise JobError(f"the model failed: {printable(problem)}") from problem
+
+    def _compressed(self, made: Made, spec: VideoSpec, wishes: Any) -> tuple[bytes, bytes]:
+        """mp4 and poster of a whole video, checked against what was promised."""
+        from vidplat.workers.video import probe, to_mp4, to_poster
+
         began = time.perf_counter()
         told_of = made.passes or made.steps_done
         wishes.on_step("mp4", told_of, told_of)
@@ -252,7 +287,7 @@ class Worker:
             raise JobError(f"the file holds {found} (width, height, frames, fps), promised were {promised}")
         made.phases["mp4"] = time.perf_counter() - began
         self._note_tail(spec, made.phases)
-        return made, video, poster
+        return video, poster
 
     def _source(self, job: Job) -> np.ndarray:
         """The job's input video at its spec: (num_frames, height, width, 3) uint8 RGB, not to be written to."""
@@ -291,7 +326,8 @@ class Worker:
         from vidplat.workers.generate import Wishes
 
         self._measured += 1  # a new text each time, so that encoding it is measured, not the cache
-        made, _, _ = self._make(f"calibration {self._measured}", f"not {self._measured}", spec, point, Wishes())
+        made = self._make(f"calibration {self._measured}", f"not {self._measured}", spec, point, Wishes())
+        self._compressed(made, spec, Wishes())
         about = {"model_id": self.ref.id, "device_class": self.device_class, "spec": spec, "point": point}
         return [about | {"stage": stage, "seconds": seconds} for stage, seconds in made.phases.items()]
 
@@ -300,7 +336,7 @@ class Worker:
 
     def _note_tail(self, spec: VideoSpec, phases: Mapping[str, float]) -> None:
         """Remember how long the end of a job takes; the slower of a fresh and a fading figure, to be safe."""
-        spent = sum(phases.get(phase, 0.0) for phase in ("decode", "interpolate", "mp4"))
+        spent = sum(phases.get(phase, 0.0) for phase in ("decode", "interpolate", "reconstruct", "mp4"))
         rate = spent / (spec.width * spec.height * spec.num_frames)
         self._tail_s_per_pixel = max(rate, 0.8 * self._tail_s_per_pixel + 0.2 * rate)
 
@@ -310,9 +346,7 @@ class Worker:
 
             torch.cuda.empty_cache()
 
-    def _sidecar(
-        self, job: Job, point: OperatingPoint, made: Made, metrics: Mapping[str, float], attempt: int
-    ) -> dict[str, Any]:
+    def _sidecar(self, job: Job, point: OperatingPoint, made: Made, attempt: int) -> dict[str, Any]:
         return {
             "job_id": job.id,
             "external_id": job.external_id,
@@ -325,14 +359,27 @@ class Worker:
             **self._method_files(),
             "sigmas": [round(sigma, 6) for sigma in made.sigmas],
             "worker": {"id": self.id, "device_class": self.device_class, "attempt": attempt},
-            "phases_s": {phase: round(seconds, 4) for phase, seconds in made.phases.items()},
-            "metrics": {name: round(value, 6) for name, value in metrics.items()},
             "versions": _versions(),
         }
 
     def _method_files(self) -> dict[str, Any]:
         files = self._installed.files() if self._installed is not None else []
         return {"method_files": files} if files else {}
+
+
+def _seen(frames: np.ndarray) -> dict[str, float]:
+    """Metrics of a finished video."""
+    from vidplat.workers.quality import flicker, motion_energy
+
+    return {"flicker": flicker(frames), "motion_energy": motion_energy(frames)}
+
+
+def _measured(phases: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, Any]:
+    """What the sidecar tells of seconds and metrics."""
+    return {
+        "phases_s": {phase: round(seconds, 4) for phase, seconds in phases.items()},
+        "metrics": {name: round(value, 6) for name, value in metrics.items()},
+    }
 
 
 def _input_facts(job: Job) -> dict[str, Any]:

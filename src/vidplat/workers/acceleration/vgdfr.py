@@ -35,7 +35,7 @@ from vidplat.workers.acceleration.method import Run
 from vidplat.workers.frame_likeness import likeness
 from vidplat.workers.models.solver import Solver
 
-BEFORE = 0.2  # share of the steps before the preview, where k is not given: 10 of the paper's 50
+BEFORE = 1 / 3  # share of the steps before the preview, where k is not given; see docs/decisions/0015
 
 
 @runtime_checkable
@@ -53,15 +53,15 @@ class Previews(Protocol):
 
 @dataclass(frozen=True)
 class How:
-    """Choices of the step. The defaults are the paper's but for `encode_level`: see there."""
+    """Choices of the step. The defaults are the paper's but for `unmerged` (docs/decisions/0015)."""
 
     alike_by: str = "whole"  # or min-tile
     quads: bool = False  # whether likeness four by four is measured too
     strict: bool = False  # see `Blocks`
     merge: str = "mean"  # or first: the group's first frame stands for it
     preview_level: int = 1
-    encode_level: int = 0  # the paper's is 1; flipbook's latents do not survive that, see `low_vae.py`
-    unmerged: str = "encoded"  # or own: latents of frames that are not merged go on as they are (our choice)
+    encode_level: int = 1  # another than `preview_level` costs a decoding more
+    unmerged: str = "own"  # latents of frames that are not merged go on as they are (our choice); or encoded
 
     def __post_init__(self) -> None:
         for name, options in (("merge", ("mean", "first")), ("unmerged", ("encoded", "own"))):

@@ -1,0 +1,82 @@
+"""Jobs whose frames are filled in by light workers: the same end, with threads and on a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.flow.stage import Stage
+from tests.flow.test_crashes import wait_for
+from tests.flow.test_ray import children_of, name_of
+from tests.platform.builders import Memory
+from vidplat.config import PoolConfig
+from vidplat.domain import JobState
+
+POOLS = (PoolConfig("cloud"), PoolConfig("edge", workers=2, light=True))
+
+
+@pytest.mark.parametrize("local", [True, pytest.param(False, marks=pytest.mark.ray)])
+def test_light_workers_fill_in_what_the_cloud_left_out(tmp_path: Path, local: bool):
+    # given one worker with a model, and two without that take as long as it does
+    stage = Stage(tmp_path, model="fake:step_s=0.01,reconstruct_s=0.08", pools=POOLS, local=local)
+    heard = Memory()
+
+    # when
+    result = stage.submit(12, heard, method="eco")
+
+    # then every video was begun in the cloud, and most were finished at the edge
+    assert result.exit_code == 0
+    assert stage.counts() == {JobState.DONE: 12}
+    stage.check_nothing_lost_or_twice()
+    assert {outcome.drafted_by for outcome in heard.outcomes} == {"cloud-1"}
+    at_the_edge = [outcome for outcome in heard.outcomes if outcome.worker_id.startswith("edge")]
+    assert len(at_the_edge) >= 6
+    for outcome in at_the_edge:
+        assert {"denoise", "network", "reconstruct", "store"} <= set(outcome.phases)
+        assert outcome.metrics["draft_bytes"] == 256
+
+
+def test_other_methods_stay_in_the_cloud(tmp_path: Path):
+    stage, heard = Stage(tmp_path, model="fake:step_s=0.01", pools=POOLS), Memory()
+    assert stage.submit(4, heard, method="steps").exit_code == 0
+    assert {outcome.worker_id for outcome in heard.outcomes} == {"cloud-1"}
+
+
+def test_a_platform_killed_while_a_draft_is_on_its_way_is_resumed_to_the_end(tmp_path: Path):
+    stage = Stage(tmp_path, model="fake:reconstruct_s=0.05", pools=POOLS)
+    process = stage.in_a_process("submit", stage.write(3), "method=eco", env={"CRASH_AT": "handed-over"})
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 137, said
+
+    result = stage.resume()
+
+    assert result.exit_code == 0
+    assert stage.counts() == {JobState.DONE: 3}
+    stage.check_nothing_lost_or_twice()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path):
+    # given a run on Ray in mid-batch, with drafts on their way
+    stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.2", pools=POOLS, local=False)
+    process = stage.in_a_process("submit", stage.write(30), "method=eco")
+    wait_for(stage, 4, process, limit_s=240)
+
+    # when every worker that is there is killed, one after the other
+    for done in (8, 12, 16):
+        workers = [pid for pid in children_of(process.pid) if "BenchActor" in name_of(pid)]
+        assert workers
+        os.kill(min(workers), signal.SIGKILL)
+        wait_for(stage, done, process, limit_s=240)
+    said, _ = process.communicate(timeout=240)
+
+    # then
+    assert process.returncode == 0, said
+    assert json.loads(said.splitlines()[-1])["computed"] == 30
+    assert stage.counts() == {JobState.DONE: 30}
+    stage.check_nothing_lost_or_twice()

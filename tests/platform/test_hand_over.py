@@ -1,0 +1,200 @@
+"""A draft goes to whoever is through with it first, and no plan counts on that. The workers are a script."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.platform.test_turn import SECONDS, Scene, scene
+from vidplat.domain import Artifact, Draft, JobState, Outcome
+from vidplat.errors import ClusterError
+from vidplat.platform.dispatch import HandedOver, Order, Seat
+from vidplat.platform.promise import make_promise
+
+__all__ = ["scene"]
+
+
+def with_light(stage: Scene, *worker_ids: str) -> None:
+    for worker_id in worker_ids:
+        stage.dispatcher.places[worker_id] = Seat(worker_id, "edge", "cpu-1", 0, 1.0, up=True, since=0.0, light=True)
+        stage.dispatcher.sent[worker_id] = []
+
+
+def hands_over(stage: Scene, order: Order, at: float, worker_id: str = "w1") -> HandedOver:
+    draft = Draft(b"frames", 20_000, {}, {}, {"denoise": 8.0}, {}, 24)
+    event = HandedOver(order.job.id, order.attempt, worker_id, draft, started_at=at - 8.0, at=at)
+    stage.dispatcher.events.append(event)
+    return event
+
+
+def finishes(stage: Scene, order: Order, worker_id: str, at: float) -> None:
+    assert order.drafted is not None
+    artifact = Artifact("/o/v/video.mp4", "/o/v/p", "/o/v/m", "0" * 64, 1, order.attempt)
+    phases = {"denoise": 8.0, "network": 0.1, "reconstruct": 0.3, "mp4": 0.1, "store": 0.1}
+    stage.dispatcher.events.append(
+        Outcome(
+            order.job.id, order.attempt, worker_id, order.assignment.point, order.drafted.started_at, at, phases,
+            artifact=artifact, metrics={"draft_bytes": 20_000.0}, drafted_by=order.drafted.worker_id,
+        )
+    )  # fmt: skip
+
+
+def test_without_light_workers_nobody_is_asked_for_a_draft(scene):
+    stage = scene(1)
+    stage.turn(0.0)
+    assert [order.hand_over for order in stage.dispatcher.sent["w1"]] == [False]
+
+
+def test_a_draft_goes_to_an_idle_light_worker_and_its_maker_gets_the_next_job(scene):
+    # given
+    stage = scene(2)
+    with_light(stage, "e1")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    assert order.hand_over
+
+    # when
+    drafted = hands_over(stage, order, at=8.0)
+    stage.turn(8.0)
+
+    # then
+    (rest,) = stage.dispatcher.sent["e1"]
+    assert (rest.job, rest.attempt, rest.drafted) == (order.job, order.attempt, drafted)
+    assert stage.in_hand() == [1, 2]
+
+    # and its end is the job's end
+    finishes(stage, rest, "e1", at=8.6)
+    stage.turn(8.6)
+    assert stage.states() == {JobState.DONE: 1, JobState.RUNNING: 1}
+    assert [outcome.drafted_by for outcome in stage.heard.outcomes] == ["w1"]
+
+
+def test_of_two_light_workers_the_one_with_less_in_hand_gets_it(scene):
+    stage = scene(3, "w1", "w2")
+    with_light(stage, "e1", "e2")
+    stage.turn(0.0)
+    first, second = stage.dispatcher.sent["w1"][0], stage.dispatcher.sent["w2"][0]
+    hands_over(stage, first, 8.0, "w1")
+    hands_over(stage, second, 8.0, "w2")
+    stage.turn(8.0)
+    assert [len(stage.dispatcher.sent[worker]) for worker in ("e1", "e2")] == [1, 1]
+
+
+def test_a_draft_stays_with_its_maker_when_light_workers_would_take_longer(scene):
+    # given a light worker that is busy for far longer than filling in takes
+    stage = scene(1)
+    with_light(stage, "e1")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    (held,) = stage.world.hands.of("w1")
+    other = replace(order, job=replace(order.job, id="f" * 40))
+    stage.world.hands.put("e1", replace(held, order=other, stages={"reconstruct": 100.0}, sent_at=8.0))
+
+    # when
+    hands_over(stage, order, at=8.0)
+    stage.turn(8.0)
+
+    # then
+    assert stage.dispatcher.sent["e1"] == []
+    assert [each.drafted is not None for each in stage.dispatcher.sent["w1"]] == [False, True]
+
+
+def test_a_draft_whose_light_worker_dies_is_finished_by_another_without_blame(scene):
+    stage = scene(1)
+    with_light(stage, "e1")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    hands_over(stage, order, at=8.0)
+    stage.turn(8.0)
+
+    stage.dispatcher.loses("e1", 8.2)
+    stage.turn(8.2)
+
+    # its maker has it, in the same attempt
+    again = stage.dispatcher.sent["w1"][-1]
+    assert (again.attempt, again.drafted is not None) == (order.attempt, True)
+    finishes(stage, again, "w1", at=9.0)
+    stage.turn(9.0)
+    assert stage.states() == {JobState.DONE: 1}
+
+
+def test_a_draft_that_kills_two_workers_is_a_failed_attempt(scene):
+    stage = scene(1)
+    with_light(stage, "e1", "e2")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    hands_over(stage, order, at=8.0)
+    stage.turn(8.0)
+    for worker, at in (("e1", 8.2), ("e2", 8.4)):
+        stage.dispatcher.loses(worker, at)
+        stage.turn(at)
+        stage.turn(at + 0.05)
+
+    failed = [each for each in stage.catalog.attempts("b1", order.job.id) if each.counts]
+    assert len(failed) == 1
+    assert [outcome.worker_id for outcome in stage.heard.outcomes] == ["e2"]
+    again = stage.dispatcher.sent["w1"][-1]
+    assert (again.attempt, again.drafted) == (2, None)
+
+
+def test_a_draft_outlives_its_maker(scene):
+    stage = scene(1, "w1", "w2")
+    with_light(stage, "e1")
+    stage.turn(0.0)
+    worker = next(w for w in ("w1", "w2") if stage.dispatcher.sent[w])
+    order = stage.dispatcher.sent[worker][0]
+    hands_over(stage, order, 8.0, worker)
+    stage.turn(8.0)
+
+    stage.dispatcher.loses(worker, 8.1)
+    stage.turn(8.1)
+    finishes(stage, stage.dispatcher.sent["e1"][0], "e1", at=8.6)
+    stage.turn(8.6)
+
+    assert stage.states() == {JobState.DONE: 1}
+
+
+def test_light_workers_are_given_no_jobs_and_change_no_promise(scene):
+    stage = scene(6)
+    with_light(stage, "e1", "e2")
+    for at in range(5):
+        stage.turn(float(at))
+    assert stage.dispatcher.sent["e1"] == stage.dispatcher.sent["e2"] == []
+
+    learner, jobs = stage.world.learner, list(stage.catalog.open_jobs("b1"))
+    with_them, without = (
+        make_promise(stage.batch, jobs, len(jobs), seats, learner, stage.world.policy, 0.0)
+        for seats in (stage.dispatcher.seats(), stage.dispatcher.seats()[:1])
+    )
+    assert with_them.plan == without.plan
+
+
+def test_what_each_worker_did_teaches_about_its_own_device_class(scene):
+    # given a light worker of another class
+    stage = scene(2)
+    with_light(stage, "e1")
+    stage.dispatcher.places["e1"] = replace(stage.dispatcher.places["e1"], device_class="cpu-7")
+    stage.turn(0.0)
+    stage.turn(SECONDS - 0.5)  # its maker has the next job in hand by now
+    order = stage.dispatcher.sent["w1"][0]
+    hands_over(stage, order, at=SECONDS)
+    stage.turn(SECONDS)
+
+    finishes(stage, stage.dispatcher.sent["e1"][0], "e1", at=SECONDS + 1)
+    stage.turn(SECONDS + 1)
+
+    costs, model = stage.world.learner.costs, order.job.model.id
+    assert costs.samples(model, "cpu-7", "denoise") == 0
+    assert costs.samples(model, "cpu-7", "mp4") == 1
+    assert costs.samples(model, "cpu-7", "network") == 1
+
+
+def test_a_batch_with_only_light_workers_left_ends_with_that_reason(scene):
+    stage = scene(1)
+    with_light(stage, "e1")
+    stage.turn(0.0)
+    stage.dispatcher.loses("w1", 1.0)
+    with pytest.raises(ClusterError, match="every worker was lost"):
+        for at in range(2, 200):
+            stage.turn(float(at))
