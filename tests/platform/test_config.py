@@ -105,9 +105,16 @@ def test_a_file_with_an_unknown_key_or_a_wrong_type_is_refused(tmp_path):
 def test_pools_are_written_as_name_workers_threads():
     assert parse_pool("gpu=3:8") == PoolConfig("gpu", workers=3, threads=8)
     assert parse_pool("edge=0").workers == 0
-    for wrong in ("cloud", "cloud=", "cloud=x", "=3", "../x=1", "cloud=1:0", "cloud=-1"):
+    assert parse_pool("edge=2:light").light
+    assert parse_pool("tv=2:3:light") == PoolConfig("tv", workers=2, threads=3, light=True)
+    for wrong in ("cloud", "cloud=", "cloud=x", "=3", "../x=1", "cloud=1:0", "cloud=-1", "cloud=1:dark"):
         with pytest.raises(UsageError):
             parse_pool(wrong)
+
+
+def test_somebody_must_have_a_model():
+    with pytest.raises(UsageError, match="not light"):
+        load_config({"pools": ["edge=2:light"]}, env={})
 
 
 def test_by_default_one_cloud_and_one_edge_worker_share_the_cores():

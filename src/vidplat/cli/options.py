@@ -113,7 +113,7 @@ Pool = Annotated[
     list[str] | None,
     typer.Option(
         "--pool",
-        metavar="NAME=WORKERS[:THREADS]",
+        metavar="NAME=WORKERS[:THREADS][:light]",
         help="Workers of a pool; repeat for more. [default: cloud=1 edge=1]",
         show_default=False,
     ),
