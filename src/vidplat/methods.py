@@ -190,7 +190,7 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                     "k": Number(None, 2, 1000, whole=True),  # latent frames that are finished; a half of them
                     "d": Number(1, 0, 3, whole=True),  # depth of interpolation, see `workers/reconstruct.py`
                     "warmup": Number(0.1, 0.0, 1.0),  # share of the steps that see all frames
-                    "selector": Choice("entropy", ("entropy", "uniform", "random", "motion", "anti-entropy")),
+                    "selector": Choice("uniform", ("entropy", "uniform", "random", "motion", "anti-entropy")),
                     "entropy": Choice("rows", ("rows", "pooled", "heads")),
                     "join": Choice("ema", ("ema", "mean", "last")),
                     "rope": Choice("original", ("original", "compact")),
@@ -206,7 +206,7 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 "quiet passages are merged in mid-run, and fewer latent frames go on (VGDFR, arXiv 2504.12259)",
                 Seam.FRAMES,
                 {
-                    "theta": Number(0.9, 0.0, 1.0),  # frames more alike than this are merged
+                    "theta": Number(0.95, 0.0, 1.0),  # frames more alike than this are merged
                     "k": Number(None, 1, 1000, whole=True),  # steps before the preview; a third of them
                     "ratio": Number(None, 0.01, 1.0),  # of the frames at most this share is left, instead of theta
                     "alike": Choice("whole", ("whole", "min-tile")),

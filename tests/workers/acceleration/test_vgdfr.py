@@ -201,34 +201,41 @@ def test_every_wan_goes_on_with_fewer_latents(kind: str, before: int) -> None:
     assert walk.latents.shape == (1, 4, LEFT, 4, 4)
 
 
-@pytest.mark.parametrize("level", [0, 1, 2])
-def test_merged_latents_can_be_made_at_every_level(level: int) -> None:
+@pytest.mark.parametrize(("preview", "encode"), [(0, 0), (1, 0), (2, 0), (1, 1), (1, 2)])
+def test_merged_latents_can_be_made_at_every_level(preview: int, encode: int) -> None:
     walk = Walk(flipbook(), side=64).go(2)
-    sizes: list[tuple[int, ...]] = []
+    shown, encoded = list[tuple[int, ...]](), list[tuple[int, ...]]()
 
     class Noting:
         temporal_factor = 4
 
         def shown(self, latents: Tensor, level: int = 0) -> Tensor:
             frames = walk.family.shown(latents, level)
-            sizes.append(tuple(frames.shape))
+            shown.append(tuple(frames.shape))
             return frames
 
-        latents_of = walk.family.latents_of
+        def latents_of(self, frames: Tensor, level: int = 0) -> Tensor:
+            encoded.append(tuple(frames.shape))
+            return walk.family.latents_of(frames, level)
 
-    how = How(preview_level=level, encode_level=0)
+    how = How(preview_level=preview, encode_level=encode)
     compress(Noting(), walk.solver, walk.latents, walk.velocity, walk.noise, always(PLAN), how)
-    wanted = [(1, 3, 17, 64 // 2**level, 64 // 2**level), (1, 3, 17, 64, 64)]
-    assert sizes == (wanted if level else wanted[1:])  # at one level the preview is used again
+    levels = [preview] if preview == encode else [preview, encode]  # at one level the preview is used again
+    assert shown == [(1, 3, 17, 64 // 2**level, 64 // 2**level) for level in levels]
+    assert encoded == [(1, 3, 13, 64 // 2**encode, 64 // 2**encode)]
 
 
-def test_latents_of_frames_that_are_not_merged_may_go_on_as_they_are() -> None:
-    walk = Walk(flipbook()).go(2)
+def test_latents_of_frames_that_are_not_merged_go_on_as_they_are_unless_they_are_encoded_too() -> None:
+    walk, other = Walk(flipbook()).go(2), Walk(flipbook()).go(2)
     before = walk.latents
-    walk.compress(always(PLAN), How(unmerged="own"))
+    walk.compress(always(PLAN))
     # Places 0, 2 and 3 are latents 0, 3 and 4; place 1 is latents 1 and 2 in one.
     assert torch.equal(walk.latents[:, :, [0, 2, 3]], before[:, :, [0, 3, 4]])
     assert not torch.equal(walk.latents[:, :, 1], before[:, :, 1])
+
+    other.compress(always(PLAN), How(unmerged="encoded"))
+    assert torch.equal(other.latents[:, :, 1], walk.latents[:, :, 1])
+    assert not any(torch.equal(other.latents[:, :, at], walk.latents[:, :, at]) for at in (0, 2, 3))
 
 
 def test_frames_are_merged_to_their_mean_or_to_the_first_of_them() -> None:
@@ -364,8 +371,8 @@ def test_k_steps_see_all_frames_and_the_others_those_that_are_left(guidance: flo
     assert watched.frames_of_calls == [FRAMES] * 2 * branches + [LEFT] * 3 * branches
 
 
-@pytest.mark.parametrize(("steps", "before"), [(5, 1), (24, 5), (50, 10)])
-def test_unless_told_the_preview_comes_after_a_fifth_of_the_steps(
+@pytest.mark.parametrize(("steps", "before"), [(2, 1), (24, 8), (50, 17)])
+def test_unless_told_the_preview_comes_after_a_third_of_the_steps(
     steps: int, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = flipbook()
