@@ -257,6 +257,10 @@ _APART_BY_NAME: Mapping[frozenset[str], str] = {
 }
 
 
+#: Calibrated by a whole run, some of them only on models without published constants.
+_REHEARSED = frozenset({"magcache", "teacache"})
+
+
 def parse(method: str) -> tuple[Chosen, ...]:
     """The methods of a text, in the table's order. Raises `UsageError` that names the part at fault."""
     return _parse(method.strip())
@@ -265,6 +269,11 @@ def parse(method: str) -> tuple[Chosen, ...]:
 def text(chosen: tuple[Chosen, ...]) -> str:
     """The canonical text of what `parse` gave."""
     return "+".join(one.text for one in chosen)
+
+
+def may_rehearse(method: str) -> bool:
+    """Whether a text that `parse` takes may make each worker run once for nothing before its first video."""
+    return bool(method) and any(one.kind.name in _REHEARSED for one in parse(method))
 
 
 def uses_searched_masks(method: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vidplat.domain import ProfilePoint
+from vidplat.methods import may_rehearse
 from vidplat.scheduler.profile import hull
 from vidplat.workers.survey import Row
 
@@ -57,8 +58,10 @@ def profile_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoi
     """Points of methods worth having beside fewer steps: those on the convex hull of (cost, SSIM) of all findings.
 
     Plain steps are in the profile already and only help to decide what the hull is. Every setting of a method
-    on the hull is kept once, cheapest first.
+    on the hull is kept once, cheapest first. Methods that rehearse are left out: plans do not count rehearsals, so
+    they are for those who ask for them by name.
     """
+    found = [one for one in found if not may_rehearse(one.point_method)]
     kept = [found[i] for i in hull([one.cost for one in found], [one.ssim for one in found])]
     return [_point(one, full_steps) for one in kept if one.point_method]
 
