@@ -214,7 +214,7 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                     "merge": Choice("mean", ("mean", "first")),
                     "anchor": Choice("first", ("first", "centre")),
                     "unmerged": Choice("own", ("own", "encoded")),
-                    "rope": Choice("local", ("local", "global")),
+                    "rope": Choice("global", ("global", "local")),
                     "d": Number(1, 0, 3, whole=True),  # depth of interpolation, see `workers/reconstruct.py`
                 },
                 first="theta",

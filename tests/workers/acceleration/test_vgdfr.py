@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -199,6 +200,24 @@ def test_every_wan_goes_on_with_fewer_latents(kind: str, before: int) -> None:
     assert walk.solver.scheduler.lower_order_nums == 0
     assert torch.isfinite(walk.go().latents).all()
     assert walk.latents.shape == (1, 4, LEFT, 4, 4)
+
+
+@pytest.mark.parametrize("kind", ["2.1", "a14b", "5b"])
+@pytest.mark.parametrize("rope", ["global", "local"])
+def test_every_wan_takes_the_method_on_all_its_transformers(kind: str, rope: str) -> None:
+    walk, method = Walk(a_wan(kind)), Vgdfr({**parse(ALL)[0].values, "rope": rope})
+    method.choose = always(PLAN)  # a random model's preview is alike or not by chance
+    with ExitStack() as installed:
+        for model in walk.family.transformers:
+            assert method.refusal(model, walk.run) == ""
+            installed.enter_context(method.applied_to(model))
+        method.begin(walk.run)
+        for _ in range(walk.steps):
+            walk.go(1)
+            walk.latents = method.stepped(walk.latents, walk.velocity)
+    assert walk.latents.shape == (1, 4, LEFT, 4, 4)
+    assert torch.isfinite(walk.latents).all()
+    assert method.facts() == {"kept_latents": LEFT / FRAMES}
 
 
 @pytest.mark.parametrize(("preview", "encode"), [(0, 0), (1, 0), (2, 0), (1, 1), (1, 2)])
