@@ -194,7 +194,7 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                     "entropy": Choice("rows", ("rows", "pooled", "heads")),
                     "join": Choice("ema", ("ema", "mean", "last")),
                     "rope": Choice("original", ("original", "compact")),
-                    "solver": Choice("keep", ("keep", "reset")),
+                    "solver": Choice("reset", ("keep", "reset")),
                     "context": Choice("off", ("off", "on")),
                     "max_gap": Number(None, 1, 1000, whole=True),
                     "timeline": Choice("true", ("true", "code")),

@@ -101,13 +101,13 @@ def walk(family: Any, method: str, watch: Watch = lambda *_: None, spec: VideoSp
 
 
 @pytest.mark.parametrize(
-    "options", ["", ",rope=compact", ",context=on", ",solver=reset", *(f",selector={name}" for name in SELECTORS)]
+    "options", ["", ",rope=compact", ",context=on", ",solver=keep", *(f",selector={name}" for name in SELECTORS)]
 )
 def test_with_all_frames_kept_the_latents_are_the_stock_run_s_bit_for_bit(tiny: Any, options: str) -> None:
     assert torch.equal(denoised(tiny, f"eco:5{options}", spec=LONG), denoised(tiny, "", spec=LONG))
 
 
-@pytest.mark.parametrize("options", ["", ",solver=reset"])
+@pytest.mark.parametrize("options", ["", ",solver=keep"])
 def test_with_all_frames_kept_a_multistep_solver_is_left_alone_too(unipc: Any, options: str) -> None:
     assert torch.equal(denoised(unipc, f"eco:5{options}", spec=LONG), denoised(unipc, "", spec=LONG))
 
@@ -144,7 +144,7 @@ def test_all_that_unipc_remembers_is_cropped_and_its_order_kept_or_begun_anew(un
         return seen
 
     # Two of six steps with all frames. Order 2 from the third step on, or once more from the fifth.
-    assert remembered("eco:3,warmup=0.34") == [(5, 1), (3, 2), (3, 2), (3, 2), (3, 2), (3, 2)]
+    assert remembered("eco:3,warmup=0.34,solver=keep") == [(5, 1), (3, 2), (3, 2), (3, 2), (3, 2), (3, 2)]
     assert remembered("eco:3,warmup=0.34,solver=reset") == [(5, 1), (0, 0), (3, 1), (3, 2), (3, 2), (3, 2)]
 
 

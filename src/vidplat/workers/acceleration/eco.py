@@ -1,12 +1,15 @@
 """Eco: after a few steps only K latent frames go on, and the frames between them are interpolated (EcoVideo, arXiv
 2606.30557).
 
-All F frames are denoised for the first `warmup` share of the steps. In these steps the last layer's self-attention is
-watched in the conditional branch, and each frame scored by its entropy (`frame_entropy.py`); other selectors are there
-for comparison. Then the K chosen frames (`keyframes.py`) are finished by themselves, on the trajectories they are on:
-their rows of the latents and of the solver's memory go on, nothing is noised anew. The transformer is told the times
-they stand at (`frame_rope.py`), or counts them anew as the released program does. At the end the K latents are decoded
-as one clip, and the `Filling` says where each of its frames belongs and which are to be made.
+All F frames are denoised for the first `warmup` share of the steps, then K are chosen (`keyframes.py`) and finished by
+themselves, on the trajectories they are on: their latents go on, nothing is noised anew. The solver forgets its past
+steps, as in the released program, or keeps what it knows of these frames. The transformer is told the times they stand
+at (`frame_rope.py`), or counts them anew as the released program does. At the end the K latents are decoded as one
+clip, and the `Filling` says where each of its frames belongs and which are to be made.
+
+The paper chooses by entropy: in the warm-up the last layer's self-attention is watched in the conditional branch, and
+each frame scored (`frame_entropy.py`). Unless told, frames are spaced evenly, which was nearer to the full run on the
+one trained model this was measured on (decision 0014); whether entropy is worth more on a large one is open.
 
 `context`: one token for each frame left out, the mean of its patch embedding at the noise level where it was left, goes
 before the text in every cross-attention that follows. As released for Wan 2.1; the tokens bear no time.
