@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vidplat.methods import parse
+
 
 def warmup_steps(share: float, steps: int) -> int:
     """s_e: the first `share` of `steps`, rounded, and at least one, since a run that saw no frame can choose none."""
@@ -19,6 +21,15 @@ def warmup_steps(share: float, steps: int) -> int:
 def kept_frames(asked: int | None, frames: int) -> int:
     """K: what was asked for, else half of F rounded up (11 of 21, as the released settings come to), at least two."""
     return min(frames, max(2, -(-frames // 2))) if asked is None else asked
+
+
+def frames_problem(method: str, frames: int) -> str:
+    """Why a method's text asks for more keyframes than a video of `frames` latent frames has; "" when it does not."""
+    for one in parse(method):
+        k = one.values.get("k") if one.kind.name == "eco" else None
+        if k is not None and int(k) > frames:
+            return f"{int(k)} keyframes cannot be chosen from {frames} latent frames; take K={frames} or less"
+    return ""
 
 
 @dataclass(frozen=True)

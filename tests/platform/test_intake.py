@@ -74,6 +74,12 @@ def test_rows_may_have_their_own_deadline_method_and_priority():
     assert (job.deadline_at, job.method, job.priority) == (NOW + 90, "steps:4", 9)
 
 
+def test_more_keyframes_than_a_row_has_latent_frames_are_refused_by_that_row():
+    rows = a_prompt(1, method="eco:K=9"), a_prompt(2, method="eco:K=9", num_frames=17), a_prompt(3, method="eco")
+    (problem,) = problems_of(*rows)
+    assert problem == "row 2, method: 9 keyframes cannot be chosen from 5 latent frames; take K=5 or less"
+
+
 def test_every_bad_row_is_listed_with_its_column_and_what_would_be_right():
     problems = problems_of(
         a_prompt(1),

@@ -26,7 +26,18 @@ from typing import Any, Protocol
 
 from vidplat import blocks
 from vidplat.config import parse_deadline
-from vidplat.domain import DEFAULT_STRENGTH, Batch, Job, ModelRef, ModelShape, OnInfeasible, Prompt, VideoSpec
+from vidplat.domain import (
+    DEFAULT_STRENGTH,
+    PLAIN_METHODS,
+    Batch,
+    Job,
+    ModelRef,
+    ModelShape,
+    OnInfeasible,
+    Prompt,
+    VideoSpec,
+)
+from vidplat.eco_schedule import frames_problem
 from vidplat.errors import InputError, RequestError, UsageError, printable
 from vidplat.methods import uses_searched_masks
 from vidplat.platform.edits import Source, conversions, method_problem, too_short
@@ -109,6 +120,7 @@ class _Template:
     end: str  # and the model
     problem: tuple[str, str] | None  # column, message
     in_blocks: bool = False  # the model makes its frames block by block
+    latent_frames: int = 0
 
 
 def take_in(
@@ -174,7 +186,7 @@ class _Rows:
         self._known: dict[str, tuple[ModelRef, ModelShape] | str] = {wishes.model: (self.model, shape)}
         self.deadline_at = None if wishes.deadline is None else parse_deadline(wishes.deadline, now)
         self._deadlines: dict[str, float | str] = {}
-        self._methods: dict[tuple[str, bool, bool], str] = {}  # what is wrong with each, "" when nothing
+        self._methods: dict[tuple[str, bool, bool, int], str] = {}  # what is wrong with each, "" when nothing
         self.looked: Mapping[str, Source | str] = {}  # the input videos of this page
         self.inputs: dict[str, str] = {}  # SHA-256 -> place
         self._masks: dict[tuple[str, int], str] = {}  # model id and latent frames -> SHA-256 of searched masks
@@ -216,9 +228,7 @@ class _Rows:
                 return self.refuse(prompt.row, "deadline", found)
             deadline_at = found
         method = prompt.method or self._wishes.method
-        if method is not None and (
-            wrong := self._method_problem(method, prompt.input_video is not None, template.in_blocks)
-        ):
+        if method is not None and (wrong := self._method_problem(method, prompt.input_video is not None, template)):
             return self.refuse(prompt.row, "method", wrong)
         if prompt.priority is not None and abs(prompt.priority) > _PRIORITY_MAX:
             return self.refuse(prompt.row, "priority", f"must lie within ±{_PRIORITY_MAX}, not {prompt.priority}")
@@ -298,16 +308,23 @@ class _Rows:
                 self._deadlines[text] = str(error)
         return self._deadlines[text]
 
-    def _method_problem(self, method: str, has_source: bool, in_blocks: bool) -> str:
-        key = (method, has_source, in_blocks)
+    def _method_problem(self, method: str, has_source: bool, template: _Template) -> str:
+        key = (method, has_source, template.in_blocks, template.latent_frames)
         if key not in self._methods:
             wrong = method_problem(method, has_source)
             try:
                 check_method(method)
-                self._methods[key] = (blocks.method_problem(method) if in_blocks else "") or wrong
+                suits = blocks.method_problem(method) if template.in_blocks else ""
+                self._methods[key] = suits or wrong or self._frames_problem(method, template.latent_frames)
             except UsageError as error:
                 self._methods[key] = wrong or str(error)
         return self._methods[key]
+
+    @staticmethod
+    def _frames_problem(method: str, latent_frames: int) -> str:
+        """What a method says of frames that such a video does not have."""
+        plain = method.partition(":")[0].strip().lower() in ("auto", *PLAIN_METHODS)
+        return "" if plain else frames_problem(method, latent_frames)
 
     def _searched_masks(self, method: str, model_id: str | None, spec: VideoSpec) -> str:
         """What a video made by searched masks depends on beside its method's text; "" for other methods."""
@@ -346,6 +363,7 @@ class _Rows:
             f",{_quoted(model.id)},{_quoted(model.revision)}]",
             None,
             shape.blocks is not None,
+            shape.latent_frames(spec.num_frames),
         )
 
     def _spec(self, shape: ModelShape, overrides: Mapping[str, Any]) -> VideoSpec:
