@@ -111,6 +111,8 @@ class FakeModel:
         time.sleep(self.load_s)
         self.loaded = True
 
+    def prepare_to_finish(self) -> None: ...
+
     def calibrate(self) -> Sequence[Mapping[str, Any]]:
         return ()
 

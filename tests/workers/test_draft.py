@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +51,17 @@ def test_a_light_worker_makes_the_video_that_its_maker_would_have_made(worker: W
     assert in_place < turned / 2
     assert finished.video == to_mp4(filled(to_frames(draft.video), moments), SPEC.fps)
     assert told == ["reconstruct", "mp4"]
+
+
+def test_a_light_worker_needs_no_torch() -> None:
+    code = """
+import sys
+from vidplat.workers import Worker
+Worker("never-loaded").prepare_to_finish()
+assert "vidplat.workers.reconstruct" in sys.modules
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_draft_is_smaller_than_the_video_and_says_what_was_spent(worker: Worker, draft: Draft) -> None:

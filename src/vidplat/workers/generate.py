@@ -67,7 +67,7 @@ class Made:
     """A finished video, before it is compressed."""
 
     frames: np.ndarray  # (num_frames, rows, columns, 3) uint8 RGB
-    latents: torch.Tensor | None  # (1, C, F or K, H, W) float32; None where another worker made them
+    latents: torch.Tensor  # (1, C, F or K, H, W) float32
     steps_done: int
     sigmas: tuple[float, ...]  # those really used, so that a shortened run can be told and repeated
     phases: dict[str, float]  # seconds of encode, denoise, decode, interpolate, reconstruct

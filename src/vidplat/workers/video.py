@@ -28,7 +28,7 @@ from vidplat.errors import InputError, JobError
 from vidplat.workers.source_video import opened, pictures, pixel_aspect, quarter_turns
 
 CRF = "17"  # visually lossless for our sizes: about 45 dB on flipbook clips
-DRAFT_CRF = "8"  # of frames that are compressed once more when the others are filled in
+DRAFT_CRF = "14"  # of frames that are compressed once more when the others are filled in
 POSTER_QUALITY = 88
 
 

@@ -135,6 +135,12 @@ class Worker:
         self._texts = TextCache(self._family, self._ref.revision)
         self.load_phases = {"import": imported - began, "load": time.perf_counter() - imported}
 
+    def prepare_to_finish(self) -> None:
+        """Import what `finish` needs, a second on a slow device; no model, and no torch."""
+        import vidplat.workers.quality
+        import vidplat.workers.reconstruct
+        import vidplat.workers.video  # noqa: F401
+
     def calibrate(self, spec: VideoSpec | None = None, budget_s: float = 2.0) -> list[dict[str, Any]]:
         """Measure this device with this model, for about `budget_s` seconds; small sizes first.
 
@@ -205,7 +211,9 @@ class Worker:
             made.phases["decode"] += time.perf_counter() - began
             meta = self._sidecar(job, point, made, attempt)
             return Draft(video, len(video), made.filling.document(), meta, made.phases, facts, made.steps_done)
-        video, poster = self._compressed(made, job.spec, wishes)
+        told_of = made.passes or made.steps_done
+        wishes.on_step("mp4", told_of, told_of)
+        video, poster = self._compressed(made.frames, job.spec, made.phases)
         metrics = _seen(made.frames) | facts
         meta = self._sidecar(job, point, made, attempt) | _measured(made.phases, metrics)
         return Rendered(video, poster, meta, made.phases, metrics, made.steps_done)
@@ -213,21 +221,24 @@ class Worker:
     def finish(self, job: Job, draft: Draft, *, attempt: int = 1, on_progress: OnStep | None = None) -> Rendered:
         """The video of a draft; its `video` is mp4 bytes. Needs no loaded model. Raises `JobError`."""
         from vidplat.timeline import filling_of
-        from vidplat.workers.generate import Made, Wishes, filled_in
+        from vidplat.workers.reconstruct import filled
         from vidplat.workers.video import to_frames
 
-        wishes = Wishes(on_step=on_progress or _silent)
+        told, steps, phases = on_progress or _silent, draft.steps_done, dict(draft.phases)
+        told("reconstruct", steps, steps)
+        began = time.perf_counter()
         try:
-            frames, filling = to_frames(draft.video), filling_of(draft.filling)
-            phases = dict(draft.phases)
-            made = filled_in(Made(frames, None, draft.steps_done, (), phases, filling=filling), job.spec, wishes)
+            filling = filling_of(draft.filling)
+            frames = filled(to_frames(draft.video), filling.moments, filling.depth)
         except ValueError as problem:
             raise JobError(f"the draft cannot be finished: {printable(problem)}") from problem
-        video, poster = self._compressed(made, job.spec, wishes)
-        metrics = _seen(made.frames) | dict(draft.metrics)
+        phases["reconstruct"] = time.perf_counter() - began
+        told("mp4", steps, steps)
+        video, poster = self._compressed(frames, job.spec, phases)
+        metrics = _seen(frames) | dict(draft.metrics)
         worker = {"id": self.id, "device_class": self.device_class, "attempt": attempt}
         meta = {**draft.meta, "worker": worker, "drafted_by": draft.meta.get("worker")}
-        return Rendered(video, poster, meta | _measured(made.phases, metrics), made.phases, metrics, made.steps_done)
+        return Rendered(video, poster, meta | _measured(phases, metrics), phases, metrics, steps)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -272,21 +283,19 @@ class Worker:
                 raise OutOfMemoryError(_no_room(spec)) from problem
             raise JobError(f"the model failed: {printable(problem)}") from problem
 
-    def _compressed(self, made: Made, spec: VideoSpec, wishes: Any) -> tuple[bytes, bytes]:
-        """mp4 and poster of a whole video, checked against what was promised."""
+    def _compressed(self, frames: np.ndarray, spec: VideoSpec, phases: dict[str, float]) -> tuple[bytes, bytes]:
+        """mp4 and poster of a whole video, checked against what was promised; its seconds are added to `phases`."""
         from vidplat.workers.video import probe, to_mp4, to_poster
 
         began = time.perf_counter()
-        told_of = made.passes or made.steps_done
-        wishes.on_step("mp4", told_of, told_of)
-        video, poster = to_mp4(made.frames, spec.fps), to_poster(made.frames)
+        video, poster = to_mp4(frames, spec.fps), to_poster(frames)
         facts = probe(video)
         found = (facts.width, facts.height, facts.num_frames, facts.fps)
         promised = (spec.width, spec.height, spec.num_frames, float(spec.fps))
         if found != promised:
             raise JobError(f"the file holds {found} (width, height, frames, fps), promised were {promised}")
-        made.phases["mp4"] = time.perf_counter() - began
-        self._note_tail(spec, made.phases)
+        phases["mp4"] = time.perf_counter() - began
+        self._note_tail(spec, phases)
         return video, poster
 
     def _source(self, job: Job) -> np.ndarray:
@@ -327,7 +336,7 @@ class Worker:
 
         self._measured += 1  # a new text each time, so that encoding it is measured, not the cache
         made = self._make(f"calibration {self._measured}", f"not {self._measured}", spec, point, Wishes())
-        self._compressed(made, spec, Wishes())
+        self._compressed(made.frames, spec, made.phases)
         about = {"model_id": self.ref.id, "device_class": self.device_class, "spec": spec, "point": point}
         return [about | {"stage": stage, "seconds": seconds} for stage, seconds in made.phases.items()]
 
