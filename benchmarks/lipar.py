@@ -1,12 +1,12 @@
 """Measures LIPAR: what pruning a third of the tokens of an edited video saves, and what recovered attention is worth.
 
-    python benchmarks/lipar.py [--model flipbook-causal] [--captions 6] [--threads 1] [--parts speed window quality edit]
+    python benchmarks/lipar.py [--model flipbook-causal] [--captions 6] [--parts speed window quality edit]
 
 `speed`    a block-causal Wan of random weights and middling size, with flipbook's autoencoder: 32 % of all tokens
            pruned against none pruned, end to end (text, encode, mask, blocks, decode).
 `window`   as `speed`, with the unpruned stream under a window that holds all frames as well.
 `quality`  the model given (flipbook itself has not learnt to be causal): distance to the unpruned stream of the same
-           seed, in kept and pruned regions, for LIPAR, its rivals, and keys that are exact: the most recovery can reach.
+           seed, in kept and pruned regions, for LIPAR, its rivals, and keys that are exact: the best recovery could do.
 `edit`     flipbook as it is, all frames at once: the method `lipar` in its three forms of recovery.
 
 Prints a card and one JSON line. Both streams of a pair have the same window, steps, noise and autoencoder.
@@ -225,7 +225,12 @@ def quality(family: Any, captions: int) -> dict[str, Any]:
         print(f"  {name:<28} {row['share']:7.1%} {row['kept_db']:8.2f} {row['pruned_db']:10.2f} {row['motion']:7.2f}")
     bound = found["every key its own (bound)"]["kept_db"] - found["pruning alone"]["kept_db"]
     print(f"  recovery is worth {gain:+.2f} dB in kept regions, exact keys {bound:+.2f} dB\n")
-    return {"rivals": found, "recovery_gain_db": round(gain, 3), "bound_db": round(bound, 3), "seeds": f"0..{captions - 1}"}
+    return {
+        "rivals": found,
+        "recovery_gain_db": round(gain, 3),
+        "bound_db": round(bound, 3),
+        "seeds": f"0..{captions - 1}",
+    }
 
 
 # --- all frames at once -------------------------------------------------------------------------
