@@ -22,20 +22,21 @@ POOLS = (PoolConfig("cloud"), PoolConfig("edge", workers=2, light=True))
 @pytest.mark.parametrize("local", [True, pytest.param(False, marks=pytest.mark.ray)])
 def test_light_workers_fill_in_what_the_cloud_left_out(tmp_path: Path, local: bool):
     # given one worker with a model, and two without that take as long as it does
-    stage = Stage(tmp_path, model="fake:step_s=0.01,reconstruct_s=0.08", pools=POOLS, local=local)
+    stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.16", pools=POOLS, local=local)
     heard = Memory()
 
     # when
-    result = stage.submit(12, heard, method="eco")
+    result = stage.submit(40, heard, method="eco")
 
-    # then every video was begun in the cloud, and most were finished at the edge
+    # then every video was begun in the cloud, and once the edge was up its workers finished what was
     assert result.exit_code == 0
-    assert stage.counts() == {JobState.DONE: 12}
+    assert stage.counts() == {JobState.DONE: 40}
     stage.check_nothing_lost_or_twice()
-    assert {outcome.drafted_by for outcome in heard.outcomes} == {"cloud-1"}
+    assert all("cloud-1" in (outcome.drafted_by, outcome.worker_id) for outcome in heard.outcomes)
     at_the_edge = [outcome for outcome in heard.outcomes if outcome.worker_id.startswith("edge")]
-    assert len(at_the_edge) >= 6
+    assert len(at_the_edge) >= 8
     for outcome in at_the_edge:
+        assert outcome.drafted_by == "cloud-1"
         assert {"denoise", "network", "reconstruct", "store"} <= set(outcome.phases)
         assert outcome.metrics["draft_bytes"] == 256
 
