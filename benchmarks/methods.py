@@ -1,12 +1,14 @@
 """Quality against cost for every method and peer, on the same weights, prompts, seeds and noise.
 
     python benchmarks/methods.py [--model flipbook] [--captions 24] [--threads 1] [--only hsa,steps] [--write]
+                                 [--targets 0.75 0.5 0.25] [--beside FILE.parquet]
 
 For target costs of 75, 50 and 25 % of the measured denoising time each method's knob is tuned to within 2 % where it
 can be. Every video is compared with the full-step video of its own solver and seed, made in the same round. Captions
-are held out and spread evenly over the classes of movement. Per-prompt rows go to <out>.parquet, the picture to
-<out>.svg; `--write` puts the points worth having into the model's profile. Prints a card and ends with one JSON line.
-An interrupt ends the survey after the rows made so far; all ways at 24 captions take about 45 minutes on one core.
+are held out and spread evenly over the classes of movement. `--beside` adds the rows of an earlier survey of the same
+model, so that other targets come into one profile. Per-prompt rows go to <out>.parquet, the picture to <out>.svg;
+`--write` puts the points worth having into the model's profile. Prints a card and ends with one JSON line. An interrupt
+ends the survey after the rows made so far; all ways at 24 captions take about 45 minutes on one core.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ def main() -> None:
     words.add_argument("--threads", type=int, default=1)
     words.add_argument("--steps", type=int, help="steps of the full run; default: the model's")
     words.add_argument("--only", help="methods, separated by commas")
+    words.add_argument("--targets", type=float, nargs="+", default=None, help="shares of the full denoising time")
+    words.add_argument("--beside", type=Path, help="rows of an earlier survey")
     words.add_argument("--out", type=Path, default=Path("benchmarks/results/methods"))
     words.add_argument("--write", action="store_true", help="put what is worth having into the model's profile")
     told = words.parse_args()
@@ -48,7 +52,7 @@ def main() -> None:
     from vidplat.workers.findings import by_kind, findings, profile_points
     from vidplat.workers.models.catalogue import describe_model, locate
     from vidplat.workers.models.family import load_family
-    from vidplat.workers.survey import Bench, survey
+    from vidplat.workers.survey import TARGETS, Bench, Row, survey
 
     torch.set_num_threads(told.threads)
     ref, shape = describe_model(told.model)
@@ -64,12 +68,21 @@ def main() -> None:
 
     rows = []
     try:
-        for row in survey(bench, list(subjects(told.captions, spec.fps)), ways, tuning=told.tuning, say=say):
+        for row in survey(
+            bench,
+            list(subjects(told.captions, spec.fps)),
+            ways,
+            targets=told.targets or TARGETS,
+            tuning=told.tuning,
+            say=say,
+        ):
             rows.append(row)  # noqa: PERF402  # one by one, so that an interrupt keeps them
     except KeyboardInterrupt:
         if not rows:
             raise
         say("stopped: what follows is of the prompts so far")
+    if told.beside:
+        rows = [*(Row(**row) for row in pq.read_table(told.beside).to_pylist()), *rows]
     found, split = findings(rows), by_kind(rows)
 
     told.out.parent.mkdir(parents=True, exist_ok=True)
