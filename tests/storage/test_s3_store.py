@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,12 @@ import pytest
 from tests.servers_s3 import S3Server
 from tests.storage.test_commit import assert_whole, make
 from vidplat.errors import StoreError
-from vidplat.storage import open_store
+from vidplat.storage import open_store, s3
 from vidplat.storage.memory import MemoryStore
 from vidplat.storage.s3 import MULTIPART_ABOVE_BYTES, S3Store
 from vidplat.storage.stores import probe
 
+LATE_S = 2.0  # after which the proxy forwards a late body
 FAULTS = ("503", "409", "reset", "lost answer", "truncated body")
 
 
@@ -35,6 +37,7 @@ class Proxy(ThreadingHTTPServer):
         self.seen = 0
         self.bad_request = 0
         self.fault = ""
+        self.late_above_bytes = sys.maxsize  # bodies above this are held back
         self.counting = threading.Lock()
 
     @property
@@ -57,6 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.counting:
             self.server.seen += 1
             fault = self.server.fault if self.server.seen == self.server.bad_request else ""
+        if len(body) > self.server.late_above_bytes:
+            time.sleep(LATE_S)
         if fault.isdigit():
             return self._answer(int(fault), [("Content-Type", "application/xml")], b"<Error><Code>Bad</Code></Error>")
         if fault == "reset":
@@ -134,6 +139,23 @@ def test_a_commit_survives_any_single_fault_of_the_network(moto_server: S3Server
         assert_whole(store, done)
 
     assert each_request_once(moto_server, proxy, fault, run) >= 13
+
+
+def test_an_upload_is_waited_for_as_long_as_its_size_needs(
+    moto_server: S3Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_ANSWER_WITHIN_S", (1, 6))  # seconds; the proxy takes two
+    store = open_store(moto_server.bucket_url().replace(moto_server.endpoint, proxy.endpoint))
+    proxy.late_above_bytes = 1024
+
+    store.put("a/video.mp4", bytes(8000))
+
+    assert proxy.seen == 1, "begun anew"
+    assert store.get("a/video.mp4") == bytes(8000)
+
+
+def test_the_answer_to_a_small_request_is_not_waited_for_long() -> None:
+    assert [s3.answer_within_s(size) for size in (0, 1000, 15_000, 64_000, 8 << 20)] == [10, 10, 40, 160, 320]
 
 
 @pytest.mark.parametrize("fault", ["503", "reset", "lost answer"])

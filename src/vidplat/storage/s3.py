@@ -14,6 +14,8 @@ How it keeps its word:
 - Errors that pass (5xx, throttling, timeouts, broken connections, truncated bodies) are retried with full
   jitter until `patience_s` is spent. The retries are ours, not botocore's, since its own do not cover a body
   that breaks off, and count attempts instead of seconds.
+- An upload is given time for its size: the answer comes only when all has gone through, which on a thin link is long
+  after the last byte was written to the socket. Giving up on it and beginning anew would never end.
 
 Not promised: objects above 5 GiB (a single copy request cannot move them).
 """
@@ -53,6 +55,9 @@ _PART_BYTES = 8 << 20
 _READ_CHUNK_BYTES = 1 << 20
 _BACK_OFF_S, _LONGEST_BACK_OFF_S = 0.1, 5.0
 _IMPATIENT_S = 4.0
+_ANSWER_WITHIN_S = (10, 40, 160, 320)  # time limits of requests; each has a client of its own
+_PATIENT_WRITE_S = 20  # urllib3 takes its limit of connecting for each write, too, of 16 KiB when buffers are full
+_SLOWEST_BYTES_PER_S = 500  # 4 kbit/s: a link that still gets a small video through
 _PASSING_ERRORS = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
 _PASSING_CODES = {"SlowDown", "Throttling", "RequestTimeout", "RequestTimeTooSkewed", "ConditionalRequestConflict"}
 _REFUSED_CODES = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "401"}
@@ -91,12 +96,12 @@ class S3Store:
         if len(data) > MULTIPART_ABOVE_BYTES:
             self._put_in_parts(key, data, about)
         else:
-            self._call("put_object", key, Body=data, ContentMD5=_md5(data), **about)
+            self._call("put_object", key, len(data), Body=data, ContentMD5=_md5(data), **about)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         about = {"ContentType": "application/json", "Metadata": {"sha256": hashlib.sha256(data).hexdigest()}}
         try:
-            self._call("put_object", key, Body=data, ContentMD5=_md5(data), IfNoneMatch="*", **about)
+            self._call("put_object", key, len(data), Body=data, ContentMD5=_md5(data), IfNoneMatch="*", **about)
         except _AlreadyThere:
             return False
         return True
@@ -157,10 +162,12 @@ class S3Store:
     def _key(self, key: str) -> str:
         return f"{self._prefix}/{checked_key(key)}" if self._prefix else checked_key(key)
 
-    def _call(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
-        request = getattr(self._client, operation)
+    def _call(self, operation: str, key: str, sent_bytes: int = 0, **arguments: Any) -> dict[str, Any]:
+        limit_s = answer_within_s(sent_bytes)
+        client = self._client if limit_s == answer_within_s(0) else _opened_as_before(self._url, limit_s)[0]
+        request = getattr(client, operation)
         answer: dict[str, Any] = self._patiently(
-            lambda: request(Bucket=self._bucket, Key=self._key(key), **arguments), key
+            lambda: request(Bucket=self._bucket, Key=self._key(key), **arguments), key, limit_s
         )
         return answer
 
@@ -180,9 +187,8 @@ class S3Store:
             parts = []
             for number, start in enumerate(range(0, len(data), _PART_BYTES), start=1):
                 part = data[start : start + _PART_BYTES]
-                done = self._call(
-                    "upload_part", key, UploadId=upload, PartNumber=number, Body=part, ContentMD5=_md5(part)
-                )
+                which = {"UploadId": upload, "PartNumber": number}
+                done = self._call("upload_part", key, len(part), Body=part, ContentMD5=_md5(part), **which)
                 parts.append({"PartNumber": number, "ETag": done["ETag"]})
             self._call("complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": parts})
         except NotFound as gone:
@@ -200,9 +206,10 @@ class S3Store:
         except (ClientError, BotoCoreError):
             return  # gone already, or the server is: a later sweep or its lifecycle rule removes it
 
-    def _patiently(self, request: Callable[[], T], key: str) -> T:
-        """`request()`, again and again while its errors are of the kind that passes."""
-        give_up_at = time.monotonic() + self._patience_s
+    def _patiently(self, request: Callable[[], T], key: str, limit_s: int = 0) -> T:
+        """`request()`, again and again while its errors are of the kind that passes. A time limit of its own, in
+        `limit_s`, comes on top of the store's patience: that an upload takes long must not make it the last."""
+        give_up_at = time.monotonic() + self._patience_s + max(0, limit_s - answer_within_s(0))
         pause_s = _BACK_OFF_S
         while True:
             try:
@@ -213,6 +220,12 @@ class S3Store:
                     raise _explained(error, self._bucket, key, self._client.meta.endpoint_url) from error
             time.sleep(wait_s)
             pause_s = min(2 * pause_s, _LONGEST_BACK_OFF_S)
+
+
+def answer_within_s(sent_bytes: int) -> int:
+    """How long to wait for the answer to a request of so many bytes, of a few steps so that clients are few."""
+    needed_s = _ANSWER_WITHIN_S[0] + (sent_bytes - 1024) / _SLOWEST_BYTES_PER_S
+    return next((limit_s for limit_s in _ANSWER_WITHIN_S if limit_s >= needed_s), _ANSWER_WITHIN_S[-1])
 
 
 def download(url: str, into: BinaryIO) -> None:
@@ -238,26 +251,27 @@ def head(url: str) -> tuple[int, str]:
     return int(found["ContentLength"]), str(found["ETag"])
 
 
-def _opened_as_before(url: str) -> tuple[Any, str, str]:
+def _opened_as_before(url: str, limit_s: int | None = None) -> tuple[Any, str, str]:
     """As `_opened`, with one client for all objects of a server: making one takes longer than reading a small file."""
     parts = urlsplit(url)
     settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
     options = f"?{parts.query}" if parts.query else ""
-    return _client_of(f"s3://{parts.netloc}/{options}", settings), parts.netloc, parts.path.strip("/")
+    client = _client_of(f"s3://{parts.netloc}/{options}", settings, limit_s)
+    return client, parts.netloc, parts.path.strip("/")
 
 
 @lru_cache(maxsize=16)
-def _client_of(url: str, settings: tuple[tuple[str, str], ...]) -> Any:
+def _client_of(url: str, settings: tuple[tuple[str, str], ...], limit_s: int | None) -> Any:
     """The client of a bucket's URL; `settings` are the environment's, so that other credentials get another client."""
-    return _opened(url)[0]
+    return _opened(url, limit_s)[0]
 
 
 class _AlreadyThere(StoreError):
     """A conditional put met an existing object."""
 
 
-def _opened(url: str) -> tuple[Any, str, str]:
-    """(client, bucket, key or prefix) of an s3:// URL."""
+def _opened(url: str, limit_s: int | None = None) -> tuple[Any, str, str]:
+    """(client, bucket, key or prefix) of an s3:// URL; the client waits `limit_s` for an answer."""
     parts = urlsplit(url)
     options = parse_qs(parts.query)
     if "@" in parts.netloc:
@@ -269,8 +283,8 @@ def _opened(url: str) -> tuple[Any, str, str]:
     endpoint, region = (options.get(name, [None])[0] for name in ("endpoint", "region"))
     session = boto3.session.Session()
     config = Config(
-        connect_timeout=3,
-        read_timeout=10,
+        connect_timeout=3 if limit_s is None else _PATIENT_WRITE_S,
+        read_timeout=limit_s or answer_within_s(0),
         retries={"total_max_attempts": 1},
         s3={"addressing_style": "path"} if endpoint else None,
         # MD5 is sent instead: servers other than AWS often know no other checksum
