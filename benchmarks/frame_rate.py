@@ -1,0 +1,440 @@
+"""What `vgdfr` saves and loses: quiet frames merged in mid-run, against fewer steps and half the frame rate.
+
+    python benchmarks/frame_rate.py [--frames 33 65] [--captions 16 8] [--decompose 4] [--out FILE]
+
+Held-out captions, the first seeds from 9,700,200,000 of each class of movement; flipbook, its own full step count and
+solver. Of each caption: the full run, one before and one after all others; `vgdfr` with its defaults, and as the bar
+asks, theta = 0.5 after a tenth of the steps, by pairs and with quads; and the rivals
+
+fewer steps    plain runs of a third to five sixths of the steps
+half rate      every second latent from noise on, told its own time, the others interpolated; also with half as many
+               steps again
+
+each interpolated to the very time (end to end) that a `vgdfr` video took. Times are processor seconds of one thread
+over those of the full runs, so others on the machine count little. End to end is all but encoding the text.
+
+The bar: at theta = 0.5 2.5 times as fast in denoising and twice end to end where there are slow passages (still scenes,
+slow drifts, dashes, cuts between still shots), nearer to the full run than fewer steps and than half the rate at equal
+time; nothing merged in fast and panning scenes, at under 5 % more time. Speeds are of sums over all videos of these
+classes; PSNR and SSIM are means over the videos in which something is merged. The card says of each part whether it is
+met, and how fast the lattice of latents lets any plan be.
+
+`--decompose`: where the loss comes from, on captions that theta = 0.9 after five steps merges in, at the first length.
+Per-prompt rows go to <out>.parquet. Prints a card and ends with one JSON line. A caption takes as long as eight full
+runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from keyframes import Maker, Row, Subject, between, each, mean_of, near, rounded, subjects, with_all_names
+
+from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.eco_schedule import PassSize
+from vidplat.frame_merges import Blocks, Similarity, merges_above
+from vidplat.keyframes import uniform
+from vidplat.timeline import Filling, true_moments
+from vidplat.training import world
+from vidplat.training.prompt_fit import prompt_fit
+from vidplat.workers.acceleration.frame_rope import Times, timed
+from vidplat.workers.acceleration.layouts import layout_of
+from vidplat.workers.generate import conditioned, draft
+from vidplat.workers.quality import motion_energy
+from vidplat.workers.reconstruct import filled
+
+FIRST_SEED = 9_700_200_000  # captions from here on; training drew below 3e9
+CLASSES = world.MOTION_CLASSES
+SLOW, QUICK = ("still", "slow", "dash", "cut"), ("fast", "pan")
+DENOISING, END_TO_END, OVERHEAD = 2.5, 2.0, 0.05
+FEWER = (1 / 3, 1 / 2, 2 / 3, 5 / 6)  # shares of the full step count
+HALF_RATE = (1.0, 1.5)
+MOVES = 1e-4  # motion energy below which a ratio says nothing
+LOSS_AT = "theta=0.9,k=5"
+#: Name in the card -> method, of a full step count; and whether it is what the bar speaks of.
+WAYS: dict[str, tuple[Callable[[int], str], bool]] = {
+    "default": (lambda steps: "vgdfr", False),
+    "theta 0.5, pairs": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)}", True),
+    "theta 0.5, quads": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on", True),
+}
+
+
+def tenth(steps: int) -> int:
+    return max(1, round(steps / 10))
+
+
+@torch.inference_mode()
+def by_hand(
+    maker: Maker,
+    subject: Subject,
+    spec: VideoSpec,
+    steps: int,
+    *,
+    key: Sequence[int] | None = None,
+    round_trip: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, float, float]:
+    """Frames, seconds of denoising, and seconds in all, of a run that no method has.
+
+    key: these latents alone from noise on, each at its own time, and the others interpolated. round_trip: after so
+    many steps, at such a level: what the video would be is decoded, encoded, and noised to where the run stands.
+    """
+    family, spec = maker.family, replace(spec, seed=subject.seed)
+    maker.installed.use("")
+    condition = conditioned(maker.texts, subject.caption, "", spec.guidance_scale)
+    noise = family.noise(spec, maker.shape.latent_frames(spec.num_frames))
+    began = time.process_time()
+    solver, times = family.solver(steps), Times()
+    with ExitStack() as told:
+        if key is not None:
+            noise, times.frames = noise[:, :, list(key)], tuple(key)
+            for model in family.transformers:
+                told.enter_context(timed(model, layout_of(model), times))
+        latents = noise
+        while solver.remaining:
+            velocity = family.velocity(latents, solver, condition)
+            latents = solver.advance(velocity, latents)
+            if round_trip and solver.index == round_trip[0]:
+                shown = family.shown(solver.clean(latents, velocity), round_trip[1])
+                latents = solver.noised(family.latents_of(shown, round_trip[1]), noise)
+                solver.forget()
+    denoised = time.process_time()
+    frames = family.decode(latents)
+    if key is not None:
+        frames = filled(frames, true_moments(key, spec.num_frames))
+    return frames, denoised - began, time.process_time() - began
+
+
+# --- one caption ------------------------------------------------------------------------------------
+
+
+def of_caption(maker: Maker, spec: VideoSpec, subject: Subject) -> Iterator[Row]:
+    steps, latents = maker.shape.defaults.num_inference_steps, maker.shape.latent_frames(spec.num_frames)
+    full = maker.make(subject, spec, OperatingPoint(steps))
+    whole = full.made.frames
+    ways, looks = {}, {}
+    for name, (method, _) in WAYS.items():
+        ways[name] = maker.make(subject, spec, OperatingPoint(steps, None, method(steps)))
+        looks[name] = max(maker.installed.share(step, steps) for step in range(steps)) - 1  # in steps
+    fewer = {
+        count: maker.make(subject, spec, OperatingPoint(count)) for count in (round(steps * share) for share in FEWER)
+    }
+    key = uniform(latents, latents // 2 + 1)
+    halves = {
+        count: by_hand(maker, subject, spec, count, key=key) for count in (round(steps * share) for share in HALF_RATE)
+    }
+    again = maker.make(subject, spec, OperatingPoint(steps))
+    denoise_s, whole_s = (full.denoise_s + again.denoise_s) / 2, (full.whole_s + again.whole_s) / 2
+
+    about = {
+        "frames": spec.num_frames,
+        "latents": latents,
+        "kind": subject.kind,
+        "seed": subject.seed,
+        "caption": subject.caption,
+        "full_denoise_s": denoise_s,
+        "full_whole_s": whole_s,
+        "fit_full": prompt_fit(whole, subject.caption, spec.fps).share,
+    }
+    rivals: dict[str, tuple[list[float], list[dict[str, float]]]] = {"steps": ([], []), "half": ([], [])}
+    for name, count, frames, seconds, all_s in (
+        *(("steps", count, video.made.frames, video.denoise_s, video.whole_s) for count, video in fewer.items()),
+        *(("half", count, *video) for count, video in halves.items()),
+    ):
+        distance = near(frames, whole)
+        rivals[name][0].append(all_s)
+        rivals[name][1].append(distance)
+        prices = {"denoise_s": seconds, "whole_s": all_s, "time": seconds / denoise_s, "time_whole": all_s / whole_s}
+        label = f"{count} steps" if name == "steps" else f"half rate, {count} steps"
+        yield about | {"way": label} | distance | prices
+    moved = motion_energy(whole)
+    for name, video in ways.items():
+        frames = video.made.frames
+        steps_at, half_at = (between(*rivals[rival], video.whole_s) for rival in ("steps", "half"))
+        left = video.facts["kept_latents"]
+        yield {
+            **about,
+            "way": name,
+            "method": WAYS[name][0](steps),
+            "kept_latents": left,
+            "is_merged": left < 1,
+            "look_share": looks[name] / steps,  # of a full run's denoising: preview, likeness, encoding
+            "denoise_s": video.denoise_s,
+            "whole_s": video.whole_s,
+            "time": video.denoise_s / denoise_s,
+            "time_whole": video.whole_s / whole_s,
+            **near(frames, whole),
+            **{f"steps_{measure}": value for measure, value in steps_at.items()},
+            **{f"half_{measure}": value for measure, value in half_at.items()},
+            "fit": prompt_fit(frames, subject.caption, spec.fps).share,
+            "motion_ratio": motion_energy(frames) / moved if moved > MOVES else None,
+        }
+
+
+# --- where the loss comes from ----------------------------------------------------------------------
+
+
+def decomposed(
+    maker: Maker, spec: VideoSpec, asked: list[Subject], most: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """PSNR to the full run of one part of the method after the other, means over `most` captions."""
+    steps = maker.shape.defaults.num_inference_steps
+    before = int(LOSS_AT.rsplit("k=", 1)[1])
+    found: dict[str, list[float]] = {}
+    seeds: list[int] = []
+
+    def drafted(subject: Subject, told: str) -> tuple[np.ndarray, Filling | None]:
+        maker.installed.use(f"vgdfr:{LOSS_AT}{told}")
+        point, mine = OperatingPoint(steps), replace(spec, seed=subject.seed)
+        made = draft(maker.family, maker.texts, subject.caption, "", mine, point, installed=maker.installed)
+        return made.frames, made.filling
+
+    for subject in asked:
+        if len(seeds) == most:
+            break
+        frames, filling = drafted(subject, "")
+        if filling is None:
+            continue
+        whole = maker.make(subject, spec, OperatingPoint(steps)).made.frames
+        decoded = [n for n, moment in enumerate(filling.moments) if moment.is_decoded]
+        merged = merged_as(whole, decoded)
+        encoded, own = (drafted(subject, f",rope=local,unmerged={how}")[0] for how in ("encoded", "own"))
+        parts = {
+            "round trip alone, full resolution": (
+                by_hand(maker, subject, spec, steps, round_trip=(before, 0))[0],
+                whole,
+            ),
+            "round trip alone, half resolution": (
+                by_hand(maker, subject, spec, steps, round_trip=(before, 1))[0],
+                whole,
+            ),
+            "plus merge, frames that were decoded": (encoded, whole[decoded]),
+            "unmerged latents left as they were": (own, whole[decoded]),
+            "original instead of consecutive times": (frames, whole[decoded]),
+            "all frames, those between interpolated": (filled(frames, filling.moments, filling.depth), whole),
+            "ceiling: the full run's own frames": (filled(merged, filling.moments, filling.depth), whole),
+        }
+        for name, (one, other) in parts.items():
+            found.setdefault(name, []).append(near(one, other)["psnr_db"])
+        seeds.append(subject.seed)
+        say(f"loss, {len(seeds)} of {most} ({subject.kind})")
+    told = {name: statistics.mean(values) for name, values in found.items()}
+    return {"at": LOSS_AT, "frames": spec.num_frames, "captions": len(seeds), "psnr_db": told}
+
+
+def merged_as(frames: np.ndarray, left: Sequence[int]) -> np.ndarray:
+    """Of `frames` those that are `left`, each the mean of itself and of those up to the next one that is left."""
+    ends = [*left[1:], len(frames)]
+    means = [frames[first:end].astype(np.float32).mean(0) for first, end in zip(left, ends, strict=True)]
+    made: np.ndarray = np.rint(np.stack(means)).astype(np.uint8)
+    return made
+
+
+# --- what was found ---------------------------------------------------------------------------------
+
+
+def figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """Of one way's videos: speeds of all, distances of those in which something is merged."""
+    merged = [row for row in rows if row["is_merged"]]
+    plain = [row["time_whole"] - 1 for row in rows if not row["is_merged"]]
+    return {
+        "videos": len(rows),
+        "merged": len(merged),
+        "kept_latents": mean_of(merged, "kept_latents"),
+        "denoising_speed": sum(row["full_denoise_s"] for row in rows) / sum(row["denoise_s"] for row in rows),
+        "end_to_end_speed": sum(row["full_whole_s"] for row in rows) / sum(row["whole_s"] for row in rows),
+        **{
+            name: mean_of(merged, name)
+            for side in ("", "steps_", "half_")
+            for name in (f"{side}psnr_db", f"{side}ssim")
+        },
+        "nearer_than_steps": sum(row["psnr_db"] > row["steps_psnr_db"] for row in merged),
+        "nearer_than_half": sum(row["psnr_db"] > row["half_psnr_db"] for row in merged),
+        "fit": mean_of(merged, "fit"),
+        "fit_full": mean_of(merged, "fit_full"),
+        "motion_ratio": mean_of(merged, "motion_ratio"),
+        "overhead": statistics.mean(plain) if plain else math.nan,
+        "look_share": mean_of(rows, "look_share"),
+    }
+
+
+def fastest(maker: Maker, spec: VideoSpec, quads: bool) -> tuple[int, float]:
+    """Latents that are left where all that can be is merged, and the speed of denoising then, the preview for free."""
+    n, model = spec.num_frames, maker.family.transformers[0]
+    alike = Similarity(*([1.0] * (n - lag) for lag in (1, 2, 3)))
+    left = len(merges_above(Blocks(alike, maker.family.temporal_factor), 0.5, quads=quads).latents)
+    config, noise = model.config, maker.family.noise(spec, 1)
+    _, rows, columns = maker.family.grid(noise)
+    width = config.num_attention_heads * config.attention_head_dim
+    size = PassSize(rows * columns, width, config.ffn_dim, int(getattr(maker.family, "text_length", 0)))
+    steps = maker.shape.defaults.num_inference_steps
+    before = tenth(steps)
+    share = size.share(left, maker.shape.latent_frames(n))
+    return left, steps / (before + (steps - before) * share)
+
+
+def bar(rows: Sequence[Row]) -> dict[str, Any]:
+    """Each part of the bar, of one way and length: what was found, and whether it is met."""
+    slow, quick = ([row for row in rows if row["kind"] in kinds] for kinds in (SLOW, QUICK))
+    found: dict[str, Any] = {}
+    if slow:
+        f = figures(slow)
+        found |= {
+            f"denoising {DENOISING} times as fast": (f["denoising_speed"], f["denoising_speed"] >= DENOISING),
+            f"end to end {END_TO_END} times as fast": (f["end_to_end_speed"], f["end_to_end_speed"] >= END_TO_END),
+            "dB over fewer steps": (gap := f["psnr_db"] - f["steps_psnr_db"], gap > 0),
+            "dB over half the rate": (gap := f["psnr_db"] - f["half_psnr_db"], gap > 0),
+        }
+    if quick:
+        f = figures(quick)
+        found |= {
+            "share of fast and panning scenes merged in": (f["merged"] / f["videos"], not f["merged"]),
+            "more time where these are declined": (f["overhead"], f["overhead"] < OVERHEAD),
+        }
+    return {name: {"found": value, "is_met": bool(met)} for name, (value, met) in found.items()}
+
+
+def summary(rows: list[Row]) -> dict[str, Any]:
+    """Of one length."""
+    found: dict[str, Any] = {}
+    for name in WAYS:
+        mine = [row for row in rows if row["way"] == name]
+        kinds = {kind: [row for row in mine if row["kind"] == kind] for kind in CLASSES}
+        by_class = {kind: figures(group) for kind, group in kinds.items() if group}
+        slow = [row for row in mine if row["kind"] in SLOW]
+        found[name] = {
+            "all": figures(mine),
+            "by_class": by_class,
+            "slow_classes": figures(slow) if slow else None,
+            "bar": bar(mine),
+        }
+    others = Counter(row["way"] for row in rows if row["way"] not in WAYS)
+    found["rivals"] = {
+        way: {name: mean_of([row for row in rows if row["way"] == way], name) for name in ("time", "psnr_db", "ssim")}
+        for way in others
+    }
+    return found
+
+
+def card(maker: Maker, spec: VideoSpec, rows: list[Row], found: dict[str, Any]) -> Iterator[str]:
+    steps = maker.shape.defaults.num_inference_steps
+    captions = len({row["seed"] for row in rows})
+    yield ""
+    yield f"{spec.num_frames} frames, {rows[0]['latents']} latents, {captions} captions; distance to the full run"
+    yield f"  {'rival':<24}{'time':>7}{'PSNR':>8}{'SSIM':>8}"
+    for way, f in found["rivals"].items():
+        yield f"  {way:<24}{f['time']:>7.2f}{f['psnr_db']:>8.2f}{f['ssim']:>8.3f}"
+    for name, (method, is_the_bars) in WAYS.items():
+        ours = found[name]
+        yield f"  {name}: {method(steps)}"
+        yield (
+            f"    {'':<14}{'merged':>9}{'kept':>6}{'denoise':>9}{'e2e':>7}{'PSNR':>8}{'SSIM':>7}"
+            f"{'steps':>9}{'':>7}{'half rate':>11}{'':>7}{'motion':>8}{'not merged':>12}"
+        )
+        for kind, f in (*ours["by_class"].items(), ("slow classes", ours["slow_classes"]), ("all", ours["all"])):
+            if f is not None:
+                yield f"    {kind:<14}" + line(f)
+        a = ours["all"]
+        yield f"    looking for what is alike, and encoding it, takes {a['look_share']:.1%} of a full run's denoising"
+        if a["merged"]:
+            wins = f"than steps in {a['nearer_than_steps']} of {a['merged']}, than half rate in {a['nearer_than_half']}"
+            yield f"    nearer {wins}; prompt fit {a['fit']:.3f}, full runs {a['fit_full']:.3f}"
+        if is_the_bars:
+            left, speed = fastest(maker, spec, "quads" in method(steps))
+            yield f"    the lattice leaves {left} latents at least: {speed:.2f} times as fast, the preview for free"
+        for part, one in ours["bar"].items():
+            figure = f"{one['found']:.3f}" if math.isfinite(one["found"]) else "nothing to measure"
+            yield f"    bar: {part}: {figure}, {'met' if one['is_met'] else 'not met'}"
+
+
+def line(f: dict[str, Any]) -> str:
+    def of(name: str, form: str) -> str:
+        width = int(form.split(".")[0])
+        return f"{f[name]:{form}}" if math.isfinite(f[name]) else f"{'-':>{width}}"
+
+    shape = (("kept_latents", "6.2f"), ("denoising_speed", "8.2f"), ("end_to_end_speed", "6.2f"))
+    told = [of(name, form) + ("x" if "speed" in name else "") for name, form in shape]
+    told += [of(name, form) for name, form in (("psnr_db", "8.2f"), ("ssim", "7.3f"), ("steps_psnr_db", "9.2f"))]
+    told += [of(name, form) for name, form in (("steps_ssim", "7.3f"), ("half_psnr_db", "11.2f"))]
+    told += [of(name, form) for name, form in (("half_ssim", "7.3f"), ("motion_ratio", "8.2f"), ("overhead", "12.3f"))]
+    return f"{f['merged']:>4} of {f['videos']:>2}" + "".join(told)
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--model", default="flipbook")
+    words.add_argument("--frames", type=int, nargs="+", default=[33, 65])
+    words.add_argument("--captions", type=int, nargs="+", default=[8])
+    words.add_argument("--decompose", type=int, default=4, help="captions on which the loss is taken apart")
+    words.add_argument("--threads", type=int, default=1)
+    words.add_argument("--out", type=Path, default=Path("benchmarks/results/frame-rate"))
+    told = words.parse_args()
+    torch.set_num_threads(told.threads)
+    cv2.setNumThreads(1)
+    maker = Maker(told.model)
+    began = time.perf_counter()
+
+    def say(line: str) -> None:
+        print(f"{time.perf_counter() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
+
+    every: list[Row] = []
+    lengths: dict[str, Any] = {}
+    lines: list[str] = []
+    told.out.parent.mkdir(parents=True, exist_ok=True)
+    for frames, count in zip(told.frames, each(told.captions, len(told.frames), "--captions"), strict=True):
+        spec, rows = maker.spec(frames), []
+        for number, subject in enumerate(subjects(count, FIRST_SEED)):
+            made = list(of_caption(maker, spec, subject))
+            rows += made
+            ours = (f"{row['way']} {row['time_whole']:.2f}, {row['psnr_db']:.1f} dB" for row in made[-len(WAYS) :])
+            say(f"{frames} frames, {number + 1} of {count} ({subject.kind}): " + "; ".join(ours))
+        found = summary(rows)
+        lines += card(maker, spec, rows, found)
+        lengths[str(frames)] = {"captions": count, **found}
+        every += rows
+        pq.write_table(pa.Table.from_pylist(with_all_names(every)), told.out.with_suffix(".parquet"))
+    loss = None
+    if told.decompose:
+        asked = subjects(max(8, 3 * told.decompose), FIRST_SEED)
+        loss = decomposed(maker, maker.spec(told.frames[0]), asked, told.decompose, say)
+        lines += ["", f"where the loss comes from: {loss['at']}, {loss['frames']} frames, {loss['captions']} captions"]
+        lines += [f"  {name:<42}{db:>7.2f} dB" for name, db in loss["psnr_db"].items()]
+    maker.installed.remove()
+    steps = maker.shape.defaults.num_inference_steps
+    print(f"{told.model} {maker.ref.revision[:12]}, against {steps} steps of the same seed")
+    print("\n".join(lines))
+    answer = {
+        "benchmark": "frame_rate",
+        "model": told.model,
+        "revision": maker.ref.revision,
+        "full_steps": steps,
+        "seeds": f"{FIRST_SEED}..",
+        "lengths": lengths,
+        "loss": loss,
+        "seconds": time.perf_counter() - began,
+        "threads": told.threads,
+        "machine": platform.processor() or platform.machine(),
+        "versions": {name: version(name) for name in ("torch", "diffusers", "vidplat")},
+    }
+    print(json.dumps(rounded(answer)))
+
+
+if __name__ == "__main__":
+    main()
