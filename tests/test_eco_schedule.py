@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import a_shape
-from vidplat.eco_schedule import PassSize, kept_frames, warmup_steps
+from vidplat.eco_schedule import PassSize, budgets, kept_frames, warmup_steps, with_budgets
 from vidplat.keyframes import budget
 from vidplat.scheduler.work import forward_gflop
 
@@ -69,3 +69,26 @@ def test_half_of_the_frames_are_kept_unless_a_number_is_given() -> None:
     assert kept_frames(None, 21) == 11 == budget(81, 16, 8)  # as released for Wan
     assert [kept_frames(None, frames) for frames in (1, 2, 3, 4, 9)] == [1, 2, 2, 2, 5]
     assert kept_frames(6, 21) == 6
+
+
+# --- K that a plan chooses between ----------------------------------------------------------------
+
+
+def test_the_budgets_are_the_same_shares_of_every_length() -> None:
+    assert budgets(21) == (6, 8, 11, 14, 16)
+    assert budgets(17) == (5, 6, 9, 11, 13)
+    assert budgets(9) == (3, 5, 6, 7)
+    assert budgets(3) == (2,)
+    assert budgets(2) == budgets(1) == ()
+
+
+def test_a_method_that_leaves_k_open_becomes_one_for_each_budget() -> None:
+    assert with_budgets("eco", 9) == ("eco:k=3", "eco:k=5", "eco:k=6", "eco:k=7")
+    assert with_budgets("eco:selector=entropy+euler", 3) == ("eco:k=2,selector=entropy+euler",)
+    assert with_budgets("eco:k=4", 9) == ("eco:k=4",)
+    assert with_budgets("hsa:preset=25", 9) == ("hsa:preset=25",)
+    assert with_budgets("eco", 2) == ("eco",)
+
+
+def test_a_budget_that_a_gap_rules_out_is_not_offered() -> None:
+    assert with_budgets("eco:max_gap=2", 9) == ("eco:k=5,max_gap=2", "eco:k=6,max_gap=2", "eco:k=7,max_gap=2")

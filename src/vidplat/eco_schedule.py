@@ -8,9 +8,13 @@ Legend: F latent frames, K kept of them, n video tokens, m text tokens, D width,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
 
-from vidplat.methods import parse
+from vidplat.methods import parse, text
+
+_BUDGETS, _BUDGETS_OF = (6, 8, 11, 14, 16), 21  # K between which is chosen, of so many latent frames (our choice)
 
 
 def warmup_steps(share: float, steps: int) -> int:
@@ -21,6 +25,38 @@ def warmup_steps(share: float, steps: int) -> int:
 def kept_frames(asked: int | None, frames: int) -> int:
     """K: what was asked for, else half of F rounded up (11 of 21, as the released settings come to), at least two."""
     return min(frames, max(2, -(-frames // 2))) if asked is None else asked
+
+
+def kept_latents(method: str, frames: int) -> int:
+    """Of `frames` latent frames those that a method makes to the end; all of them where that is up to the video."""
+    for one in parse(method) if method else ():
+        if one.kind.name == "eco":
+            k = one.values["k"]
+            return kept_frames(None if k is None else int(k), frames)
+    return frames
+
+
+def budgets(frames: int) -> tuple[int, ...]:
+    """The K that a plan chooses between, rising: the same shares of any F, at least two and fewer than all."""
+    shares = {max(2, round(k * frames / _BUDGETS_OF)) for k in _BUDGETS}
+    return tuple(sorted(k for k in shares if k < frames))
+
+
+@lru_cache(maxsize=4096)
+def with_budgets(method: str, frames: int) -> tuple[str, ...]:
+    """The texts, K rising, between which a plan chooses for a method's canonical text that leaves K open; else that
+    text alone."""
+    found = []
+    for k in budgets(frames):
+        chosen = parse(method)
+        for i, one in enumerate(chosen):
+            gap = one.values.get("max_gap")
+            if one.kind.name != "eco" or one.values["k"] is not None:
+                continue
+            if gap is None or (k - 1) * int(gap) >= frames - 1:  # else a worker would refuse it
+                told = replace(one, values=MappingProxyType({**one.values, "k": k}))
+                found.append(text((*chosen[:i], told, *chosen[i + 1 :])))
+    return tuple(found) or (method,)
 
 
 def frames_problem(method: str, frames: int) -> str:

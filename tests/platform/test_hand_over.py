@@ -6,11 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from tests.builders import FLIPBOOK, a_job, a_shape, an_open_job
+from tests.catalog_builders import an_assignment
 from tests.platform.test_turn import SECONDS, Scene, scene
-from vidplat.domain import Artifact, Draft, JobState, Outcome
+from vidplat.domain import Artifact, Draft, JobState, OperatingPoint, Outcome
+from vidplat.eco_schedule import budgets, kept_latents
 from vidplat.errors import ClusterError
 from vidplat.platform.dispatch import HandedOver, Order, Seat
+from vidplat.platform.hands import InHand
 from vidplat.platform.promise import make_promise
+from vidplat.scheduler import Observation, features, plan
 
 __all__ = ["scene"]
 
@@ -198,3 +203,87 @@ def test_a_batch_with_only_light_workers_left_ends_with_that_reason(scene):
     with pytest.raises(ClusterError, match="every worker was lost"):
         for at in range(2, 200):
             stage.turn(float(at))
+
+
+# --- keyframes follow what a hand-over makes time for ----------------------------------------------
+
+
+def behind_a_thin_link(stage: Scene, store_s: float = 6.0) -> None:
+    """Storing takes makers (cpu-1) long, and light workers (cpu-2) next to nothing."""
+    learner = stage.world.learner
+    spec = a_job().spec
+    counted = features(a_shape(), spec, OperatingPoint(spec.num_inference_steps))["store"]
+    known = {key: cost for key, cost in learner.costs.stages.items() if key[1:] != ("cpu-1", "store")}
+    learner.costs = replace(learner.costs, stages=known)
+    for _ in range(40):
+        learner.costs = learner.costs.observe(Observation(FLIPBOOK.id, "cpu-1", "store", counted, store_s))
+
+
+def kept(stage: Scene, worker_id: str = "w1") -> list[int]:
+    """Latent frames, of nine, that each order sent is to keep."""
+    return [kept_latents(order.assignment.point.method, 9) for order in stage.dispatcher.sent[worker_id]]
+
+
+def planned(stage: Scene) -> list[int]:
+    """The same as its plan has it."""
+    world = stage.world
+    decided = plan(world.observe(), world.policy, world.learner.knowledge)
+    return [kept_latents(each.point.method, 9) for each in decided.assignments]
+
+
+def a_thin_scene(scene, *light: str, method: str = "eco", deadline_at: float | None = 10.0) -> Scene:
+    stage = scene([a_job(method=method)], deadline_at=deadline_at)
+    behind_a_thin_link(stage)
+    with_light(stage, *light)
+    for worker_id in light:
+        stage.dispatcher.places[worker_id] = replace(stage.dispatcher.places[worker_id], device_class="cpu-2")
+    return stage
+
+
+def test_what_the_edge_stores_leaves_its_maker_time_for_more_keyframes(scene):
+    stage = a_thin_scene(scene, "e1")
+    (few,) = planned(stage)
+    stage.turn(0.0)
+
+    (many,) = kept(stage)
+    assert few < many
+    # and that is what the catalog says of it
+    (row,) = stage.catalog.jobs("b1")
+    assert row.point is not None
+    assert kept_latents(row.point.method, 9) == many
+
+
+def test_a_busy_edge_leaves_the_plan_as_it_is(scene):
+    stage = a_thin_scene(scene, "e1")
+    other = a_job(row=9)
+    order = Order(an_assignment(other.id, worker_id="e1"), other, 1)
+    stage.world.hands.put("e1", InHand(order, an_open_job(other), {"reconstruct": 100.0}, 0.0))
+    few = planned(stage)
+    stage.turn(0.0)
+
+    assert kept(stage) == few
+
+
+def test_a_link_that_was_seen_to_be_slow_leaves_the_plan_as_it_is(scene):
+    stage = a_thin_scene(scene, "e1")
+    carried = Outcome(
+        "j", 1, "e1", OperatingPoint(24, None, "eco:k=5"), 0.0, 100.0, {"network": 90.0},
+        metrics={"draft_bytes": 20_000.0}, drafted_by="w1",
+    )  # fmt: skip
+    stage.world.learner.finished(carried, a_job(), "cpu-2", "cpu-1")
+    few = planned(stage)
+    stage.turn(0.0)
+
+    assert kept(stage) == few
+
+
+def test_keyframes_that_were_asked_for_stay(scene):
+    stage = a_thin_scene(scene, "e1", method="eco:k=3")
+    stage.turn(0.0)
+    assert kept(stage) == [3]
+
+
+def test_without_a_deadline_the_most_that_a_plan_offers_are_kept(scene):
+    stage = a_thin_scene(scene, "e1", deadline_at=None)
+    stage.turn(0.0)
+    assert kept(stage) == [max(budgets(9))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.builders import a_policy, a_shape, a_snapshot, a_spec, an_open_job, knowledge
+from tests.builders import a_job, a_policy, a_shape, a_snapshot, a_spec, an_open_job, knowledge
 from vidplat.domain import OperatingPoint, ProfilePoint
 from vidplat.scheduler.method_work import MethodWork, method_work
 from vidplat.scheduler.planner import plan
@@ -92,3 +92,51 @@ def test_the_overhead_is_the_measured_one_even_where_the_work_has_a_closed_form(
     slow = ProfilePoint(1.0, 1.0, 0.95, method="hsa", linear_work=0.5, attention_work=0.5, overhead=1.2)
     found = method_work(a_shape(profile=(*STEPS, slow)), a_spec(steps=40), OperatingPoint(40, None, "hsa"))
     assert found.overhead == 1.2
+
+
+# --- eco: K is the planner's to choose -------------------------------------------------------------
+
+HALF = ProfilePoint(1.0, 1.0, 0.82, method="eco:k=5", linear_work=0.6, attention_work=0.4)  # of 9 latent frames
+MOST = ProfilePoint(1.0, 1.0, 0.86, method="eco:k=7", linear_work=0.8, attention_work=0.7)
+
+
+def test_eco_without_k_offers_every_budget_with_qualities_between_the_measured_ones():
+    offered = choices(a_shape(profile=(*STEPS, HALF, MOST)), a_spec(frames=33), "eco")
+    found = {point.method: quality for point, quality in zip(offered.points, offered.qualities, strict=True)}
+    assert list(found) == ["eco:k=3", "eco:k=5", "eco:k=6", "eco:k=7"]
+    assert (found["eco:k=5"], found["eco:k=6"], found["eco:k=7"]) == pytest.approx((0.82, 0.84, 0.86))
+    assert found["eco:k=3"] < 0.82
+    assert offered.measured
+
+
+def test_another_length_has_other_budgets_and_the_quality_of_their_share():
+    offered = choices(a_shape(profile=(*STEPS, HALF, MOST)), a_spec(frames=65), "eco")
+    assert [point.method for point in offered.points] == ["eco:k=5", "eco:k=6", "eco:k=9", "eco:k=11", "eco:k=13"]
+    # 11 of 17 lies between 5 and 7 of 9; 9 of 17 lies just below the least that was measured
+    assert offered.qualities[3] == pytest.approx(0.82 + 0.04 * (11 / 17 - 5 / 9) / (7 / 9 - 5 / 9))
+    assert 0.80 < offered.qualities[2] < 0.82
+
+
+def test_a_plan_with_less_time_takes_fewer_keyframes():
+    shape = a_shape(profile=(*STEPS, HALF, MOST))
+
+    def method(deadline_at: float) -> str:
+        snapshot = a_snapshot(jobs=[an_open_job(a_job(method="eco"))], deadline_at=deadline_at)
+        return plan(snapshot, a_policy(), knowledge(shape=shape)).assignments[0].point.method
+
+    assert [method(at) for at in (30.0, 7.0, 4.0)] == ["eco:k=7", "eco:k=6", "eco:k=3"]
+
+
+def test_without_a_table_quality_is_a_guess_that_rises_with_k_and_says_so():
+    offered = choices(a_shape(profile=STEPS), a_spec(), "eco")
+    assert sorted(offered.qualities) == list(offered.qualities)
+    assert len(set(offered.qualities)) == len(offered.qualities)
+    assert not offered.measured
+
+
+def test_left_to_itself_the_planner_takes_eco_where_the_table_says_it_is_worth_it():
+    good = ProfilePoint(1.0, 1.0, 0.99, method="eco:k=5", linear_work=0.5, attention_work=0.4)
+    shape = a_shape(profile=(*STEPS, good))
+    snapshot = a_snapshot(jobs=[an_open_job(a_job(spec=a_spec(frames=65)))], deadline_at=14.0)
+    (assigned,) = plan(snapshot, a_policy(), knowledge(shape=shape)).assignments
+    assert assigned.point.method.startswith("eco:k=")

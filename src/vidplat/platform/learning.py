@@ -16,7 +16,16 @@ from vidplat.domain import Job, ModelShape, OperatingPoint, Outcome, VideoSpec
 from vidplat.platform.dispatch import WorkerUp
 from vidplat.scheduler import CostModel, Knowledge, Observation, features, updated_speed
 from vidplat.scheduler.cost import Estimate
-from vidplat.scheduler.work import AFTER_DRAFT, LOAD, NETWORK, STARTUP, StageFeatures
+from vidplat.scheduler.link import Link, after
+from vidplat.scheduler.work import (
+    AFTER_DRAFT,
+    LOAD,
+    MP4_BYTES_PER_PIXEL,
+    NETWORK,
+    STARTUP,
+    StageFeatures,
+    decoded_frames,
+)
 
 COST_KEY = "costs"
 _BUDGET = 0.02  # share of wall time that learning may take
@@ -24,6 +33,7 @@ _TRUSTED = 10  # timings of a device class before single workers are compared wi
 _MOST_UNWRITTEN = 2_000
 DRAFT_BYTES = "draft_bytes"  # metric of a video that was finished by another worker: what travelled
 KEPT_SHARE = "kept_share"  # metric of a video whose method left tokens out by its source
+_DRAFT_WEIGHT = 0.3  # of the newest draft in what drafts are expected to weigh
 _NONE = StageFeatures()
 _ANY_POINT = OperatingPoint(steps=1)
 
@@ -54,6 +64,8 @@ class Learner:
         self.shapes: dict[str, ModelShape] = {}
         self._memory, self._batch_id = memory, batch_id
         self._speeds: dict[str, float] = {}
+        self._links: dict[str, Link] = {}  # to each worker that finished drafts
+        self._bytes_per_pixel = MP4_BYTES_PER_PIXEL  # of drafts
         self._unwritten: list[dict[str, Any]] = []
         self._predicted: dict[tuple[str, str, VideoSpec, OperatingPoint, bool], Estimate] = {}
         self._began, self._spent = time.monotonic(), 0.0
@@ -76,10 +88,24 @@ class Learner:
             )
         return self._predicted[key]
 
-    def fetching(self, model_id: str, device_class: str, size_bytes: int) -> float:
-        """Seconds until a worker of that class has a draft of so many bytes."""
+    def denoising_spread(self, job: Job, device_class: str, point: OperatingPoint) -> float:
+        """p90 over p50 of denoising, which most of a video's seconds go to."""
+        counted = features(self.shapes[job.model.id], job.spec, point)["denoise"]
+        seconds = self.costs.stage(job.model.id, device_class, "denoise", counted)
+        return seconds.p90_s / seconds.p50_s
+
+    def fetching(self, model_id: str, device_class: str, worker_id: str, size_bytes: int) -> float:
+        """Seconds until that worker has a draft of so many bytes: by its own link once that has carried some, before
+        by those of its device class."""
+        bits_per_s = self._links.get(worker_id, Link()).bits_per_s
+        if bits_per_s is not None:
+            return 8 * size_bytes / bits_per_s
         counted = StageFeatures(calls=1, megabytes=size_bytes / 1e6)
         return self.costs.stage(model_id, device_class, NETWORK, counted).p50_s
+
+    def draft_bytes(self, pixels: int) -> int:
+        """Expected size of a draft of so many decoded pixels, all frames together."""
+        return round(pixels * self._bytes_per_pixel)
 
     def startup(self, model_id: str, device_class: str) -> Estimate:
         return self.costs.startup(model_id, self.shapes[model_id], device_class)
@@ -101,6 +127,7 @@ class Learner:
             self.costs = self.costs.observe_kept(model_id, outcome.point, kept)
         counted = features(shape, job.spec, outcome.point, is_edit, kept)
         if outcome.drafted_by:
+            self._note_draft(outcome, job, shape)
             counted[NETWORK] = StageFeatures(calls=1, megabytes=outcome.metrics.get(DRAFT_BYTES, 0.0) / 1e6)
         timed = {stage: seconds for stage, seconds in outcome.phases.items() if any(counted.get(stage, _NONE).vector)}
         for worker_id, its_class, its in _parts(outcome, timed, device_class, drafted_on):
@@ -112,6 +139,15 @@ class Learner:
             for stage, seconds in its.items():
                 self._observe(model_id, its_class, stage, counted[stage], seconds, outcome.finished_at, job.id)
         self._spent += time.monotonic() - began
+
+    def _note_draft(self, outcome: Outcome, job: Job, shape: ModelShape) -> None:
+        """What a draft weighed, and how fast it came."""
+        size_bytes = outcome.metrics.get(DRAFT_BYTES, 0.0)
+        pixels = decoded_frames(shape, job.spec, outcome.point) * job.spec.width * job.spec.height
+        if size_bytes > 0:
+            self._bytes_per_pixel += _DRAFT_WEIGHT * (size_bytes / pixels - self._bytes_per_pixel)
+        link = self._links.get(outcome.worker_id, Link())
+        self._links[outcome.worker_id] = after(link, int(size_bytes), outcome.phases.get(NETWORK, 0.0))
 
     def started(self, up: WorkerUp, model_id: str, startup_s: float) -> None:
         """Learn how long a worker takes to come up, and from the micro-benchmark it ran."""

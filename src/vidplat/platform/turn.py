@@ -18,6 +18,7 @@ The parts a World is made of, each in a file of its own:
     plan_age    whether the plan has been overtaken
     endings     what ended, on its way into the catalog
     learning    what that teaches about seconds
+    hand_over   who finishes a draft, and what that makes time for
 
 Left to others: whether to begin at all (`promise`), what follows a failure (`scheduler.retry`), transport
 (`dispatch`). One World serves one batch; it is used by one thread.
@@ -54,6 +55,7 @@ from vidplat.platform import endings as ending
 from vidplat.platform import window as windows
 from vidplat.platform.dispatch import Dispatcher, Event, HandedOver, Order, Seat, WorkerLost, WorkerUp
 from vidplat.platform.endings import Endings
+from vidplat.platform.hand_over import HandOver
 from vidplat.platform.hands import Hands, InHand
 from vidplat.platform.interface import Listener
 from vidplat.platform.learning import Learner
@@ -62,7 +64,6 @@ from vidplat.platform.score import Tally
 from vidplat.platform.window import Window
 from vidplat.scheduler import Policy, latest_free, plan
 from vidplat.scheduler.profile import quality_of
-from vidplat.scheduler.work import AFTER_DRAFT, NETWORK
 from vidplat.storage.catalog_words import BatchState, Claim, Hold
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
@@ -146,6 +147,7 @@ class World:
             clock=rules.clock,
             crash_point=rules.crash_point,
         )
+        self._hand_over = HandOver(dispatcher.seats, self.hands, learner)
         self._plan_age = PlanAge()
         self._chains: dict[str, deque[Assignment]] = {}  # what the plan has for each worker
         self._free_by: Mapping[str, float] = {}  # worker id -> when it must be free for what the plan has next
@@ -266,23 +268,13 @@ class World:
         self._plan_age.call(f"worker {lost.worker_id} was lost", urgent=True)
 
     def _pass_on(self, held: InHand, drafted: HandedOver) -> None:
-        """A draft goes to the worker that will be through with it first: a light one, or its maker, whose queue it
-        joins. Plans count on the maker alone, so what light workers do can only make them come true sooner."""
+        """A draft goes to whoever will be through with it first."""
         now, order = self._now(), replace(held.order, hand_over=False, drafted=drafted)
-        ends: list[tuple[float, str, dict[str, float]]] = []
-        for seat in self.dispatcher.seats():
-            if seat.up and (seat.light or seat.worker_id == drafted.worker_id):
-                stages = self._stages(seat.worker_id, order.job, order.assignment.point)
-                rest = {stage: stages.get(stage, 0.0) for stage in AFTER_DRAFT}
-                size_bytes, its_class = drafted.draft.size_bytes, seat.device_class
-                rest[NETWORK] = self.learner.fetching(order.job.model.id, its_class, size_bytes)
-                ends.append((self.hands.remaining_s(seat.worker_id, now) + sum(rest.values()), seat.worker_id, rest))
-        if not ends:  # its maker is gone, and so are all light workers: whoever is left
-            ends = [(0.0, seat.worker_id, {}) for seat in self.dispatcher.seats() if seat.up]
-        if not ends:
+        found = self._hand_over.finisher(held, drafted, now)
+        if found is None:
             self._endings.give_back([replace(held, order=replace(order, drafted=None))])
             return
-        _, worker_id, rest = min(ends, key=lambda end: end[:2])
+        worker_id, rest = found
         fresh = replace(held, order=order, stages=rest, sent_at=now, progress=None, phase_since=None, held_by=worker_id)
         self.hands.put(worker_id, fresh)
         self.dispatcher.send(worker_id, [order])
@@ -390,6 +382,7 @@ class World:
         if not due:
             return
         now = self._now()
+        due = [self._as_dispatched(each, now) for each in due]
         claims = [Claim(each, self.rules.owner) for each in due]
         try:
             attempts = self.ledger.claim(self.batch.id, claims, now=now, lease_s=self.rules.run.lease_s)
@@ -413,6 +406,11 @@ class World:
         for worker_id, sent in orders.items():
             self.dispatcher.send(worker_id, sent)
         self.rules.crash_point("sent")
+
+    def _as_dispatched(self, each: Assignment, now: float) -> Assignment:
+        """As planned, or with what can be had beyond it now that its time has come."""
+        open_job = self.window.find(each.job_id)
+        return each if open_job is None else self._hand_over.with_more_keyframes(each, open_job.job, now)
 
     def _due(self) -> list[Assignment]:
         """What every worker should get now, from its chain."""

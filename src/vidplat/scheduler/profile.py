@@ -4,6 +4,7 @@ A measured profile (`ModelShape.profile`) gives quality at fractions of the full
 It is read at every whole number of steps between the measured ones (straight lines between them, running
 maximum so that more steps are never worse), then `hull` keeps the points that no mix of others beats.
 A model without a profile gets steps alone, on a guessed curve; `Choices.measured` says so and plans carry a note.
+Methods were measured one by one; only `eco`, whose K is another share of each length, is read between measured shares.
 
 Left to others: seconds (`cost`), which of the points to take (`planner`).
 Not promised: quality of an unmeasured model. The guess is only monotone and concave, so that plans are sane.
@@ -21,6 +22,7 @@ import numpy as np
 
 from vidplat import methods
 from vidplat.domain import ModelShape, OperatingPoint, ProfilePoint, VideoSpec
+from vidplat.eco_schedule import kept_latents, with_budgets
 from vidplat.errors import UsageError, printable
 
 _MOST_STEP_COUNTS = 12  # offered per number of keyframes, beside the measured ones
@@ -85,7 +87,7 @@ def quality_of(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> flo
     frames = 1.0 if point.keyframes is None else min(1.0, point.keyframes / latent)
     if point.accelerator:
         plain = replace(point, method="steps")
-        return quality_of(shape, spec, plain) * _accelerated(shape.profile).get(point.accelerator, _UNMEASURED)
+        return quality_of(shape, spec, plain) * _quality_of_method(shape, point.accelerator, latent)
     curves = _curves(tuple(p for p in shape.profile if not p.method))
     if not curves:
         return math.pow(steps * frames, _GUESS_EXPONENT)
@@ -141,8 +143,9 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
     if asked.name == "full":
         return Choices((OperatingPoint(full),), (1.0,), True)
     if asked.accelerator:
-        point = OperatingPoint(full, None, asked.accelerator)
-        return Choices((point,), (quality_of(shape, spec, point),), asked.accelerator in _accelerated(shape.profile))
+        points = tuple(OperatingPoint(full, None, text) for text in with_budgets(asked.accelerator, latent))
+        qualities = tuple(quality_of(shape, spec, point) for point in points)
+        return Choices(points, qualities, all(_is_measured(shape, point.accelerator) for point in points))
     if asked.steps is not None or asked.keyframes is not None:
         keyframes = asked.keyframes if asked.keyframes is not None and asked.keyframes < latent else None
         steps = min(full, asked.steps or full)
@@ -163,8 +166,14 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
                 found[point] = quality
     if asked.name == "auto":
         for method in _accelerated(shape.profile):
+            if _is_eco(method):
+                continue
             point = OperatingPoint(full, None, method)
             found[point] = quality_of(shape, spec, point)
+        if _eco_curve(shape):
+            for method in with_budgets("eco", latent):
+                point = OperatingPoint(full, None, method)
+                found[point] = quality_of(shape, spec, point)
     ranked = sorted(found.items(), key=lambda item: (item[1], item[0].steps, item[0].keyframes or latent))
     return Choices(tuple(p for p, _ in ranked), tuple(q for _, q in ranked), measured)
 
@@ -187,6 +196,41 @@ def _step_counts(fractions: Sequence[float], full: int) -> list[int]:
 def _accelerated(profile: tuple[ProfilePoint, ...]) -> dict[str, float]:
     """Quality of each measured method at full steps."""
     return {point.method: min(1.0, max(0.0, point.quality)) for point in profile if point.method}
+
+
+def _is_eco(method: str) -> bool:
+    return any(one.kind.name == "eco" for one in methods.parse(method))
+
+
+def _is_measured(shape: ModelShape, method: str) -> bool:
+    """Whether its quality rests on the profile: its own line, or for `eco` with nothing but a K the lines of others."""
+    is_plain_eco = method.startswith("eco:k=") and method.removeprefix("eco:k=").isdecimal()
+    return method in _accelerated(shape.profile) or (is_plain_eco and bool(_eco_curve(shape)))
+
+
+def _quality_of_method(shape: ModelShape, method: str, latent: int) -> float:
+    """Quality at full steps. Leaving frames out loses by the share of them that is kept, whatever the length."""
+    if not _is_eco(method):
+        return _accelerated(shape.profile).get(method, _UNMEASURED)
+    share = kept_latents(method, latent) / latent
+    curve = _eco_curve(shape)
+    return _along(share, *curve) if curve else math.pow(share, _GUESS_EXPONENT)
+
+
+@lru_cache(maxsize=256)
+def _eco_curve(shape: ModelShape) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """(share of latent frames kept, rising; quality, never falling), as measured at the model's default length."""
+    whole = shape.latent_frames(shape.defaults.num_frames)
+    found = {
+        kept_latents(method, whole) / whole: quality
+        for method, quality in _accelerated(shape.profile).items()
+        if _is_eco(method) and len(methods.parse(method)) == 1
+    }
+    if not found:
+        return None
+    found[1.0] = 1.0
+    shares = sorted(found)
+    return tuple(shares), tuple(float(q) for q in np.maximum.accumulate([found[share] for share in shares]))
 
 
 @lru_cache(maxsize=256)

@@ -39,6 +39,7 @@ class Limits:
     """What a point must keep. `time_s`: none is needed to minimise time; with one, quality is what is maximised."""
 
     quality: float = 0.0  # Q_min
+    cloud_s: float = math.inf
     edge_s: float = math.inf
     edge_bytes: float = math.inf
     time_s: float = math.inf  # T_max
@@ -136,6 +137,8 @@ def _broken(each: Rated, limits: Limits) -> list[str]:
         said.append(f"reaches quality {each.quality:.3g}, asked for is {limits.quality:.3g}")
     if times.total_s > limits.time_s:
         said.append(f"needs {seconds(times.total_s)}, limit {seconds(limits.time_s)}: {_most(times)}")
+    if times.cloud_s > limits.cloud_s:
+        said.append(f"keeps the cloud for {seconds(times.cloud_s)}, limit {seconds(limits.cloud_s)}")
     if times.edge_s > limits.edge_s:
         said.append(f"keeps the edge for {seconds(times.edge_s)}, limit {seconds(limits.edge_s)}")
     if times.edge_bytes > limits.edge_bytes:

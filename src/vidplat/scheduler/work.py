@@ -21,8 +21,7 @@ from dataclasses import dataclass
 
 from vidplat import blocks
 from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
-from vidplat.eco_schedule import kept_frames
-from vidplat.methods import parse
+from vidplat.eco_schedule import kept_latents
 from vidplat.scheduler.method_work import method_work
 
 SOURCE = "source"  # of an edit: its video read, decoded, brought to size and encoded to latents
@@ -32,7 +31,7 @@ STAGES = (SOURCE, "encode", "denoise", "decode", *AFTER_DRAFT)  # of one video, 
 LOAD = "load"  # once per worker and model: weights from disk to device
 STARTUP = "startup"  # once per worker: process, imports, cluster
 
-_MP4_BYTES_PER_PIXEL = 0.05  # H.264 at the quality we write; detailed scenes take more
+MP4_BYTES_PER_PIXEL = 0.05  # H.264 at the quality we write; detailed scenes take more
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,6 @@ def decoded_frames(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) ->
     whole = shape.latent_frames(spec.num_frames)
     kept = kept_latents(point.accelerator, whole) if point.keyframes is None else point.keyframes
     return spec.num_frames if kept == whole else min(spec.num_frames, shape.temporal_factor * (kept - 1) + 1)
-
-
-def kept_latents(method: str, frames: int) -> int:
-    """Of `frames` latent frames those that a method makes to the end; all of them where that is up to the video."""
-    for one in parse(method) if method else ():
-        if one.kind.name == "eco":
-            k = one.values["k"]
-            return kept_frames(None if k is None else int(k), frames)
-    return frames
 
 
 def forward_gflop(shape: ModelShape, tokens: int) -> tuple[float, float]:
@@ -124,7 +114,7 @@ def features(
         "reconstruct": StageFeatures(),
         **({filled_by: missing} if decoded < spec.num_frames else {}),
         "mp4": StageFeatures(calls=1, megapixels=megapixels),
-        "store": StageFeatures(calls=1, megabytes=megapixels * _MP4_BYTES_PER_PIXEL),
+        "store": StageFeatures(calls=1, megabytes=megapixels * MP4_BYTES_PER_PIXEL),
     }
 
 
