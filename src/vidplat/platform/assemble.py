@@ -20,7 +20,7 @@ from vidplat.domain import Batch, JobState, ModelRef, ModelShape, OpenJob, Video
 from vidplat.errors import UsageError, plain_place, printable
 from vidplat.platform.batch_run import Places, Site, Submitted, run_batch
 from vidplat.platform.bench_tools import crash_points_for, is_fake, open_tools
-from vidplat.platform.dispatch import BenchSpec, Dispatcher, Seat
+from vidplat.platform.dispatch import BenchSpec, Dispatcher, Seat, light_class
 from vidplat.platform.intake import Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
 from vidplat.platform.learning import Learner
@@ -139,6 +139,8 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
             device_class = (cards[0] if cards else "NVIDIA") if on_gpu else f"cpu-{pool.threads}"
             if is_fake(batch.model.id):
                 device_class = "fake"
+            if pool.light:
+                device_class = light_class(device_class)
             calibrate = (
                 not is_fake(batch.model.id)
                 and not pool.light

@@ -65,6 +65,12 @@ class Seat:
     light: bool = False  # takes drafts alone
 
 
+def light_class(device_class: str) -> str:
+    """What a light worker's device counts as: the same stages take other seconds there, beside other work and behind
+    another link to the store than a maker's on equal hardware."""
+    return f"{device_class} light"
+
+
 @dataclass(frozen=True)
 class WorkerUp:
     """A worker has loaded its model and takes orders."""

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from vidplat.domain import Artifact, Draft, Failure, FailureKind, Job, ModelRef, OperatingPoint, Outcome, Progress
 from vidplat.errors import InfrastructureError, JobError, OutOfMemoryError, RequestError, VidplatError, printable
-from vidplat.platform.dispatch import BenchSpec, HandedOver, Order, WorkerUp
+from vidplat.platform.dispatch import BenchSpec, HandedOver, Order, WorkerUp, light_class
 
 log = logging.getLogger(__name__)
 
@@ -199,9 +199,8 @@ class Bench:
         maker = self._maker(self.spec.model, tools)
         load_s = time.monotonic() - began
         observations = tuple(maker.calibrate()) if self.spec.calibrate and not self.spec.light else ()
-        return WorkerUp(
-            self.spec.worker_id, maker.device_class, maker.free_bytes, load_s, observations, at=tools.clock()
-        )
+        device_class = light_class(maker.device_class) if self.spec.light else maker.device_class
+        return WorkerUp(self.spec.worker_id, device_class, maker.free_bytes, load_s, observations, at=tools.clock())
 
     def _maker(self, model: ModelRef, tools: Tools) -> VideoMaker:
         if model not in self._makers:

@@ -177,8 +177,8 @@ def _cell(x: StageFeatures) -> int:
 
 
 def device_gflops(device_class: str) -> float:
-    """Guessed GFLOP/s of a device class: `cpu-<threads>`, or the name of a GPU."""
-    cpu = re.fullmatch(r"cpu(?:-(\d+))?", device_class)
+    """Guessed GFLOP/s of a device class: `cpu-<threads>`, or the name of a GPU; a light worker's ends in `light`."""
+    cpu = re.fullmatch(r"cpu(?:-(\d+))?( light)?", device_class)
     if cpu:
         return _CPU_THREAD_GFLOPS * max(1, int(cpu[1] or 1))
     return next((float(v) for k, v in _GPU_GFLOPS.items() if k in device_class), _OTHER_GPU_GFLOPS)

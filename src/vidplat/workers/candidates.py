@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.eco_schedule import budgets
 from vidplat.methods import parse, text
 from vidplat.workers.survey import Candidate
 
@@ -32,6 +33,9 @@ def candidates(spec: VideoSpec, latent_frames: int) -> list[Candidate]:
         Candidate("sparse", tuple(_at(full, f"sparse:k={k}") for k in range(latent_frames - 1, 0, -1))),
         Candidate("hsa+sparse", point=lambda share: _at(full, f"hsa:work={max(0.05, share):.3f}+sparse:k=3")),
     ]
+    kept = [_at(full, f"eco:k={k}") for k in reversed(budgets(latent_frames))]
+    if kept:
+        found.append(Candidate("eco", tuple(kept)))
     found.append(Candidate("early", point=lambda share: _at(full, f"early:work={_whole(share, full):.4f}")))
     for name, (low, high) in THRESHOLDS.items():
         found.append(Candidate(name, point=_threshold(full, name, low, high)))
