@@ -1,19 +1,28 @@
 """Videos begun in one host and finished in another, over a thin link: two network namespaces on this machine.
 
-    sudo python benchmarks/cloud_edge.py [--rates 0.1 0.3 1] [--share 0.5] [--videos 4] [--keyframes 5 6 9]
+    sudo python benchmarks/cloud_edge.py [--rates 0.03 0.1 0.3 1 3] [--shares 0.5 0.25 1] [--videos 4] [--no-change]
 
 A Ray head with the cloud's worker runs in one namespace, a Ray node with the edge's light worker in the other, and the
 object store (an S3 server in memory) beside the edge: there the videos are wanted. A veth pair joins them; `tc htb`
 limits what goes to and from the store, between Ray's object managers and between its workers, at such a rate that the
 bytes of one full video take `rates` times its own denoising. What Ray's nodes say to each other is not limited: at the
-size of this model that would outweigh the videos, which it does not at 720p. The edge has `share` of a core.
+size of this model that would outweigh the videos, which it does not at 720p. The edge has `shares` of a core, one after
+the other; ways without an edge are run for the first share alone.
 
 Ways, all over the same prompts, seeds, solver and thread:
 
     full           all on cloud, the video is sent
     N steps        the same with fewer steps, about as quick as the quickest split
-    eco K          K evenly spaced latent frames (the default of this model), finished at the edge
+    eco K          K evenly spaced latent frames (the default of this model), finished at the edge; half of them is the
+                   rival that does not adapt
     entropy K      the same with half of the frames, chosen by entropy
+    small          all at the edge, with the small model
+    adaptive       `--method eco` with a deadline: as long as `eco` with half of the frames took at the same point
+
+The adaptive batch comes last at its point and shares a catalog with the batches before it, as a nightly run does. It
+wins or ties where its PSNR is not below that of the fixed K on the line between those at the seconds it took, within
+3 %. At the end the link's rate falls to a tenth in mid-batch (from 0.1 to 1 times the denoising), for `eco` with half
+of the frames and for the adaptive one.
 
 Seconds are from the first dispatch to the last committed video. PSNR and SSIM are of the stored files, against `full`.
 Needs root, iproute2 and the extra `dev`. Prints a card and ends with one JSON line.
@@ -27,9 +36,11 @@ import os
 import platform
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -53,11 +64,12 @@ KEYS = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAU
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.3, 1.0])
-    words.add_argument("--share", type=float, default=0.5, help="of one core, for the edge")
+    words.add_argument("--rates", type=float, nargs="+", default=[0.03, 0.1, 0.3, 1.0, 3.0])
+    words.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.25, 1.0], help="of one core, for the edge")
     words.add_argument("--videos", type=int, default=4)
-    words.add_argument("--keyframes", type=int, nargs="+", default=[5, 6, 9])
+    words.add_argument("--keyframes", type=int, nargs="+", default=[5, 13], help="beside half of the frames")
     words.add_argument("--steps", type=int, default=9, help="of the rival with fewer steps")
+    words.add_argument("--no-change", action="store_true", help="leave out the link that changes")
     words.add_argument("--drive", help=argparse.SUPPRESS)
     told = words.parse_args()
     if told.drive:
@@ -65,54 +77,137 @@ def main() -> None:
         return
     if os.geteuid() or not shutil.which("ip") or not shutil.which("tc"):
         sys.exit("needs root and iproute2 (ip, tc)")
-    with tempfile.TemporaryDirectory() as folder, two_hosts(), store(), ray_nodes(told.share):
-        answer = measured(told, Path(folder))
+    with tempfile.TemporaryDirectory() as folder, two_hosts(), store(), ray_nodes():
+        answer = Bench(told, Path(folder)).measured()
     print("\n".join(card(answer)))
     print(json.dumps(answer))
 
 
 # --- measuring ----------------------------------------------------------------------------------
 
+HALF = (FRAMES - 1) // 4 // 2 + 1  # of the latent frames
+FIXED = f"eco {HALF}"
 
-def measured(told: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    half = (FRAMES - 1) // 4 // 2 + 1
-    ways: dict[str, dict[str, Any]] = {
-        "full": {"method": "full", "light": False},
-        f"{told.steps} steps": {"method": "full", "light": False, "steps": told.steps},
-        f"entropy {half}": {"method": f"eco:k={half},selector=entropy", "light": True},
-    }
-    ways |= {f"eco {k}": {"method": f"eco:k={k}", "light": True} for k in told.keyframes}
 
-    limit(None)
-    free = ran("full", ways["full"], folder, told.videos)  # also warms the page cache
-    denoise_s = mean(one["phases"]["denoise"] for one in free["videos"])
-    video_bytes = mean(one["bytes"] for one in free["videos"])
-    reference = {one["row"]: frames_of(one["uri"]) for one in free["videos"]}
-    points = []
-    for rate in told.rates:
-        bits_per_s = 8 * video_bytes / (rate * denoise_s)
-        limit(bits_per_s)
+class Bench:
+    """Runs every way at every point of the grid."""
+
+    def __init__(self, told: argparse.Namespace, folder: Path) -> None:
+        self.told, self.folder = told, folder
+        self.reference: dict[int, np.ndarray] = {}
+        self.startups: list[float] = []
+        self.bits_per_s_of_1 = 0.0  # at which sending a full video takes as long as denoising it
+        self.points: list[dict[str, Any]] = []
+
+    def measured(self) -> dict[str, Any]:
+        told, ways = self.told, self.ways()
+        limit(None)
+        set_share(told.shares[0])
+        free = self.ran("full", ways["full"], "first")  # also warms the page cache
+        denoise_s = mean(one["phases"]["denoise"] for one in free["videos"])
+        video_bytes = mean(one["bytes"] for one in free["videos"])
+        self.reference = {one["row"]: frames_of(one["uri"]) for one in free["videos"]}
+        self.bits_per_s_of_1 = 8 * video_bytes / denoise_s
+        for share in told.shares:
+            for rate in told.rates:
+                if rate <= 1 or share == told.shares[0]:  # the thinnest links take longest, and an edge waits there
+                    self.at_point(ways, share, rate)
+        if not told.no_change:
+            self.while_the_link_changes(ways)
+        limit(None)
+        self.compare()
+        return {
+            "benchmark": "cloud_edge",
+            "model": "flipbook",
+            "frames": FRAMES,
+            "videos": told.videos,
+            "denoise_s": round(denoise_s, 3),
+            "video_bytes": round(video_bytes),
+            "points": self.points,
+            "seeds": f"{FIRST_SEED}..",
+            "machine": platform.processor() or platform.machine(),
+            "versions": {name: version(name) for name in ("torch", "diffusers", "ray", "vidplat")},
+        }
+
+    def ways(self) -> dict[str, dict[str, Any]]:
+        cloud: dict[str, Any] = {"pools": [["cloud", False]]}
+        split: dict[str, Any] = {"pools": [["cloud", False], ["edge", True]]}
+        return {
+            "full": {"method": "full", **cloud},
+            f"{self.told.steps} steps": {"method": "full", "steps": self.told.steps, **cloud},
+            "small": {"method": "full", "model": "flipbook-edge", "pools": [["edge", False]]},
+            f"entropy {HALF}": {"method": f"eco:k={HALF},selector=entropy", **split},
+            **{f"eco {k}": {"method": f"eco:k={k}", **split} for k in sorted({*self.told.keyframes, HALF})},
+            "adaptive": {"method": "eco", **split},
+        }
+
+    def at_point(self, ways: dict[str, dict[str, Any]], share: float, rate: float) -> None:
+        limit(self.bits_per_s_of_1 / rate)
+        set_share(share)
+        seconds: dict[str, float] = {}
         for name, way in ways.items():
-            found = ran(name, way, folder, told.videos)
-            points.append({"rate": rate, "bits_per_s": round(bits_per_s), "way": name} | summed(found, reference))
-            say(f"{rate:g} of the denoising per full video, {name}: {points[-1]['seconds']:.1f} s")
-    limit(None)
-    for point in points:
-        full = next(one for one in points if one["rate"] == point["rate"] and one["way"] == "full")
-        point["ratio"] = round(full["seconds"] / point["seconds"], 3)
-    return {
-        "benchmark": "cloud_edge",
-        "model": "flipbook",
-        "frames": FRAMES,
-        "videos": told.videos,
-        "edge_share": told.share,
-        "denoise_s": round(denoise_s, 3),
-        "video_bytes": round(video_bytes),
-        "points": points,
-        "seeds": f"{FIRST_SEED}..",
-        "machine": platform.processor() or platform.machine(),
-        "versions": {name: version(name) for name in ("torch", "diffusers", "ray", "vidplat")},
-    }
+            has_edge = any(pool == "edge" for pool, _ in way["pools"])
+            if not has_edge and share != self.told.shares[0]:
+                continue
+            if name.startswith("entropy") and share != self.told.shares[0]:
+                continue
+            within_s = seconds[FIXED] if name == "adaptive" else None
+            found = self.ran(name, way, f"{share}-{rate}", within_s)
+            self.note(name, share, rate, found)
+            seconds[name] = found["seconds"]
+
+    def while_the_link_changes(self, ways: dict[str, dict[str, Any]]) -> None:
+        """From 0.1 to 1 times the denoising, once half of what the fixed K needs at 0.1 is over."""
+        share, catalog = self.told.shares[0], "change"
+        set_share(share)
+        usual = next((p["seconds"] for p in self.points if (p["way"], p["rate"]) == (FIXED, 0.1)), None)
+        if usual is None:
+            return
+        taken_s = None
+        for name in (FIXED, "adaptive"):
+            limit(self.bits_per_s_of_1 / 0.1)
+            delay_s = statistics.median(self.startups) + usual / 2
+            change = threading.Timer(delay_s, limit, [self.bits_per_s_of_1])
+            change.start()
+            found = self.ran(name, ways[name], catalog, taken_s)
+            change.join()
+            self.note(name, share, 0.1, found, changed=True)
+            taken_s = taken_s or found["seconds"]
+
+    def note(self, name: str, share: float, rate: float, found: dict[str, Any], *, changed: bool = False) -> None:
+        point = {"share": share, "rate": rate, "changed": changed, "way": name}
+        point |= {"bits_per_s": round(self.bits_per_s_of_1 / rate)}
+        self.points.append(point | summed(found, self.reference))
+        told = f"share {share:g}, {rate:g}{' then 1' if changed else ''} of the denoising per full video"
+        say(f"{told}, {name}: {found['seconds']:.1f} s")
+
+    def ran(self, name: str, way: dict[str, Any], catalog: str, within_s: float | None = None) -> dict[str, Any]:
+        """One batch in the cloud's namespace; with a deadline so long after start-up, as that usually takes."""
+        deadline_s = None if within_s is None else within_s + statistics.median(self.startups)
+        found = ran(name, way | {"deadline_s": deadline_s}, self.folder, self.told.videos, catalog)
+        if way["pools"][0][0] == "cloud":
+            self.startups.append(found["startup_s"])
+        if deadline_s is not None:
+            found["had_s"] = deadline_s - found["startup_s"]
+        return found
+
+    def compare(self) -> None:
+        """Ratios to `full` at the same rate, and the adaptive way beside the fixed K of its point."""
+        for point in self.points:
+            full = next((p for p in self.points if p["way"] == "full" and p["rate"] == point["rate"]), None)
+            if full is not None and not point["changed"]:
+                point["ratio"] = round(full["seconds"] / point["seconds"], 3)
+            if point["way"] != "adaptive":
+                continue
+            here = [p for p in self.points if [p[n] for n in AT] == [point[n] for n in AT]]
+            fixed = sorted((p["seconds"], p["psnr_db"]) for p in here if p["way"].startswith("eco "))
+            at_s = [seconds for seconds, _ in fixed]
+            best_db = np.maximum.accumulate([psnr for _, psnr in fixed])
+            point["fixed_db"] = round(float(np.interp(point["seconds"] / 1.03, at_s, best_db)), 2)
+            point["wins_or_ties"] = bool(point["psnr_db"] >= point["fixed_db"])
+
+
+AT = ("share", "rate", "changed")
 
 
 def summed(found: dict[str, Any], reference: dict[int, np.ndarray]) -> dict[str, Any]:
@@ -123,17 +218,19 @@ def summed(found: dict[str, Any], reference: dict[int, np.ndarray]) -> dict[str,
     made = [(reference[one["row"]], frames_of(one["uri"])) for one in videos]
     parts = {"cloud_s": 0.0, "network_s": 0.0, "edge_s": 0.0}
     for one in videos:
-        split = "reconstruct" in one["phases"]
         for phase, seconds in one["phases"].items():
-            if phase == "network" or (phase == "store" and not split):
+            if phase == "network" or (phase == "store" and not one["at_edge"]):
                 parts["network_s"] += seconds
-            elif split and phase in ("reconstruct", "mp4", "store"):
+            elif one["at_edge"] and (phase in ("reconstruct", "mp4", "store") or not one["drafted"]):
                 parts["edge_s"] += seconds
             else:
                 parts["cloud_s"] += seconds
     differing = [psnr_db(a, b) for a, b in made if not np.array_equal(a, b)]
     return {
         "seconds": round(found["seconds"], 3),
+        "had_s": round(found["had_s"], 3) if "had_s" in found else None,
+        "kept": sorted(one["kept"] for one in videos),
+        "finished_at_edge": sum(one["at_edge"] for one in videos),
         **{name: round(seconds / len(videos), 3) for name, seconds in parts.items()},
         "sent_bytes": round(mean(one["sent_bytes"] for one in videos)),
         "psnr_db": round(mean(differing), 2) if differing else None,
@@ -142,7 +239,7 @@ def summed(found: dict[str, Any], reference: dict[int, np.ndarray]) -> dict[str,
     }
 
 
-def ran(name: str, way: dict[str, Any], folder: Path, count: int) -> dict[str, Any]:
+def ran(name: str, way: dict[str, Any], folder: Path, count: int, catalog: str) -> dict[str, Any]:
     """One batch in the cloud's namespace."""
     from vidplat.training import world
 
@@ -151,7 +248,7 @@ def ran(name: str, way: dict[str, Any], folder: Path, count: int) -> dict[str, A
     prompts.write_text("".join(f"{caption}\n" for caption in captions))
     bucket = f"b{time.time_ns()}"
     s3().create_bucket(Bucket=bucket)
-    asked = way | {"prompts": str(prompts), "output": f"s3://{bucket}", "catalog": f"{folder}/{bucket}.db"}
+    asked = way | {"prompts": str(prompts), "output": f"s3://{bucket}", "catalog": f"{folder}/{catalog}.db"}
     command = [sys.executable, __file__, "--drive", json.dumps(asked)]
     told = in_host(CLOUD, command, stdout=subprocess.PIPE, text=True)
     said, _ = told.communicate(timeout=1_800)
@@ -163,7 +260,8 @@ def ran(name: str, way: dict[str, Any], folder: Path, count: int) -> dict[str, A
 def drive(asked: dict[str, Any]) -> None:
     """Inside the cloud's namespace: submit, and print what came of it."""
     from vidplat.config import CatalogConfig, Config, PoolConfig, RayConfig, StoreConfig
-    from vidplat.domain import Outcome
+    from vidplat.domain import OnInfeasible, Outcome
+    from vidplat.eco_schedule import kept_latents
     from vidplat.platform import Silence, SubmitRequest, submit
 
     class Ears(Silence):
@@ -177,16 +275,23 @@ def drive(asked: dict[str, Any]) -> None:
             say(f"warning: {text}")
 
     ears = Ears()
-    pools = (PoolConfig("cloud"), PoolConfig("edge", light=True)) if asked["light"] else (PoolConfig("cloud"),)
     config = Config(
         catalog=CatalogConfig(f"sqlite:///{asked['catalog']}"),
         store=StoreConfig(asked["output"]),
-        pools=pools,
+        pools=tuple(PoolConfig(name, light=light) for name, light in asked["pools"]),
         ray=RayConfig(address=f"{CLOUD_IP}:{RAY_PORT}"),
     )
-    spec = {"num_frames": FRAMES} | ({"num_inference_steps": asked["steps"]} if "steps" in asked else {})
-    result = submit(SubmitRequest(asked["prompts"], method=asked["method"], spec=spec), config, ears)
-    if result.exit_code:
+    request = SubmitRequest(
+        asked["prompts"],
+        method=asked["method"],
+        model=asked.get("model", "flipbook"),
+        spec={"num_frames": FRAMES} | ({"num_inference_steps": asked["steps"]} if "steps" in asked else {}),
+        deadline=None if asked["deadline_s"] is None else f"{asked['deadline_s']:.3f}s",
+        on_infeasible=OnInfeasible.BEST_EFFORT,
+        submitted_at=time.time(),
+    )
+    result = submit(request, config, ears)
+    if result.exit_code not in (0, 5):  # 5: the deadline was missed
         sys.exit(f"exit {result.exit_code}: {result.message}")
     from vidplat.storage import open_catalog
 
@@ -199,13 +304,18 @@ def drive(asked: dict[str, Any]) -> None:
             "uri": each.artifact.video_uri,
             "bytes": each.artifact.size_bytes,
             "sent_bytes": each.metrics.get("draft_bytes", each.artifact.size_bytes),
+            "kept": kept_latents(each.point.accelerator, (FRAMES - 1) // 4 + 1),
+            "at_edge": each.worker_id.startswith("edge"),
+            "drafted": bool(each.drafted_by),
             "phases": dict(each.phases),
         }
         for each in ears.outcomes
         if each.artifact
     ]
     first = min(each.started_at for each in ears.outcomes)
-    print(json.dumps({"seconds": max(each.finished_at for each in ears.outcomes) - first, "videos": videos}))
+    seconds = max(each.finished_at for each in ears.outcomes) - first
+    startup_s = first - request.submitted_at
+    print(json.dumps({"seconds": seconds, "startup_s": startup_s, "videos": videos}))
 
 
 # --- two hosts ----------------------------------------------------------------------------------
@@ -262,8 +372,13 @@ def store() -> Iterator[None]:
         server.wait()
 
 
+def set_share(share: float) -> None:
+    """What the edge may use of a core, from now on."""
+    (CGROUP / "cpu.cfs_quota_us").write_text(str(round(100_000 * share)))
+
+
 @contextmanager
-def ray_nodes(share: float) -> Iterator[None]:
+def ray_nodes() -> Iterator[None]:
     ray = str(Path(sys.executable).with_name("ray"))
     common = ["--num-cpus", "1", "--object-manager-port", str(OBJECTS_PORT), "--object-store-memory", "100000000"]
     common += ["--min-worker-port", str(WORKER_PORTS), "--max-worker-port", str(WORKER_PORTS + 255)]
@@ -277,7 +392,7 @@ def ray_nodes(share: float) -> Iterator[None]:
                 where = ["--temp-dir", f"{folder}/c"] if host == CLOUD else []
                 command = [ray, "start", "--block", *how, *common, *where, "--resources", places]
                 out = (Path(folder) / f"{host}.log").open("wb")
-                started.append(in_host(host, command, share if host == EDGE else 1.0, stdout=out, stderr=out))
+                started.append(in_host(host, command, is_limited=host == EDGE, stdout=out, stderr=out))
                 time.sleep(8)
             yield
         finally:
@@ -293,13 +408,12 @@ def ray_nodes(share: float) -> Iterator[None]:
                             os.kill(int(pid), signal.SIGKILL)
 
 
-def in_host(host: str, command: Sequence[str], share: float = 1.0, **how: Any) -> subprocess.Popen[Any]:
-    """A process in a namespace, its CPU limited to `share` of a core."""
+def in_host(host: str, command: Sequence[str], *, is_limited: bool = False, **how: Any) -> subprocess.Popen[Any]:
+    """A process in a namespace; `is_limited` to the edge's share of a core, and all that it starts."""
     env = {**os.environ, **NO_TOKENS, **KEYS, "AWS_ENDPOINT_URL": f"http://{EDGE_IP}:{STORE_PORT}"}
     enter: list[str] = []
-    if share < 1:
+    if is_limited:
         CGROUP.mkdir(exist_ok=True)
-        (CGROUP / "cpu.cfs_quota_us").write_text(str(round(100_000 * share)))
         enter = ["sh", "-c", f'echo $$ > {CGROUP}/cgroup.procs && exec "$@"', "sh"]
     enter += ["ip", "netns", "exec", host]
     return subprocess.Popen([*enter, *command], env=env, start_new_session=True, **how)
@@ -361,21 +475,28 @@ def say(line: str) -> None:
 
 def card(answer: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"flipbook, {answer['videos']} videos of {answer['frames']} frames at 64x64, 24 steps; edge share "
-        f"{answer['edge_share']:g}; a full video has {answer['video_bytes'] / 1e3:.1f} kB"
+        f"flipbook, {answer['videos']} videos of {answer['frames']} frames at 64x64, 24 steps; a full video has "
+        f"{answer['video_bytes'] / 1e3:.1f} kB and takes {answer['denoise_s']:.1f} s to denoise"
     )
     yield (
-        f"  {'sending':>8} {'kbit/s':>7} {'way':<11} {'seconds':>8} {'ratio':>6} {'cloud':>7} {'network':>8} "
-        f"{'edge':>6} {'sent kB':>8} {'PSNR':>6} {'SSIM':>7}"
+        f"  {'edge':>5} {'sending':>8} {'kbit/s':>7} {'way':<10} {'seconds':>8} {'ratio':>6} {'cloud':>6} "
+        f"{'network':>8} {'edge':>6} {'sent kB':>8} {'PSNR':>6} {'SSIM':>7}  kept"
     )
     for one in answer["points"]:
         shown = "same" if one["psnr_db"] is None else f"{one['psnr_db']:.2f}"
+        ratio = f"{one['ratio']:.2f}x" if "ratio" in one else ""
+        sending = f"{one['rate']:g}>1x" if one["changed"] else f"{one['rate']:g}x"
+        kept = ",".join(map(str, one["kept"]))
+        beside = "" if one["way"] != "adaptive" else f"; had {one['had_s']:.1f} s; fixed K gives {one['fixed_db']:.2f}"
         yield (
-            f"  {one['rate']:>7g}x {one['bits_per_s'] / 1e3:>7.1f} {one['way']:<11} {one['seconds']:>8.2f} "
-            f"{one['ratio']:>5.2f}x {one['cloud_s']:>7.2f} {one['network_s']:>8.2f} {one['edge_s']:>6.2f} "
-            f"{one['sent_bytes'] / 1e3:>8.1f} {shown:>6} {one['ssim']:>7.4f}"
+            f"  {one['share']:>5g} {sending:>8} {one['bits_per_s'] / 1e3:>7.1f} {one['way']:<10} "
+            f"{one['seconds']:>8.2f} {ratio:>6} {one['cloud_s']:>6.2f} {one['network_s']:>8.2f} {one['edge_s']:>6.2f} "
+            f"{one['sent_bytes'] / 1e3:>8.1f} {shown:>6} {one['ssim']:>7.4f}  {kept}{beside}"
         )
     yield "  seconds: first dispatch to last commit; cloud, network, edge: mean seconds per video"
+    adaptive = [one for one in answer["points"] if one["way"] == "adaptive"]
+    won = sum(one["wins_or_ties"] for one in adaptive)
+    yield f"  adaptive wins or ties (3 %) at {won} of {len(adaptive)} points"
 
 
 if __name__ == "__main__":
