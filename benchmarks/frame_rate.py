@@ -1,6 +1,7 @@
 """What `vgdfr` saves and loses: quiet frames merged in mid-run, against fewer steps and half the frame rate.
 
-    python benchmarks/frame_rate.py [--frames 33 65] [--captions 16 8] [--decompose 4] [--out FILE]
+    python benchmarks/frame_rate.py [--frames 33 65] [--captions 16 8] [--classes still slow ...] [--decompose 4]
+                                    [--minutes 30] [--out FILE]
 
 Held-out captions, the first seeds from 9,700,200,000 of each class of movement; flipbook, its own full step count and
 solver. Of each caption: the full run, one before and one after all others; `vgdfr` with its defaults, and as the bar
@@ -20,8 +21,8 @@ classes; PSNR and SSIM are means over the videos in which something is merged. T
 met, and how fast the lattice of latents lets any plan be.
 
 `--decompose`: where the loss comes from, on captions that theta = 0.9 after five steps merges in, at the first length.
-Per-prompt rows go to <out>.parquet. Prints a card and ends with one JSON line. A caption takes as long as eight full
-runs.
+`--minutes` begins no further caption after that long. Per-prompt rows go to <out>.parquet. Prints a card and ends with
+one JSON line. A caption takes as long as eight full runs.
 """
 
 from __future__ import annotations
@@ -382,6 +383,8 @@ def main() -> None:
     words.add_argument("--model", default="flipbook")
     words.add_argument("--frames", type=int, nargs="+", default=[33, 65])
     words.add_argument("--captions", type=int, nargs="+", default=[8])
+    words.add_argument("--classes", nargs="+", default=CLASSES, choices=CLASSES)
+    words.add_argument("--minutes", type=float, default=math.inf)
     words.add_argument("--decompose", type=int, default=4, help="captions on which the loss is taken apart")
     words.add_argument("--threads", type=int, default=1)
     words.add_argument("--out", type=Path, default=Path("benchmarks/results/frame-rate"))
@@ -394,25 +397,32 @@ def main() -> None:
     def say(line: str) -> None:
         print(f"{time.perf_counter() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
+    def is_late() -> bool:
+        return time.perf_counter() - began > 60 * told.minutes
+
     every: list[Row] = []
     lengths: dict[str, Any] = {}
     lines: list[str] = []
     told.out.parent.mkdir(parents=True, exist_ok=True)
     for frames, count in zip(told.frames, each(told.captions, len(told.frames), "--captions"), strict=True):
         spec, rows = maker.spec(frames), []
-        for number, subject in enumerate(subjects(count, FIRST_SEED)):
+        for number, subject in enumerate(subjects(count, FIRST_SEED, told.classes)):
+            if is_late():
+                break
             made = list(of_caption(maker, spec, subject))
             rows += made
             ours = (f"{row['way']} {row['time_whole']:.2f}, {row['psnr_db']:.1f} dB" for row in made[-len(WAYS) :])
             say(f"{frames} frames, {number + 1} of {count} ({subject.kind}): " + "; ".join(ours))
+        if not rows:
+            break
         found = summary(rows)
         lines += card(maker, spec, rows, found)
-        lengths[str(frames)] = {"captions": count, **found}
+        lengths[str(frames)] = {"captions": len({row["seed"] for row in rows}), **found}
         every += rows
         pq.write_table(pa.Table.from_pylist(with_all_names(every)), told.out.with_suffix(".parquet"))
     loss = None
-    if told.decompose:
-        asked = subjects(max(8, 3 * told.decompose), FIRST_SEED)
+    if told.decompose and not is_late():
+        asked = subjects(max(8, 3 * told.decompose), FIRST_SEED, told.classes)
         loss = decomposed(maker, maker.spec(told.frames[0]), asked, told.decompose, say)
         lines += ["", f"where the loss comes from: {loss['at']}, {loss['frames']} frames, {loss['captions']} captions"]
         lines += [f"  {name:<42}{db:>7.2f} dB" for name, db in loss["psnr_db"].items()]

@@ -145,16 +145,16 @@ class Maker:
         return Video(made, phases["denoise"], sum(phases.values()), self.installed.facts())
 
 
-def subjects(count: int, first_seed: int) -> list[Subject]:
+def subjects(count: int, first_seed: int, classes: Sequence[str] = CLASSES) -> list[Subject]:
     """`count` captions, the classes of movement in turn, each with its own first seeds."""
     waiting: dict[str, list[Subject]] = {kind: [] for kind in CLASSES}
-    each, seed = -(-count // len(CLASSES)), first_seed
+    each, seed = -(-count // len(classes)), first_seed
     while min(map(len, waiting.values())) < each:
         rng = np.random.default_rng(seed)
         scene = world.draw_scene(rng)
         waiting[scene.motion_class].append(Subject(world.describe(scene, rng), scene.motion_class, seed - first_seed))
         seed += 1
-    return [waiting[kind][turn] for turn in range(each) for kind in CLASSES][:count]
+    return [waiting[kind][turn] for turn in range(each) for kind in classes][:count]
 
 
 def near(frames: np.ndarray, whole: np.ndarray) -> dict[str, float]:
