@@ -17,8 +17,8 @@ generation     on `--oracle` captions some keys more at random, each through the
                and where the selectors stand.
 worst tenth    of the default and of entropy. Likely causes, by rule: a cut lies within a gap; else, where filling in
                the full run's own latents explains half of the error or more, a gap wider than the even ones need,
-               occlusion (over 5 % of the pixels of the worst gap are seen from one end only), or motion; else the
-               kept frames themselves came out otherwise.
+               occlusion (for over 5 % of the pixels of the worst gap, flow there and back ends elsewhere), or
+               motion; else the kept frames themselves came out otherwise.
 
 Times are processor seconds of one thread over those of the full run, so others on the machine count little. Per-prompt
 rows go to <out>.parquet. Prints a card and ends with one JSON line. A caption takes as long as eight full runs.
