@@ -14,7 +14,8 @@ from tests.flow.test_crashes import wait_for
 from tests.flow.test_ray import children_of, name_of
 from tests.platform.builders import Memory
 from vidplat.config import PoolConfig
-from vidplat.domain import JobState
+from vidplat.domain import JobState, Outcome
+from vidplat.platform import ray_dispatch
 
 POOLS = (PoolConfig("cloud"), PoolConfig("edge", workers=2, light=True))
 
@@ -57,6 +58,36 @@ def test_a_platform_killed_while_a_draft_is_on_its_way_is_resumed_to_the_end(tmp
 
     assert result.exit_code == 0
     assert stage.counts() == {JobState.DONE: 3}
+    stage.check_nothing_lost_or_twice()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # given a run on Ray whose light workers take drafts, and one of them stops without dying, as behind a dead link
+    monkeypatch.setattr(ray_dispatch, "LONG_POLL_S", 1.0)
+    monkeypatch.setattr(ray_dispatch, "_SILENT_S", 3.0)
+    stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.2", pools=POOLS, local=False)
+    stopped: list[int] = []
+
+    class Stopping(Memory):
+        def outcome(self, outcome: Outcome) -> None:
+            super().outcome(outcome)
+            if outcome.worker_id.startswith("edge") and not stopped:
+                stopped.append(max(pid for pid in children_of(os.getpid()) if "BenchActor" in name_of(pid)))
+                os.kill(stopped[0], signal.SIGSTOP)
+
+    # when
+    heard = Stopping()
+    result = stage.submit(30, heard, method="eco")
+
+    # then
+    assert stopped
+    assert result.exit_code == 0, result.message
+    assert stage.counts() == {JobState.DONE: 30}
+    assert any("was not heard of" in text for text in heard.warnings)
     stage.check_nothing_lost_or_twice()
 
 

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 LONG_POLL_S = 10.0
 POOL_LABEL = "vidplat-pool"
 _CALL_TIMEOUT_S = 5.0
+_SILENT_S = 45.0  # without an answer that was due: then a worker hangs, or nothing comes through to it any more
+_LONGEST_LOOK_S = 1.0  # a process that slept itself has not heard how silent others were
 _FETCH_TIMEOUT_S = 120.0  # a draft over a link that is gone: then it is made again
 
 
@@ -106,6 +108,8 @@ class RayDispatcher:
         self._succession = succession or Succession()
         self._actors: dict[str, Any] = {}
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
+        self._silent_s: dict[str, float] = {}  # worker id -> how long its `take` has been unanswered
+        self._polled_at = time.monotonic()
         self._started_here = False
         self._attached = False
 
@@ -158,7 +162,7 @@ class RayDispatcher:
         events: list[Event] = []
         for ref in ready:
             events += self._answered(self._takes.pop(ref), ref)
-        return events
+        return events + self._given_up()
 
     def close(self) -> None:
         self._takes.clear()
@@ -196,7 +200,20 @@ class RayDispatcher:
         self._listen(worker_id)
         return events
 
+    def _given_up(self) -> list[Event]:
+        """Workers from which nothing is heard any more, though they should have answered long ago."""
+        now = time.monotonic()
+        passed_s, self._polled_at = min(now - self._polled_at, _LONGEST_LOOK_S), now
+        lost: list[Event] = []
+        for ref, worker_id in list(self._takes.items()):
+            self._silent_s[worker_id] = self._silent_s.get(worker_id, 0.0) + passed_s
+            if self._seats[worker_id].up and self._silent_s[worker_id] > LONG_POLL_S + _SILENT_S:
+                del self._takes[ref]
+                lost.append(self._lose(worker_id, f"it was not heard of for {self._silent_s[worker_id]:.0f} s"))
+        return lost
+
     def _listen(self, worker_id: str) -> None:
+        self._silent_s[worker_id] = 0.0
         self._takes[self._actors[worker_id].take.remote(LONG_POLL_S)] = worker_id
 
     def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
