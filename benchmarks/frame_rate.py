@@ -402,7 +402,8 @@ def main() -> None:
 
     every: list[Row] = []
     lengths: dict[str, Any] = {}
-    lines: list[str] = []
+    steps = maker.shape.defaults.num_inference_steps
+    print(f"{told.model} {maker.ref.revision[:12]}, against {steps} steps of the same seed", flush=True)
     told.out.parent.mkdir(parents=True, exist_ok=True)
     for frames, count in zip(told.frames, each(told.captions, len(told.frames), "--captions"), strict=True):
         spec, rows = maker.spec(frames), []
@@ -416,7 +417,7 @@ def main() -> None:
         if not rows:
             break
         found = summary(rows)
-        lines += card(maker, spec, rows, found)
+        print("\n".join(card(maker, spec, rows, found)), flush=True)
         lengths[str(frames)] = {"captions": len({row["seed"] for row in rows}), **found}
         every += rows
         pq.write_table(pa.Table.from_pylist(with_all_names(every)), told.out.with_suffix(".parquet"))
@@ -424,12 +425,9 @@ def main() -> None:
     if told.decompose and not is_late():
         asked = subjects(max(8, 3 * told.decompose), FIRST_SEED, told.classes)
         loss = decomposed(maker, maker.spec(told.frames[0]), asked, told.decompose, say)
-        lines += ["", f"where the loss comes from: {loss['at']}, {loss['frames']} frames, {loss['captions']} captions"]
-        lines += [f"  {name:<42}{db:>7.2f} dB" for name, db in loss["psnr_db"].items()]
+        print(f"\nwhere the loss comes from: {loss['at']}, {loss['frames']} frames, {loss['captions']} captions")
+        print("\n".join(f"  {name:<42}{db:>7.2f} dB" for name, db in loss["psnr_db"].items()))
     maker.installed.remove()
-    steps = maker.shape.defaults.num_inference_steps
-    print(f"{told.model} {maker.ref.revision[:12]}, against {steps} steps of the same seed")
-    print("\n".join(lines))
     answer = {
         "benchmark": "frame_rate",
         "model": told.model,
