@@ -60,7 +60,7 @@ def main() -> None:
     bench = Bench(load_family(locate(told.model), "cpu"), ref.revision, spec)
     ways = candidates(spec, shape.latent_frames(spec.num_frames))
     if told.only:
-        ways = [way for way in ways if way.name in told.only.split(",")]
+        ways = [way for way in ways if way.name.split()[0] in told.only.split(",")]
     began = time.perf_counter()
 
     def say(line: str) -> None:

@@ -134,11 +134,11 @@ def _chosen(ways: list[Candidate], only: str | None) -> list[Candidate]:
     if only is None:
         return ways
     names = [name.strip() for name in only.split(",")]
-    known = [way.name for way in ways]
+    known = list(dict.fromkeys(way.name.split()[0] for way in ways))  # `eco 5` and `eco 6` are asked for as eco
     for name in names:
         if name not in known:
             raise UsageError(f"--only {name!r} is not known; there are {', '.join(known)}")
-    return [way for way in ways if way.name in names]
+    return [way for way in ways if way.name.split()[0] in names]
 
 
 def _keep(revision: str, model: str, points: Sequence[ProfilePoint]) -> Path:

@@ -1,11 +1,10 @@
-"""What handing a video over is worth: who would be through with a draft first, and for how many keyframes that makes
-time.
+"""What handing a video over is worth: who would be through with a draft first, and what that makes time for.
 
 A plan counts on makers alone (decision 0016), so the seconds it gives a job include filling in, compressing and storing
 the video where it was begun. Where a light worker is predicted to do that part, its maker may spend those seconds on
-more keyframes instead: `with_more_keyframes` takes the best K that its maker makes within what the plan gave it and
-that is finished elsewhere in time. So K follows the link and the load of the edge, job by job, and a lost light worker
-costs no more than the few videos that were on their way to it.
+more keyframes and steps instead: `with_what_is_saved` takes the best point that its maker makes within what the plan
+gave it and that is finished elsewhere in time. So K follows the link and the load of the edge, job by job, and a lost
+light worker costs no more than the few videos that were on their way to it.
 
 `finisher` says who gets a draft once it is there, by what is then known.
 """
@@ -16,12 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vidplat.domain import Assignment, Job
-from vidplat.eco_schedule import kept_latents, with_budgets
-from vidplat.methods import parse, text
+from vidplat.eco_schedule import kept_latents
 from vidplat.platform.dispatch import HandedOver, Seat
 from vidplat.platform.hands import Hands, InHand
 from vidplat.platform.learning import Learner
-from vidplat.scheduler.profile import quality_of
+from vidplat.scheduler.profile import choices
 from vidplat.scheduler.split import Limits, Rated, choose
 from vidplat.scheduler.split_cost import SplitPoint, SplitTimes
 from vidplat.scheduler.work import AFTER_DRAFT, NETWORK, decoded_frames
@@ -52,55 +50,52 @@ class HandOver:
         _, worker_id, rest = min(ends, key=lambda end: end[:2])
         return worker_id, rest
 
-    def with_more_keyframes(self, planned: Assignment, job: Job, now: float) -> Assignment:
-        """`planned`, with more keyframes where its maker gets the time for them by not finishing the video itself.
+    def with_what_is_saved(self, planned: Assignment, job: Job, now: float) -> Assignment:
+        """`planned`, at the best point of its kind for which its maker has the time when it does not finish the video.
 
         Only for a method that leaves K open, a job that has a deadline and is planned to meet it, and with light
         workers up.
         """
-        method = planned.point.accelerator
-        if not method.startswith("eco") or planned.finish_by is None or planned.finish_p50_at > planned.finish_by:
+        if not planned.point.accelerator.startswith("eco"):
+            return planned
+        if planned.finish_by is None or planned.finish_p50_at > planned.finish_by:
             return planned
         light = [seat for seat in self.seats() if seat.light and seat.up]
         maker = next((seat for seat in self.seats() if seat.worker_id == planned.worker_id), None)
         if maker is None or not light:
             return planned
-        latent = self.learner.shapes[job.model.id].latent_frames(job.spec.num_frames)
-        texts = with_budgets(_asked(job), latent)
-        more = texts[texts.index(method) + 1 :] if method in texts else ()
-        if not more:
+        offered = choices(self.learner.shapes[job.model.id], job.spec, job.method)
+        better = [
+            replace(planned, point=point, quality=quality)
+            for point, quality in zip(offered.points, offered.qualities, strict=True)
+            if quality > planned.quality and point.accelerator.startswith("eco")
+        ]
+        if not better:
             return planned
         queued_s = self.hands.remaining_s(maker.worker_id, now)
         free_s = {
             seat.worker_id: self.hands.remaining_s(seat.worker_id, now) + self._pledged_s(seat) / len(light)
             for seat in light
         }
-        offers = {kept_latents(text, latent): text for text in more}
-        rated = [
-            self._rated(
-                replace(planned, point=replace(planned.point, method=text)), job, k, maker, light, queued_s, free_s
-            )
-            for k, text in offers.items()
-        ]
+        rated = [self._rated(each, job, maker, light, queued_s, free_s) for each in better]
         sure = self.learner.denoising_spread(job, maker.device_class, planned.point)
         limits = Limits(time_s=(planned.finish_by - now - queued_s) / sure, cloud_s=planned.p50_s)
         found = choose(rated, limits)
         if not found.is_feasible:
             return planned
-        point = replace(planned.point, method=offers[found.chosen.point.k])
-        return replace(planned, point=point, quality=found.chosen.quality, reason=f"{found.reason}, finished elsewhere")
+        chosen = next(each for each, its in zip(better, rated, strict=True) if its is found.chosen)
+        return replace(chosen, reason=f"{found.reason}, finished elsewhere")
 
     def _rated(
         self,
         each: Assignment,
         job: Job,
-        k: int,
         maker: Seat,
         light: Sequence[Seat],
         queued_s: float,
         free_s: Mapping[str, float],
     ) -> Rated:
-        """What a point takes, K of it known, from the moment its maker turns to it until a light worker stored it."""
+        """What a point takes from the moment its maker turns to it until a light worker has stored the video."""
         shape = self.learner.shapes[job.model.id]
         estimate = self.learner.predict(job, maker.device_class, each.point).per_stage
         making_s = sum(seconds for stage, seconds in estimate.items() if stage not in AFTER_DRAFT)
@@ -121,7 +116,8 @@ class HandOver:
             edge_bytes=0,
             bits_per_s=8 * size_bytes / max(network_s, 1e-3),
         )
-        return Rated(SplitPoint(k, 1), times, quality_of(shape, job.spec, each.point))
+        k = kept_latents(each.point.accelerator, shape.latent_frames(job.spec.num_frames))
+        return Rated(SplitPoint(k, 1), times, each.quality)
 
     def _rest(self, seat: Seat, job: Job, planned: Assignment, size_bytes: int) -> dict[str, float]:
         """Seconds of the stages after a draft on that worker."""
@@ -144,8 +140,3 @@ class HandOver:
                 size_bytes = self._draft_bytes(order.job, order.assignment)
                 seconds += sum(self._rest(seat, order.job, order.assignment, size_bytes).values())
         return seconds
-
-
-def _asked(job: Job) -> str:
-    """The method under which K is chosen: the one that was asked for, or `eco` where the planner chooses freely."""
-    return "eco" if job.method in (None, "", "auto") else text(parse(job.method))

@@ -410,7 +410,7 @@ class World:
     def _as_dispatched(self, each: Assignment, now: float) -> Assignment:
         """As planned, or with what can be had beyond it now that its time has come."""
         open_job = self.window.find(each.job_id)
-        return each if open_job is None else self._hand_over.with_more_keyframes(each, open_job.job, now)
+        return each if open_job is None else self._hand_over.with_what_is_saved(each, open_job.job, now)
 
     def _due(self) -> list[Assignment]:
         """What every worker should get now, from its chain."""

@@ -4,7 +4,8 @@ A measured profile (`ModelShape.profile`) gives quality at fractions of the full
 It is read at every whole number of steps between the measured ones (straight lines between them, running
 maximum so that more steps are never worse), then `hull` keeps the points that no mix of others beats.
 A model without a profile gets steps alone, on a guessed curve; `Choices.measured` says so and plans carry a note.
-Methods were measured one by one; only `eco`, whose K is another share of each length, is read between measured shares.
+Methods were measured one by one; only `eco`, whose K is another share of each length, is read between measured shares,
+and goes with fewer steps: what both lose is multiplied.
 
 Left to others: seconds (`cost`), which of the points to take (`planner`).
 Not promised: quality of an unmeasured model. The guess is only monotone and concave, so that plans are sane.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -143,9 +144,12 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
     if asked.name == "full":
         return Choices((OperatingPoint(full),), (1.0,), True)
     if asked.accelerator:
-        points = tuple(OperatingPoint(full, None, text) for text in with_budgets(asked.accelerator, latent))
-        qualities = tuple(quality_of(shape, spec, point) for point in points)
-        return Choices(points, qualities, all(_is_measured(shape, point.accelerator) for point in points))
+        texts = with_budgets(asked.accelerator, latent)
+        counts = _step_counts(_plain_curve(shape, full), full) if len(texts) > 1 else [full]
+        offered = {OperatingPoint(steps, None, text): 0.0 for text in texts for steps in counts}
+        for point in offered:
+            offered[point] = quality_of(shape, spec, point)
+        return _ranked(offered, latent, all(_is_measured(shape, text) for text in texts))
     if asked.steps is not None or asked.keyframes is not None:
         keyframes = asked.keyframes if asked.keyframes is not None and asked.keyframes < latent else None
         steps = min(full, asked.steps or full)
@@ -171,11 +175,23 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
             point = OperatingPoint(full, None, method)
             found[point] = quality_of(shape, spec, point)
         if _eco_curve(shape):
-            for method in with_budgets("eco", latent):
-                point = OperatingPoint(full, None, method)
-                found[point] = quality_of(shape, spec, point)
+            found |= dict(_pairs(_choices(shape, spec, "eco")))
+    return _ranked(found, latent, measured)
+
+
+def _pairs(offered: Choices) -> Iterable[tuple[OperatingPoint, float]]:
+    return zip(offered.points, offered.qualities, strict=True)
+
+
+def _ranked(found: Mapping[OperatingPoint, float], latent: int, measured: bool) -> Choices:
     ranked = sorted(found.items(), key=lambda item: (item[1], item[0].steps, item[0].keyframes or latent))
     return Choices(tuple(p for p, _ in ranked), tuple(q for _, q in ranked), measured)
+
+
+def _plain_curve(shape: ModelShape, full: int) -> tuple[float, ...]:
+    """The measured fractions of steps of whole videos."""
+    curves = _curves(tuple(p for p in shape.profile if not p.method))
+    return curves[1.0][0] if curves else (_LEAST_STEPS / full, 1.0)
 
 
 def _name(steps: int, keyframes: int | None, full: int) -> str:

@@ -33,9 +33,8 @@ def candidates(spec: VideoSpec, latent_frames: int) -> list[Candidate]:
         Candidate("sparse", tuple(_at(full, f"sparse:k={k}") for k in range(latent_frames - 1, 0, -1))),
         Candidate("hsa+sparse", point=lambda share: _at(full, f"hsa:work={max(0.05, share):.3f}+sparse:k=3")),
     ]
-    kept = [_at(full, f"eco:k={k}") for k in reversed(budgets(latent_frames))]
-    if kept:
-        found.append(Candidate("eco", tuple(kept)))
+    # Every K once, whatever the targets: who asks for `eco` leaves K to the plan, which needs to know them all.
+    found += [Candidate(f"eco {k}", (_at(full, f"eco:k={k}"),)) for k in reversed(budgets(latent_frames))]
     found.append(Candidate("early", point=lambda share: _at(full, f"early:work={_whole(share, full):.4f}")))
     for name, (low, high) in THRESHOLDS.items():
         found.append(Candidate(name, point=_threshold(full, name, low, high)))

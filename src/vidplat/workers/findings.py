@@ -63,7 +63,7 @@ def profile_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoi
     """
     found = [one for one in found if not may_rehearse(one.point_method)]
     on_hull = {id(found[i]) for i in hull([one.cost for one in found], [one.ssim for one in found])}
-    kept = [one for one in found if one.point_method and (id(one) in on_hull or one.method == "eco")]
+    kept = [one for one in found if one.point_method and (id(one) in on_hull or one.method.startswith("eco "))]
     return [_point(one, full_steps) for one in sorted(kept, key=lambda one: one.cost)]
 
 
