@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidplat.frame_merges import Blocks, Merges, Similarity, merges_above, merges_of_ratio, merges_to, moments
+from vidplat.frame_merges import (
+    Blocks,
+    Merges,
+    Similarity,
+    least_latents,
+    merges_above,
+    merges_of_ratio,
+    merges_to,
+    moments,
+)
 
 LENGTHS = (9, 17, 25, 33, 49, 65, 81, 85, 97, 129)
 
@@ -78,6 +87,7 @@ def test_what_is_left_is_a_video_of_a_valid_length(blocks: Blocks, theta: int, q
 def test_a_still_video_merges_down_to_its_floor(frames: int, pairs: int, quads: int) -> None:
     assert len(merges_above(alike(frames), 0.5).latents) == pairs
     assert len(merges_above(alike(frames), 0.5, quads=True).latents) == quads
+    assert (least_latents(frames), least_latents(frames, quads=True)) == (pairs, quads)
 
 
 @pytest.mark.parametrize("frames", LENGTHS)

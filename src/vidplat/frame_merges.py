@@ -249,6 +249,13 @@ def merges_to(blocks: Blocks, most: int, *, highest: float = 1.0) -> Merges:
     )
 
 
+def least_latents(num_frames: int, temporal_factor: int = 4, *, quads: bool = False) -> int:
+    """M of a video in which nothing moves: fewer are left of none of this length."""
+    alike = [(1.0,) * max(0, num_frames - lag) for lag in (1, 2, 3)]
+    blocks = Blocks(Similarity(*(alike if quads else alike[:1])), temporal_factor)
+    return len(blocks.above(LOWEST, quads=quads).latents)
+
+
 def _highest_within(blocks: Blocks, thetas: list[float], most: int, *, quads: bool) -> Merges:
     """Bisection: latents never fall as theta rises. The first threshold's plan when even that has more than `most`."""
     low, high = 0, len(thetas)

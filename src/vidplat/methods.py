@@ -216,6 +216,7 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                     "unmerged": Choice("own", ("own", "encoded")),
                     "rope": Choice("global", ("global", "local")),
                     "d": Number(1, 0, 3, whole=True),  # depth of interpolation, see `workers/reconstruct.py`
+                    "late": Choice("shorten", ("shorten", "merge")),  # what is given up by a run that is late
                 },
                 first="theta",
             ),

@@ -61,6 +61,11 @@ class Wishes:
     min_steps: int = 1  # of all steps, never fewer than this many
     is_cancelled: Callable[[], bool] = lambda: False
 
+    def left_s(self) -> float | None:
+        """Seconds from now that steps may take, below 0 when it is late; None where there is no `finish_by`."""
+        by = self.finish_by() if callable(self.finish_by) else self.finish_by
+        return None if by is None else by - time.time() - self.tail_s
+
 
 @dataclass(frozen=True)
 class Made:
@@ -163,7 +168,17 @@ def draft(
         scheduler = installed.scheduler(family.scheduler)
         rehearse = partial(_rehearse, family, texts, spec, point, scheduler, wishes)
         branches = 1 if condition.negative is None else 2
-        run = Run(solver, grid, branches, spec.guidance_scale, clean, rehearse, noise=noise, family=family)
+        run = Run(
+            solver,
+            grid,
+            branches,
+            spec.guidance_scale,
+            clean,
+            rehearse,
+            noise=noise,
+            family=family,
+            left_s=wishes.left_s,
+        )
         installed.begin(run)
         latents = installed.started(latents)
         watch.restart()
@@ -275,13 +290,9 @@ class Pace:
 
     def affordable(self, done: int, remaining: int) -> int:
         """Steps to take from here, in 1..remaining. Before the first step nothing is known: all of them."""
-        finish_by = self._wishes.finish_by
-        if finish_by is None or self._step_s is None or self._step_share <= 0:
+        if self._step_s is None or self._step_share <= 0 or (left_s := self._wishes.left_s()) is None:
             return remaining
-        by = finish_by() if callable(finish_by) else finish_by
-        if by is None:
-            return remaining
-        left = (by - time.time() - self._wishes.tail_s) / self._step_s * self._step_share  # in full steps
+        left = left_s / self._step_s * self._step_share  # in full steps
         fit = next((count for count in range(remaining, 0, -1) if self._cost(done, count) <= left), 0)
         return min(remaining, max(fit, self._wishes.min_steps - done, 1))
 

@@ -307,6 +307,7 @@ def test_words_that_do_not_go_together_are_refused() -> None:
 
 SPEC = VideoSpec(32, 32, 17, 8, 5, 3.0, 6)
 ALL = "vgdfr:theta=0,k=2"  # frames 1 .. 8 of 17 become four
+LATE = Wishes(finish_by=0.0, min_steps=5)  # it should have ended long ago, and may leave out no step
 
 
 @dataclass
@@ -320,7 +321,13 @@ class Watched:
 
 
 def make(
-    family: WanFamily, method: str, *, whole: bool = True, spec: VideoSpec = SPEC, source: Source | None = None
+    family: WanFamily,
+    method: str,
+    *,
+    whole: bool = True,
+    spec: VideoSpec = SPEC,
+    source: Source | None = None,
+    wishes: Wishes = Wishes(),
 ) -> Watched:
     """One video at `spec`; as a draft that is not filled in yet, unless it is wanted `whole`."""
     installed, seen = Installed(family.transformers), list[int]()
@@ -332,7 +339,7 @@ def make(
     try:
         texts = TextCache(family, "test")
         made = (generate if whole else draft)(
-            family, texts, "a red circle", "", spec, point, installed=installed, source=source
+            family, texts, "a red circle", "", spec, point, wishes, installed=installed, source=source
         )
         return Watched(
             made, seen, installed.facts(), [installed.share(step, point.steps) for step in range(point.steps)]
@@ -417,6 +424,35 @@ def test_before_the_preview_every_step_counts_in_full() -> None:
         assert [installed.share(step, 5) for step in range(5)] == [1.0] * 5
     finally:
         installed.remove()
+
+
+@pytest.mark.parametrize(("left_s", "left"), [(None, FRAMES), (1e6, FRAMES), (-1.0, LEFT)])
+def test_a_run_that_is_late_merges_further_where_it_was_told_to(left_s: float | None, left: int) -> None:
+    family = flipbook()
+    walk = Walk(family)
+    method = Vgdfr(dict(parse("vgdfr:theta=1,k=2,late=merge")[0].values))
+    with method.applied_to(family.transformer):
+        method.begin(replace(walk.run, left_s=lambda: left_s))
+        walk.go(2)
+        assert method.stepped(walk.latents, walk.velocity).shape[2] == left
+
+
+def test_a_late_run_keeps_what_it_may_when_it_was_not_told_to_merge() -> None:
+    made = make(flipbook(), "vgdfr:theta=1,k=2", wishes=LATE).made
+    assert made.latents.shape[2] == FRAMES
+
+
+def test_a_late_run_merges_as_far_as_it_can_and_never_less_than_what_is_alike() -> None:
+    assert make(flipbook(), "vgdfr:theta=1,k=2,late=merge", whole=False, wishes=LATE).made.latents.shape[2] == LEFT
+    assert make(flipbook(), f"{ALL},late=merge", whole=False, wishes=LATE).made.latents.shape[2] == LEFT
+
+
+def test_before_its_preview_a_run_that_may_merge_counts_on_the_fewest_latents() -> None:
+    method = Vgdfr(dict(parse("vgdfr:theta=1,k=2,late=merge")[0].values))
+    walk = Walk(flipbook())
+    method.begin(walk.run)
+    assert [method.share(step, 5) for step in range(5)] == [1.0, 1.0, *[LEFT / FRAMES] * 3]
+    assert [method.share(step, 2) for step in range(2)] == [1.0, 1.0]  # shortened: there will be no preview
 
 
 def tables_of_last_call(family: WanFamily, method: Vgdfr) -> list[Tensor]:

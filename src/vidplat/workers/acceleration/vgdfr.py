@@ -12,6 +12,10 @@ the video is the plain run's, bit for bit.
 How many latents are left is known after k steps and not before. Until then every step counts as a full one; from then
 on as M / F of one, which is more than it takes since attention's part falls with the square.
 
+A run that is late is shortened, as any is. With `late=merge` it keeps its steps and merges further instead, as far as
+the time left asks for (deadline mode, our choice): then steps after the preview count before it as those of the
+shortest video that could be left, and what the frames do not allow after all is made up for by fewer steps.
+
 Legend: B videos (1), C latent channels, F and M latent frames before and after, N output frames.
 """
 
@@ -27,7 +31,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from vidplat.frame_merges import Blocks, Merges, merges_above, merges_of_ratio, moments
+from vidplat.frame_merge_costs import Costs, merges_by_deadline
+from vidplat.frame_merges import Blocks, Merges, least_latents, merges_above, merges_of_ratio, moments
 from vidplat.timeline import Filling
 from vidplat.workers.acceleration.frame_rope import Times, timed
 from vidplat.workers.acceleration.layouts import layout_of
@@ -89,9 +94,11 @@ class Vgdfr:
         )
         told = None if values["rope"] == "global" else frozenset[int]()
         self._times = Times(layers=told if layers is None else layers)
+        self._merges_when_late = values["late"] == "merge"
         self._run: Run | None = None
         self._merges: Merges | None = None
         self._before = 0  # k, of the present video
+        self._least = 1.0  # M / F of the shortest video that could be left
         self._since = 0.0
         self._compression = 0.0  # in steps
 
@@ -109,6 +116,10 @@ class Vgdfr:
     def begin(self, run: Run) -> None:
         self._run, self._merges, self._times.frames = run, None, None
         self._before = self._steps_before(run.solver)
+        if self._merges_when_late:
+            t = run.family.temporal_factor
+            frames = t * (run.grid.frames - 1) + 1
+            self._least = least_latents(frames, t, quads=self.how.quads) / run.grid.frames
         self._compression, self._since = 0.0, time.perf_counter()
 
     @contextmanager
@@ -125,7 +136,8 @@ class Vgdfr:
             return latents
         began = _now(latents)
         assert run.noise is not None
-        found = compress(run.family, run.solver, latents, velocity, run.noise, self.choose, self.how)
+        choose = partial(self._in_time, run, began) if self._merges_when_late else self.choose
+        found = compress(run.family, run.solver, latents, velocity, run.noise, choose, self.how)
         self._merges = found.merges
         if not found.merges.merges_nothing:
             self._times.frames = found.merges.latents
@@ -149,8 +161,24 @@ class Vgdfr:
     def share(self, step: int, steps: int) -> float:
         """1 until the merge is done; then of the step that ended in it what it took, of later ones M / F."""
         if self._merges is None or step < self._before - 1:
-            return 1.0
+            return self._least if self._before <= step and self._before < steps else 1.0
         return 1.0 + self._compression if step < self._before else self.kept_latents
+
+    def _in_time(self, run: Run, began: float, blocks: Blocks) -> Merges:
+        """What is alike enough, or as much more as the time left asks for; `began`: when the last step was done.
+
+        Encoding is taken to need as long as the preview did.
+        """
+        wanted = self.choose(blocks)
+        if (left_s := run.left_s()) is None:
+            return wanted
+        now, of = time.perf_counter(), wanted.all_latents
+        step_s = (began - self._since) / run.solver.index
+        costs = Costs(lambda latents: step_s * latents / of, run.solver.remaining, 0, compress_s=now - began)
+        if costs.seconds(len(wanted.latents), wanted.num_frames, wanted.temporal_factor) <= left_s:
+            return wanted
+        in_time = merges_by_deadline(blocks, costs, left_s)
+        return min(wanted, in_time, key=lambda plan: len(plan.latents))
 
     @property
     def _tells_times(self) -> bool:
