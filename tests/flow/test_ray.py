@@ -106,3 +106,30 @@ def test_ctrl_c_drains_on_ray_too(tmp_path: Path):
     assert json.loads(said.splitlines()[-1])["code"] == 130
     assert set(stage.counts()) == {JobState.DONE, JobState.QUEUED}
     stage.check_nothing_lost_or_twice()
+
+
+@pytest.mark.parametrize("ahead_s", [600, -600])
+def test_workers_whose_clocks_are_minutes_off_neither_hurry_nor_confuse_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: int
+):
+    # given a run on Ray with time enough, whose workers believe it to be ten minutes later or earlier
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "if any('default_worker' in word for word in sys.orig_argv):\n"
+        f"    time.time = lambda right=time.time: right() + {ahead_s}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(wrong), os.environ.get("PYTHONPATH")])))
+    stage, heard = Stage(tmp_path, model="fake:step_s=0.02", local=False), Memory()
+
+    # when
+    began = time.time()
+    result = stage.submit(12, heard, deadline="60s")
+
+    # then every video has all its steps, and the record tells our time
+    assert result.exit_code == 0
+    assert stage.counts() == {JobState.DONE: 12}
+    for outcome in heard.outcomes:
+        assert outcome.steps_done == 8
+        assert began <= outcome.started_at <= outcome.finished_at <= time.time()

@@ -33,8 +33,9 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from vidplat.config import RayConfig
-from vidplat.domain import Outcome
+from vidplat.domain import Draft, Outcome
 from vidplat.errors import ClusterError, printable
+from vidplat.platform.clocks import ahead_of_ours, heard, told, told_ends
 from vidplat.platform.dispatch import BenchSpec, Event, HandedOver, Order, Seat, Succession, WorkerLost, WorkerUp
 from vidplat.platform.workbench import Bench, BenchEvent, BenchFailed, Outbox, Tools
 
@@ -45,7 +46,9 @@ POOL_LABEL = "vidplat-pool"
 _CALL_TIMEOUT_S = 5.0
 _SILENT_S = 45.0  # without an answer that was due: then a worker hangs, or nothing comes through to it any more
 _LONGEST_LOOK_S = 1.0  # a process that slept itself has not heard how silent others were
-_FETCH_TIMEOUT_S = 120.0  # a draft over a link that is gone: then it is made again
+_FETCH_WITHIN_S = 120.0  # a draft over a link that is gone: then it is made again
+_SLOWEST_BYTES_PER_S = 1000  # of a link that is only thin
+_TOLD_OF_CLOCK_S = 2.0  # who runs the machines should know of a clock that is further off
 
 
 class BenchActor:
@@ -71,6 +74,9 @@ class BenchActor:
     def take(self, wait_s: float) -> list[BenchEvent]:
         return self._outbox.take(wait_s)
 
+    def clock(self) -> float:
+        return time.time()
+
 
 def _tools(spec: BenchSpec) -> Tools:
     """A bench's tools; drafts lie in Ray's object store, from where the node that wants one fetches it itself."""
@@ -79,9 +85,9 @@ def _tools(spec: BenchSpec) -> Tools:
     return replace(open_tools(spec), pack=ray.put, unpack=_fetched)
 
 
-def _fetched(draft: Any) -> bytes:
+def _fetched(draft: Draft) -> bytes:
     try:
-        video: bytes = ray.get(draft, timeout=_FETCH_TIMEOUT_S)
+        video: bytes = ray.get(draft.video, timeout=_FETCH_WITHIN_S + draft.size_bytes / _SLOWEST_BYTES_PER_S)
     except RayError as error:
         raise ClusterError(f"a draft was lost on its way between two workers: {printable(error, limit=200)}") from error
     return video
@@ -108,6 +114,7 @@ class RayDispatcher:
         self._succession = succession or Succession()
         self._actors: dict[str, Any] = {}
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
+        self._ahead_s: dict[str, float] = {}  # by worker id: its clock beside ours, once it is up
         self._silent_s: dict[str, float] = {}  # worker id -> how long its `take` has been unanswered
         self._polled_at = time.monotonic()
         self._started_here = False
@@ -132,11 +139,11 @@ class RayDispatcher:
 
     def send(self, worker_id: str, orders: Sequence[Order]) -> None:
         if actor := self._actors.get(worker_id):
-            actor.put.remote(list(orders))
+            actor.put.remote([told(order, self._ahead_of(worker_id)) for order in orders])
 
     def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
         if actor := self._actors.get(worker_id):
-            actor.hurry.remote(dict(finish_by))
+            actor.hurry.remote(told_ends(finish_by, self._ahead_of(worker_id)))
 
     def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
         if (actor := self._actors.get(worker_id)) is None:
@@ -177,15 +184,18 @@ class RayDispatcher:
 
     def _answered(self, worker_id: str, ref: Any) -> list[Event]:
         try:
-            heard: list[BenchEvent] = ray.get(ref)
+            answer: list[BenchEvent] = ray.get(ref)
         except RayActorError as error:
             return [self._lose(worker_id, _cause_of_death(error))]
         except RayError as error:
             return [self._lose(worker_id, printable(error))]
         events: list[Event] = []
-        for event in heard:
-            if isinstance(event, BenchFailed):
-                return [*events, self._lose(worker_id, event.reason, request_is_wrong=event.request_is_wrong)]
+        for said in answer:
+            if isinstance(said, BenchFailed):
+                return [*events, self._lose(worker_id, said.reason, request_is_wrong=said.request_is_wrong)]
+            if isinstance(said, WorkerUp):
+                self._compare_clocks(worker_id)
+            event = heard(said, self._ahead_of(worker_id))
             if isinstance(event, WorkerUp):
                 self._seats[worker_id] = replace(
                     self._seats[worker_id],
@@ -199,6 +209,20 @@ class RayDispatcher:
             events.append(event)
         self._listen(worker_id)
         return events
+
+    def _compare_clocks(self, worker_id: str) -> None:
+        actor = self._actors[worker_id]
+        try:
+            ahead = ahead_of_ours(lambda: float(ray.get(actor.clock.remote(), timeout=_CALL_TIMEOUT_S)))
+        except RayError:  # dead or unreachable: that will be noticed, and then it has no times to tell
+            return
+        self._ahead_s[worker_id] = ahead
+        if abs(ahead) > _TOLD_OF_CLOCK_S:
+            way = "ahead" if ahead > 0 else "behind"
+            log.warning("the clock of worker %s is %.0f s %s; its times are corrected", worker_id, abs(ahead), way)
+
+    def _ahead_of(self, worker_id: str) -> float:
+        return self._ahead_s.get(worker_id, 0.0)
 
     def _given_up(self) -> list[Event]:
         """Workers from which nothing is heard any more, though they should have answered long ago."""

@@ -86,7 +86,7 @@ class Tools:
     commit: Callable[[Order, Rendered], Artifact]  # bytes into the store; the winner's artifact
     clock: Callable[[], float] = time.time
     pack: Callable[[bytes], Any] = field(default=lambda video: video)  # on its way to another worker
-    unpack: Callable[[Any], bytes] = field(default=lambda video: video)
+    unpack: Callable[[Draft], bytes] = field(default=lambda draft: draft.video)
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ class Bench:
             raise JobError("cancelled before its frames were filled in")
         report("network", draft.steps_done, draft.steps_done)
         began = time.monotonic()
-        video = tools.unpack(draft.video)
+        video = tools.unpack(draft)
         phases = {**draft.phases, "network": time.monotonic() - began}
         draft = replace(draft, video=video, phases=phases)
         return maker.finish(order.job, draft, attempt=order.attempt, on_progress=report)
