@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import a_job
-from vidplat.domain import Artifact, Assignment, FailureKind, ModelRef, OperatingPoint, Outcome, Progress
-from vidplat.errors import InputError, JobError, ModelError, OutOfMemoryError, StoreError
-from vidplat.platform.dispatch import BenchSpec, Order, Succession, WorkerUp
+from vidplat.domain import Artifact, Assignment, Draft, FailureKind, ModelRef, OperatingPoint, Outcome, Progress
+from vidplat.errors import ClusterError, InputError, JobError, ModelError, OutOfMemoryError, StoreError
+from vidplat.platform.dispatch import BenchSpec, HandedOver, Order, Succession, WorkerUp
 from vidplat.platform.workbench import Bench, BenchEvent, BenchFailed, Outbox, Tools, least_steps, sort_failure
 from vidplat.testing import FakeModel
 
@@ -32,10 +32,14 @@ class Running:
     """A bench at work, and what it said."""
 
     def __init__(
-        self, model: FakeModel | None = None, commit: Callable[..., Artifact] = lambda order, made: ARTIFACT
+        self,
+        model: FakeModel | None = None,
+        commit: Callable[..., Artifact] = lambda order, made: ARTIFACT,
+        unpack: Callable[[Draft], bytes] = lambda draft: draft.video,
     ) -> None:
         self.outbox = Outbox()
-        self.bench = Bench(SPEC, lambda spec: Tools(lambda ref: model or FakeModel(), commit), self.outbox)
+        tools = Tools(lambda ref: model or FakeModel(), commit, unpack=unpack)
+        self.bench = Bench(SPEC, lambda spec: tools, self.outbox)
         self.heard: list[BenchEvent] = []
         self.bench.start()
 
@@ -148,6 +152,66 @@ def test_a_cancelled_job_stops_between_two_steps(opened):
     (outcome,) = running.outcomes()
     assert not outcome.ok
     assert outcome.steps_done < 100
+
+
+def with_a_draft(row: int) -> Order:
+    order = an_order(row)
+    drafted = HandedOver(order.job.id, 1, "cloud-9", Draft(b"frames", 6, {"left_out": True}, {}, {}, {}, 4), 0.0, 1.0)
+    return replace(order, drafted=drafted)
+
+
+def test_the_next_draft_is_on_its_way_while_one_is_finished_and_no_more_than_that(opened):
+    # given three drafts, of which none may be committed before the next one has come
+    fetched: list[Draft] = []
+    come = [threading.Event() for _ in range(3)]
+    at_commit: list[int] = []
+
+    def unpack(draft: Draft) -> bytes:
+        fetched.append(draft)
+        come[len(fetched) - 1].set()
+        return bytes(draft.video)
+
+    def commit(order: Order, made: object) -> Artifact:
+        assert come[min(len(at_commit) + 1, 2)].wait(10)
+        time.sleep(0.05)  # for another to be fetched, were it allowed
+        at_commit.append(len(fetched))
+        return ARTIFACT
+
+    running = opened(commit=commit, unpack=unpack)
+    running.until(WorkerUp)
+
+    # when
+    running.bench.put([with_a_draft(1), with_a_draft(2), with_a_draft(3)])
+
+    # then
+    assert all(outcome.ok for outcome in running.outcomes(3))
+    assert at_commit == [2, 3, 3]
+    assert all(0 <= outcome.phases["network"] < 5 for outcome in running.outcomes(3))
+
+
+def test_a_draft_that_does_not_come_fails_its_job_alone(opened):
+    def unpack(draft: Draft) -> bytes:
+        raise ClusterError("a draft was lost on its way")
+
+    running = opened(unpack=unpack)
+    running.until(WorkerUp)
+    running.bench.put([with_a_draft(1), an_order(2)])
+
+    lost, made = running.outcomes(2)
+
+    assert lost.failure is not None
+    assert (lost.failure.kind, lost.failure.message) == (FailureKind.INFRASTRUCTURE, "a draft was lost on its way")
+    assert made.ok
+
+
+def test_a_draft_that_is_called_back_is_not_kept(opened):
+    waits = threading.Event()
+    running = opened(commit=lambda order, made: waits.wait(10) and ARTIFACT)
+    running.until(WorkerUp)
+    running.bench.put([with_a_draft(1), with_a_draft(2)])
+    assert running.bench.recall([with_a_draft(2).job.id]) == {with_a_draft(2).job.id}
+    waits.set()
+    assert [outcome.job_id for outcome in running.outcomes(1)] == [with_a_draft(1).job.id]
 
 
 def test_a_slow_reader_hears_only_the_newest_heartbeat_of_a_job():

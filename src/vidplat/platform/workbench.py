@@ -3,6 +3,7 @@
     Bench(spec, open_tools, outbox)
       one thread: open tools -> load -> calibrate? -> WorkerUp -> for each order: make -> commit -> Outcome
       any thread: put, recall, hurry, cancel (short, never blocked by a running job)
+      another:    fetches the draft that is next while a job is at work
 
 The bench knows neither torch nor Ray: the video maker and the commit come through `Tools`, which
 `assemble.open_tools` builds inside the process that uses them. A failing job never ends the bench; a
@@ -16,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -139,6 +141,9 @@ class Bench:
         self._stopped: set[str] = set()  # job ids to stop at the next step boundary
         self._closing = False
         self._makers: dict[ModelRef, VideoMaker] = {}
+        self._tools: Tools | None = None
+        self._fetching: dict[str, Future[tuple[bytes, float]]] = {}  # by job id: a draft's video, and its seconds
+        self._fetcher = ThreadPoolExecutor(1, thread_name_prefix=f"fetcher-{spec.worker_id}")
         self._thread = threading.Thread(target=self._work, name=f"bench-{spec.worker_id}", daemon=True)
 
     # --- from any thread ------------------------------------------------------------------------
@@ -151,6 +156,7 @@ class Bench:
             for order in orders:
                 self._queue.append(order)
                 self._finish_by[order.job.id] = order.finish_by
+            self._fetch_ahead()
             self._changed.notify_all()
 
     def hurry(self, finish_by: Mapping[str, float | None]) -> None:
@@ -163,6 +169,8 @@ class Bench:
             self._queue = deque(order for order in self._queue if order.job.id not in taken)
             for job in taken:
                 self._finish_by.pop(job, None)
+                self._fetching.pop(job, None)
+            self._fetch_ahead()
             return taken
 
     def cancel(self, job_ids: Collection[str]) -> None:
@@ -183,7 +191,7 @@ class Bench:
 
     def _work(self) -> None:
         try:
-            tools = self._open_tools(self.spec)
+            tools = self._tools = self._open_tools(self.spec)
             self._outbox.put(self._set_up(tools))
         except Exception as error:  # the edge of the worker: whatever stops it from starting is told upwards
             log.exception("worker %s could not start", self.spec.worker_id)
@@ -193,6 +201,7 @@ class Bench:
             return
         while (order := self._next()) is not None:
             self._outbox.put(self._carry_out(order, tools))
+        self._fetcher.shutdown(wait=False, cancel_futures=True)
 
     def _set_up(self, tools: Tools) -> WorkerUp:
         began = time.monotonic()
@@ -216,7 +225,18 @@ class Bench:
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
-            return None if self._closing else self._queue.popleft()
+            if self._closing:
+                return None
+            order = self._queue.popleft()
+            self._fetch_ahead()
+            return order
+
+    def _fetch_ahead(self) -> None:
+        """Begin to fetch the draft at the head of the queue; of those behind it none, for they take memory."""
+        if self._tools is not None and self._queue and (drafted := self._queue[0].drafted) is not None:
+            job_id = drafted.job_id
+            if job_id not in self._fetching:
+                self._fetching[job_id] = self._fetcher.submit(_timed, self._tools.unpack, drafted.draft)
 
     def _carry_out(self, order: Order, tools: Tools) -> Outcome | HandedOver:
         """One order from start to its end; never raises."""
@@ -287,20 +307,27 @@ class Bench:
     def _finished(
         self, order: Order, draft: Draft, maker: VideoMaker, tools: Tools, report: Callable[[str, int, int], None]
     ) -> Rendered:
-        """The video of another worker's draft; fetching it is timed as the stage `network`."""
+        """The video of another worker's draft; its way here is the stage `network`, also where it came meanwhile."""
         if order.job.id in self._stopped:
             raise JobError("cancelled before its frames were filled in")
         report("network", draft.steps_done, draft.steps_done)
-        began = time.monotonic()
-        video = tools.unpack(draft)
-        phases = {**draft.phases, "network": time.monotonic() - began}
-        draft = replace(draft, video=video, phases=phases)
+        with self._changed:
+            coming = self._fetching.get(order.job.id)
+        video, seconds = coming.result() if coming is not None else _timed(tools.unpack, draft)
+        draft = replace(draft, video=video, phases={**draft.phases, "network": seconds})
         return maker.finish(order.job, draft, attempt=order.attempt, on_progress=report)
 
     def _forget(self, job_id: str) -> None:
         with self._changed:
             self._finish_by.pop(job_id, None)
             self._stopped.discard(job_id)
+            self._fetching.pop(job_id, None)
+
+
+def _timed(fetch: Callable[[Draft], bytes], draft: Draft) -> tuple[bytes, float]:
+    began = time.monotonic()
+    video = fetch(draft)
+    return video, time.monotonic() - began
 
 
 def least_steps(point: OperatingPoint) -> int:
