@@ -1,7 +1,7 @@
 """Milliseconds per step of the token methods on a GPU, beside the work that they leave. No weights are needed.
 
     python benchmarks/gpu_methods.py [--rounds 3] [--steps 40] [--equal-steps 3] [--paths flex gather lse]
-                                     [--only hsa,sparse,both,lipar,stream] [--compile none|rival|all] [--small]
+                                     [--only hsa,sparse,both,lipar,frames,stream] [--compile none|rival|all] [--small]
                                      [--out FILE]
 
 Wan 2.1 1.3B as published, with random weights of seed 0 made on the device in bfloat16; 832x480, 81 frames, guided
@@ -12,6 +12,8 @@ or `--small`, takes a shrunk model and picture (float32 on a CPU): a rehearsal, 
     sparse   k = 1, 3, 5 by each of the paths; all steps cost the same, so --equal-steps of them are timed
     both     HSA-50 and HSA-25 with k = 3
     lipar    video to video, a synthetic source of which 32 % of the tokens are pruned, in four forms of recovery
+    frames   stock attention on K of the F latent frames, as a step of EcoVideo or VGDFR is after frames were left out:
+             K = 6, 8, 11, 14, 16, 21 of 21
     stream   LIPAR's block-causal form, 32 % pruned against the unpruned stream of the same window
 
 Every timed run lies between two of stock dense attention, and `time` is its time per step over their mean: the median
@@ -67,7 +69,8 @@ from vidplat.workers.survey import peak_memory
 WITHIN = 0.15  # of the FLOP ratio
 LIPAR_BAR = 1.5  # times as fast as unpruned, on a GPU
 PRUNED = 0.32  # of all tokens
-PARTS = ("hsa", "sparse", "both", "lipar", "stream")
+PARTS = ("hsa", "sparse", "both", "lipar", "frames", "stream")
+KEPT_OF_21 = (6, 8, 11, 14, 16, 21)  # latent frames
 GUIDANCE, SHIFT, STRENGTH, SEED = 5.0, 3.0, 0.6, 0
 RIVAL, STREAM = "dense compiled", "stream, pruned"
 
@@ -108,6 +111,7 @@ class Way:
     method: str  # as `vidplat.methods` reads it; "" for stock attention
     whole: bool = False
     compiled: bool = False
+    frames: int = 0  # latent frames; 0: all
 
     @property
     def edits(self) -> bool:
@@ -116,12 +120,13 @@ class Way:
 
     @property
     def name(self) -> str:
-        return (self.method or "dense") + (" compiled" if self.compiled else "")
+        frames = f"{self.frames} latent frames" if self.frames else ""
+        return (self.method or frames or "dense") + (" compiled" if self.compiled else "")
 
     @property
     def work_key(self) -> str:
         """Equal for ways that do the same work by different paths."""
-        return "+".join(piece.partition(",path=")[0] for piece in self.method.split("+"))
+        return "+".join(piece.partition(",path=")[0] for piece in (self.method or self.name).split("+"))
 
     @property
     def is_counted(self) -> bool:
@@ -203,7 +208,7 @@ def main() -> None:
     print(json.dumps(answer))
 
 
-def ways(parts: Sequence[str], paths: Sequence[str]) -> list[Way]:
+def ways(parts: Sequence[str], paths: Sequence[str], latents: int = 21) -> list[Way]:
     """All rows but the dense ones, in the order they are run."""
     made: list[Way] = []
     for part in parts:
@@ -217,6 +222,8 @@ def ways(parts: Sequence[str], paths: Sequence[str]) -> list[Way]:
         if part == "lipar":  # noise-aware makes a pass more, in the first step
             forms = ("noisy", "none", "bias", "noise-aware")
             made += [Way(part, f"lipar:recovery={form}", whole=form == "noise-aware") for form in forms]
+        if part == "frames":
+            made += [Way(part, "", frames=k) for k in sorted({round(k * latents / 21) for k in KEPT_OF_21})]
     return made
 
 
@@ -225,7 +232,7 @@ def ways(parts: Sequence[str], paths: Sequence[str]) -> list[Way]:
 
 def _measure(bench: Bench, parts: Sequence[str], told: argparse.Namespace, found: list[Found]) -> None:
     """Fill `found`, round by round."""
-    chosen = ways(parts, told.paths)
+    chosen = ways(parts, told.paths, bench.setting.grid.frames)
     if told.compile != "none":
         found.append(Found(Way("dense", "", compiled=True)))
     found += [Found(way) for way in chosen]
@@ -237,7 +244,7 @@ def _measure(bench: Bench, parts: Sequence[str], told: argparse.Namespace, found
                 _tried(one, bench, partial(bench.warm, one))
             _tried(one, bench, lambda one=one, number=number: _keep(one, bench.lap(one.way, number), told))  # type: ignore[misc]
     if told.compile == "all":
-        _measure_compiled(bench, chosen, told, found)
+        _measure_compiled(bench, [way for way in chosen if way.method], told, found)
 
 
 def _measure_compiled(bench: Bench, chosen: Sequence[Way], told: argparse.Namespace, found: list[Found]) -> None:
@@ -313,7 +320,7 @@ class Bench:
     def run(self, way: Way, steps: int | None = None) -> Made:
         """The first `steps` of a run, by default as many as are timed."""
         self.installed.use(way.method)
-        solver, latents = self.family.solver(self.told.steps), self.noise.clone()
+        solver, latents = self.family.solver(self.told.steps), self.noise[:, :, : way.frames or None].clone()
         if way.edits:
             solver.skip(Source(self.source, STRENGTH).skipped(solver.total))
             latents = solver.noised(self.source, latents)
@@ -551,7 +558,8 @@ def closed_form(way: Way, setting: Setting, steps: int, kept: float) -> tuple[fl
     grid, d, text = setting.grid, setting.width, setting.text_tokens
     token = 12 * d * d + 4 * text * d + 4 * d * setting.ffn_width
     of_tokens, of_text, of_attention = token * grid.tokens, 4 * text * d * d, 4 * grid.tokens**2 * d
-    tokens = attention = runs = 1.0
+    tokens, attention, runs = (way.frames or grid.frames) / grid.frames, 1.0, 1.0
+    attention *= tokens**2
     for one in parse(way.method) if way.method else ():
         share, passes, seen = _shares(one, grid, steps, kept)
         tokens, runs, attention = tokens * share, runs * passes, attention * seen
@@ -643,7 +651,7 @@ def _card(rows: Sequence[Mapping[str, Any]], steps: int, *, on_gpu: bool) -> Ite
             f"{_shown(row['ratio_to_rival'], 8)}{_shown(row['rival_over_flops'], 11)}{_star(row['within_of_rival'])}"
             f"{row['peak_bytes'] / 2**30:>9.2f}" + (f"  then: {row['reason']}" if row["reason"] else "")
         )
-    judged = [row for row in rows if row["within"] is not None and row["part"] in ("hsa", "sparse", "both")]
+    judged = [row for row in rows if row["within"] is not None and row["part"] in ("hsa", "sparse", "both", "frames")]
     near = sum(bool(row["within"]) for row in judged)
     fast = {row["way"]: 1 / row["time_ratio"] for row in rows if row["part"] in ("lipar", "stream") and row["rounds"]}
     yield f"  {near} of {len(judged)} ways within {WITHIN:.0%} of their FLOP ratio against stock dense attention"

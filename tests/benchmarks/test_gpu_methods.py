@@ -69,6 +69,7 @@ def test_every_way_is_a_row_with_a_finite_time_and_nothing_to_excuse(rows: dict[
         *(f"sparse:k={k},path={path}" for k in (1, 3, 5) for path in PATHS),
         *(f"hsa:{preset}+sparse:k=3,path={path}" for preset in ("50", "25") for path in PATHS),
         *(f"lipar:recovery={recovery}" for recovery in RECOVERIES),
+        *(f"{kept} latent frames" for kept in (2, 3, 4, 5, 7)),
         "stream, pruned",
     ]
     for name, row in rows.items():
@@ -119,6 +120,14 @@ def test_the_work_of_lipar_is_its_kept_share_of_queries_and_perhaps_of_keys(
     linear = (kept * OF_TOKENS + OF_TEXT) / (OF_TOKENS + OF_TEXT)
     due = (kept * OF_TOKENS + OF_TEXT + kept**keys * OF_ATTENTION) / (OF_TOKENS + OF_TEXT + OF_ATTENTION)
     assert_work(row, linear, kept**keys, due)
+
+
+@pytest.mark.parametrize("kept", [2, 3, 4, 5, 7])
+def test_the_work_of_fewer_frames_is_their_share_and_its_square(rows: dict[str, dict[str, Any]], kept: int) -> None:
+    share = kept / FRAMES
+    linear = (share * OF_TOKENS + OF_TEXT) / (OF_TOKENS + OF_TEXT)
+    due = (share * OF_TOKENS + OF_TEXT + share**2 * OF_ATTENTION) / (OF_TOKENS + OF_TEXT + OF_ATTENTION)
+    assert_work(rows[f"{kept} latent frames"], linear, share**2, due)
 
 
 def test_clean_keys_cost_lipar_one_pass_more(rows: dict[str, dict[str, Any]]) -> None:
