@@ -4,10 +4,10 @@
 
 A Ray head with the cloud's worker runs in one namespace, a Ray node with the edge's light worker in the other, and the
 object store (an S3 server in memory) beside the edge: there the videos are wanted. A veth pair joins them; `tc htb`
-limits what goes to and from the store, between Ray's object managers and between its workers, at such a rate that the
-bytes of one full video take `rates` times its own denoising. What Ray's nodes say to each other is not limited: at the
-size of this model that would outweigh the videos, which it does not at 720p. The edge has `shares` of a core, one after
-the other; ways without an edge are run for the first share alone.
+limits what goes to and from the store, between Ray's object managers and between its workers, at such a rate that what
+is stored of one full video, sidecar and all, takes `rates` times its own denoising. What Ray's nodes say to each other
+is not limited: at the size of this model that would outweigh the videos, which it does not at 720p. The edge has
+`shares` of a core, one after the other; ways without an edge are run for the first share alone.
 
 Ways, all over the same prompts, seeds, solver and thread:
 
@@ -25,6 +25,9 @@ wins or ties where its PSNR is not below that of the fixed K on the line between
 of the frames and for the adaptive one.
 
 Seconds are from the first dispatch to the last committed video. PSNR and SSIM are of the stored files, against `full`.
+A worker does not denoise while it stores; `ideal` is what `full` would take if it did, a flow shop of the measured
+stages, and the second ratio is to that. `foretold` is the flow shop of cloud, network and edge (`split_cost.py`), from
+the way's own cloud and edge seconds at the fastest link and its bytes over the link's rate.
 Needs root, iproute2 and the extra `dev`. Prints a card and ends with one JSON line.
 """
 
@@ -50,6 +53,8 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+
+from vidplat.scheduler.split_cost import flow_shop
 
 CLOUD, EDGE = "vp-cloud", "vp-edge"
 CLOUD_IP, EDGE_IP = "10.77.0.1", "10.77.0.2"
@@ -105,7 +110,7 @@ class Bench:
         set_share(told.shares[0])
         free = self.ran("full", ways["full"], "first")  # also warms the page cache
         denoise_s = mean(one["phases"]["denoise"] for one in free["videos"])
-        video_bytes = mean(one["bytes"] for one in free["videos"])
+        video_bytes = free["stored_bytes"]
         self.reference = {one["row"]: frames_of(one["uri"]) for one in free["videos"]}
         self.bits_per_s_of_1 = 8 * video_bytes / denoise_s
         for share in told.shares:
@@ -177,6 +182,12 @@ class Bench:
     def note(self, name: str, share: float, rate: float, found: dict[str, Any], *, changed: bool = False) -> None:
         point = {"share": share, "rate": rate, "changed": changed, "way": name}
         point |= {"bits_per_s": round(self.bits_per_s_of_1 / rate)}
+        items = [
+            (sum(s for phase, s in v["phases"].items() if phase != "store"), v["phases"]["store"])
+            for v in found["videos"]
+        ]
+        if not any(one["at_edge"] for one in found["videos"]):
+            point["ideal_s"] = round(flow_shop(items), 3)
         self.points.append(point | summed(found, self.reference))
         told = f"share {share:g}, {rate:g}{' then 1' if changed else ''} of the denoising per full video"
         say(f"{told}, {name}: {found['seconds']:.1f} s")
@@ -197,6 +208,9 @@ class Bench:
             full = next((p for p in self.points if p["way"] == "full" and p["rate"] == point["rate"]), None)
             if full is not None and not point["changed"]:
                 point["ratio"] = round(full["seconds"] / point["seconds"], 3)
+                point["ratio_to_ideal"] = round(full["ideal_s"] / point["seconds"], 3)
+            if point["way"].startswith(("eco", "entropy")) and not point["changed"]:
+                point["foretold_s"] = round(self.foretold_s(point), 3)
             if point["way"] != "adaptive":
                 continue
             here = [p for p in self.points if [p[n] for n in AT] == [point[n] for n in AT]]
@@ -205,6 +219,13 @@ class Bench:
             best_db = np.maximum.accumulate([psnr for _, psnr in fixed])
             point["fixed_db"] = round(float(np.interp(point["seconds"] / 1.03, at_s, best_db)), 2)
             point["wins_or_ties"] = bool(point["psnr_db"] >= point["fixed_db"])
+
+    def foretold_s(self, point: dict[str, Any]) -> float:
+        """Seconds of the batch by the formulas: three stages, each of one video at a time."""
+        same = (p for p in self.points if (p["way"], p["share"]) == (point["way"], point["share"]))
+        known = min(same, key=lambda p: float(p["rate"]))
+        network_s = 8 * point["sent_bytes"] / point["bits_per_s"]
+        return flow_shop([(known["cloud_s"], network_s, known["edge_s"])] * self.told.videos)
 
 
 AT = ("share", "rate", "changed")
@@ -254,7 +275,10 @@ def ran(name: str, way: dict[str, Any], folder: Path, count: int, catalog: str) 
     said, _ = told.communicate(timeout=1_800)
     if told.returncode:
         raise SystemExit(f"{name} ended with {told.returncode}")
-    return json.loads(said.splitlines()[-1])  # type: ignore[no-any-return]
+    pages = s3().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    stored = sum(each["Size"] for page in pages for each in page.get("Contents", ()) if "/jobs/" in each["Key"])
+    answer: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return answer | {"stored_bytes": stored / count}
 
 
 def drive(asked: dict[str, Any]) -> None:
@@ -476,21 +500,24 @@ def say(line: str) -> None:
 def card(answer: dict[str, Any]) -> Iterator[str]:
     yield (
         f"flipbook, {answer['videos']} videos of {answer['frames']} frames at 64x64, 24 steps; a full video has "
-        f"{answer['video_bytes'] / 1e3:.1f} kB and takes {answer['denoise_s']:.1f} s to denoise"
+        f"{answer['video_bytes'] / 1e3:.1f} kB in the store and takes {answer['denoise_s']:.1f} s to denoise"
     )
     yield (
-        f"  {'edge':>5} {'sending':>8} {'kbit/s':>7} {'way':<10} {'seconds':>8} {'ratio':>6} {'cloud':>6} "
+        f"  {'edge':>5} {'sending':>8} {'kbit/s':>7} {'way':<10} {'seconds':>8} {'ratio':>6} {'/ideal':>6} "
+        f"{'foretold':>8} {'cloud':>6} "
         f"{'network':>8} {'edge':>6} {'sent kB':>8} {'PSNR':>6} {'SSIM':>7}  kept"
     )
     for one in answer["points"]:
         shown = "same" if one["psnr_db"] is None else f"{one['psnr_db']:.2f}"
-        ratio = f"{one['ratio']:.2f}x" if "ratio" in one else ""
+        ratio = f"{one['ratio']:.2f}x {one['ratio_to_ideal']:>5.2f}x" if "ratio" in one else ""
+        foretold = f"{one['foretold_s']:.1f}" if "foretold_s" in one else ""
         sending = f"{one['rate']:g}>1x" if one["changed"] else f"{one['rate']:g}x"
         kept = ",".join(map(str, one["kept"]))
         beside = "" if one["way"] != "adaptive" else f"; had {one['had_s']:.1f} s; fixed K gives {one['fixed_db']:.2f}"
         yield (
             f"  {one['share']:>5g} {sending:>8} {one['bits_per_s'] / 1e3:>7.1f} {one['way']:<10} "
-            f"{one['seconds']:>8.2f} {ratio:>6} {one['cloud_s']:>6.2f} {one['network_s']:>8.2f} {one['edge_s']:>6.2f} "
+            f"{one['seconds']:>8.2f} {ratio:>13} {foretold:>8} "
+            f"{one['cloud_s']:>6.2f} {one['network_s']:>8.2f} {one['edge_s']:>6.2f} "
             f"{one['sent_bytes'] / 1e3:>8.1f} {shown:>6} {one['ssim']:>7.4f}  {kept}{beside}"
         )
     yield "  seconds: first dispatch to last commit; cloud, network, edge: mean seconds per video"
