@@ -20,15 +20,16 @@ Ways, all over the same prompts, seeds, solver and thread:
     adaptive       `--method eco` with a deadline: as long as `eco` with half of the frames took at the same point
 
 The adaptive batch comes last at its point and shares a catalog with the batches before it, as a nightly run does. It
-wins or ties where its PSNR is not below that of the fixed K on the line between those at the seconds it took, within
-3 %. At the end the link's rate falls to a tenth in mid-batch (from 0.1 to 1 times the denoising), for `eco` with half
-of the frames and for the adaptive one.
+wins or ties where its PSNR, or its SSIM, which is what plans go by, is not below that of the fixed K on the line
+between those at the seconds it took, within 3 %. At one point the link's rate falls to a tenth in mid-batch (from 0.1
+to 1 times the denoising), for `eco` with half of the frames and for the adaptive one.
 
 Seconds are from the first dispatch to the last committed video. PSNR and SSIM are of the stored files, against `full`.
 A worker does not denoise while it stores; `ideal` is what `full` would take if it did, a flow shop of the measured
 stages, and the second ratio is to that. `foretold` is the flow shop of cloud, network and edge (`split_cost.py`), from
 the way's own cloud and edge seconds at the fastest link and its bytes over the link's rate.
-Needs root, iproute2 and the extra `dev`. Prints a card and ends with one JSON line.
+Needs root, iproute2 and the extra `dev`. After an interrupt, and after SIGTERM, what was measured is printed. Prints a
+card and ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def main() -> None:
     words.add_argument("--videos", type=int, default=4)
     words.add_argument("--keyframes", type=int, nargs="+", default=[5, 13], help="beside half of the frames")
     words.add_argument("--steps", type=int, default=9, help="of the rival with fewer steps")
+    words.add_argument("--ways", nargs="+", help="as the card names them; default: all")
     words.add_argument("--no-change", action="store_true", help="leave out the link that changes")
     words.add_argument("--drive", help=argparse.SUPPRESS)
     told = words.parse_args()
@@ -82,6 +84,7 @@ def main() -> None:
         return
     if os.geteuid() or not shutil.which("ip") or not shutil.which("tc"):
         sys.exit("needs root and iproute2 (ip, tc)")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder, two_hosts(), store(), ray_nodes():
         answer = Bench(told, Path(folder)).measured()
     print("\n".join(card(answer)))
@@ -113,12 +116,10 @@ class Bench:
         video_bytes = free["stored_bytes"]
         self.reference = {one["row"]: frames_of(one["uri"]) for one in free["videos"]}
         self.bits_per_s_of_1 = 8 * video_bytes / denoise_s
-        for share in told.shares:
-            for rate in told.rates:
-                if rate <= 1 or share == told.shares[0]:  # the thinnest links take longest, and an edge waits there
-                    self.at_point(ways, share, rate)
-        if not told.no_change:
-            self.while_the_link_changes(ways)
+        try:
+            self.everywhere(ways)
+        except KeyboardInterrupt:
+            say("stopped: what follows was measured so far")
         limit(None)
         self.compare()
         return {
@@ -134,10 +135,21 @@ class Bench:
             "versions": {name: version(name) for name in ("torch", "diffusers", "ray", "vidplat")},
         }
 
+    def everywhere(self, ways: dict[str, dict[str, Any]]) -> None:
+        told = self.told
+        for rate in told.rates:
+            self.at_point(ways, told.shares[0], rate)
+            if rate == 0.1 and not told.no_change:
+                self.while_the_link_changes(ways)
+        for share in told.shares[1:]:
+            for rate in told.rates:
+                if rate <= 1:  # the thinnest links take longest, and an edge waits there
+                    self.at_point(ways, share, rate)
+
     def ways(self) -> dict[str, dict[str, Any]]:
         cloud: dict[str, Any] = {"pools": [["cloud", False]]}
         split: dict[str, Any] = {"pools": [["cloud", False], ["edge", True]]}
-        return {
+        every: dict[str, dict[str, Any]] = {
             "full": {"method": "full", **cloud},
             f"{self.told.steps} steps": {"method": "full", "steps": self.told.steps, **cloud},
             "small": {"method": "full", "model": "flipbook-edge", "pools": [["edge", False]]},
@@ -145,6 +157,7 @@ class Bench:
             **{f"eco {k}": {"method": f"eco:k={k}", **split} for k in sorted({*self.told.keyframes, HALF})},
             "adaptive": {"method": "eco", **split},
         }
+        return {name: way for name, way in every.items() if not self.told.ways or name in self.told.ways}
 
     def at_point(self, ways: dict[str, dict[str, Any]], share: float, rate: float) -> None:
         limit(self.bits_per_s_of_1 / rate)
@@ -214,11 +227,12 @@ class Bench:
             if point["way"] != "adaptive":
                 continue
             here = [p for p in self.points if [p[n] for n in AT] == [point[n] for n in AT]]
-            fixed = sorted((p["seconds"], p["psnr_db"]) for p in here if p["way"].startswith("eco "))
-            at_s = [seconds for seconds, _ in fixed]
-            best_db = np.maximum.accumulate([psnr for _, psnr in fixed])
-            point["fixed_db"] = round(float(np.interp(point["seconds"] / 1.03, at_s, best_db)), 2)
-            point["wins_or_ties"] = bool(point["psnr_db"] >= point["fixed_db"])
+            fixed = sorted((p["seconds"], p["psnr_db"], p["ssim"]) for p in here if p["way"].startswith("eco "))
+            at_s = [seconds for seconds, _, _ in fixed]
+            for place, figure in ((1, "psnr_db"), (2, "ssim")):
+                best = np.maximum.accumulate([one[place] for one in fixed])
+                point[f"fixed_{figure}"] = round(float(np.interp(point["seconds"] / 1.03, at_s, best)), 4)
+                point[f"wins_or_ties_by_{figure}"] = bool(point[figure] >= point[f"fixed_{figure}"])
 
     def foretold_s(self, point: dict[str, Any]) -> float:
         """Seconds of the batch by the formulas: three stages, each of one video at a time."""
@@ -513,7 +527,11 @@ def card(answer: dict[str, Any]) -> Iterator[str]:
         foretold = f"{one['foretold_s']:.1f}" if "foretold_s" in one else ""
         sending = f"{one['rate']:g}>1x" if one["changed"] else f"{one['rate']:g}x"
         kept = ",".join(map(str, one["kept"]))
-        beside = "" if one["way"] != "adaptive" else f"; had {one['had_s']:.1f} s; fixed K gives {one['fixed_db']:.2f}"
+        beside = (
+            ""
+            if one["way"] != "adaptive"
+            else f"; had {one['had_s']:.1f} s; fixed K gives {one['fixed_psnr_db']:.2f}, {one['fixed_ssim']:.3f}"
+        )
         yield (
             f"  {one['share']:>5g} {sending:>8} {one['bits_per_s'] / 1e3:>7.1f} {one['way']:<10} "
             f"{one['seconds']:>8.2f} {ratio:>13} {foretold:>8} "
@@ -522,8 +540,9 @@ def card(answer: dict[str, Any]) -> Iterator[str]:
         )
     yield "  seconds: first dispatch to last commit; cloud, network, edge: mean seconds per video"
     adaptive = [one for one in answer["points"] if one["way"] == "adaptive"]
-    won = sum(one["wins_or_ties"] for one in adaptive)
-    yield f"  adaptive wins or ties (3 %) at {won} of {len(adaptive)} points"
+    for figure, name in (("psnr_db", "PSNR"), ("ssim", "SSIM")):
+        won = sum(one[f"wins_or_ties_by_{figure}"] for one in adaptive)
+        yield f"  adaptive wins or ties (3 %) by {name} at {won} of {len(adaptive)} points"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,12 @@ def warmup_steps(share: float, steps: int) -> int:
     return max(1, round(share * steps))
 
 
+def refreshes(step: int, steps: int, warmup: int, every: int | None) -> bool:
+    """Whether after `step` the model is asked again about the frames that were left out: after each `every` steps
+    without them, and not after the last."""
+    return every is not None and step >= warmup and (step + 1 - warmup) % every == 0 and step + 1 < steps
+
+
 def kept_frames(asked: int | None, frames: int) -> int:
     """K: what was asked for, else half of F rounded up (11 of 21, as the released settings come to), at least two."""
     return min(frames, max(2, -(-frames // 2))) if asked is None else asked
@@ -94,11 +100,16 @@ class PassSize:
         return sum(self.flops(kept, frames - kept if context else 0)) / sum(self.flops(frames))
 
     def run_shares(
-        self, kept: int, frames: int, *, warmup: int, steps: int, context: bool = False
+        self, kept: int, frames: int, *, warmup: int, steps: int, context: bool = False, refresh: int | None = None
     ) -> tuple[float, float]:
-        """(linear, attention) work of all `steps`, of which `warmup` see all F, relative to as many that all do."""
+        """(linear, attention) work of all `steps`, of which `warmup` see all F, relative to as many that all do.
+
+        `refresh`: see `refreshes`; each is a pass over the F - K others.
+        """
         if kept >= frames or warmup >= steps:
             return 1.0, 1.0
-        linear, attention = self.shares(kept, frames, context=context)
+        cropped, beside = self.shares(kept, frames, context=context), self.shares(frames - kept, frames)
         after = steps - warmup
-        return (warmup + after * linear) / steps, (warmup + after * attention) / steps
+        again = sum(refreshes(step, steps, warmup, refresh) for step in range(steps))
+        linear, attention = (warmup + after * a + again * b for a, b in zip(cropped, beside, strict=True))
+        return linear / steps, attention / steps

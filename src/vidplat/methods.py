@@ -196,6 +196,7 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                     "rope": Choice("original", ("original", "compact")),
                     "solver": Choice("reset", ("keep", "reset")),
                     "context": Choice("off", ("off", "on")),
+                    "refresh": Number(None, 1, 1000, whole=True),  # steps after which the context is made anew; never
                     "max_gap": Number(None, 1, 1000, whole=True),
                     "timeline": Choice("true", ("true", "code")),
                 },
@@ -335,6 +336,8 @@ def _contradiction(kind: MethodKind, values: Mapping[str, Value | None]) -> str:
     """Why values that are good one by one mean nothing together; "" when they do."""
     if kind.name == "sparse" and values["masks"] == "searched" and values["k"] != kind.parameters["k"].default:
         return f"k={values['k']} and masks=searched exclude each other, since searched masks bring a k for each layer"
+    if kind.name == "eco" and values["refresh"] is not None and values["context"] == "off":
+        return f"refresh={values['refresh']} is for context=on: nothing else looks at the frames that were left out"
     if kind.name == "vgdfr" and values["ratio"] is not None and values["theta"] != kind.parameters["theta"].default:
         return f"theta={values['theta']} and ratio={values['ratio']} exclude each other: a ratio finds its own theta"
     if kind.name == "vgdfr" and values["merge"] == "first" and values["anchor"] == "centre":

@@ -24,10 +24,12 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -46,9 +48,22 @@ POOL_LABEL = "vidplat-pool"
 _CALL_TIMEOUT_S = 5.0
 _SILENT_S = 45.0  # without an answer that was due: then a worker hangs, or nothing comes through to it any more
 _LONGEST_LOOK_S = 1.0  # a process that slept itself has not heard how silent others were
-_FETCH_WITHIN_S = 120.0  # a draft over a link that is gone: then it is made again
-_SLOWEST_BYTES_PER_S = 1000  # of a link that is only thin
+_PART_BYTES = 32 * 1024  # of a draft: below what Ray answers directly, from process to process
+_PARTS_AT_ONCE = 8
+_PART_WITHIN_S = 300.0  # of a link that is gone: then the draft is made again
 _TOLD_OF_CLOCK_S = 2.0  # who runs the machines should know of a clock that is further off
+
+
+@dataclass(frozen=True)
+class Lying:
+    """A draft's video in the process of its maker, from which it is read part by part.
+
+    Not in Ray's object store: what that has not carried within ten seconds it sends again, so that thin links fill up
+    with copies (measured: 52 s for what takes 11).
+    """
+
+    maker: Any  # the actor's handle
+    name: str
 
 
 class BenchActor:
@@ -56,7 +71,8 @@ class BenchActor:
 
     def __init__(self, spec: BenchSpec) -> None:
         self._outbox = Outbox()
-        self._bench = Bench(spec, _tools, self._outbox)
+        self._drafts: dict[str, bytes] = {}
+        self._bench = Bench(spec, self._tools, self._outbox)
         self._bench.start()
 
     def put(self, orders: Sequence[Order]) -> None:
@@ -77,19 +93,43 @@ class BenchActor:
     def clock(self) -> float:
         return time.time()
 
+    def part(self, name: str, start: int) -> bytes:
+        """Of a draft's video; nothing where there is none of that name."""
+        return self._drafts.get(name, b"")[start : start + _PART_BYTES]
 
-def _tools(spec: BenchSpec) -> Tools:
-    """A bench's tools; drafts lie in Ray's object store, from where the node that wants one fetches it itself."""
-    from vidplat.platform.bench_tools import open_tools
+    def forget(self, name: str) -> None:
+        self._drafts.pop(name, None)
 
-    return replace(open_tools(spec), pack=ray.put, unpack=_fetched)
+    def _tools(self, spec: BenchSpec) -> Tools:
+        from vidplat.platform.bench_tools import open_tools
+
+        return replace(open_tools(spec), pack=self._lay_down, unpack=self._fetched)
+
+    def _lay_down(self, video: bytes) -> Lying:
+        name = uuid4().hex
+        self._drafts[name] = video
+        return Lying(ray.get_runtime_context().current_actor, name)
+
+    def _fetched(self, draft: Draft) -> bytes:
+        own = self._drafts.get(draft.video.name)
+        return _carried(draft) if own is None else own
 
 
-def _fetched(draft: Draft) -> bytes:
+def _carried(draft: Draft) -> bytes:
+    """A draft's video, from its maker in another process. Raises `ClusterError` where it cannot be had."""
+    lying: Lying = draft.video
+    starts = deque(range(0, draft.size_bytes, _PART_BYTES))
+    coming: deque[Any] = deque()
+    video = b""
     try:
-        video: bytes = ray.get(draft.video, timeout=_FETCH_WITHIN_S + draft.size_bytes / _SLOWEST_BYTES_PER_S)
+        while starts or coming:
+            while starts and len(coming) < _PARTS_AT_ONCE:
+                coming.append(lying.maker.part.remote(lying.name, starts.popleft()))
+            video += ray.get(coming.popleft(), timeout=_PART_WITHIN_S)
     except RayError as error:
         raise ClusterError(f"a draft was lost on its way between two workers: {printable(error, limit=200)}") from error
+    if len(video) != draft.size_bytes:
+        raise ClusterError(f"of a draft of {draft.size_bytes} bytes its maker has {len(video)}")
     return video
 
 
@@ -114,6 +154,7 @@ class RayDispatcher:
         self._succession = succession or Succession()
         self._actors: dict[str, Any] = {}
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
+        self._lying: dict[str, Lying] = {}  # by job id: drafts that are not finished
         self._ahead_s: dict[str, float] = {}  # by worker id: its clock beside ours, once it is up
         self._silent_s: dict[str, float] = {}  # worker id -> how long its `take` has been unanswered
         self._polled_at = time.monotonic()
@@ -206,9 +247,17 @@ class RayDispatcher:
                 )
             elif isinstance(event, Outcome | HandedOver):
                 self._succession.worked(worker_id)
+                self._note_draft(event)
             events.append(event)
         self._listen(worker_id)
         return events
+
+    def _note_draft(self, event: Outcome | HandedOver) -> None:
+        """A draft is kept by its maker until its job has ended, or another of the same job is there."""
+        if (old := self._lying.pop(event.job_id, None)) is not None:
+            old.maker.forget.remote(old.name)
+        if isinstance(event, HandedOver):
+            self._lying[event.job_id] = event.draft.video
 
     def _compare_clocks(self, worker_id: str) -> None:
         actor = self._actors[worker_id]

@@ -177,6 +177,7 @@ def draft(
             rehearse,
             noise=noise,
             family=family,
+            velocity=lambda latents: family.velocity(latents, solver, condition),
             left_s=wishes.left_s,
         )
         installed.begin(run)

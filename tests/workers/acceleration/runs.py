@@ -85,7 +85,8 @@ def _denoised(
         latents = solver.noised(source, latents)
     grid = Grid(*family.grid(latents))
     branches = 2 if guided else 1
-    installed.begin(Run(solver, grid, branches, spec.guidance_scale, source, rehearse, noise=noise, family=family))
+    run = Run(solver, grid, branches, spec.guidance_scale, source, rehearse, noise=noise, family=family)
+    installed.begin(replace(run, velocity=lambda others: family.velocity(others, solver, condition)))
     latents = installed.started(latents)
     while solver.remaining:
         if shorten and solver.index == shorten[0]:

@@ -86,7 +86,8 @@ def walk(family: Any, method: str, watch: Watch = lambda *_: None, spec: VideoSp
     solver = family.solver(spec.num_inference_steps)
     latents = noise = family.noise(spec, (spec.num_frames - 1) // 4 + 1)
     with one.applied_to(family.transformer), torch.inference_mode():
-        one.begin(Run(solver, Grid(*family.grid(latents)), 2, spec.guidance_scale, noise=noise, family=family))
+        run = Run(solver, Grid(*family.grid(latents)), 2, spec.guidance_scale, noise=noise, family=family)
+        one.begin(replace(run, velocity=lambda others: family.velocity(others, solver, condition)))
         while solver.remaining:
             velocity = family.velocity(latents, solver, condition)
             latents = one.stepped(solver.advance(velocity, latents), velocity)
@@ -101,7 +102,15 @@ def walk(family: Any, method: str, watch: Watch = lambda *_: None, spec: VideoSp
 
 
 @pytest.mark.parametrize(
-    "options", ["", ",rope=compact", ",context=on", ",solver=keep", *(f",selector={name}" for name in SELECTORS)]
+    "options",
+    [
+        "",
+        ",rope=compact",
+        ",context=on",
+        ",context=on,refresh=1",
+        ",solver=keep",
+        *(f",selector={name}" for name in SELECTORS),
+    ],
 )
 def test_with_all_frames_kept_the_latents_are_the_stock_run_s_bit_for_bit(tiny: Any, options: str) -> None:
     assert torch.equal(denoised(tiny, f"eco:5{options}", spec=LONG), denoised(tiny, "", spec=LONG))
@@ -356,6 +365,54 @@ def test_context_changes_the_video_and_leaves_no_trace(tiny: Any) -> None:
     assert torch.equal(denoised(tiny, "", spec=LONG), stock)
 
 
+def test_refreshed_every_step_the_others_go_on_as_a_video_of_their_own(tiny: Any) -> None:
+    # given the frames that are left out, and the answer of the step before; every later step asks about them alone
+    seen: list[Tensor] = []  # those left after each step
+
+    def watch(method: Eco, solver: Solver, latents: Tensor, velocity: Tensor) -> None:
+        left = method.left()
+        assert left is not None
+        seen.append(left)
+
+    with texts_seen(tiny.transformer) as texts:
+        walk(tiny, "eco:3,context=on,refresh=1", watch)
+
+    # when the same is done by hand
+    others = [1, 3]
+    own, model = tiny.solver(STEPS), tiny.transformer
+    condition = Condition(tiny.encode(CIRCLE), tiny.encode(""), LONG.guidance_scale)
+    times = Times()
+    with timed(model, layout_of(model), times), torch.inference_mode():
+        latents = tiny.noise(LONG, F)
+        velocity = tiny.velocity(latents, own, condition)
+        latents = own.advance(velocity, latents)
+        left, about = latents[:, :, others], velocity[:, :, others]
+        times.frames = (1, 3)
+        due = [left]
+        for step in range(1, STEPS):
+            sigmas = own.sigmas
+            left = left + (sigmas[step + 1] - sigmas[step]) * about
+            own.index = step + 1
+            if step + 1 < STEPS:
+                about = tiny.velocity(left, own, condition)
+            due.append(left)
+
+    # then they are the same, bit for bit, and no pass about them was given their context
+    assert all(torch.equal(a, b) for a, b in zip(seen, due, strict=True))
+    more = [text.shape[1] - texts[0].shape[1] for text in texts]
+    assert more == [0, 0] + [2, 2, 0, 0] * (STEPS - 2) + [2, 2]
+
+
+@pytest.mark.parametrize(("every", "asked"), [(1, 4), (2, 2), (3, 1), (9, 0)])
+def test_the_others_are_asked_about_every_so_many_steps_and_never_in_vain(tiny: Any, every: int, asked: int) -> None:
+    with texts_seen(tiny.transformer) as texts:
+        made = denoised(tiny, f"eco:3,context=on,refresh={every}", spec=LONG)
+    assert len(texts) == 2 * (STEPS + asked)
+    assert made.shape[2] == 3
+    frozen = denoised(tiny, "eco:3,context=on", spec=LONG)
+    assert not torch.equal(made, frozen)
+
+
 def test_a_second_video_does_not_read_the_first_one_s_context(tiny: Any) -> None:
     alone = denoised(tiny, "eco:3,context=on", spec=LONG)
     installed = Installed(tiny.transformers)
@@ -370,7 +427,7 @@ def test_a_second_video_does_not_read_the_first_one_s_context(tiny: Any) -> None
 # --- what it costs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", ["", ",warmup=0.5", ",context=on", ",k=2"])
+@pytest.mark.parametrize("options", ["", ",warmup=0.5", ",context=on", ",k=2", ",context=on,refresh=2"])
 def test_what_it_costs_is_what_the_closed_form_says(tiny: Any, directory: Path, options: str) -> None:
     _, shape = describe_model(str(directory))
     method = text(parse(f"eco:selector=uniform{options}"))
@@ -495,6 +552,7 @@ def test_a_worker_makes_it_and_tells_what_it_kept(tiny_wan: Path) -> None:
             "DPMSolverMultistepScheduler does not tell it",
         ),
         ("eco:3,selector=entropy", {"scheduler": DPMSolverMultistepScheduler()}, ""),
+        ("eco:3,context=on,refresh=2", {}, "cannot ask the model about the frames that were left out"),
         ("eco:3", {"noise": None}, "whoever makes this video cannot leave frames out"),
     ],
 )
@@ -533,6 +591,7 @@ def test_its_text_is_read_and_written() -> None:
     for wrong, told in {
         "eco:1": "eco k must be between 2 and 1000, not '1'",
         "eco:d=4": "eco d must be between 0 and 3, not '4'",
+        "eco:3,refresh=5": "refresh=5 is for context=on",
         "eco+hsa": "what is kept of tokens has the places of all frames",
         "eco+sparse": "masks are laid out for all frames",
         "eco+early": "what is kept of skipped passes has the places of all frames",

@@ -12,14 +12,16 @@ each frame scored (`frame_entropy.py`). Unless told, frames are spaced evenly, w
 one trained model this was measured on (decision 0014); whether entropy is worth more on a large one is open.
 
 `context`: one token for each frame left out, the mean of its patch embedding at the noise level where it was left, goes
-before the text in every cross-attention that follows. As released for Wan 2.1; the tokens bear no time.
+before the text in every cross-attention that follows. As released for Wan 2.1; the tokens bear no time. They stay at
+that noise level, unless told to `refresh`: then the left-out frames go on as well, by Euler's rule, and the model is
+asked about them every so many steps, in passes of their own (off by default in the released program, which offers other
+rules for when; a count is what a plan can reckon with).
 
 With two transformers (Wan 2.2) scores begin anew where the second one takes over. With K = F nothing changes, bit for
 bit. A run that has no step left after the warm-up keeps all its frames.
 
 What it does not do: models that are given an image, whose channels come with each call for all frames, and models whose
-frames cannot be told their times. Refreshing the left-out frames in mid-run, off by default in the released program, is
-left out.
+frames cannot be told their times.
 
 Legend: C latent channels, F latent frames, K kept of them, d model width.
 """
@@ -36,7 +38,7 @@ import torch
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
-from vidplat.eco_schedule import PassSize, kept_frames, warmup_steps
+from vidplat.eco_schedule import PassSize, kept_frames, refreshes, warmup_steps
 from vidplat.keyframes import aggregated, changes, decoded_frames, select, widest_gap
 from vidplat.timeline import Filling, code_moments, true_moments
 from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked
@@ -56,11 +58,16 @@ class _Video:
     run: Run
     kept: int  # K
     share: float  # of a full step's work, that a step of K frames takes
+    others_share: float  # and one of the F - K others
     scores: list[tuple[float, ...]] = field(default_factory=list)  # of each step of the warm-up
     scored_by: Any = None  # the transformer that they are of
     key: tuple[int, ...] | None = None  # the kept frames; None: all, so far
     spread: float | None = None  # of the scores that decided, relative to the largest
-    left: Tensor | None = None  # the other frames' latents (1, C, F - K, H, W) where they were left
+    others: tuple[int, ...] = ()  # the frames that are not
+    left: Tensor | None = None  # their latents (1, C, F - K, H, W): where they were left, or refreshed
+    left_velocity: Tensor | None = None  # the last answer about them
+    cropped_at: int = 0  # steps that saw all frames
+    is_aside: bool = False  # whether the model is being asked about them
 
     @property
     def is_whole(self) -> bool:
@@ -99,6 +106,8 @@ class Eco:
                 f"selector=motion looks at the video that a run is heading for, and {solver} does not tell it; "
                 "take another selector, or add +euler"
             )
+        if self._values["refresh"] is not None and run.velocity is None:
+            return "whoever makes this video cannot ask the model about the frames that were left out"
         if self._has_context and not _can_have_context(model):
             return "context=on is for Wan, whose cross-attention reads the text by itself; take context=off"
         return ""
@@ -121,27 +130,33 @@ class Eco:
 
     def begin(self, run: Run) -> None:
         self._forget()
-        kept, frames = self._kept(run), run.grid.frames
-        share = _size(run).share(min(kept, frames), frames, context=self._has_context)
-        self._video = _Video(run, kept, share)
+        frames = run.grid.frames
+        size, kept = _size(run), min(self._kept(run), frames)
+        share = size.share(kept, frames, context=self._has_context)
+        self._video = _Video(run, kept, share, size.share(frames - kept, frames) if kept < frames else 0.0)
 
     def share(self, step: int, steps: int) -> float:
         """What `step` of `steps` costs relative to one with all frames."""
-        video = self._video
-        if video is None or video.is_whole or step < warmup_steps(self._values["warmup"], steps):
+        video, warmup = self._video, warmup_steps(self._values["warmup"], steps)
+        if video is None or video.is_whole or step < warmup:
             return 1.0
-        return video.share
+        return video.share + video.others_share * refreshes(step, steps, warmup, self._values["refresh"])
 
     def stepped(self, latents: Tensor, velocity: Tensor) -> Tensor:
         video = self.video
         solver = video.run.solver
         is_warm = solver.index >= warmup_steps(self._values["warmup"], solver.total)
+        if video.key is not None and video.left_velocity is not None:
+            self._move_the_others(video)
         if video.is_whole or video.key is not None or not is_warm or not solver.remaining:
             return latents
         video.key = self._chosen(latents, velocity)
         self._times.frames = video.key
         if self._has_context:
-            video.left = latents[:, :, [f for f in range(latents.shape[2]) if f not in video.key]]
+            video.others = tuple(f for f in range(latents.shape[2]) if f not in video.key)
+            video.left = latents[:, :, list(video.others)]
+            if self._values["refresh"] is not None:
+                video.left_velocity, video.cropped_at = velocity[:, :, list(video.others)], solver.index
         if self._values["solver"] == "reset":
             solver.forget()
         else:
@@ -185,8 +200,22 @@ class Eco:
         return tuple(ESTIMATORS[self._values["entropy"]](query, key, run.grid).tolist())
 
     def left(self) -> Tensor | None:
-        """The latents of the frames that were left out; None before."""
-        return None if self._video is None else self._video.left
+        """The latents of the frames that were left out; None before, and while the model is asked about these."""
+        return None if self._video is None or self._video.is_aside else self._video.left
+
+    def _move_the_others(self, video: _Video) -> None:
+        """Take the step that the kept frames took, with what is known of the others, and ask again where it is time."""
+        solver, velocity = video.run.solver, video.left_velocity
+        assert video.left is not None and velocity is not None and video.run.velocity is not None
+        before, now = solver.sigmas[solver.index - 1 : solver.index + 1]
+        video.left = video.left + (now - before) * velocity.to(video.left)
+        if not refreshes(solver.index - 1, solver.total, video.cropped_at, self._values["refresh"]):
+            return
+        self._times.frames, video.is_aside = video.others, True
+        try:
+            video.left_velocity = video.run.velocity(video.left)
+        finally:
+            self._times.frames, video.is_aside = video.key, False
 
     @property
     def _has_context(self) -> bool:

@@ -47,6 +47,7 @@ class Run:
     revision: str = ""  # of the model's files; "" where nobody knows
     noise: Tensor | None = None  # what the run starts from, (1, C, F, H, W); None where no frames may be left out
     family: Any = None  # the loaded model, for methods that look at the video in mid-run; None alike
+    velocity: Callable[[Tensor], Tensor] | None = None  # of other latents now, guidance included: passes beside the run
     left_s: Callable[[], float | None] = lambda: None  # seconds that steps may still take; None: as many as they need
 
 
