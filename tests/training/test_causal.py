@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 
 from tests.workers.acceleration.test_seams import traces
 from tests.workers.acceleration.tiny import a_tiny_transformer
@@ -14,6 +14,7 @@ from vidplat.training import causal, text
 from vidplat.training.causal import groups, teacher_forced, train_causal, velocity
 from vidplat.workers.acceleration.block_memory import BlockMemory, Window
 from vidplat.workers.acceleration.method import Grid
+from vidplat.workers.models.catalogue import locate
 
 
 def test_a_noisy_block_sees_itself_and_the_clean_frames_before_it() -> None:
@@ -118,3 +119,14 @@ def test_without_clips_it_says_what_to_run_first(tmp_path: Path) -> None:
             steps=1,
             say=lambda line: None,
         )
+
+
+def test_what_is_written_does_not_tell_where_it_was_made(tmp_path: Path) -> None:
+    flipbook = locate("flipbook").root
+    model = WanTransformer3DModel.from_pretrained(flipbook / "transformer")
+    blocks = causal.settings(FlowMatchEulerDiscreteScheduler())
+
+    causal.write(model, flipbook, tmp_path / "made", blocks)
+
+    config = (tmp_path / "made" / "transformer" / "config.json").read_text("utf-8")
+    assert str(flipbook) not in config and '"_name_or_path": "flipbook"' in config

@@ -29,6 +29,12 @@ def test_all_weights_together_are_safetensors_under_30_mb() -> None:
     assert sum(path.stat().st_size for path in files) < 30e6
 
 
+def test_no_embedded_file_tells_where_it_was_made() -> None:
+    configs = list(locate("flipbook").root.parent.rglob("*config.json"))
+    assert len(configs) > 5
+    assert not [path for path in configs if '": "/' in path.read_text("utf-8")]
+
+
 @pytest.mark.parametrize("name", ["flipbook-edge", "flipbook-causal"])
 def test_all_sizes_share_autoencoder_text_encoder_and_tokenizer(name: str) -> None:
     large, small = locate("flipbook").parts, locate(name).parts

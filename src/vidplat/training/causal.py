@@ -171,7 +171,9 @@ def write(model: WanTransformer3DModel, flipbook: Path, target: Path, blocks: Bl
     Beside flipbook's, where embedded models lie, the other parts are shared with it; elsewhere they are copied.
     """
     target.mkdir(parents=True, exist_ok=True)
-    deepcopy(model).half().save_pretrained(target / "transformer", safe_serialization=True)
+    shipped = deepcopy(model).half()
+    shipped.register_to_config(_name_or_path=flipbook.name)  # else the place on this machine that it was read from
+    shipped.save_pretrained(target / "transformer", safe_serialization=True)
     shutil.copy(flipbook / "model_index.json", target / "model_index.json")
     shutil.copytree(flipbook / "scheduler", target / "scheduler", dirs_exist_ok=True)
     defaults = json.loads((flipbook / "defaults.json").read_text("utf-8"))
