@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,9 +15,10 @@ from tests.flow.stage import Stage
 from tests.flow.test_crashes import wait_for
 from tests.flow.test_ray import children_of, name_of
 from tests.platform.builders import Memory
-from vidplat.config import PoolConfig
-from vidplat.domain import JobState, Outcome
+from vidplat.config import PoolConfig, RayConfig
+from vidplat.domain import Draft, JobState, OperatingPoint, Outcome
 from vidplat.platform import ray_dispatch
+from vidplat.platform.dispatch import HandedOver
 
 POOLS = (PoolConfig("cloud"), PoolConfig("edge", workers=2, light=True))
 
@@ -113,3 +116,36 @@ def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path):
     assert json.loads(said.splitlines()[-1])["computed"] == 30
     assert stage.counts() == {JobState.DONE: 30}
     stage.check_nothing_lost_or_twice()
+
+
+@dataclass
+class Maker:
+    """The handle of a worker that keeps drafts."""
+
+    forgotten: list[str] = field(default_factory=list)
+
+    @property
+    def forget(self) -> SimpleNamespace:
+        return SimpleNamespace(remote=self.forgotten.append)
+
+
+def test_a_draft_is_kept_until_its_own_attempt_has_ended() -> None:
+    maker, point = Maker(), OperatingPoint(4)
+    dispatcher = ray_dispatch.RayDispatcher((), RayConfig())
+
+    def handed_over(attempt: int) -> HandedOver:
+        lying = ray_dispatch.Lying(maker, f"draft {attempt}")
+        return HandedOver("j", attempt, "cloud-1", Draft(lying, 1, {}, {}, {}, {}, 4), 0.0, 1.0)
+
+    def ended(attempt: int) -> Outcome:
+        return Outcome("j", attempt, "edge-1", point, 0.0, 2.0)
+
+    for event, forgotten in (
+        (handed_over(1), []),
+        (handed_over(2), ["draft 1"]),
+        (ended(1), ["draft 1"]),  # late word of the attempt before
+        (ended(2), ["draft 1", "draft 2"]),
+        (ended(2), ["draft 1", "draft 2"]),
+    ):
+        dispatcher._note_draft(event)
+        assert maker.forgotten == forgotten

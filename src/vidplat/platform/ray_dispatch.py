@@ -154,7 +154,7 @@ class RayDispatcher:
         self._succession = succession or Succession()
         self._actors: dict[str, Any] = {}
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
-        self._lying: dict[str, Lying] = {}  # by job id: drafts that are not finished
+        self._lying: dict[str, tuple[int, Lying]] = {}  # by job id: attempt and draft, while it is not finished
         self._ahead_s: dict[str, float] = {}  # by worker id: its clock beside ours, once it is up
         self._silent_s: dict[str, float] = {}  # worker id -> how long its `take` has been unanswered
         self._polled_at = time.monotonic()
@@ -253,11 +253,16 @@ class RayDispatcher:
         return events
 
     def _note_draft(self, event: Outcome | HandedOver) -> None:
-        """A draft is kept by its maker until its job has ended, or another of the same job is there."""
-        if (old := self._lying.pop(event.job_id, None)) is not None:
+        """A draft is kept by its maker until its attempt has ended or a later one made another. What is still heard of
+        an earlier attempt does not take it away."""
+        attempt, old = self._lying.get(event.job_id, (0, None))
+        if event.attempt < attempt:
+            return
+        if old is not None:
+            del self._lying[event.job_id]
             old.maker.forget.remote(old.name)
         if isinstance(event, HandedOver):
-            self._lying[event.job_id] = event.draft.video
+            self._lying[event.job_id] = event.attempt, event.draft.video
 
     def _compare_clocks(self, worker_id: str) -> None:
         actor = self._actors[worker_id]
