@@ -255,6 +255,16 @@ class WorkerState:
 
 
 @dataclass(frozen=True)
+class Finisher:
+    """A worker that may finish drafts, at the moment of a snapshot."""
+
+    device_class: str
+    ready_at: float  # when it is through with the drafts it has, and its share of those in the making
+    speed: float = 1.0
+    bits_per_s: float | None = None  # of its link, as last seen; None: it has fetched nothing yet
+
+
+@dataclass(frozen=True)
 class OpenJob:
     """A queued job in a snapshot."""
 
@@ -274,6 +284,7 @@ class Snapshot:
     workers: tuple[WorkerState, ...]
     deadline_at: float | None = None
     quality_floor: float = 0.0
+    finishers: tuple[Finisher, ...] = ()  # light workers that are up, and may be counted on
 
 
 @dataclass(frozen=True)
@@ -285,13 +296,14 @@ class Assignment:
     pool: str
     point: OperatingPoint
     start_at: float
-    p50_s: float  # seconds of work, median
+    p50_s: float  # seconds of work, median; with `handed_s` of both workers
     p90_s: float
     quality: float  # predicted, in [0, 1]
     finish_p50_at: float
     finish_p90_at: float
     reason: str = ""  # e.g. "full quality", "8 of 24 steps: 12 s short"
     finish_by: float | None = None  # latest end that keeps this job and all after it on its worker in time, as planned
+    handed_s: float = 0.0  # of `p50_s`, what another worker is counted on for; 0: its own finishes it
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""A draft goes to whoever is through with it first, and no plan counts on that. The workers are a script."""
+"""A draft goes to whoever is through with it first, and plans count on the light workers that are up. The workers are
+a script."""
 
 from __future__ import annotations
 
@@ -105,6 +106,25 @@ def test_a_draft_stays_with_its_maker_when_light_workers_would_take_longer(scene
     assert [each.drafted is not None for each in stage.dispatcher.sent["w1"]] == [False, True]
 
 
+def test_a_maker_with_jobs_planned_does_not_finish_a_draft_that_a_light_worker_is_through_with_before_them(scene):
+    # given a light worker that needs 15 s, and a maker that has 10 s in hand and 20 s planned behind that
+    stage = scene(4)
+    with_light(stage, "e1")
+    stage.turn(0.0)
+    stage.turn(SECONDS - 0.5)
+    order = stage.dispatcher.sent["w1"][0]
+    (held, *_) = stage.world.hands.of("w1")
+    other = replace(order, job=replace(order.job, id="f" * 40))
+    stage.world.hands.put("e1", replace(held, order=other, stages={"reconstruct": 15.0}, sent_at=SECONDS))
+
+    # when
+    drafted = hands_over(stage, order, at=SECONDS)
+    stage.turn(SECONDS)
+
+    # then
+    assert [each.drafted for each in stage.dispatcher.sent["e1"]] == [drafted]
+
+
 def test_a_draft_whose_light_worker_dies_is_finished_by_another_without_blame(scene):
     stage = scene(1)
     with_light(stage, "e1")
@@ -160,7 +180,7 @@ def test_a_draft_outlives_its_maker(scene):
     assert stage.states() == {JobState.DONE: 1}
 
 
-def test_light_workers_are_given_no_jobs_and_change_no_promise(scene):
+def test_light_workers_are_given_no_jobs_and_no_promise_rests_on_them(scene):
     stage = scene(6)
     with_light(stage, "e1", "e2")
     for at in range(5):
@@ -225,9 +245,9 @@ def kept(stage: Scene, worker_id: str = "w1") -> list[int]:
 
 
 def planned(stage: Scene) -> list[int]:
-    """The same as its plan has it."""
+    """The same as a plan for makers alone has it."""
     world = stage.world
-    decided = plan(world.observe(), world.policy, world.learner.knowledge)
+    decided = plan(replace(world.observe(), finishers=()), world.policy, world.learner.knowledge)
     return [kept_latents(each.point.method, 9) for each in decided.assignments]
 
 
@@ -251,6 +271,34 @@ def test_what_the_edge_stores_leaves_its_maker_time_for_more_keyframes(scene):
     (row,) = stage.catalog.jobs("b1")
     assert row.point is not None
     assert kept_latents(row.point.method, 9) == many
+
+
+def test_when_the_light_workers_are_lost_plans_count_on_makers_alone(scene):
+    stage = scene([a_job(row=row, method="eco") for row in (1, 2, 3)], deadline_at=34.0)
+    behind_a_thin_link(stage)
+    with_light(stage, "e1")
+    stage.dispatcher.places["e1"] = replace(stage.dispatcher.places["e1"], device_class="cpu-2")
+    stage.turn(0.0)
+    assert [order.assignment.handed_s > 0 for order in stage.dispatcher.sent["w1"]] == [True]
+
+    stage.dispatcher.loses("e1", 1.0)
+    stage.turn(1.0)
+    stage.turn(12.0)
+
+    first, second = (order.assignment for order in stage.dispatcher.sent["w1"])
+    assert second.handed_s == 0.0
+    assert second.quality < first.quality - 0.05
+
+
+def test_what_a_worker_leaves_to_another_is_not_in_its_way(scene):
+    # given a job that its maker is through with 6 s before the video is stored
+    stage = a_thin_scene(scene, "e1")
+    stage.turn(0.0)
+    (held,) = stage.world.hands.of("w1")
+    assert "store" not in held.stages
+    assert held.order.assignment.p50_s == pytest.approx(
+        sum(held.stages.values()) + held.order.assignment.handed_s, rel=0.01
+    )
 
 
 def test_a_busy_edge_leaves_the_plan_as_it_is(scene):

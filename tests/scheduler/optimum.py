@@ -15,13 +15,13 @@ from scipy.sparse import lil_matrix
 from tests.builders import a_policy
 from vidplat.domain import Snapshot
 from vidplat.scheduler.groups import group_jobs
-from vidplat.scheduler.menu import Knowledge
+from vidplat.scheduler.menu import Knowledge, Menu
 
 
 def best_mean_quality(snapshot: Snapshot, knowledge: Knowledge, *, seconds: float = 20.0) -> float | None:
     """The most mean quality of any plan with every job in time (a bound if `seconds` run out); None: not known."""
     workers = sorted(snapshot.workers, key=lambda w: w.id)
-    groups, _ = group_jobs(snapshot, workers, a_policy(), knowledge, snapshot.quality_floor)
+    groups, _ = group_jobs(snapshot, a_policy(), Menu(workers, knowledge, snapshot.quality_floor))
     columns = [  # (place in deadline order, worker, seconds, quality)
         (k, i, rungs.seconds(rung), rungs.qualities[rung])
         for k, group in enumerate(g for g in groups for _ in g.jobs)

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
-from vidplat.domain import Job, ModelShape, OperatingPoint, Outcome, VideoSpec
+from vidplat.domain import Draft, Finisher, Job, ModelShape, OperatingPoint, Outcome, VideoSpec
 from vidplat.platform.dispatch import WorkerUp
 from vidplat.scheduler import CostModel, Knowledge, Observation, features, updated_speed
 from vidplat.scheduler.cost import Estimate
 from vidplat.scheduler.link import Link, after
+from vidplat.scheduler.relay import finishing
 from vidplat.scheduler.work import (
     AFTER_DRAFT,
     LOAD,
@@ -72,7 +73,7 @@ class Learner:
 
     @property
     def knowledge(self) -> Knowledge:
-        return Knowledge(self.shapes, self.costs)
+        return Knowledge(self.shapes, self.costs, self._bytes_per_pixel)
 
     def speed(self, worker_id: str) -> float:
         return self._speeds.get(worker_id, 1.0)
@@ -88,24 +89,14 @@ class Learner:
             )
         return self._predicted[key]
 
-    def denoising_spread(self, job: Job, device_class: str, point: OperatingPoint) -> float:
-        """p90 over p50 of denoising, which most of a video's seconds go to."""
-        counted = features(self.shapes[job.model.id], job.spec, point)["denoise"]
-        seconds = self.costs.stage(job.model.id, device_class, "denoise", counted)
-        return seconds.p90_s / seconds.p50_s
+    def bits_per_s(self, worker_id: str) -> float | None:
+        """What may be counted on of the link to that worker; None before it fetched anything."""
+        return self._links.get(worker_id, Link()).bits_per_s
 
-    def fetching(self, model_id: str, device_class: str, worker_id: str, size_bytes: int) -> float:
-        """Seconds until that worker has a draft of so many bytes: by its own link once that has carried some, before
-        by those of its device class."""
-        bits_per_s = self._links.get(worker_id, Link()).bits_per_s
-        if bits_per_s is not None:
-            return 8 * size_bytes / bits_per_s
-        counted = StageFeatures(calls=1, megabytes=size_bytes / 1e6)
-        return self.costs.stage(model_id, device_class, NETWORK, counted).p50_s
-
-    def draft_bytes(self, pixels: int) -> int:
-        """Expected size of a draft of so many decoded pixels, all frames together."""
-        return round(pixels * self._bytes_per_pixel)
+    def finishing(self, job: Job, point: OperatingPoint, worker: Finisher, draft: Draft) -> dict[str, float]:
+        """p50 seconds of each stage from that draft to the stored video."""
+        model_id, shape = job.model.id, self.shapes[job.model.id]
+        return dict(finishing(self.costs, model_id, shape, job.spec, point, worker, draft.size_bytes).per_stage)
 
     def startup(self, model_id: str, device_class: str) -> Estimate:
         return self.costs.startup(model_id, self.shapes[model_id], device_class)

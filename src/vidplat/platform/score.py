@@ -18,8 +18,17 @@ from statistics import median
 from vidplat.domain import Batch, Outcome, Plan, Verdict
 from vidplat.platform.dispatch import Order
 from vidplat.platform.interface import Miss, Score
+from vidplat.scheduler.work import AFTER_DRAFT
 
 MOST_MISSES = 10_000  # listed one by one
+
+
+def worked_s(order: Order, outcome: Outcome) -> float:
+    """Seconds that a video took, less those that its draft waited for whoever finished it."""
+    if order.drafted is None:
+        return outcome.finished_at - outcome.started_at
+    finishing_s = sum(outcome.phases.get(stage, 0.0) for stage in AFTER_DRAFT)
+    return order.drafted.at - order.drafted.started_at + finishing_s
 
 
 class Tally:
@@ -62,7 +71,7 @@ class Tally:
             return
         self.computed += 1
         self._finished_at = max(self._finished_at, outcome.finished_at)
-        promised, took = order.assignment, outcome.finished_at - outcome.started_at
+        promised, took = order.assignment, worked_s(order, outcome)
         if promised.p50_s > 0:
             self._errors.append(took / promised.p50_s - 1)
         self._within_p90 += took <= promised.p90_s

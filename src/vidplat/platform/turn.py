@@ -18,7 +18,7 @@ The parts a World is made of, each in a file of its own:
     plan_age    whether the plan has been overtaken
     endings     what ended, on its way into the catalog
     learning    what that teaches about seconds
-    hand_over   who finishes a draft, and what that makes time for
+    hand_over   who finishes a draft, and on whom plans may count for it
 
 Left to others: whether to begin at all (`promise`), what follows a failure (`scheduler.retry`), transport
 (`dispatch`). One World serves one batch; it is used by one thread.
@@ -43,7 +43,6 @@ from vidplat.domain import (
     Job,
     ModelShape,
     OnInfeasible,
-    OperatingPoint,
     Outcome,
     Plan,
     Progress,
@@ -60,10 +59,11 @@ from vidplat.platform.hands import Hands, InHand
 from vidplat.platform.interface import Listener
 from vidplat.platform.learning import Learner
 from vidplat.platform.plan_age import PlanAge
-from vidplat.platform.score import Tally
+from vidplat.platform.score import Tally, worked_s
 from vidplat.platform.window import Window
 from vidplat.scheduler import Policy, latest_free, plan
 from vidplat.scheduler.profile import quality_of
+from vidplat.scheduler.work import AFTER_DRAFT
 from vidplat.storage.catalog_words import BatchState, Claim, Hold
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
@@ -214,7 +214,7 @@ class World:
             return
         drafted_on = self._device_class(outcome.drafted_by) if outcome.drafted_by else ""
         self.learner.finished(outcome, job, self._device_class(outcome.worker_id), drafted_on)
-        took = outcome.finished_at - outcome.started_at
+        took = worked_s(held.order, outcome)
         if self._deadlines_ahead and not 0.7 * promised.p50_s <= took <= promised.p90_s:
             self._plan_age.call(f"a job took {took:.2f} s, predicted {promised.p50_s:.2f} s")
 
@@ -270,7 +270,8 @@ class World:
     def _pass_on(self, held: InHand, drafted: HandedOver) -> None:
         """A draft goes to whoever will be through with it first."""
         now, order = self._now(), replace(held.order, hand_over=False, drafted=drafted)
-        found = self._hand_over.finisher(held, drafted, now)
+        planned_s = sum(each.p50_s - each.handed_s for each in self._chains.get(drafted.worker_id, ()))
+        found = self._hand_over.finisher(held, drafted, now, planned_s)
         if found is None:
             self._endings.give_back([replace(held, order=replace(order, drafted=None))])
             return
@@ -308,6 +309,7 @@ class World:
             workers=tuple(self._worker_state(seat, now) for seat in self._makers()),
             deadline_at=self.batch.deadline_at,
             quality_floor=self.batch.quality_floor,
+            finishers=self._hand_over.finishers(now),
         )
 
     def workers(self, now: float) -> tuple[WorkerState, ...]:
@@ -382,7 +384,6 @@ class World:
         if not due:
             return
         now = self._now()
-        due = [self._as_dispatched(each, now) for each in due]
         claims = [Claim(each, self.rules.owner) for each in due]
         try:
             attempts = self.ledger.claim(self.batch.id, claims, now=now, lease_s=self.rules.run.lease_s)
@@ -399,18 +400,13 @@ class World:
             open_job = self.window.take(each.job_id)
             if each.job_id not in attempts:
                 continue  # cancelled, or another process has it
-            stages = self._stages(each.worker_id, open_job.job, each.point)
+            stages = self._stages(each, open_job.job)
             order = Order(each, open_job.job, attempts[each.job_id], _finish_by(each, stages), hand_over)
             self.hands.put(each.worker_id, InHand(order, open_job, stages, now))
             orders.setdefault(each.worker_id, []).append(order)
         for worker_id, sent in orders.items():
             self.dispatcher.send(worker_id, sent)
         self.rules.crash_point("sent")
-
-    def _as_dispatched(self, each: Assignment, now: float) -> Assignment:
-        """As planned, or with what can be had beyond it now that its time has come."""
-        open_job = self.window.find(each.job_id)
-        return each if open_job is None else self._hand_over.with_what_is_saved(each, open_job.job, now)
 
     def _due(self) -> list[Assignment]:
         """What every worker should get now, from its chain."""
@@ -429,15 +425,16 @@ class World:
                 if open_job is None:
                     continue
                 due.append(each)
-                stages = self._stages(each.worker_id, open_job.job, each.point)
+                stages = self._stages(each, open_job.job)
                 count, work_s = count + 1, work_s + sum(stages.values())
         return due
 
-    def _stages(self, worker_id: str, job: Job, point: OperatingPoint) -> dict[str, float]:
-        """Seconds of each stage on that worker, by what is known now: the plan may be older."""
-        estimate = self.learner.predict(job, self._device_class(worker_id), point)
-        speed = self.learner.speed(worker_id)
-        return {stage: seconds / speed for stage, seconds in estimate.per_stage.items()}
+    def _stages(self, planned: Assignment, job: Job) -> dict[str, float]:
+        """Seconds of each stage on its worker, by what is known now: the plan may be older."""
+        estimate = self.learner.predict(job, self._device_class(planned.worker_id), planned.point)
+        speed = self.learner.speed(planned.worker_id)
+        elsewhere = AFTER_DRAFT if planned.handed_s else ()
+        return {stage: seconds / speed for stage, seconds in estimate.per_stage.items() if stage not in elsewhere}
 
     def _hurry_running(self) -> None:
         """Tell running jobs the latest end that keeps those planned after them in time."""
@@ -447,7 +444,7 @@ class World:
             changed: dict[str, float | None] = {}
             for index, held in reversed(list(enumerate(self.hands.of(seat.worker_id)))):
                 due = held.order.job.deadline_at
-                limit = min(latest, due if due is not None else math.inf)
+                limit = min(latest, math.inf if due is None else due - held.order.assignment.handed_s)
                 finish_by = limit - held.stages.get("store", 0.0) if now < limit < math.inf else None
                 before = held.order.finish_by
                 if (before is None) != (finish_by is None) or abs((before or 0.0) - (finish_by or 0.0)) > _HURRY_S:
@@ -548,7 +545,7 @@ class World:
 
 
 def _finish_by(assignment: Assignment, stages: Mapping[str, float]) -> float | None:
-    """When the video should be made, short of storing it; None when there is no need to hurry."""
+    """When its worker should be through, short of storing it; None when there is no need to hurry."""
     if assignment.finish_by is None or assignment.finish_p50_at > assignment.finish_by:
         return None  # no deadline, or late whatever it does: then at its planned quality
-    return assignment.finish_by - stages.get("store", 0.0)
+    return assignment.finish_by - assignment.handed_s - stages.get("store", 0.0)

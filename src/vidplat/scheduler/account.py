@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from vidplat.domain import Assignment, Deferred, Plan, Snapshot, Verdict, WorkerState
@@ -17,6 +18,7 @@ from vidplat.scheduler.chains import EASE_S, Chain
 from vidplat.scheduler.cost import CORRELATION
 from vidplat.scheduler.drafts import Draft, ends
 from vidplat.scheduler.groups import NEVER, Group
+from vidplat.scheduler.relay import Relayed
 
 _SAME_QUALITY = 1e-9
 
@@ -89,22 +91,41 @@ def _assignments(
             if kind not in reasons:
                 reasons[kind] = _reason(group, slot, full_quality_at)
             dealt.append(
-                Assignment(
-                    job_id=job.id,
-                    worker_id=worker.id,
-                    pool=worker.pool,
-                    point=rungs.points[slot.rung],
-                    start_at=slot.start_at,
-                    p50_s=rungs.p50_s[slot.rung],
-                    p90_s=rungs.p50_s[slot.rung] + rungs.spread_s[slot.rung],
-                    quality=rungs.qualities[slot.rung],
-                    finish_p50_at=slot.p50_at,
-                    finish_p90_at=slot.p90_at,
-                    reason=reasons[kind],
-                    finish_by=None if slot.finish_by == NEVER else slot.finish_by,
+                _relayed(
+                    Assignment(
+                        job_id=job.id,
+                        worker_id=worker.id,
+                        pool=worker.pool,
+                        point=rungs.points[slot.rung],
+                        start_at=slot.start_at,
+                        p50_s=rungs.p50_s[slot.rung],
+                        p90_s=rungs.p50_s[slot.rung] + rungs.spread_s[slot.rung],
+                        quality=rungs.qualities[slot.rung],
+                        finish_p50_at=slot.p50_at,
+                        finish_p90_at=slot.p90_at,
+                        reason=reasons[kind],
+                        finish_by=None if slot.finish_by == NEVER else slot.finish_by,
+                    ),
+                    rungs.relay(slot.rung),
                 )
             )
     return sorted(dealt, key=lambda a: (a.start_at, a.worker_id, a.job_id))
+
+
+def _relayed(each: Assignment, relay: Relayed | None) -> Assignment:
+    """From a place in the maker's queue to the video: another finishes it, and the queue may wait for that one."""
+    if relay is None:
+        return each
+    waits_s = each.p50_s - (relay.work.p50_s - relay.handed_s)
+    return replace(
+        each,
+        p50_s=relay.work.p50_s,
+        p90_s=relay.work.p90_s,
+        finish_p50_at=each.finish_p50_at + relay.lag_p50_s,
+        finish_p90_at=each.finish_p90_at + relay.lag_p90_s,
+        finish_by=None if each.finish_by is None else each.finish_by - waits_s + relay.handed_s,
+        handed_s=relay.handed_s,
+    )
 
 
 def written(
@@ -137,7 +158,7 @@ def written(
         full_quality_at=full_quality_at,
         finish_p50_at=end_p50,
         finish_p90_at=end_p90,
-        device_seconds=sum(rungs.p50_s[r] * n for _, rungs, r, n in made),
+        device_seconds=sum(rungs.work(r).p50_s * n for _, rungs, r, n in made),
         mean_quality=mean,
         quality_bound=1.0 if missed else max(bound, mean),
         reason=_summary(snapshot.now, total, deferred, missed, lowered, mean, full_quality_at, earliest_at, end_p90),

@@ -89,6 +89,15 @@ class Chain:
         self._q = sum(spread * spread * n for _, spread, n in runs)
 
     @property
+    def lag_s(self) -> tuple[float, float]:
+        """How long after its end (p50, p90) light workers may still be at what it made."""
+        relays = [relay for p in self.places for r in p.runs if (relay := p.rungs.relay(r))]
+        return (
+            max((relay.lag_p50_s for relay in relays), default=0.0),
+            max((relay.lag_p90_s for relay in relays), default=0.0),
+        )
+
+    @property
     def value(self) -> float:
         """Weighted quality of all its jobs."""
         return sum(p.weight * p.rungs.qualities[r] * n for p in self.places for r, n in p.runs.items())

@@ -19,7 +19,7 @@ Not promised: contention between workers on one machine, other than as the speed
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,14 +94,16 @@ class CostModel:
         point: OperatingPoint,
         is_edit: bool = False,
         kept: float | None = None,
+        stages: Collection[str] = STAGES,
     ) -> Estimate:
         """Seconds of one video from its source or its text to the stored file, on a loaded worker of speed 1.
 
-        `kept`: the share of tokens that ran, of a video that was made; else it is expected, with a spread.
+        `kept`: the share of tokens that ran, of a video that was made; else it is expected, with a spread. `stages`:
+        these alone, "denoise" among them.
         """
         share = expected(shape, point, self._kept_of(model_id)) if kept is None else None
         counted = features(shape, spec, point, is_edit, share.mean if share else kept)
-        parts = {stage: counted[stage] for stage in STAGES}
+        parts = {stage: counted[stage] for stage in stages}
         if share is None or share.p90 <= share.mean:
             return self._sum(model_id, device_class, parts)
         more = features(shape, spec, point, is_edit, share.p90)["denoise"]

@@ -11,11 +11,11 @@ of its neighbours).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from vidplat.domain import Deferred, Job, OpenJob, Snapshot, WorkerState
-from vidplat.scheduler.menu import Knowledge, Menu, Rungs
+from vidplat.domain import Deferred, Job, OpenJob, Snapshot
+from vidplat.scheduler.menu import Menu, Rungs
 from vidplat.scheduler.policy import Policy
 
 NEVER = math.inf  # the deadline of a job without one
@@ -37,12 +37,13 @@ class Group:
     """Jobs alike in cost, deadline, priority and allowed workers."""
 
     first: Job
-    deadline_at: float  # NEVER: none
+    deadline_at: float  # of its maker's part, `lag_s` before that of the video; NEVER: none
     not_before: float
     weight: float  # what a unit of quality is worth
     full_quality: float  # of the best point the request allows
     measured: bool  # the qualities come from a profile
     rungs: dict[int, Rungs]  # by index of the worker in the planner's list
+    lag_s: float = 0.0  # kept free for light workers
     jobs: list[Job] = field(default_factory=list)  # in row order
     count: int = 0  # more than len(jobs) when there is a backlog
 
@@ -55,17 +56,16 @@ class Group:
 
 def group_jobs(
     snapshot: Snapshot,
-    workers: Sequence[WorkerState],
     policy: Policy,
-    knowledge: Knowledge,
-    floor: float,
+    menu: Menu,
     backlog: Sequence[Backlog] = (),
+    least_lag_s: float = 0.0,
 ) -> tuple[list[Group], list[Deferred]]:
     """Groups in the order they are to be made, and the jobs nobody here can make, each with the reason.
 
-    `workers` are the live ones; a Group's `rungs` are keyed by position in it. `floor` is the least quality.
+    A Group's `rungs` are keyed by the position of a worker in the menu's list. Where light workers are counted on, all
+    of them have their part as much later than the makers as the longest lag of any rung, and at least `least_lag_s`.
     """
-    menu = Menu(workers, knowledge, floor)
     due = _Deadlines(snapshot, backlog)
     groups: dict[tuple[object, ...], Group] = {}
     refused: dict[tuple[object, ...], str] = {}
@@ -98,7 +98,17 @@ def group_jobs(
         else:
             group.jobs.append(job)
             group.count += 1
+    _leave_time(groups.values(), least_lag_s)
     return sorted(groups.values(), key=lambda g: g.order), deferred
+
+
+def _leave_time(groups: Iterable[Group], least_lag_s: float) -> None:
+    """Bring forward what makers are due to hand over. One lag for all: any of them may stand before any other."""
+    relaying = [g for g in groups if any(relay for r in g.rungs.values() for relay in r.relayed)]
+    lags = [relay.lag_p90_s for g in relaying for r in g.rungs.values() for relay in r.relayed if relay]
+    for group in relaying:
+        group.lag_s = max(least_lag_s, *lags)
+        group.deadline_at -= group.lag_s
 
 
 class _Deadlines:

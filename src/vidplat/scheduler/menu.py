@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 
-from vidplat.domain import Job, ModelShape, OpenJob, OperatingPoint, WorkerState
-from vidplat.scheduler.cost import CORRELATION, CostModel
+from vidplat.domain import Finisher, Job, ModelShape, OpenJob, OperatingPoint, WorkerState
+from vidplat.scheduler.cost import CORRELATION, CostModel, Estimate
 from vidplat.scheduler.profile import Choices, choices, hull
-from vidplat.scheduler.work import needed_bytes
+from vidplat.scheduler.relay import UNTIL_DRAFT, Relayed, draft_bytes, finishing, leaves_draft, relayed
+from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, STAGES, needed_bytes
 
 _COMMON = math.sqrt(CORRELATION)  # share of a part's spread that no averaging removes
 _SLOWEST = 0.01
@@ -31,6 +32,7 @@ class Knowledge:
 
     shapes: Mapping[str, ModelShape]  # by model id
     costs: CostModel = field(default_factory=CostModel)
+    draft_bytes_per_pixel: float = MP4_BYTES_PER_PIXEL  # as drafts were seen to take
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,19 @@ class Rungs:
     qualities: tuple[float, ...]
     p50_s: tuple[float, ...]  # on this worker
     spread_s: tuple[float, ...]  # p90 - p50
+    relayed: tuple[Relayed | None, ...] = ()  # where light workers are counted on; () means at no rung
+
+    def relay(self, rung: int) -> Relayed | None:
+        return self.relayed[rung] if self.relayed else None
 
     @property
     def top(self) -> int:
         return len(self.points) - 1
+
+    def work(self, rung: int) -> Estimate:
+        """Seconds of work, of both workers where another finishes it."""
+        relay = self.relay(rung)
+        return relay.work if relay else Estimate(self.p50_s[rung], self.p50_s[rung] + self.spread_s[rung])
 
     def seconds(self, rung: int) -> float:
         """What one more job takes of a long chain at p90: its median and the part of its spread that adds up."""
@@ -66,12 +77,25 @@ class Rungs:
 
 
 class Menu:
-    """Works out which workers may make a kind of job, and at which points. Remembers its answers."""
+    """Works out which workers may make a kind of job, and at which points. Remembers its answers.
 
-    def __init__(self, workers: Sequence[WorkerState], knowledge: Knowledge, floor: float) -> None:
+    Points that leave frames out are priced by `relay` where that lags no more than `most_lag_s` behind a queue, and as
+    made by one worker elsewhere; `lags_s` are all that were met.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[WorkerState],
+        knowledge: Knowledge,
+        floor: float,
+        finishers: Sequence[Finisher] = (),
+        most_lag_s: float = math.inf,
+    ) -> None:
         self._workers = workers
         self._knowledge = knowledge
         self._floor = floor
+        self._finishers, self._most_lag_s = finishers, most_lag_s
+        self.lags_s: set[float] = set()
         self._offers: dict[tuple[object, ...], str | tuple[Choices, dict[int, Rungs]]] = {}
 
     def offer(self, kind: tuple[object, ...], open_job: OpenJob) -> str | tuple[Choices, dict[int, Rungs]]:
@@ -108,39 +132,91 @@ class Menu:
     def _rungs(
         self, job: Job, shape: ModelShape, offered: Choices, fits: Mapping[int, tuple[int, ...]]
     ) -> dict[int, Rungs]:
-        by_class: dict[tuple[str, tuple[int, ...]], Rungs] = {}
+        alone: dict[tuple[str, tuple[int, ...]], list[Estimate]] = {}
+        at_par: dict[tuple[str, tuple[int, ...]], Rungs] = {}
+        finished = self._finished(job, shape, offered)
         found: dict[int, Rungs] = {}
         for i, allowed in fits.items():
             worker = self._workers[i]
-            key = (worker.device_class, allowed)
-            if key not in by_class:
-                by_class[key] = self._priced(job, shape, worker.device_class, offered, allowed)
-            at_par, speed = by_class[key], max(_SLOWEST, worker.speed)
-            found[i] = (
-                at_par
-                if speed == 1.0
-                else replace(
-                    at_par,
-                    p50_s=tuple(s / speed for s in at_par.p50_s),
-                    spread_s=tuple(s / speed for s in at_par.spread_s),
+            key, speed = (worker.device_class, allowed), max(_SLOWEST, worker.speed)
+            if key not in alone:
+                alone[key] = [self._predicted(job, shape, worker.device_class, offered.points[k]) for k in allowed]
+                at_par[key] = _ranked(offered, allowed, alone[key])
+            if finished:
+                relays = self._relays(job, shape, worker, offered, allowed, alone[key], finished)
+                found[i] = _ranked(offered, allowed, [_at(speed, each) for each in alone[key]], relays)
+            elif speed == 1.0:
+                found[i] = at_par[key]
+            else:
+                rungs = at_par[key]
+                found[i] = replace(
+                    rungs,
+                    p50_s=tuple(s / speed for s in rungs.p50_s),
+                    spread_s=tuple(s / speed for s in rungs.spread_s),
                 )
-            )
         return found
 
-    def _priced(
-        self, job: Job, shape: ModelShape, device_class: str, offered: Choices, allowed: Sequence[int]
-    ) -> Rungs:
-        costs = self._knowledge.costs
-        is_edit = job.input_video is not None
-        seen = [costs.predict(job.model.id, shape, device_class, job.spec, offered.points[k], is_edit) for k in allowed]
-        qualities = [offered.qualities[k] for k in allowed]
-        kept = hull([e.p50_s + _COMMON * e.spread_s for e in seen], qualities)
-        return Rungs(
-            points=tuple(offered.points[allowed[i]] for i in kept),
-            qualities=tuple(qualities[i] for i in kept),
-            p50_s=tuple(seen[i].p50_s for i in kept),
-            spread_s=tuple(seen[i].spread_s for i in kept),
-        )
+    def _predicted(
+        self, job: Job, shape: ModelShape, device_class: str, point: OperatingPoint, stages: Sequence[str] = STAGES
+    ) -> Estimate:
+        costs, is_edit = self._knowledge.costs, job.input_video is not None
+        return costs.predict(job.model.id, shape, device_class, job.spec, point, is_edit, stages=stages)
+
+    def _finished(self, job: Job, shape: ModelShape, offered: Choices) -> dict[OperatingPoint, list[Estimate]]:
+        """What each light worker takes of a draft, for the points that leave one."""
+        if not self._finishers:
+            return {}
+        known, model_id, spec = self._knowledge, job.model.id, job.spec
+        found = {}
+        for point in offered.points:
+            if leaves_draft(shape, spec, point):
+                size_bytes = draft_bytes(shape, spec, point, known.draft_bytes_per_pixel)
+                found[point] = [
+                    finishing(known.costs, model_id, shape, spec, point, each, size_bytes) for each in self._finishers
+                ]
+        return found
+
+    def _relays(
+        self,
+        job: Job,
+        shape: ModelShape,
+        worker: WorkerState,
+        offered: Choices,
+        allowed: Sequence[int],
+        alone: Sequence[Estimate],
+        finished: Mapping[OperatingPoint, Sequence[Estimate]],
+    ) -> list[Relayed | None]:
+        """For each allowed point what it comes to with light workers; None where they are not counted on."""
+        speed = max(_SLOWEST, worker.speed)
+        relays: list[Relayed | None] = []
+        for k, whole in zip(allowed, alone, strict=True):
+            point, relay = offered.points[k], None
+            if point in finished:
+                making = _at(speed, self._predicted(job, shape, worker.device_class, point, UNTIL_DRAFT))
+                relay = relayed(making, finished[point], _at(speed, whole), len(self._workers))
+                self.lags_s.add(relay.lag_p90_s)
+            relays.append(relay if relay is not None and relay.lag_p90_s <= self._most_lag_s else None)
+        return relays
+
+
+def _at(speed: float, at_par: Estimate) -> Estimate:
+    return Estimate(at_par.p50_s / speed, at_par.p90_s / speed)
+
+
+def _ranked(
+    offered: Choices, allowed: Sequence[int], alone: Sequence[Estimate], relays: Sequence[Relayed | None] = ()
+) -> Rungs:
+    """The allowed points that are worth having."""
+    counted: Sequence[Estimate | Relayed] = [r or e for e, r in zip(alone, relays or [None] * len(alone), strict=True)]
+    qualities = [offered.qualities[k] for k in allowed]
+    kept = hull([e.p50_s + _COMMON * e.spread_s for e in counted], qualities)
+    return Rungs(
+        points=tuple(offered.points[allowed[i]] for i in kept),
+        qualities=tuple(qualities[i] for i in kept),
+        p50_s=tuple(counted[i].p50_s for i in kept),
+        spread_s=tuple(counted[i].spread_s for i in kept),
+        relayed=tuple(relays[i] for i in kept) if relays else (),
+    )
 
 
 def _lower(needs: Sequence[int], qualities: Sequence[float], rungs: int, floor: float) -> list[int]:

@@ -4,13 +4,15 @@ A pure function: no clock, no I/O, no randomness; the same snapshot gives the sa
 its rows. How it works (PACE: prices, assign, chain-fill; the early stop is the workers' half):
 
   1. Group    equal jobs with one deadline (`groups`); what no worker can take is deferred with the reason.
+              Where light workers are up, makers are counted as relieved by them (`relay`) as far as that lags behind
+              by no more than a bound; a few bounds are tried, 0 among them, and the best draft of all is kept.
   2. Assign   walk the groups in deadline order and give each job to the worker that finishes it first, at a
               rung set by a price on device seconds; what does not fit falls to its cheapest rung, then at
               risk (in time at p50 only), then late. A handful of prices is tried.
   3. Fill     spend what slack is left on upgrades, best quality per second first, exactly, per worker (`chains`).
   4. Choose   the draft with the fewest late jobs, then the fewest at risk, then the most quality.
-  5. Certify  an upper bound on any plan's mean quality (`bound`), and the p90 finish at the cheapest and at
-              full quality.
+  5. Certify  an upper bound on any plan's mean quality (`bound`; light workers count as done at once), and the p90
+              finish at the cheapest and at full quality.
 
 Promises are made at p90. Jobs without a deadline get full quality, last, shared out so that the tail is short.
 A late job never costs another its place or quality: it goes to the end at its cheapest rung.
@@ -21,17 +23,20 @@ Not promised: optimality on several unequal workers (NP-hard; the gap to the bou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from vidplat.domain import OnInfeasible, Plan, Snapshot, Verdict
+from vidplat.domain import Deferred, OnInfeasible, Plan, Snapshot, Verdict
 from vidplat.scheduler.account import written
 from vidplat.scheduler.bound import quality_bound, worker_values
 from vidplat.scheduler.cost import CORRELATION
-from vidplat.scheduler.drafts import assign_all, best_draft, ends
-from vidplat.scheduler.groups import Backlog, group_jobs
-from vidplat.scheduler.menu import Knowledge
+from vidplat.scheduler.drafts import Draft, assign_all, best_draft, ends
+from vidplat.scheduler.groups import Backlog, Group, group_jobs
+from vidplat.scheduler.menu import Knowledge, Menu
 from vidplat.scheduler.policy import Policy
+
+_LITTLE = 0.002  # quality that is not worth planning anew for
+_AT_ONCE = 1e18  # speed, and bit/s, of light workers that no plan can do better than
 
 
 def plan(snapshot: Snapshot, policy: Policy, knowledge: Knowledge, backlog: Sequence[Backlog] = ()) -> Plan:
@@ -67,15 +72,51 @@ def latest_free(decided: Plan) -> Mapping[str, float]:
 def _plan_above(
     floor: float, snapshot: Snapshot, policy: Policy, knowledge: Knowledge, backlog: Sequence[Backlog]
 ) -> Plan:
-    # 1. Group.
     workers = sorted((w for w in snapshot.workers if w.alive), key=lambda w: w.id)
-    groups, deferred = group_jobs(snapshot, workers, policy, knowledge, floor, backlog)
     free_at = [max(snapshot.now, w.ready_at) for w in workers]
-    values = worker_values(groups, len(workers))
-    # 2.-4. Assign, fill, choose.
-    draft = best_draft(groups, free_at, values)
-    # 5. Certify.
-    bound = quality_bound(groups, free_at, values)
+    behind_s = _behind_s(snapshot, free_at)
+
+    def grouped(menu: Menu, least_lag_s: float = behind_s) -> tuple[list[Group], list[Deferred]]:
+        return group_jobs(snapshot, policy, menu, backlog, least_lag_s)
+
+    # 1. Group.
+    menu = Menu(workers, knowledge, floor, snapshot.finishers)
+    groups, deferred = grouped(menu)
+    # 2.-5. Assign, fill, choose, certify.
+    draft = best_draft(groups, free_at, worker_values(groups, len(workers)))
+    eased = groups
+    if snapshot.finishers:
+        at_once = [replace(each, speed=_AT_ONCE, bits_per_s=_AT_ONCE) for each in snapshot.finishers]
+        eased, _ = grouped(Menu(workers, knowledge, floor, at_once), 0.0)
+    bound = quality_bound(eased, free_at, worker_values(eased, len(workers)))
+    for most_lag_s in () if _is_good(draft, bound) else _bounds(menu.lags_s):
+        others, _ = grouped(Menu(workers, knowledge, floor, snapshot.finishers if most_lag_s else (), most_lag_s))
+        other = best_draft(others, free_at, worker_values(others, len(workers)))
+        if other.merit > draft.merit:
+            groups, draft = others, other
     _, full_quality_at = ends(assign_all(groups, free_at, best=True), snapshot.now)
     _, earliest_at = ends(assign_all(groups, free_at, best=False), snapshot.now)
     return written(snapshot, workers, groups, deferred, draft, full_quality_at, earliest_at, bound)
+
+
+def _behind_s(snapshot: Snapshot, free_at: Sequence[float]) -> float:
+    """Seconds that light workers are busy beyond the first free maker, on average."""
+    if not snapshot.finishers or not free_at:
+        return 0.0
+    return max(0.0, sum(each.ready_at for each in snapshot.finishers) / len(snapshot.finishers) - min(free_at))
+
+
+def _is_good(draft: Draft, bound: float) -> bool:
+    """Whether all is in time and no other draft can gain much on it."""
+    made = [(p.rungs.qualities[rung], count) for c in draft.chains for p in c.places for rung, count in p.runs.items()]
+    jobs = sum(count for _, count in made)
+    mean = sum(quality * count for quality, count in made) / jobs if jobs else 1.0
+    return not draft.late and not draft.at_risk and mean >= bound - _LITTLE
+
+
+def _bounds(lags_s: Collection[float]) -> list[float]:
+    """Further bounds of the lag to be tried: none at all, and two between."""
+    if not lags_s:
+        return []
+    ranked = sorted(lags_s)
+    return sorted({0.0, *(ranked[len(ranked) * part // 3] for part in (1, 2))})
