@@ -60,11 +60,9 @@ def test_where_light_workers_keep_up_a_maker_is_only_charged_until_the_draft():
     assert added(5.0, 9.0, 3.0, makers=1, light=1) == (5.0, 3.0)
 
 
-def test_where_they_do_not_makers_finish_the_rest_themselves():
-    # 10 s each by the light worker, of which it takes 2/3 of the drafts; the maker 4 s of each third
-    per_video, _ = added(6.0, 11.0, 10.0, makers=1, light=1)
-    share = per_video / 10.0
-    assert per_video == pytest.approx(6.0 + (1 - share) * 5.0)
+def test_where_they_do_not_a_queue_is_as_fast_as_they_are_or_as_makers_alone():
+    assert added(6.0, 11.0, 10.0, makers=1, light=1)[0] == 10.0
+    assert added(6.0, 11.0, 12.0, makers=1, light=1)[0] == 11.0
 
 
 @pytest.mark.parametrize("handed", [1.0, 10.0, 100.0, 1e6])
@@ -86,9 +84,9 @@ def test_random_queues_end_about_when_they_are_said_to():
             sums[n % makers] += per_video
             lags.append(lag)
         beyond.append(played(jobs, makers, light) / (max(sums) + max(lags)))
-    assert max(beyond) < 1.2
-    assert sum(ratio > 1.02 for ratio in beyond) < 0.02 * len(beyond)
-    assert sum(beyond) / len(beyond) > 0.8  # and not much sooner
+    assert max(beyond) < 1.1
+    assert sum(ratio > 1.02 for ratio in beyond) < 0.005 * len(beyond)
+    assert sum(beyond) / len(beyond) > 0.65  # and not much sooner
 
 
 def played(jobs: Sequence[tuple[float, ...]], makers: int, light: int) -> float:

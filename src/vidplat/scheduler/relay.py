@@ -5,17 +5,18 @@ stores it: a light worker, or the maker after all (EcoVideo's split, arXiv 2606.
 With c seconds until the draft, a for what is left on the maker, e for what is left (and the way there) on a light
 worker, M makers and L light workers, one video adds
 
-    b = c                          where light workers keep up:  e M / L <= c
-    b = e' (c + a) / (a + e')      else, e' = e M / L: they take the share b / e' of the drafts, makers the others
+    b = min(max(c, e M / L), c + a)
 
-to a maker's queue, never more than c + a. A queue of such videos is through about
+to a maker's queue: what the slower side takes, and never more than without light workers. (Where these do not keep up,
+makers finish some drafts too, but may store them over the same thin link, so nothing is counted on that.) A queue of
+such videos is through about
 
     lag = e                             L > M
     lag = min(e ceil(M / L), c + a)     else, since the drafts of all makers may come at once
 
 after the sum of its b. For M = L = 1 and a light worker that keeps up that is the flow shop's bound: its end is
-max over k of (sum of c up to k + sum of e from k on) <= sum of max(c, e) + max of min(c, e). Elsewhere whole videos
-stand for shares: in 20,000 random queues, played through, 0.7 % ended more than 2 % later than that, the worst 16 %.
+max over k of (sum of c up to k + sum of e from k on) <= sum of max(c, e) + max of min(c, e). Elsewhere it is no bound:
+of 20,000 random queues that were played through, 6 ended more than 2 % later, the worst of them 7 %.
 
 Not promised: what a transfer takes while another uses the same link.
 """
@@ -98,8 +99,7 @@ def finishing(
 def added(until_draft: float, alone: float, handed: float, makers: int, light: int) -> tuple[float, float]:
     """(b, lag) of the formulas above, in seconds: c, c + a, e, M and L."""
     c, a = until_draft, max(0.0, alone - until_draft)
-    each = handed * makers / light
-    b = c if each <= c else each * (c + a) / (a + each)
+    b = min(max(c, handed * makers / light), c + a)
     lag = handed if light > makers else min(handed * math.ceil(makers / light), c + a)
     return b, lag
 
