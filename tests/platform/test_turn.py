@@ -242,6 +242,13 @@ def test_workers_that_never_come_up_end_the_run(scene):
         stage.turn(400.0)
 
 
+def test_a_worker_that_hangs_on_its_way_up_gets_no_job_that_another_could_begin(scene):
+    stage = scene(1, "w1", "w2")
+    stage.dispatcher.places["w1"] = replace(stage.dispatcher.places["w1"], up=False)
+    stage.turn(120.0)
+    assert stage.in_hand("w2") == [1]
+
+
 def test_a_deadline_tells_orders_when_to_be_through(scene):
     # given 4 jobs of 10 s at full quality, and 25 s for one worker
     stage = scene([a_job(row=row, deadline_at=25.0) for row in range(1, 5)], deadline_at=25.0)

@@ -319,7 +319,8 @@ class World:
         if seat.up:
             ready_at = now + self.hands.remaining_s(seat.worker_id, now)
         else:
-            ready_at = max(now, seat.since + self.learner.startup(self.batch.model.id, seat.device_class).p50_s)
+            expected_at = seat.since + self.learner.startup(self.batch.model.id, seat.device_class).p50_s
+            ready_at = max(expected_at, now + (now - expected_at))  # one that is late may be as late again
         return WorkerState(
             id=seat.worker_id,
             pool=seat.pool,
