@@ -22,7 +22,7 @@ def a_group(
     """Quality 0.6, 0.9, 1.0 (or evenly rising): 0.15 a second for the first step, 0.025 for the second."""
     qualities = (0.6, 0.9, 1.0) if len(p50_s) == 3 else tuple((k + 1) / len(p50_s) for k in range(len(p50_s)))
     points = tuple(OperatingPoint(k + 1) for k in range(len(p50_s)))
-    rungs = Rungs(points, qualities, p50_s, tuple(spread * s for s in p50_s))
+    rungs = Rungs(points, qualities, p50_s, tuple(spread * s for s in p50_s), (None,) * len(points))
     return Group(a_job(), due, 0.0, weight, 1.0, True, {0: rungs})
 
 

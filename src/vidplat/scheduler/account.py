@@ -106,7 +106,7 @@ def _assignments(
                         reason=reasons[kind],
                         finish_by=None if slot.finish_by == NEVER else slot.finish_by,
                     ),
-                    rungs.relay(slot.rung),
+                    rungs.relayed[slot.rung],
                 )
             )
     return sorted(dealt, key=lambda a: (a.start_at, a.worker_id, a.job_id))

@@ -91,7 +91,7 @@ class Chain:
     @property
     def lag_s(self) -> tuple[float, float]:
         """How long after its end (p50, p90) light workers may still be at what it made."""
-        relays = [relay for p in self.places for r in p.runs if (relay := p.rungs.relay(r))]
+        relays = [relay for p in self.places for r in p.runs if (relay := p.rungs.relayed[r])]
         return (
             max((relay.lag_p50_s for relay in relays), default=0.0),
             max((relay.lag_p90_s for relay in relays), default=0.0),

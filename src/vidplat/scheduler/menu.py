@@ -43,10 +43,7 @@ class Rungs:
     qualities: tuple[float, ...]
     p50_s: tuple[float, ...]  # on this worker
     spread_s: tuple[float, ...]  # p90 - p50
-    relayed: tuple[Relayed | None, ...] = ()  # where light workers are counted on; () means at no rung
-
-    def relay(self, rung: int) -> Relayed | None:
-        return self.relayed[rung] if self.relayed else None
+    relayed: tuple[Relayed | None, ...]  # where light workers are counted on
 
     @property
     def top(self) -> int:
@@ -54,7 +51,7 @@ class Rungs:
 
     def work(self, rung: int) -> Estimate:
         """Seconds of work, of both workers where another finishes it."""
-        relay = self.relay(rung)
+        relay = self.relayed[rung]
         return relay.work if relay else Estimate(self.p50_s[rung], self.p50_s[rung] + self.spread_s[rung])
 
     def seconds(self, rung: int) -> float:
@@ -132,35 +129,47 @@ class Menu:
     def _rungs(
         self, job: Job, shape: ModelShape, offered: Choices, fits: Mapping[int, tuple[int, ...]]
     ) -> dict[int, Rungs]:
-        alone: dict[tuple[str, tuple[int, ...]], list[Estimate]] = {}
-        at_par: dict[tuple[str, tuple[int, ...]], Rungs] = {}
+        at_par: dict[tuple[str, tuple[int, ...]], _Priced] = {}
+        ranked: dict[tuple[str, tuple[int, ...]], Rungs] = {}
         finished = self._finished(job, shape, offered)
         found: dict[int, Rungs] = {}
         for i, allowed in fits.items():
             worker = self._workers[i]
             key, speed = (worker.device_class, allowed), max(_SLOWEST, worker.speed)
-            if key not in alone:
-                alone[key] = [self._predicted(job, shape, worker.device_class, offered.points[k]) for k in allowed]
-                at_par[key] = _ranked(offered, allowed, alone[key])
-            if finished:
-                relays = self._relays(job, shape, worker, offered, allowed, alone[key], finished)
-                found[i] = _ranked(offered, allowed, [_at(speed, each) for each in alone[key]], relays)
-            elif speed == 1.0:
-                found[i] = at_par[key]
-            else:
-                rungs = at_par[key]
-                found[i] = replace(
-                    rungs,
-                    p50_s=tuple(s / speed for s in rungs.p50_s),
-                    spread_s=tuple(s / speed for s in rungs.spread_s),
-                )
+            if key not in at_par:
+                points = [offered.points[k] for k in allowed]
+                at_par[key] = self._priced(job, shape, worker.device_class, points, finished)
+            if finished:  # how a relay comes out depends on the maker's own speed
+                found[i] = _ranked(offered, allowed, self._relayed(at_par[key], speed))
+                continue
+            if key not in ranked:
+                ranked[key] = _ranked(offered, allowed, at_par[key].alone)
+            rungs = ranked[key]
+            found[i] = replace(
+                rungs,
+                p50_s=tuple(s / speed for s in rungs.p50_s),
+                spread_s=tuple(s / speed for s in rungs.spread_s),
+            )
         return found
 
-    def _predicted(
-        self, job: Job, shape: ModelShape, device_class: str, point: OperatingPoint, stages: Sequence[str] = STAGES
-    ) -> Estimate:
-        costs, is_edit = self._knowledge.costs, job.input_video is not None
-        return costs.predict(job.model.id, shape, device_class, job.spec, point, is_edit, stages=stages)
+    def _priced(
+        self,
+        job: Job,
+        shape: ModelShape,
+        device_class: str,
+        points: Sequence[OperatingPoint],
+        finished: Mapping[OperatingPoint, Sequence[Estimate]],
+    ) -> _Priced:
+        def predicted(point: OperatingPoint, stages: Sequence[str]) -> Estimate:
+            is_edit = job.input_video is not None
+            return costs.predict(job.model.id, shape, device_class, job.spec, point, is_edit, stages=stages)
+
+        costs = self._knowledge.costs
+        return _Priced(
+            [predicted(point, STAGES) for point in points],
+            [predicted(point, UNTIL_DRAFT) if point in finished else None for point in points],
+            [finished.get(point, ()) for point in points],
+        )
 
     def _finished(self, job: Job, shape: ModelShape, offered: Choices) -> dict[OperatingPoint, list[Estimate]]:
         """What each light worker takes of a draft, for the points that leave one."""
@@ -176,46 +185,44 @@ class Menu:
                 ]
         return found
 
-    def _relays(
-        self,
-        job: Job,
-        shape: ModelShape,
-        worker: WorkerState,
-        offered: Choices,
-        allowed: Sequence[int],
-        alone: Sequence[Estimate],
-        finished: Mapping[OperatingPoint, Sequence[Estimate]],
-    ) -> list[Relayed | None]:
-        """For each allowed point what it comes to with light workers; None where they are not counted on."""
-        speed = max(_SLOWEST, worker.speed)
-        relays: list[Relayed | None] = []
-        for k, whole in zip(allowed, alone, strict=True):
-            point, relay = offered.points[k], None
-            if point in finished:
-                making = _at(speed, self._predicted(job, shape, worker.device_class, point, UNTIL_DRAFT))
-                relay = relayed(making, finished[point], _at(speed, whole), len(self._workers))
+    def _relayed(self, at_par: _Priced, speed: float) -> list[Estimate | Relayed]:
+        """For each point what it comes to on a maker of that speed, with light workers where they are counted on."""
+        counted: list[Estimate | Relayed] = []
+        for whole, until_draft, rest in zip(at_par.alone, at_par.until_draft, at_par.rest, strict=True):
+            alone = _at(speed, whole)
+            counted.append(alone)
+            if until_draft is not None:
+                relay = relayed(_at(speed, until_draft), rest, alone, len(self._workers))
                 self.lags_s.add(relay.lag_p90_s)
-            relays.append(relay if relay is not None and relay.lag_p90_s <= self._most_lag_s else None)
-        return relays
+                if relay.lag_p90_s <= self._most_lag_s:
+                    counted[-1] = relay
+        return counted
+
+
+@dataclass(frozen=True)
+class _Priced:
+    """What some points cost on a maker of speed 1: alone, until the draft (None: there is none), and what each light
+    worker takes from there."""
+
+    alone: Sequence[Estimate]
+    until_draft: Sequence[Estimate | None]
+    rest: Sequence[Sequence[Estimate]]
 
 
 def _at(speed: float, at_par: Estimate) -> Estimate:
     return Estimate(at_par.p50_s / speed, at_par.p90_s / speed)
 
 
-def _ranked(
-    offered: Choices, allowed: Sequence[int], alone: Sequence[Estimate], relays: Sequence[Relayed | None] = ()
-) -> Rungs:
+def _ranked(offered: Choices, allowed: Sequence[int], counted: Sequence[Estimate | Relayed]) -> Rungs:
     """The allowed points that are worth having."""
-    counted: Sequence[Estimate | Relayed] = [r or e for e, r in zip(alone, relays or [None] * len(alone), strict=True)]
     qualities = [offered.qualities[k] for k in allowed]
-    kept = hull([e.p50_s + _COMMON * e.spread_s for e in counted], qualities)
+    kept = hull([each.p50_s + _COMMON * each.spread_s for each in counted], qualities)
     return Rungs(
         points=tuple(offered.points[allowed[i]] for i in kept),
         qualities=tuple(qualities[i] for i in kept),
         p50_s=tuple(counted[i].p50_s for i in kept),
         spread_s=tuple(counted[i].spread_s for i in kept),
-        relayed=tuple(relays[i] for i in kept) if relays else (),
+        relayed=tuple(each if isinstance(each, Relayed) else None for each in (counted[i] for i in kept)),
     )
 
 
