@@ -38,6 +38,16 @@ def test_heartbeats_count_the_steps_that_are_left_at_the_pace_of_those_done():
     assert held.remaining_s(6.0, is_first=True) == pytest.approx(14.0)
 
 
+def test_the_pace_is_that_of_the_steps_between_heartbeats():
+    # given denoising first heard of at second 3 with 2 of 8 steps done, and 4 done at second 7: 2 s a step, 4 left
+    held = in_hand()
+    held.note(at_step(2, 3.0))
+    assert held.remaining_s(3.0, is_first=True) == pytest.approx(6.0 + 3.0)  # as predicted, 1 s a step
+    held.note(at_step(4, 7.0))
+
+    assert held.remaining_s(7.0, is_first=True) == pytest.approx(8.0 + 3.0)
+
+
 def test_a_stage_that_outlasts_its_prediction_is_nearly_done_never_done():
     held = in_hand()
     held.note(Progress(held.order.job.id, 1, "w", "decode", 8, 8, 10.0))

@@ -230,6 +230,19 @@ def test_an_outbox_wakes_its_reader():
     assert time.monotonic() - began < 5
 
 
+def test_heartbeats_are_gathered_for_a_while_and_what_ended_is_told_at_once():
+    outbox, beat = Outbox(), Progress("a", 1, "w", "denoise", 1, 10, 1.0)
+    outbox.put(beat)
+    began = time.monotonic()
+    assert outbox.take(10.0, gather_s=0.3) == [beat]
+    assert 0.25 < time.monotonic() - began < 5
+
+    outbox.put(beat)
+    threading.Timer(0.05, outbox.put, [BenchFailed("w", "x", False)]).start()
+    assert len(outbox.take(10.0, gather_s=30.0)) == 2
+    assert time.monotonic() - began < 20
+
+
 def test_failures_are_sorted_by_whose_fault_they_are():
     assert sort_failure(InputError("x")).kind is FailureKind.REQUEST
     assert sort_failure(OutOfMemoryError("x")).kind is FailureKind.OUT_OF_MEMORY

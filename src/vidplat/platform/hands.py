@@ -28,6 +28,7 @@ class InHand:
     sent_at: float
     progress: Progress | None = None
     phase_since: float | None = None  # when the current phase was first heard of
+    phase_step: int = 0  # steps that were done by then
     passed_on: bool = False  # a worker was lost with its draft in hand
     held_by: str = ""  # where that is not the worker of the assignment
 
@@ -38,7 +39,7 @@ class InHand:
 
     def note(self, progress: Progress) -> None:
         if self.progress is None or self.progress.phase != progress.phase:
-            self.phase_since = progress.at
+            self.phase_since, self.phase_step = progress.at, progress.step
         self.progress = progress
 
     def remaining_s(self, now: float, *, is_first: bool) -> float:
@@ -53,9 +54,12 @@ class InHand:
         current = self.stages.get(phase, 0.0)
         later = sum(self.stages.get(stage, 0.0) for stage in _STAGES[_STAGES.index(phase) + 1 :])
         if phase == "denoise" and self.progress and self.progress.step > 0:
-            # At the pace of the steps so far, from the last heartbeat on.
             done, steps = self.progress.step, max(1, self.progress.steps)
-            left = (self.progress.at - since) / done * (steps - done) - (now - self.progress.at)
+            if done > self.phase_step:  # at the pace of the steps heard of so far, from the last heartbeat on
+                pace_s = (self.progress.at - since) / (done - self.phase_step)
+            else:
+                pace_s = current / steps
+            left = pace_s * (steps - done) - (now - self.progress.at)
         else:
             left = current - (now - since)
         return max(left, _OVERTIME * current, 0.0) + later

@@ -5,8 +5,8 @@
     take(), always one out ◄──────────────    its outbox: heartbeats, outcomes
 
 Events come up by a long poll: each actor always holds one unanswered `take`, which it answers as soon as
-it has something to say. So a heartbeat costs one small call, a burst of them is one answer, and a dead
-actor is noticed at once because its `take` fails.
+it has something to say; heartbeats of one second are one answer. A dead actor is noticed at once because its
+`take` fails.
 
 Ray is disposable: it places processes and moves small messages. What is true is in the catalog. Actors are
 never restarted or retried by Ray; a dead one is replaced here by a new actor with a new id.
@@ -43,7 +43,8 @@ from vidplat.platform.workbench import Bench, BenchEvent, BenchFailed, Outbox, T
 
 log = logging.getLogger(__name__)
 
-LONG_POLL_S = 10.0
+LONG_POLL_S = 20.0
+GATHER_S = 1.0  # heartbeats are told so often; what has ended is told at once
 POOL_LABEL = "vidplat-pool"
 _CALL_TIMEOUT_S = 5.0
 _SILENT_S = 45.0  # without an answer that was due: then a worker hangs, or nothing comes through to it any more
@@ -88,7 +89,7 @@ class BenchActor:
         self._bench.cancel(job_ids)
 
     def take(self, wait_s: float) -> list[BenchEvent]:
-        return self._outbox.take(wait_s)
+        return self._outbox.take(wait_s, GATHER_S)
 
     def clock(self) -> float:
         return time.time()

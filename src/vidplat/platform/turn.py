@@ -276,7 +276,7 @@ class World:
             self._endings.give_back([replace(held, order=replace(order, drafted=None))])
             return
         worker_id, rest = found
-        fresh = replace(held, order=order, stages=rest, sent_at=now, progress=None, phase_since=None, held_by=worker_id)
+        fresh = InHand(order, held.open_job, rest, now, passed_on=held.passed_on, held_by=worker_id)
         self.hands.put(worker_id, fresh)
         self.dispatcher.send(worker_id, [order])
         self.rules.crash_point("handed-over")

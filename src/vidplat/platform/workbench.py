@@ -119,11 +119,14 @@ class Outbox:
             self._events.append(event)
             self._changed.notify_all()
 
-    def take(self, wait_s: float) -> list[BenchEvent]:
-        """All events so far, oldest first; waits up to `wait_s` for the first."""
+    def take(self, wait_s: float, gather_s: float = 0.0) -> list[BenchEvent]:
+        """All events so far, oldest first; waits up to `wait_s` for the first. Heartbeats alone wait `gather_s` for
+        more, since every answer costs some kilobytes of a link that may be thin."""
         with self._changed:
             if not self._events:
                 self._changed.wait(wait_s)
+            if self._events:
+                self._changed.wait_for(lambda: not all(isinstance(each, Progress) for each in self._events), gather_s)
             taken, self._events = self._events, []
             return taken
 
