@@ -10,7 +10,7 @@ import pytest
 from tests.builders import FLIPBOOK, a_job, a_shape, an_open_job
 from tests.catalog_builders import an_assignment
 from tests.platform.test_turn import SECONDS, Scene, scene
-from vidplat.domain import Artifact, Draft, JobState, OperatingPoint, Outcome
+from vidplat.domain import Artifact, Draft, JobState, OperatingPoint, Outcome, Progress
 from vidplat.eco_schedule import budgets, kept_latents
 from vidplat.errors import ClusterError
 from vidplat.platform.dispatch import HandedOver, Order, Seat
@@ -323,6 +323,22 @@ def test_a_link_that_was_seen_to_be_slow_leaves_the_plan_as_it_is(scene):
     stage.turn(0.0)
 
     assert kept(stage) == few
+
+
+def test_a_draft_that_is_long_on_its_way_tells_that_the_link_has_become_slow(scene):
+    # given a draft of 20 kB that has been on its way for 50 s
+    stage = a_thin_scene(scene, "e1")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    hands_over(stage, order, at=8.0)
+    stage.turn(8.0)
+    stage.dispatcher.events.append(Progress(order.job.id, order.attempt, "e1", "network", 24, 24, 8.0))
+    stage.turn(8.0)
+    assert [each.bits_per_s for each in stage.world.observe().finishers] == [None]
+
+    stage.now = 58.0
+    (finisher,) = stage.world.observe().finishers
+    assert finisher.bits_per_s == pytest.approx(8 * 20_000 / 50.0)
 
 
 def test_keyframes_that_were_asked_for_stay(scene):

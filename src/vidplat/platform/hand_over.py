@@ -14,6 +14,7 @@ from vidplat.domain import Finisher
 from vidplat.platform.dispatch import HandedOver, Seat
 from vidplat.platform.hands import Hands, InHand
 from vidplat.platform.learning import Learner
+from vidplat.scheduler.work import NETWORK
 
 
 @dataclass(frozen=True)
@@ -56,5 +57,17 @@ class HandOver:
             device_class=seat.device_class,
             ready_at=now + self.hands.remaining_s(seat.worker_id, now) + coming_s,
             speed=self.learner.speed(seat.worker_id),
-            bits_per_s=self.learner.bits_per_s(seat.worker_id),
+            bits_per_s=self._bits_per_s(seat.worker_id, now),
         )
+
+    def _bits_per_s(self, worker_id: str, now: float) -> float | None:
+        """Of its link as last seen; less where a draft has been on its way for longer than that allows."""
+        seen = self.learner.bits_per_s(worker_id)
+        held = next(iter(self.hands.of(worker_id)), None)
+        if held is None or held.order.drafted is None or held.phase != NETWORK or held.phase_since is None:
+            return seen
+        passed_s = now - held.phase_since
+        if passed_s <= held.stages.get(NETWORK, 0.0):
+            return seen
+        at_most = 8 * held.order.drafted.draft.size_bytes / passed_s
+        return at_most if seen is None else min(seen, at_most)

@@ -37,6 +37,10 @@ class InHand:
         """Who has it; the plan's worker may have left a draft of it to another."""
         return self.held_by or self.order.assignment.worker_id
 
+    @property
+    def phase(self) -> str:
+        return self.progress.phase if self.progress else ""
+
     def note(self, progress: Progress) -> None:
         if self.progress is None or self.progress.phase != progress.phase:
             self.phase_since, self.phase_step = progress.at, progress.step
@@ -48,7 +52,7 @@ class InHand:
         if not is_first:
             return total
         since = self.phase_since if self.phase_since is not None else self.sent_at
-        phase = self.progress.phase if self.progress else ""
+        phase = self.phase
         if phase not in _STAGES:  # no word of a stage yet: all of it, less the time that has passed
             return max(total - (now - since), _OVERTIME * total)
         current = self.stages.get(phase, 0.0)
