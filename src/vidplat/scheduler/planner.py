@@ -85,7 +85,7 @@ def _plan_above(
     # 2.-5. Assign, fill, choose, certify.
     draft = best_draft(groups, free_at, worker_values(groups, len(workers)))
     eased = groups
-    if snapshot.finishers:
+    if menu.lags_s:  # light workers have a part in it
         at_once = [replace(each, speed=_AT_ONCE, bits_per_s=_AT_ONCE) for each in snapshot.finishers]
         eased, _ = grouped(Menu(workers, knowledge, floor, at_once), 0.0)
     bound = quality_bound(eased, free_at, worker_values(eased, len(workers)))
