@@ -26,7 +26,7 @@ class HandOver:
     learner: Learner
 
     def finisher(
-        self, held: InHand, drafted: HandedOver, now: float, planned_s: float = 0.0
+        self, held: InHand, drafted: HandedOver, now: float, planned_s: float
     ) -> tuple[str, dict[str, float]] | None:
         """The worker that will be through with a draft first, with its seconds by stage: a light one, or its maker,
         whose queue it joins, behind `planned_s` seconds of what is still planned for it; when all of these are gone,

@@ -178,7 +178,7 @@ def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
         return "full quality" if group.full_quality >= 1.0 else f"{text}, as asked"
     if slot.rung == rungs.top:
         return f"{text}: the best that fits in memory"
-    short_s = full_quality_at - group.deadline_at
+    short_s = full_quality_at - group.deadline_at - group.lag_s
     if short_s > 0:
         return f"{text}: full quality for all jobs is {wording.seconds(short_s)} short"
     return f"{text}: no more fits before its deadline"
