@@ -75,7 +75,8 @@ def main() -> None:
             rows.append(row)
             print(
                 f"{jobs:>8} jobs  {row['workers']} workers  {row['sizes']:>2} sizes  "
-                f"{'a deadline per row' if own else 'one deadline      '}  {'light' if light else '     '}  {1000 * seconds:8.1f} ms  "
+                f"{'a deadline per row' if own else 'one deadline      '}  {'light' if light else '     '}  "
+                f"{1000 * seconds:8.1f} ms  "
                 f"{row['verdict']:<10}  quality {row['mean_quality']:.4f}  gap {row['gap_percent']:.3f} %"
             )
     print(json.dumps({"benchmark": "planning", "rows": rows}))
