@@ -5,9 +5,11 @@
 A Ray head with the cloud's worker runs in one namespace, a Ray node with the edge's light worker in the other, and the
 object store (an S3 server in memory) beside the edge: there the videos are wanted. A veth pair joins them; `tc htb`
 limits what goes to and from the store, between Ray's object managers and between its workers, at such a rate that what
-is stored of one full video, sidecar and all, takes `rates` times its own denoising. What Ray's nodes say to each other
-is not limited: at the size of this model that would outweigh the videos, which it does not at 720p. The edge has
-`shares` of a core, one after the other; ways without an edge are run for the first share alone.
+is stored of one full video, sidecar and all, takes `rates` times its own denoising. The three share it fairly, as under
+the fair queue that Linux has by default: else an order of one packet waits behind a whole video at 3 kbit/s, which is
+half a minute here and a tenth of a second at 1 Mbit/s. What Ray's nodes say to each other is not limited: at the size
+of this model that would outweigh the videos, which it does not at 720p. The edge has `shares` of a core, one after the
+other; ways without an edge are run for the first share alone.
 
 Ways, all over the same prompts, seeds, solver and thread:
 
@@ -25,6 +27,9 @@ between those at the seconds it took, within 3 %. At one point the link's rate f
 to 1 times the denoising), for `eco` with half of the frames and for the adaptive one.
 
 Seconds are from the first dispatch to the last committed video. PSNR and SSIM are of the stored files, against `full`.
+`sent` is the draft's or the video's file alone; `link` is all that the batch sent from cloud to edge, per video:
+requests, orders and acknowledgements, and from before and after those seconds the start of the edge's worker and the
+manifest.
 A worker does not denoise while it stores; `ideal` is what `full` would take if it did, a flow shop of the measured
 stages, and the second ratio is to that. `foretold` is the flow shop of cloud, network and edge (`split_cost.py`), from
 the way's own cloud and edge seconds at the fastest link and its bytes over the link's rate.
@@ -208,7 +213,9 @@ class Bench:
     def ran(self, name: str, way: dict[str, Any], catalog: str, within_s: float | None = None) -> dict[str, Any]:
         """One batch in the cloud's namespace; with a deadline so long after start-up, as that usually takes."""
         deadline_s = None if within_s is None else within_s + statistics.median(self.startups)
+        before = carried_bytes()
         found = ran(name, way | {"deadline_s": deadline_s}, self.folder, self.told.videos, catalog)
+        found["link_bytes"] = (carried_bytes() - before) / self.told.videos
         if way["pools"][0][0] == "cloud":
             self.startups.append(found["startup_s"])
         if deadline_s is not None:
@@ -268,6 +275,7 @@ def summed(found: dict[str, Any], reference: dict[int, np.ndarray]) -> dict[str,
         "finished_at_edge": sum(one["at_edge"] for one in videos),
         **{name: round(seconds / len(videos), 3) for name, seconds in parts.items()},
         "sent_bytes": round(mean(one["sent_bytes"] for one in videos)),
+        "link_bytes": round(found["link_bytes"]),
         "psnr_db": round(mean(differing), 2) if differing else None,
         "identical": len(made) - len(differing),
         "ssim": round(mean(ssim(a, b) for a, b in made), 4),
@@ -371,6 +379,7 @@ def two_hosts() -> Iterator[None]:
         for host, device, address in ((CLOUD, "vp-a", CLOUD_IP), (EDGE, "vp-b", EDGE_IP)):
             do("ip", "-n", host, "address", "add", f"{address}/24", "dev", device)
             do("ip", "-n", host, "link", "set", device, "up")
+        thin_link()
         yield
     finally:
         remove()
@@ -381,21 +390,45 @@ def remove() -> None:
         subprocess.run(["ip", "netns", "delete", host], capture_output=True, check=False)
 
 
-def limit(bits_per_s: float | None) -> None:
-    """Limit what goes to and from the store and the object managers; None: no limit."""
-    for host, device in ((CLOUD, "vp-a"), (EDGE, "vp-b")):
-        subprocess.run(["tc", "-n", host, "qdisc", "del", "dev", device, "root"], capture_output=True, check=False)
-        if bits_per_s is None:
-            continue
+DEVICES = ((CLOUD, "vp-a"), (EDGE, "vp-b"))
+THIN = "1:2"  # the class of all that is limited
+SHARING = {  # classes within it: ports
+    "1:3": (("sport", STORE_PORT, "0xffff"), ("dport", STORE_PORT, "0xffff")),
+    "1:4": (("sport", WORKER_PORTS, "0xff00"), ("sport", OBJECTS_PORT, "0xffff")),  # answers: drafts, and what is up
+    "1:5": (("dport", WORKER_PORTS, "0xff00"), ("dport", OBJECTS_PORT, "0xffff")),  # orders
+}
+UNLIMITED = 1e9
+
+
+def thin_link() -> None:
+    """Traffic classes for both ends of the pair, without a limit yet."""
+    for host, device in DEVICES:
         tc = ("tc", "-n", host)
         do(*tc, "qdisc", "add", "dev", device, "root", "handle", "1:", "htb", "default", "1", "r2q", "1000")
-        fast, thin = ("rate", "10gbit", "quantum", "60000"), ("rate", f"{round(bits_per_s)}bit", "quantum", "1500")
+        fast = ("rate", "10gbit", "quantum", "60000")
         do(*tc, "class", "add", "dev", device, "parent", "1:", "classid", "1:1", "htb", *fast)
-        do(*tc, "class", "add", "dev", device, "parent", "1:", "classid", "1:2", "htb", *thin, "burst", "4k")
-        for port, bits in ((OBJECTS_PORT, "0xffff"), (STORE_PORT, "0xffff"), (WORKER_PORTS, "0xff00")):
-            for side in ("sport", "dport"):
-                match = ("match", "ip", side, str(port), bits, "flowid", "1:2")
+        for name, ports in SHARING.items():
+            for side, port, bits in ports:
+                match = ("match", "ip", side, str(port), bits, "flowid", name)
                 do(*tc, "filter", "add", "dev", device, "parent", "1:", "protocol", "ip", "u32", *match)
+    limit(None)
+
+
+def limit(bits_per_s: float | None) -> None:
+    """What the store, the object managers and the workers may send each way, from now on; None: no limit."""
+    whole = bits_per_s or UNLIMITED
+    for host, device in DEVICES:
+        for name, parent, rate in ((THIN, "1:", whole), *((name, THIN, whole / len(SHARING)) for name in SHARING)):
+            rates = ("rate", f"{round(rate)}bit", "ceil", f"{round(whole)}bit", "quantum", "1500", "burst", "4k")
+            do("tc", "-n", host, "class", "replace", "dev", device, "parent", parent, "classid", name, "htb", *rates)
+
+
+def carried_bytes() -> int:
+    """That went from cloud to edge over the limited link so far."""
+    host, device = DEVICES[0]
+    told = do("tc", "-n", host, "-s", "class", "show", "dev", device)
+    about = told.partition(f"class htb {THIN} ")[2]
+    return int(about.partition("Sent ")[2].split()[0])
 
 
 @contextmanager
@@ -457,10 +490,11 @@ def in_host(host: str, command: Sequence[str], *, is_limited: bool = False, **ho
     return subprocess.Popen([*enter, *command], env=env, start_new_session=True, **how)
 
 
-def do(*command: str) -> None:
+def do(*command: str) -> str:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise SystemExit(f"{' '.join(command)}: {ended.stderr.strip()}")
+    return ended.stdout
 
 
 def s3() -> Any:
@@ -519,7 +553,7 @@ def card(answer: dict[str, Any]) -> Iterator[str]:
     yield (
         f"  {'edge':>5} {'sending':>8} {'kbit/s':>7} {'way':<10} {'seconds':>8} {'ratio':>6} {'/ideal':>6} "
         f"{'foretold':>8} {'cloud':>6} "
-        f"{'network':>8} {'edge':>6} {'sent kB':>8} {'PSNR':>6} {'SSIM':>7}  kept"
+        f"{'network':>8} {'edge':>6} {'sent kB':>8} {'link kB':>8} {'PSNR':>6} {'SSIM':>7}  kept"
     )
     for one in answer["points"]:
         shown = "same" if one["psnr_db"] is None else f"{one['psnr_db']:.2f}"
@@ -536,7 +570,8 @@ def card(answer: dict[str, Any]) -> Iterator[str]:
             f"  {one['share']:>5g} {sending:>8} {one['bits_per_s'] / 1e3:>7.1f} {one['way']:<10} "
             f"{one['seconds']:>8.2f} {ratio:>13} {foretold:>8} "
             f"{one['cloud_s']:>6.2f} {one['network_s']:>8.2f} {one['edge_s']:>6.2f} "
-            f"{one['sent_bytes'] / 1e3:>8.1f} {shown:>6} {one['ssim']:>7.4f}  {kept}{beside}"
+            f"{one['sent_bytes'] / 1e3:>8.1f} {one['link_bytes'] / 1e3:>8.1f} "
+            f"{shown:>6} {one['ssim']:>7.4f}  {kept}{beside}"
         )
     yield "  seconds: first dispatch to last commit; cloud, network, edge: mean seconds per video"
     adaptive = [one for one in answer["points"] if one["way"] == "adaptive"]

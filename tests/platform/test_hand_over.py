@@ -125,6 +125,29 @@ def test_a_maker_with_jobs_planned_does_not_finish_a_draft_that_a_light_worker_i
     assert [each.drafted for each in stage.dispatcher.sent["e1"]] == [drafted]
 
 
+@pytest.mark.parametrize(("maker_store_s", "whose"), [(10.0, "e1"), (0.02, "w1")])
+def test_a_maker_does_not_store_over_the_link_that_drafts_are_still_to_travel_on(scene, maker_store_s, whose):
+    # given a link that takes 8 s for a draft
+    stage = scene([a_job(row=row, method="eco:k=5") for row in (1, 2)])
+    behind_a_thin_link(stage, store_s=maker_store_s)
+    with_light(stage, "e1")
+    stage.dispatcher.places["e1"] = replace(stage.dispatcher.places["e1"], device_class="cpu-2")
+    seen = Outcome(
+        "j", 1, "e1", OperatingPoint(24, None, "eco:k=5"), 0.0, 8.0, {"network": 8.0},
+        metrics={"draft_bytes": 20_000.0}, drafted_by="w1",
+    )  # fmt: skip
+    stage.world.learner.finished(seen, a_job(), "cpu-2", "cpu-1")
+    stage.turn(0.0)
+    stage.turn(SECONDS - 0.5)
+
+    # when the second of two comes at once: 16 s by the light worker; by its maker what storing takes, alone on the link
+    drafts = [hands_over(stage, order, at=SECONDS) for order in stage.dispatcher.sent["w1"]]
+    stage.turn(SECONDS)
+
+    # then
+    assert [order.drafted for order in stage.dispatcher.sent[whose] if order.drafted] == drafts
+
+
 def test_a_draft_whose_light_worker_dies_is_finished_by_another_without_blame(scene):
     stage = scene(1)
     with_light(stage, "e1")

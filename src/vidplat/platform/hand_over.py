@@ -2,7 +2,8 @@
 
 Plans count on the light workers that are up (`scheduler.relay`), by their speed, their link as it was last seen, and
 what they have in hand or is on its way to them: `finishers` says so. Which of them finishes a video, or whether its
-maker does after all, is decided when the draft is there, by what is then known: `finisher`.
+maker does after all, is decided when the draft is there, by what is then known: `finisher`. A maker that stores more
+slowly than a light worker is taken to store over the link that drafts travel on, and so after those on their way.
 """
 
 from __future__ import annotations
@@ -31,26 +32,43 @@ class HandOver:
         """The worker that will be through with a draft first, with its seconds by stage: a light one, or its maker,
         whose queue it joins, behind `planned_s` seconds of what is still planned for it; when all of these are gone,
         whoever is up. None when nobody is."""
-        ends: list[tuple[float, str, dict[str, float]]] = []
-        for seat in self.seats():
+        rests: dict[str, dict[str, float]] = {}
+        ends: list[tuple[float, str]] = []
+        for seat in sorted(self.seats(), key=lambda seat: not seat.light):
             is_maker = seat.worker_id == drafted.worker_id
-            if seat.up and (seat.light or is_maker):
-                worker = self._finisher(seat, now)
-                rest = self.learner.finishing(held.order.job, held.order.assignment.point, worker, drafted.draft)
-                wait_s = worker.ready_at - now + (planned_s if is_maker else 0.0)
-                ends.append((wait_s + sum(rest.values()), seat.worker_id, rest))
+            if not seat.up or not (seat.light or is_maker):
+                continue
+            worker = self._finisher(seat, now)
+            rest = self.learner.finishing(held.order.job, held.order.assignment.point, worker, drafted.draft)
+            store_s = rest["store"]
+            stored_from_s = worker.ready_at - now + sum(rest.values()) - store_s
+            if is_maker:
+                stored_from_s += planned_s
+                if any(store_s > other["store"] for other in rests.values()):
+                    stored_from_s = max(stored_from_s, self._on_the_way_s(now))
+            rests[seat.worker_id] = rest
+            ends.append((stored_from_s + store_s, seat.worker_id))
         if not ends:
-            ends = [(0.0, seat.worker_id, {}) for seat in self.seats() if seat.up]
+            ends = [(0.0, seat.worker_id) for seat in self.seats() if seat.up]
         if not ends:
             return None
-        _, worker_id, rest = min(ends, key=lambda end: end[:2])
-        return worker_id, rest
+        _, worker_id = min(ends)
+        return worker_id, rests.get(worker_id, {})
 
     def finishers(self, now: float) -> tuple[Finisher, ...]:
         """The light workers that are up. Each has its share of the drafts that are in the making still before it."""
         light = [seat for seat in self.seats() if seat.light and seat.up]
         coming_s = sum(held.order.assignment.handed_s for held in self.hands if held.order.drafted is None)
         return tuple(self._finisher(seat, now, coming_s / len(light)) for seat in light)
+
+    def _on_the_way_s(self, now: float) -> float:
+        """Seconds until the drafts that are on their way have all come, by the links as they were when each left."""
+        coming_s = [
+            sum(held.left_s(NETWORK, now, is_first=n == 0) for n, held in enumerate(self.hands.of(seat.worker_id)))
+            for seat in self.seats()
+            if seat.light
+        ]
+        return max(coming_s, default=0.0)
 
     def _finisher(self, seat: Seat, now: float, coming_s: float = 0.0) -> Finisher:
         return Finisher(

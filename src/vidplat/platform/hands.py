@@ -68,6 +68,11 @@ class InHand:
             left = current - (now - since)
         return max(left, _OVERTIME * current, 0.0) + later
 
+    def left_s(self, stage: str, now: float, *, is_first: bool) -> float:
+        """The same until it is through with that stage."""
+        later_s = sum(self.stages.get(each, 0.0) for each in _STAGES[_STAGES.index(stage) + 1 :])
+        return max(0.0, self.remaining_s(now, is_first=is_first) - later_s)
+
 
 class Hands:
     """In-hand orders of all workers, oldest first."""
