@@ -378,7 +378,8 @@ def two_hosts() -> Iterator[None]:
         do("ip", "link", "add", "vp-a", "netns", CLOUD, "type", "veth", "peer", "name", "vp-b", "netns", EDGE)
         for host, device, address in ((CLOUD, "vp-a", CLOUD_IP), (EDGE, "vp-b", EDGE_IP)):
             do("ip", "-n", host, "address", "add", f"{address}/24", "dev", device)
-            do("ip", "-n", host, "link", "set", device, "up")
+            # whole packets in the queue: segments of 8 kB would pass at once and then block a thin link for a minute
+            do("ip", "-n", host, "link", "set", device, "gso_max_segs", "1", "gso_max_size", "1514", "up")
         thin_link()
         yield
     finally:
