@@ -30,8 +30,8 @@ Seconds are from the first dispatch to the last committed video. PSNR and SSIM a
 `sent` is the draft's or the video's file alone; `link` is all that the batch sent from cloud to edge, per video:
 requests, orders and acknowledgements, and from before and after those seconds the start of the edge's worker and the
 manifest.
-`--of-steps 8` makes every video of 8 steps at most, as a cloud that is three times as fast would: for links that are slow
-beside it, since below about 8 kbit/s Ray's own messages no longer come through in the time that Ray gives them.
+`--of-steps 8` makes videos of 8 steps, as quickly as a cloud three times as fast would, for links that are slow beside
+it: at 3.3 kbit/s Ray's own messages do not come through in the time that Ray gives them, at 10 they do.
 A worker does not denoise while it stores; `ideal` is what `full` would take if it did, a flow shop of the measured
 stages, and the second ratio is to that. `foretold` is the flow shop of cloud, network and edge (`split_cost.py`), from
 the way's own cloud and edge seconds at the fastest link and its bytes over the link's rate.
