@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,11 @@ from tests.flow.stage import Stage
 from tests.flow.test_crashes import wait_for
 from tests.flow.test_ray import children_of, name_of
 from tests.platform.builders import Memory
+from tests.platform.test_workbench import FAKE
 from vidplat.config import PoolConfig, RayConfig
 from vidplat.domain import Draft, JobState, OperatingPoint, Outcome
 from vidplat.platform import ray_dispatch
-from vidplat.platform.dispatch import HandedOver
+from vidplat.platform.dispatch import BenchSpec, Dispatcher, Event, HandedOver, Seat, WorkerLost, WorkerUp
 
 POOLS = (PoolConfig("cloud"), PoolConfig("edge", workers=2, light=True))
 
@@ -97,6 +99,26 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
+def test_connections_that_break_cost_no_worker_and_no_video(tmp_path: Path):
+    # given a cluster on which every sixth call between two processes is lost, on its way there or its answer
+    lost = {"num_failures": 40, "req_failure_prob": 8, "resp_failure_prob": 8}
+    env = {"RAY_testing_rpc_failure": json.dumps({"CoreWorkerService.grpc_client.PushTask": lost})}
+    stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.1", pools=POOLS, local=False)
+
+    # when
+    process = stage.in_a_process("submit", stage.write(40), "method=eco", env=env)
+    said, _ = process.communicate(timeout=360)
+
+    # then
+    assert process.returncode == 0, said
+    assert " lost: " not in said  # as the log says of a worker
+    assert json.loads(said.splitlines()[-1])["computed"] == 40
+    assert stage.counts() == {JobState.DONE: 40}
+    stage.check_nothing_lost_or_twice()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
 def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path):
     # given a run on Ray in mid-batch, with drafts on their way
     stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.2", pools=POOLS, local=False)
@@ -116,6 +138,42 @@ def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path):
     assert json.loads(said.splitlines()[-1])["computed"] == 30
     assert stage.counts() == {JobState.DONE: 30}
     stage.check_nothing_lost_or_twice()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(120)
+def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(monkeypatch: pytest.MonkeyPatch):
+    # given a worker that has stopped without dying
+    monkeypatch.setattr(ray_dispatch, "_RECALL_WITHIN_S", 1.0)
+    spec = BenchSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
+    dispatcher = ray_dispatch.RayDispatcher(
+        [(spec, Seat("cloud-1", "cloud", "cpu-1", 0, 1.0, up=False, since=0.0))], RayConfig()
+    )
+    dispatcher.start()
+    try:
+        until(dispatcher, WorkerUp)
+        (worker,) = (pid for pid in children_of(os.getpid()) if "BenchActor" in name_of(pid))
+        os.kill(worker, signal.SIGSTOP)
+
+        # when
+        taken = dispatcher.recall("cloud-1", ["j"])
+
+        # then what it may have given back is not in hand for ever
+        assert taken == frozenset()
+        heard = until(dispatcher, WorkerLost)
+        assert [each.worker_id for each in heard if isinstance(each, WorkerLost)] == ["cloud-1"]
+    finally:
+        dispatcher.close()
+
+
+def until(dispatcher: Dispatcher, kind: type) -> list[Event]:
+    """What is heard until an event of that kind."""
+    heard: list[Event] = []
+    limit = time.monotonic() + 60
+    while not any(isinstance(event, kind) for event in heard):
+        assert time.monotonic() < limit, heard
+        heard += dispatcher.poll(0.2)
+    return heard
 
 
 @dataclass

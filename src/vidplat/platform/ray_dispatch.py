@@ -6,10 +6,11 @@
 
 Events come up by a long poll: each actor always holds one unanswered `take`, which it answers as soon as
 it has something to say; heartbeats of one second are one answer. A dead actor is noticed at once because its
-`take` fails.
+`take` fails. Where only the way to it broke, Ray makes the call again, so that all methods of an actor may be called
+twice: an order that comes again is the same order, and an answer that was lost is given again.
 
 Ray is disposable: it places processes and moves small messages. What is true is in the catalog. Actors are
-never restarted or retried by Ray; a dead one is replaced here by a new actor with a new id.
+never restarted by Ray; a dead one is replaced here by a new actor with a new id.
 
 A cluster started here has one node; pools then are custom resources `pool_<name>`. On a cluster we attach to,
 a pool takes nodes with the label `vidplat-pool=<name>`, or nodes with that custom resource, or any node
@@ -23,6 +24,7 @@ import inspect
 import logging
 import os
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -47,6 +49,7 @@ LONG_POLL_S = 20.0
 GATHER_S = 1.0  # heartbeats are told so often; what has ended is told at once
 POOL_LABEL = "vidplat-pool"
 _CALL_TIMEOUT_S = 5.0
+_RECALL_WITHIN_S = 10.0
 _SILENT_S = 45.0  # without an answer that was due: then a worker hangs, or nothing comes through to it any more
 _LONGEST_LOOK_S = 1.0  # a process that slept itself has not heard how silent others were
 _PART_BYTES = 32 * 1024  # of a draft: below what Ray answers directly, from process to process
@@ -72,6 +75,8 @@ class BenchActor:
 
     def __init__(self, spec: BenchSpec) -> None:
         self._outbox = Outbox()
+        self._answer: tuple[int, list[BenchEvent]] = (0, [])
+        self._answering = threading.Lock()
         self._drafts: dict[str, bytes] = {}
         self._bench = Bench(spec, self._tools, self._outbox)
         self._bench.start()
@@ -88,8 +93,12 @@ class BenchActor:
     def cancel(self, job_ids: Collection[str]) -> None:
         self._bench.cancel(job_ids)
 
-    def take(self, wait_s: float) -> list[BenchEvent]:
-        return self._outbox.take(wait_s, GATHER_S)
+    def take(self, wait_s: float, heard: int) -> tuple[int, list[BenchEvent]]:
+        """What there is to say since the answer numbered `heard`, with its own number."""
+        with self._answering:
+            if heard == self._answer[0]:
+                self._answer = heard + 1, self._outbox.take(wait_s, GATHER_S)
+            return self._answer
 
     def clock(self) -> float:
         return time.time()
@@ -157,6 +166,7 @@ class RayDispatcher:
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
         self._lying: dict[str, tuple[int, Lying]] = {}  # by job id: attempt and draft, while it is not finished
         self._ahead_s: dict[str, float] = {}  # by worker id: its clock beside ours, once it is up
+        self._heard: dict[str, int] = {}  # worker id -> number of its last answer
         self._silent_s: dict[str, float] = {}  # worker id -> how long its `take` has been unanswered
         self._polled_at = time.monotonic()
         self._started_here = False
@@ -191,8 +201,10 @@ class RayDispatcher:
         if (actor := self._actors.get(worker_id)) is None:
             return frozenset()
         try:
-            taken: frozenset[str] = ray.get(actor.recall.remote(frozenset(job_ids)), timeout=_CALL_TIMEOUT_S)
-        except RayError:  # dead or unreachable: what it held comes back with its WorkerLost
+            taken: frozenset[str] = ray.get(actor.recall.remote(frozenset(job_ids)), timeout=_RECALL_WITHIN_S)
+        except RayError:
+            # Dead, or it may have given back what nobody will carry out then: all it holds comes with its WorkerLost.
+            ray.kill(actor, no_restart=True)
             return frozenset()
         return taken
 
@@ -226,7 +238,8 @@ class RayDispatcher:
 
     def _answered(self, worker_id: str, ref: Any) -> list[Event]:
         try:
-            answer: list[BenchEvent] = ray.get(ref)
+            answer: list[BenchEvent]
+            self._heard[worker_id], answer = ray.get(ref)
         except RayActorError as error:
             return [self._lose(worker_id, _cause_of_death(error))]
         except RayError as error:
@@ -293,7 +306,7 @@ class RayDispatcher:
 
     def _listen(self, worker_id: str) -> None:
         self._silent_s[worker_id] = 0.0
-        self._takes[self._actors[worker_id].take.remote(LONG_POLL_S)] = worker_id
+        self._takes[self._actors[worker_id].take.remote(LONG_POLL_S, self._heard.get(worker_id, 0))] = worker_id
 
     def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
         seat, spec = self._seats.pop(worker_id), self._specs.pop(worker_id)
@@ -345,6 +358,7 @@ class RayDispatcher:
             "num_cpus": spec.threads,
             "num_gpus": self._gpus.get(spec.pool, 0.0),
             "max_restarts": 0,
+            "max_task_retries": -1,  # while it lives, over connections that break
             "max_concurrency": 16,
             **self._placement(spec.pool),
         }
