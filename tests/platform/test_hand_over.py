@@ -76,6 +76,21 @@ def test_a_draft_goes_to_an_idle_light_worker_and_its_maker_gets_the_next_job(sc
     assert [outcome.drafted_by for outcome in stage.heard.outcomes] == ["w1"]
 
 
+@pytest.mark.parametrize(("late_s", "is_asked"), [(0.0, True), (100.0, False)])
+def test_a_draft_is_asked_for_when_a_light_worker_is_expected_before_it_is_there(scene, late_s, is_asked):
+    # given a light worker that is still coming, and one that should have been up long ago
+    stage = scene(1)
+    with_light(stage, "e1")
+    seat = stage.dispatcher.places["e1"]
+    startup_s = stage.world.learner.startup(FLIPBOOK.id, seat.device_class).p50_s
+    assert startup_s < SECONDS
+    stage.dispatcher.places["e1"] = replace(seat, up=False, since=-late_s)
+
+    stage.turn(0.0)
+
+    assert [order.hand_over for order in stage.dispatcher.sent["w1"]] == [is_asked]
+
+
 def test_of_two_light_workers_the_one_with_less_in_hand_gets_it(scene):
     stage = scene(3, "w1", "w2")
     with_light(stage, "e1", "e2")
@@ -322,6 +337,21 @@ def test_what_a_worker_leaves_to_another_is_not_in_its_way(scene):
     assert held.order.assignment.p50_s == pytest.approx(
         sum(held.stages.values()) + held.order.assignment.handed_s, rel=0.01
     )
+
+
+def test_makers_whose_drafts_wait_for_one_light_worker_are_told_when_to_end(scene):
+    # given two makers and one light worker, so that a video may come later than its own two halves take
+    stage = scene([a_job(row=row, method="eco") for row in (1, 2)], "w1", "w2", deadline_at=10.5)
+    behind_a_thin_link(stage, store_s=4.0)
+    with_light(stage, "e1")
+    stage.dispatcher.places["e1"] = replace(stage.dispatcher.places["e1"], device_class="cpu-2")
+    stage.turn(0.0)
+
+    orders = [*stage.dispatcher.sent["w1"], *stage.dispatcher.sent["w2"]]
+    assert [order.assignment.handed_s > 0 for order in orders] == [True, True]
+    for order in orders:
+        assert order.finish_by is not None
+        assert order.finish_by <= 10.5 - order.assignment.handed_s
 
 
 def test_a_busy_edge_leaves_the_plan_as_it_is(scene):

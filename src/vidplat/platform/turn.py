@@ -396,18 +396,24 @@ class World:
         self.rules.crash_point("claimed")
         self.tally.dispatched(now)
         orders: dict[str, list[Order]] = {}
-        hand_over = any(seat.light and seat.up for seat in self.dispatcher.seats())
         for each in due:
             open_job = self.window.take(each.job_id)
             if each.job_id not in attempts:
                 continue  # cancelled, or another process has it
             stages = self._stages(each, open_job.job)
+            hand_over = self._light_by(now + each.p50_s, now)
             order = Order(each, open_job.job, attempts[each.job_id], _finish_by(each, stages), hand_over)
             self.hands.put(each.worker_id, InHand(order, open_job, stages, now))
             orders.setdefault(each.worker_id, []).append(order)
         for worker_id, sent in orders.items():
             self.dispatcher.send(worker_id, sent)
         self.rules.crash_point("sent")
+
+    def _light_by(self, at: float, now: float) -> bool:
+        """Whether a light worker is up, or is expected to be by then."""
+        return any(
+            seat.light and (seat.up or self._worker_state(seat, now).ready_at <= at) for seat in self.dispatcher.seats()
+        )
 
     def _due(self) -> list[Assignment]:
         """What every worker should get now, from its chain."""
@@ -547,6 +553,6 @@ class World:
 
 def _finish_by(assignment: Assignment, stages: Mapping[str, float]) -> float | None:
     """When its worker should be through, short of storing it; None when there is no need to hurry."""
-    if assignment.finish_by is None or assignment.finish_p50_at > assignment.finish_by:
+    if assignment.finish_by is None:
         return None  # no deadline, or late whatever it does: then at its planned quality
     return assignment.finish_by - assignment.handed_s - stages.get("store", 0.0)
