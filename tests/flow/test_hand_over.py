@@ -99,26 +99,6 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_connections_that_break_cost_no_worker_and_no_video(tmp_path: Path):
-    # given a cluster on which every sixth call between two processes is lost, on its way there or its answer
-    lost = {"num_failures": 40, "req_failure_prob": 8, "resp_failure_prob": 8}
-    env = {"RAY_testing_rpc_failure": json.dumps({"CoreWorkerService.grpc_client.PushTask": lost})}
-    stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.1", pools=POOLS, local=False)
-
-    # when
-    process = stage.in_a_process("submit", stage.write(40), "method=eco", env=env)
-    said, _ = process.communicate(timeout=360)
-
-    # then
-    assert process.returncode == 0, said
-    assert " lost: " not in said  # as the log says of a worker
-    assert json.loads(said.splitlines()[-1])["computed"] == 40
-    assert stage.counts() == {JobState.DONE: 40}
-    stage.check_nothing_lost_or_twice()
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(400)
 def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path):
     # given a run on Ray in mid-batch, with drafts on their way
     stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.2", pools=POOLS, local=False)

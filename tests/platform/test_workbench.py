@@ -125,26 +125,6 @@ def test_orders_that_have_not_begun_can_be_recalled(opened):
     assert len(running.outcomes(1)) == 1
 
 
-def test_calls_that_are_made_again_change_nothing(opened):
-    # given a call whose answer was lost on its way back, so that it comes twice
-    running = opened(FakeModel(step_s=0.05))
-    orders = [an_order(row) for row in (1, 2, 3)]
-    running.bench.put(orders)
-    running.bench.put(orders)
-    running.until(Progress)
-    last = orders[2].job.id
-    assert running.bench.recall([last]) == {last}
-    assert running.bench.recall([last]) == {last}
-
-    assert [outcome.job_id for outcome in running.outcomes(2)] == [orders[0].job.id, orders[1].job.id]
-    # and another attempt is another order
-    beats = len(running.until(Progress))
-    running.bench.put([replace(orders[2], attempt=2)])
-    running.until(Progress, beats + 1)
-    assert running.bench.recall([last]) == set()
-    assert running.outcomes(3)[2].job_id == last
-
-
 def test_a_running_job_can_be_hurried_and_says_what_it_spent(opened):
     # given 12 steps of 0.1 s
     running = opened(FakeModel(step_s=0.1))

@@ -6,11 +6,10 @@
 
 Events come up by a long poll: each actor always holds one unanswered `take`, which it answers as soon as
 it has something to say; heartbeats of one second are one answer. A dead actor is noticed at once because its
-`take` fails. Where only the way to it broke, Ray makes the call again, so that all methods of an actor may be called
-twice: an order that comes again is the same order, and an answer that was lost is given again.
+`take` fails.
 
 Ray is disposable: it places processes and moves small messages. What is true is in the catalog. Actors are
-never restarted by Ray; a dead one is replaced here by a new actor with a new id.
+never restarted or retried by Ray; a dead one is replaced here by a new actor with a new id.
 
 A cluster started here has one node; pools then are custom resources `pool_<name>`. On a cluster we attach to,
 a pool takes nodes with the label `vidplat-pool=<name>`, or nodes with that custom resource, or any node
@@ -24,7 +23,6 @@ import inspect
 import logging
 import os
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -75,8 +73,6 @@ class BenchActor:
 
     def __init__(self, spec: BenchSpec) -> None:
         self._outbox = Outbox()
-        self._answer: tuple[int, list[BenchEvent]] = (0, [])
-        self._answering = threading.Lock()
         self._drafts: dict[str, bytes] = {}
         self._bench = Bench(spec, self._tools, self._outbox)
         self._bench.start()
@@ -93,12 +89,8 @@ class BenchActor:
     def cancel(self, job_ids: Collection[str]) -> None:
         self._bench.cancel(job_ids)
 
-    def take(self, wait_s: float, heard: int) -> tuple[int, list[BenchEvent]]:
-        """What there is to say since the answer numbered `heard`, with its own number."""
-        with self._answering:
-            if heard == self._answer[0]:
-                self._answer = heard + 1, self._outbox.take(wait_s, GATHER_S)
-            return self._answer
+    def take(self, wait_s: float) -> list[BenchEvent]:
+        return self._outbox.take(wait_s, GATHER_S)
 
     def clock(self) -> float:
         return time.time()
@@ -166,7 +158,6 @@ class RayDispatcher:
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
         self._lying: dict[str, tuple[int, Lying]] = {}  # by job id: attempt and draft, while it is not finished
         self._ahead_s: dict[str, float] = {}  # by worker id: its clock beside ours, once it is up
-        self._heard: dict[str, int] = {}  # worker id -> number of its last answer
         self._silent_s: dict[str, float] = {}  # worker id -> how long its `take` has been unanswered
         self._polled_at = time.monotonic()
         self._started_here = False
@@ -238,8 +229,7 @@ class RayDispatcher:
 
     def _answered(self, worker_id: str, ref: Any) -> list[Event]:
         try:
-            answer: list[BenchEvent]
-            self._heard[worker_id], answer = ray.get(ref)
+            answer: list[BenchEvent] = ray.get(ref)
         except RayActorError as error:
             return [self._lose(worker_id, _cause_of_death(error))]
         except RayError as error:
@@ -306,7 +296,7 @@ class RayDispatcher:
 
     def _listen(self, worker_id: str) -> None:
         self._silent_s[worker_id] = 0.0
-        self._takes[self._actors[worker_id].take.remote(LONG_POLL_S, self._heard.get(worker_id, 0))] = worker_id
+        self._takes[self._actors[worker_id].take.remote(LONG_POLL_S)] = worker_id
 
     def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
         seat, spec = self._seats.pop(worker_id), self._specs.pop(worker_id)
@@ -358,7 +348,6 @@ class RayDispatcher:
             "num_cpus": spec.threads,
             "num_gpus": self._gpus.get(spec.pool, 0.0),
             "max_restarts": 0,
-            "max_task_retries": -1,  # while it lives, over connections that break
             "max_concurrency": 16,
             **self._placement(spec.pool),
         }

@@ -27,8 +27,6 @@ from vidplat.platform.dispatch import BenchSpec, HandedOver, Order, WorkerUp, li
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 256  # orders: more than are in hand at once
-
 
 class Rendered(Protocol):
     """One finished video and the facts about its making."""
@@ -144,9 +142,6 @@ class Bench:
         self._queue: deque[Order] = deque()
         self._finish_by: dict[str, float | None] = {}
         self._stopped: set[str] = set()  # job ids to stop at the next step boundary
-        # What came of late, oldest first, for calls that are made again: job id, attempt, whether with a draft.
-        self._seen: deque[tuple[str, int, bool]] = deque(maxlen=_REMEMBERED)
-        self._recalled: deque[str] = deque(maxlen=_REMEMBERED)
         self._closing = False
         self._makers: dict[ModelRef, VideoMaker] = {}
         self._tools: Tools | None = None
@@ -160,15 +155,8 @@ class Bench:
         self._thread.start()
 
     def put(self, orders: Sequence[Order]) -> None:
-        """To be carried out after those that are here. An order that comes again is the same order."""
         with self._changed:
             for order in orders:
-                which = (order.job.id, order.attempt, order.drafted is not None)
-                if which in self._seen:
-                    continue
-                self._seen.append(which)
-                if order.job.id in self._recalled:
-                    self._recalled.remove(order.job.id)
                 self._queue.append(order)
                 self._finish_by[order.job.id] = order.finish_by
             self._fetch_ahead()
@@ -179,16 +167,14 @@ class Bench:
             self._finish_by.update({job: at for job, at in finish_by.items() if job in self._finish_by})
 
     def recall(self, job_ids: Collection[str]) -> frozenset[str]:
-        """Give back those that have not begun: their ids, also of those that were given back before."""
         with self._changed:
-            taken = {order.job.id for order in self._queue if order.job.id in job_ids}
+            taken = frozenset(order.job.id for order in self._queue if order.job.id in job_ids)
             self._queue = deque(order for order in self._queue if order.job.id not in taken)
             for job in taken:
                 self._finish_by.pop(job, None)
                 self._fetching.pop(job, None)
             self._fetch_ahead()
-            self._recalled += taken
-            return frozenset(set(self._recalled).intersection(job_ids))
+            return taken
 
     def cancel(self, job_ids: Collection[str]) -> None:
         with self._changed:
