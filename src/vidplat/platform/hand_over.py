@@ -32,28 +32,26 @@ class HandOver:
         """The worker that will be through with a draft first, with its seconds by stage: a light one, or its maker,
         whose queue it joins, behind `planned_s` seconds of what is still planned for it; when all of these are gone,
         whoever is up. None when nobody is."""
-        rests: dict[str, dict[str, float]] = {}
-        ends: list[tuple[float, str]] = []
-        for seat in sorted(self.seats(), key=lambda seat: not seat.light):
-            is_maker = seat.worker_id == drafted.worker_id
-            if not seat.up or not (seat.light or is_maker):
-                continue
-            worker = self._finisher(seat, now)
-            rest = self.learner.finishing(held.order.job, held.order.assignment.point, worker, drafted.draft)
-            store_s = rest["store"]
-            stored_from_s = worker.ready_at - now + sum(rest.values()) - store_s
-            if is_maker:
+        job, point, maker_id = held.order.job, held.order.assignment.point, drafted.worker_id
+        able = [seat for seat in self.seats() if seat.up and (seat.light or seat.worker_id == maker_id)]
+        workers = {seat.worker_id: self._finisher(seat, now) for seat in able}
+        rests = {name: self.learner.finishing(job, point, each, drafted.draft) for name, each in workers.items()}
+        quickest_store_s = min((rest["store"] for rest in rests.values()), default=0.0)
+
+        def end_s(worker_id: str) -> float:
+            rest = rests[worker_id]
+            stored_from_s = workers[worker_id].ready_at - now + sum(rest.values()) - rest["store"]
+            if worker_id == maker_id:
                 stored_from_s += planned_s
-                if any(store_s > other["store"] for other in rests.values()):
+                if rest["store"] > quickest_store_s:
                     stored_from_s = max(stored_from_s, self._on_the_way_s(now))
-            rests[seat.worker_id] = rest
-            ends.append((stored_from_s + store_s, seat.worker_id))
-        if not ends:
-            ends = [(0.0, seat.worker_id) for seat in self.seats() if seat.up]
-        if not ends:
-            return None
-        _, worker_id = min(ends)
-        return worker_id, rests.get(worker_id, {})
+            return stored_from_s + rest["store"]
+
+        if rests:
+            worker_id = min(rests, key=lambda name: (end_s(name), name))
+            return worker_id, rests[worker_id]
+        up = [seat.worker_id for seat in self.seats() if seat.up]
+        return (min(up), {}) if up else None
 
     def finishers(self, now: float) -> tuple[Finisher, ...]:
         """The light workers that are up. Each has its share of the drafts that are in the making still before it."""
