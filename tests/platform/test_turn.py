@@ -10,13 +10,24 @@ import pytest
 from tests.builders import FLIPBOOK, a_job, a_shape, knowledge
 from tests.platform.builders import Memory
 from vidplat.config import RunConfig
-from vidplat.domain import Artifact, Batch, Failure, FailureKind, Job, JobState, OpenJob, Outcome, Progress
+from vidplat.domain import (
+    Artifact,
+    Batch,
+    Failure,
+    FailureKind,
+    Job,
+    JobState,
+    OpenJob,
+    OperatingPoint,
+    Outcome,
+    Progress,
+)
 from vidplat.errors import CatalogError, ClusterError, ModelError
 from vidplat.platform.dispatch import Event, Order, Seat, WorkerLost, WorkerUp
 from vidplat.platform.learning import Learner
 from vidplat.platform.score import Tally
 from vidplat.platform.turn import Rules, World, take_turn
-from vidplat.scheduler import Policy
+from vidplat.scheduler import Observation, Policy, features
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog_words import BatchState
 
@@ -259,6 +270,25 @@ def test_a_deadline_tells_orders_when_to_be_through(scene):
     assert order.assignment.point.steps < 24
     assert order.finish_by is not None
     assert order.finish_by < 25.0
+
+
+def test_a_run_that_may_be_cut_short_leaves_time_for_storing_at_its_slowest(scene):
+    # given one job, and a store that takes half a second, but every fifth time two
+    job = a_job(deadline_at=25.0)
+    stage = scene([job], deadline_at=25.0)
+    learner = stage.world.learner
+    counted = features(a_shape(), job.spec, OperatingPoint(24))["store"]
+    for n in range(40):
+        seen = Observation(FLIPBOOK.id, "cpu-1", "store", counted, 2.0 if n % 5 == 4 else 0.5)
+        learner.costs = learner.costs.observe(seen)
+
+    # when it is sent
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+
+    # then the slow store would still be in time
+    assert order.finish_by is not None
+    assert 20.0 < order.finish_by <= 23.0
 
 
 def test_a_running_job_is_hurried_when_the_plan_gets_tighter(scene):

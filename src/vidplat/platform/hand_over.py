@@ -15,7 +15,7 @@ from vidplat.domain import Finisher
 from vidplat.platform.dispatch import HandedOver, Seat
 from vidplat.platform.hands import Hands, InHand
 from vidplat.platform.learning import Learner
-from vidplat.scheduler.work import NETWORK
+from vidplat.scheduler.work import NETWORK, STORE
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class HandOver:
         able = [seat for seat in self.seats() if seat.up and (seat.light or seat.worker_id == maker_id)]
         workers = {seat.worker_id: self._finisher(seat, now) for seat in able}
         rests = {name: self.learner.finishing(job, point, each, drafted.draft) for name, each in workers.items()}
-        quickest_store_s = min((rest["store"] for rest in rests.values()), default=0.0)
+        quickest_store_s = min((rest[STORE] for rest in rests.values()), default=0.0)
 
         def end_s(worker_id: str) -> float:
             rest = rests[worker_id]
-            stored_from_s = workers[worker_id].ready_at - now + sum(rest.values()) - rest["store"]
+            stored_from_s = workers[worker_id].ready_at - now + sum(rest.values()) - rest[STORE]
             if worker_id == maker_id:
                 stored_from_s += planned_s
-                if rest["store"] > quickest_store_s:
+                if rest[STORE] > quickest_store_s:
                     stored_from_s = max(stored_from_s, self._on_the_way_s(now))
-            return stored_from_s + rest["store"]
+            return stored_from_s + rest[STORE]
 
         if rests:
             worker_id = min(rests, key=lambda name: (end_s(name), name))

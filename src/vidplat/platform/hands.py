@@ -26,6 +26,7 @@ class InHand:
     open_job: OpenJob  # as it was before this attempt
     stages: Mapping[str, float]  # predicted seconds of each stage, on this worker
     sent_at: float
+    closing_s: float = 0.0  # that a run which is cut short leaves free before its limit, for storing
     progress: Progress | None = None
     phase_since: float | None = None  # when the current phase was first heard of
     phase_step: int = 0  # steps that were done by then

@@ -24,6 +24,7 @@ from vidplat.scheduler.work import (
     MP4_BYTES_PER_PIXEL,
     NETWORK,
     STARTUP,
+    STORE,
     StageFeatures,
     decoded_frames,
 )
@@ -88,6 +89,12 @@ class Learner:
                 job.model.id, self.shapes[job.model.id], device_class, spec, point, is_edit
             )
         return self._predicted[key]
+
+    def storing(self, job: Job, device_class: str, point: OperatingPoint) -> Estimate:
+        """Of the last stage alone, on a worker of speed 1."""
+        model_id = job.model.id
+        counted = features(self.shapes[model_id], job.spec, point)
+        return self.costs.stage(model_id, device_class, STORE, counted[STORE])
 
     def bits_per_s(self, worker_id: str) -> float | None:
         """What may be counted on of the link to that worker; None before it fetched anything."""

@@ -68,6 +68,7 @@ from vidplat.storage.catalog_words import BatchState, Claim, Hold
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
 _HURRY_S = 0.25  # a finish time moves by so much before a running job hears of it
+_CUSHION_S = 0.2  # a busy machine adds so much to any end: a thread that wakes late, a disk that flushes
 _LONGEST_WAIT_S, _SHORTEST_WAIT_S = 0.25, 0.01  # between two turns without events
 _LINGER_S = 0.02  # when every worker has plenty to do
 
@@ -400,10 +401,10 @@ class World:
             open_job = self.window.take(each.job_id)
             if each.job_id not in attempts:
                 continue  # cancelled, or another process has it
-            stages = self._stages(each, open_job.job)
+            stages, closing_s = self._stages(each, open_job.job), self._closing_s(each, open_job.job)
             hand_over = self._light_by(now + each.p50_s, now)
-            order = Order(each, open_job.job, attempts[each.job_id], _finish_by(each, stages), hand_over)
-            self.hands.put(each.worker_id, InHand(order, open_job, stages, now))
+            order = Order(each, open_job.job, attempts[each.job_id], _finish_by(each, closing_s), hand_over)
+            self.hands.put(each.worker_id, InHand(order, open_job, stages, now, closing_s))
             orders.setdefault(each.worker_id, []).append(order)
         for worker_id, sent in orders.items():
             self.dispatcher.send(worker_id, sent)
@@ -443,6 +444,13 @@ class World:
         elsewhere = AFTER_DRAFT if planned.handed_s else ()
         return {stage: seconds / speed for stage, seconds in estimate.per_stage.items() if stage not in elsewhere}
 
+    def _closing_s(self, planned: Assignment, job: Job) -> float:
+        """Seconds that a run leaves free when it is cut short to be in time: storing at p90, unless another stores."""
+        if planned.handed_s:
+            return _CUSHION_S
+        storing = self.learner.storing(job, self._device_class(planned.worker_id), planned.point)
+        return storing.p90_s / self.learner.speed(planned.worker_id) + _CUSHION_S
+
     def _hurry_running(self) -> None:
         """Tell running jobs the latest end that keeps those planned after them in time."""
         now = self._now()
@@ -452,7 +460,7 @@ class World:
             for index, held in reversed(list(enumerate(self.hands.of(seat.worker_id)))):
                 due = held.order.job.deadline_at
                 limit = min(latest, math.inf if due is None else due - held.order.assignment.handed_s)
-                finish_by = limit - held.stages.get("store", 0.0) if now < limit < math.inf else None
+                finish_by = limit - held.closing_s if now < limit < math.inf else None
                 before = held.order.finish_by
                 if (before is None) != (finish_by is None) or abs((before or 0.0) - (finish_by or 0.0)) > _HURRY_S:
                     held.order = replace(held.order, finish_by=finish_by)
@@ -551,8 +559,8 @@ class World:
         return "cpu-1"
 
 
-def _finish_by(assignment: Assignment, stages: Mapping[str, float]) -> float | None:
+def _finish_by(assignment: Assignment, closing_s: float) -> float | None:
     """When its worker should be through, short of storing it; None when there is no need to hurry."""
     if assignment.finish_by is None:
         return None  # no deadline, or late whatever it does: then at its planned quality
-    return assignment.finish_by - assignment.handed_s - stages.get("store", 0.0)
+    return assignment.finish_by - assignment.handed_s - closing_s

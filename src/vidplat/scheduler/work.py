@@ -26,7 +26,8 @@ from vidplat.scheduler.method_work import method_work
 
 SOURCE = "source"  # of an edit: its video read, decoded, brought to size and encoded to latents
 NETWORK = "network"  # of a draft: carried to the worker that finishes it
-AFTER_DRAFT = (NETWORK, "interpolate", "reconstruct", "mp4", "store")  # of that worker
+STORE = "store"  # of a finished video, committed
+AFTER_DRAFT = (NETWORK, "interpolate", "reconstruct", "mp4", STORE)  # of that worker
 STAGES = (SOURCE, "encode", "denoise", "decode", *AFTER_DRAFT)  # of one video, in this order
 LOAD = "load"  # once per worker and model: weights from disk to device
 STARTUP = "startup"  # once per worker: process, imports, cluster
@@ -114,7 +115,7 @@ def features(
         "reconstruct": StageFeatures(),
         **({filled_by: missing} if decoded < spec.num_frames else {}),
         "mp4": StageFeatures(calls=1, megapixels=megapixels),
-        "store": StageFeatures(calls=1, megabytes=megapixels * MP4_BYTES_PER_PIXEL),
+        STORE: StageFeatures(calls=1, megabytes=megapixels * MP4_BYTES_PER_PIXEL),
     }
 
 
