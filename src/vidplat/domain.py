@@ -259,7 +259,7 @@ class Finisher:
     """A worker that may finish drafts, at the moment of a snapshot."""
 
     device_class: str
-    ready_at: float  # when it is through with the drafts it has, and its share of those in the making
+    ready_at: float  # when it is up, and through with the drafts it has and its share of those in the making
     speed: float = 1.0
     bits_per_s: float | None = None  # of its link, as last seen; None: it has fetched nothing yet
 
@@ -284,7 +284,7 @@ class Snapshot:
     workers: tuple[WorkerState, ...]
     deadline_at: float | None = None
     quality_floor: float = 0.0
-    finishers: tuple[Finisher, ...] = ()  # light workers that are up, and may be counted on
+    finishers: tuple[Finisher, ...] = ()  # light workers that may be counted on
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tests.platform.test_turn import SECONDS, Scene, scene
 from vidplat.domain import Artifact, Draft, JobState, OperatingPoint, Outcome, Progress
 from vidplat.eco_schedule import budgets, kept_latents
 from vidplat.errors import ClusterError
-from vidplat.platform.dispatch import HandedOver, Order, Seat
+from vidplat.platform.dispatch import HandedOver, Order, Seat, WorkerUp
 from vidplat.platform.hands import InHand
 from vidplat.platform.promise import make_promise
 from vidplat.scheduler import Observation, features, plan
@@ -89,6 +89,77 @@ def test_a_draft_is_asked_for_when_a_light_worker_is_expected_before_it_is_there
     stage.turn(0.0)
 
     assert [order.hand_over for order in stage.dispatcher.sent["w1"]] == [is_asked]
+
+
+def still_coming(stage: Scene, worker_id: str, since: float = 0.0) -> float:
+    """Nobody has heard of that light worker yet; when it is expected."""
+    seat = replace(stage.dispatcher.places[worker_id], up=False, since=since)
+    stage.dispatcher.places[worker_id] = seat
+    return since + stage.world.learner.startup(FLIPBOOK.id, seat.device_class).p50_s
+
+
+def comes_up(stage: Scene, worker_id: str, at: float) -> None:
+    stage.dispatcher.places[worker_id] = replace(stage.dispatcher.places[worker_id], up=True, since=at)
+    stage.dispatcher.events.append(WorkerUp(worker_id, "cpu-2", 0, 1.0, at=at))
+
+
+def test_a_draft_waits_for_a_light_worker_that_will_be_through_before_its_maker(scene):
+    # given a maker that needs 6 s to store, and a light worker that is a second from being up
+    stage = a_thin_scene(scene, "e1", method="eco:k=5", deadline_at=None)
+    up_at = still_coming(stage, "e1")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    drafted = hands_over(stage, order, at=up_at - 1.0)
+
+    # then nobody gets it until that is up
+    stage.turn(up_at - 1.0)
+    assert [each.drafted for each in stage.dispatcher.sent["w1"]] == [None]
+    assert stage.dispatcher.sent["e1"] == []
+    comes_up(stage, "e1", up_at)
+    stage.turn(up_at)
+    assert [each.drafted for each in stage.dispatcher.sent["e1"]] == [drafted]
+
+
+def test_a_draft_that_waited_in_vain_is_finished_by_its_maker(scene):
+    stage = a_thin_scene(scene, "e1", method="eco:k=5", deadline_at=None)
+    up_at = still_coming(stage, "e1")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    drafted = hands_over(stage, order, at=up_at - 1.0)
+    stage.turn(up_at - 1.0)
+
+    # when the light worker is late by more than its maker's storing takes
+    stage.turn(up_at + 20.0)
+
+    assert [each.drafted for each in stage.dispatcher.sent["w1"]] == [None, drafted]
+    assert stage.dispatcher.sent["e1"] == []
+
+
+def test_a_draft_that_waits_for_a_light_worker_that_is_lost_is_finished_by_its_maker(scene):
+    stage = a_thin_scene(scene, "e1", method="eco:k=5", deadline_at=None)
+    up_at = still_coming(stage, "e1")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    drafted = hands_over(stage, order, at=up_at - 1.0)
+    stage.turn(up_at - 1.0)
+    stage.dispatcher.loses("e1", up_at - 0.5)
+    stage.turn(up_at - 0.5)
+    assert [each.drafted for each in stage.dispatcher.sent["w1"]] == [None, drafted]
+
+
+@pytest.mark.parametrize(("late_s", "counts"), [(0.0, True), (100.0, False)])
+def test_plans_count_on_a_light_worker_that_is_still_starting_until_it_should_be_up(scene, late_s, counts):
+    # given a video that its maker alone has no time to make well, and a light worker that is up before the deadline
+    stage = a_thin_scene(scene, "e1", deadline_at=12.0)
+    still_coming(stage, "e1", since=-late_s)
+    world = stage.world
+    (alone,) = plan(replace(world.observe(), finishers=()), world.policy, world.learner.knowledge).assignments
+    stage.turn(0.0)
+
+    # then it is made better, and not said to be there before that worker is up
+    planned = stage.dispatcher.sent["w1"][0].assignment
+    assert (planned.quality > alone.quality + 0.01) is counts
+    assert not counts or planned.finish_p50_at > 10.0
 
 
 def test_of_two_light_workers_the_one_with_less_in_hand_gets_it(scene):

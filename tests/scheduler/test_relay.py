@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,7 +14,7 @@ from tests.builders import FLIPBOOK, a_job, a_policy, a_shape, a_snapshot, a_wor
 from vidplat.domain import Finisher, OnInfeasible, OperatingPoint, Plan, Snapshot, Verdict
 from vidplat.eco_schedule import kept_latents
 from vidplat.scheduler import Knowledge, Observation, features, plan, wording
-from vidplat.scheduler.relay import added
+from vidplat.scheduler.relay import added, lag_before
 from vidplat.scheduler.work import AFTER_DRAFT
 
 LIGHT = "cpu-1 light"
@@ -88,11 +88,50 @@ def test_random_queues_end_about_when_they_are_said_to():
     assert sum(beyond) / len(beyond) > 0.65  # and not much sooner
 
 
-def played(jobs: Sequence[tuple[float, ...]], makers: int, light: int) -> float:
+def test_a_queue_that_ends_early_enough_leaves_time_for_light_workers_that_are_free_later():
+    # given queues of like videos that light workers keep up with, once these are free
+    rng = random.Random(8)
+    margins = []
+    for _ in range(3000):
+        makers, light = rng.choice([1, 1, 2, 3]), rng.choice([1, 1, 2, 3])
+        c, count = rng.uniform(1, 10), makers * rng.randint(1, 12)
+        e = rng.uniform(0.01, 1) * c * light / makers
+        behind = rng.uniform(0, 3) * c
+        per_video, lag = added(c, 1e9, e, makers, light)
+        queue = per_video * count / makers
+
+        # when the least time is found by which all can be due
+        busy = e * makers / (light * per_video)
+        due = bisected(lambda d: queue + lag_before(d, lag, behind, busy, light) <= d)  # noqa: B023
+
+        # then they are through by then
+        end = played([(c, 1e9, e)] * count, makers, light, behind)
+        margins.append(end / due)
+    assert max(margins) <= 1 + 1e-6
+    assert sum(margins) / len(margins) > 0.8
+
+
+def bisected(fits: Callable[[float], bool]) -> float:
+    low, high = 0.0, 1e6
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+def test_light_workers_that_are_seldom_busy_make_up_for_being_late_by_themselves():
+    # a quarter of the queue's seconds: of 100 s they need 25, so 60 s late is nothing and 85 s late costs 40 s
+    assert lag_before(100.0, 2.0, 60.0, 0.25, light=1) == 2.0
+    assert lag_before(100.0, 2.0, 85.0, 0.25, light=1) == 40.0
+    # those that are always busy never do
+    assert lag_before(100.0, 2.0, 30.0, 1.0, light=1) == 30.0
+
+
+def played(jobs: Sequence[tuple[float, ...]], makers: int, light: int, behind: float = 0.0) -> float:
     """When all are through, each draft going to whoever is through with it first: a light worker, or its maker once
-    it has made the rest of its jobs."""
+    it has made the rest of its jobs. Light workers are free from `behind` on."""
     chains = [jobs[m::makers] for m in range(makers)]
-    free, own = [0.0] * light, [0.0] * makers  # own: seconds of drafts that stay with their maker
+    free, own = [behind] * light, [0.0] * makers  # own: seconds of drafts that stay with their maker
     drafts = [(chain[0][0], m, 0) for m, chain in enumerate(chains) if chain]
     heapq.heapify(drafts)
     last = 0.0

@@ -1,8 +1,9 @@
 """Handing videos over: who would be through with a draft first, and what light workers may be counted on for.
 
-Plans count on the light workers that are up (`scheduler.relay`), by their speed, their link as it was last seen, and
-what they have in hand or is on its way to them: `finishers` says so. Which of them finishes a video, or whether its
-maker does after all, is decided when the draft is there, by what is then known: `finisher`. A maker that stores more
+Plans count on light workers (`scheduler.relay`), by their speed, their link as it was last seen, and what they have in
+hand or is on its way to them: `finishers` says so. One that is still starting counts from when nine in ten are up, and
+no longer once that has passed. Which of them finishes a video, or whether its maker does after all, is decided when the
+draft is there, by what is then known: `finisher`. It may name a worker that is not up yet. A maker that stores more
 slowly than a light worker is taken to store over the link that drafts travel on, and so after those on their way.
 """
 
@@ -25,16 +26,17 @@ class HandOver:
     seats: Callable[[], Sequence[Seat]]
     hands: Hands
     learner: Learner
+    model_id: str  # of the batch: what workers load while they start
 
     def finisher(
         self, held: InHand, drafted: HandedOver, now: float, planned_s: float
     ) -> tuple[str, dict[str, float]] | None:
-        """The worker that will be through with a draft first, with its seconds by stage: a light one, or its maker,
-        whose queue it joins, behind `planned_s` seconds of what is still planned for it; when all of these are gone,
-        whoever is up. None when nobody is."""
+        """The worker that will be through with a draft first, with its seconds by stage: a light one, which may be on
+        its way up, or its maker, whose queue it joins, behind `planned_s` seconds of what is still planned for it; when
+        all of these are gone, whoever is up. None when nobody is."""
         job, point, maker_id = held.order.job, held.order.assignment.point, drafted.worker_id
-        able = [seat for seat in self.seats() if seat.up and (seat.light or seat.worker_id == maker_id)]
-        workers = {seat.worker_id: self._finisher(seat, now) for seat in able}
+        able = [seat for seat in self.seats() if seat.light or (seat.up and seat.worker_id == maker_id)]
+        workers = {seat.worker_id: self._finisher(seat, now, self._up_at(seat, now)) for seat in able}
         rests = {name: self.learner.finishing(job, point, each, drafted.draft) for name, each in workers.items()}
         quickest_store_s = min((rest[STORE] for rest in rests.values()), default=0.0)
 
@@ -54,10 +56,22 @@ class HandOver:
         return (min(up), {}) if up else None
 
     def finishers(self, now: float) -> tuple[Finisher, ...]:
-        """The light workers that are up. Each has its share of the drafts that are in the making still before it."""
-        light = [seat for seat in self.seats() if seat.light and seat.up]
+        """The light workers that may be counted on. Each has its share of the drafts in the making still before it."""
+        light = [(seat, self._surely_up_at(seat, now)) for seat in self.seats() if seat.light]
+        counted = [(seat, at) for seat, at in light if at >= now]
         coming_s = sum(held.order.assignment.handed_s for held in self.hands if held.order.drafted is None)
-        return tuple(self._finisher(seat, now, coming_s / len(light)) for seat in light)
+        return tuple(self._finisher(seat, now, at, coming_s / len(counted)) for seat, at in counted)
+
+    def light_by(self, at: float, now: float) -> bool:
+        """Whether a light worker is up, or is expected to be by then."""
+        return any(seat.light and self._up_at(seat, now) <= at for seat in self.seats())
+
+    def _up_at(self, seat: Seat, now: float) -> float:
+        return now if seat.up else self.learner.expected_up(self.model_id, seat, now)
+
+    def _surely_up_at(self, seat: Seat, now: float) -> float:
+        """The same at p90, which may have passed."""
+        return now if seat.up else seat.since + self.learner.startup(self.model_id, seat.device_class).p90_s
 
     def _on_the_way_s(self, now: float) -> float:
         """Seconds until the drafts that are on their way have all come, by the links as they were when each left."""
@@ -68,10 +82,10 @@ class HandOver:
         ]
         return max(coming_s, default=0.0)
 
-    def _finisher(self, seat: Seat, now: float, coming_s: float = 0.0) -> Finisher:
+    def _finisher(self, seat: Seat, now: float, up_at: float, coming_s: float = 0.0) -> Finisher:
         return Finisher(
             device_class=seat.device_class,
-            ready_at=now + self.hands.remaining_s(seat.worker_id, now) + coming_s,
+            ready_at=up_at + self.hands.remaining_s(seat.worker_id, now) + coming_s,
             speed=self.learner.speed(seat.worker_id),
             bits_per_s=self._bits_per_s(seat.worker_id, now),
         )

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 from vidplat.domain import Draft, Finisher, Job, ModelShape, OperatingPoint, Outcome, VideoSpec
-from vidplat.platform.dispatch import WorkerUp
+from vidplat.platform.dispatch import Seat, WorkerUp
 from vidplat.scheduler import CostModel, Knowledge, Observation, features, updated_speed
 from vidplat.scheduler.cost import Estimate
 from vidplat.scheduler.link import Link, after
@@ -107,6 +107,11 @@ class Learner:
 
     def startup(self, model_id: str, device_class: str) -> Estimate:
         return self.costs.startup(model_id, self.shapes[model_id], device_class)
+
+    def expected_up(self, model_id: str, seat: Seat, now: float) -> float:
+        """When a worker that is still coming will be up; one that is late may be as late again."""
+        expected_at = seat.since + self.startup(model_id, seat.device_class).p50_s
+        return max(expected_at, now + (now - expected_at))
 
     # --- learning -------------------------------------------------------------------------------
 

@@ -148,7 +148,7 @@ class World:
             clock=rules.clock,
             crash_point=rules.crash_point,
         )
-        self._hand_over = HandOver(dispatcher.seats, self.hands, learner)
+        self._hand_over = HandOver(dispatcher.seats, self.hands, learner, batch.model.id)
         self._plan_age = PlanAge()
         self._chains: dict[str, deque[Assignment]] = {}  # what the plan has for each worker
         self._free_by: Mapping[str, float] = {}  # worker id -> when it must be free for what the plan has next
@@ -226,6 +226,8 @@ class World:
             startup_s = max(0.0, up.at - asked_at - up.load_s - calibrated_s)
             self.learner.started(up, self.batch.model.id, startup_s)
         self.tally.worker_up(up.at)
+        if waiting := [held.order for held in self.hands.of(up.worker_id)]:  # drafts that were bound to it before
+            self.dispatcher.send(up.worker_id, waiting)
         self._plan_age.call(f"worker {up.worker_id} came up", urgent=True)
 
     def _mourn(self, lost: WorkerLost) -> None:
@@ -279,8 +281,20 @@ class World:
         worker_id, rest = found
         fresh = InHand(order, held.open_job, rest, now, passed_on=held.passed_on, held_by=worker_id)
         self.hands.put(worker_id, fresh)
-        self.dispatcher.send(worker_id, [order])
-        self.rules.crash_point("handed-over")
+        if self._is_up(worker_id):  # else it waits here, see `_welcome`
+            self.dispatcher.send(worker_id, [order])
+            self.rules.crash_point("handed-over")
+
+    def _bind_waiting_anew(self) -> None:
+        """Drafts that wait for a light worker to come up go to whoever will be through first by what is now known."""
+        for seat in self.dispatcher.seats():
+            if seat.light and not seat.up:
+                for held in self.hands.drop(seat.worker_id):
+                    assert held.order.drafted is not None, "light workers hold nothing else"
+                    self._pass_on(held, held.order.drafted)
+
+    def _is_up(self, worker_id: str) -> bool:
+        return any(seat.worker_id == worker_id and seat.up for seat in self.dispatcher.seats())
 
     def _makers(self) -> list[Seat]:
         """Seats whose workers have a model; only these are planned for."""
@@ -317,17 +331,13 @@ class World:
         return tuple(self._worker_state(seat, now) for seat in self.dispatcher.seats())
 
     def _worker_state(self, seat: Seat, now: float) -> WorkerState:
-        if seat.up:
-            ready_at = now + self.hands.remaining_s(seat.worker_id, now)
-        else:
-            expected_at = seat.since + self.learner.startup(self.batch.model.id, seat.device_class).p50_s
-            ready_at = max(expected_at, now + (now - expected_at))  # one that is late may be as late again
+        up_at = now if seat.up else self.learner.expected_up(self.batch.model.id, seat, now)
         return WorkerState(
             id=seat.worker_id,
             pool=seat.pool,
             device_class=seat.device_class,
             free_bytes=seat.free_bytes,
-            ready_at=ready_at,
+            ready_at=up_at + self.hands.remaining_s(seat.worker_id, now),
             speed=self.learner.speed(seat.worker_id),
             running=self.hands.running(seat.worker_id),
             price_per_s=seat.price_per_s,
@@ -402,19 +412,13 @@ class World:
             if each.job_id not in attempts:
                 continue  # cancelled, or another process has it
             stages, closing_s = self._stages(each, open_job.job), self._closing_s(each, open_job.job)
-            hand_over = self._light_by(now + each.p50_s, now)
+            hand_over = self._hand_over.light_by(now + each.p50_s, now)
             order = Order(each, open_job.job, attempts[each.job_id], _finish_by(each, closing_s), hand_over)
             self.hands.put(each.worker_id, InHand(order, open_job, stages, now, closing_s))
             orders.setdefault(each.worker_id, []).append(order)
         for worker_id, sent in orders.items():
             self.dispatcher.send(worker_id, sent)
         self.rules.crash_point("sent")
-
-    def _light_by(self, at: float, now: float) -> bool:
-        """Whether a light worker is up, or is expected to be by then."""
-        return any(
-            seat.light and (seat.up or self._worker_state(seat, now).ready_at <= at) for seat in self.dispatcher.seats()
-        )
 
     def _due(self) -> list[Assignment]:
         """What every worker should get now, from its chain."""
@@ -477,6 +481,7 @@ class World:
         if now - self._beat_at < run.heartbeat_s:
             return
         self._beat_at = now
+        self._bind_waiting_anew()
         try:
             self._report(now)
             if now - self._renewed_at >= run.lease_s / 6:

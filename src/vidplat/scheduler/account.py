@@ -117,12 +117,13 @@ def _relayed(each: Assignment, relay: Relayed | None) -> Assignment:
     if relay is None:
         return each
     waits_s = each.p50_s - (relay.work.p50_s - relay.handed_s)
+    p50_at, p90_at = relay.through_at((each.finish_p50_at, each.finish_p90_at))
     return replace(
         each,
         p50_s=relay.work.p50_s,
         p90_s=relay.work.p90_s,
-        finish_p50_at=each.finish_p50_at + relay.lag_p50_s,
-        finish_p90_at=each.finish_p90_at + relay.lag_p90_s,
+        finish_p50_at=p50_at,
+        finish_p90_at=p90_at,
         finish_by=None if each.finish_by is None else each.finish_by - waits_s + relay.handed_s,
         handed_s=relay.handed_s,
     )

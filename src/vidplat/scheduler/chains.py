@@ -89,13 +89,12 @@ class Chain:
         self._q = sum(spread * spread * n for _, spread, n in runs)
 
     @property
-    def lag_s(self) -> tuple[float, float]:
-        """How long after its end (p50, p90) light workers may still be at what it made."""
+    def through_at(self) -> tuple[float, float]:
+        """(p50, p90) of when all that it made is done, by light workers too."""
+        ends = self.finish()
         relays = [relay for p in self.places for r in p.runs if (relay := p.rungs.relayed[r])]
-        return (
-            max((relay.lag_p50_s for relay in relays), default=0.0),
-            max((relay.lag_p90_s for relay in relays), default=0.0),
-        )
+        p50s, p90s = zip(ends, *(relay.through_at(ends) for relay in relays), strict=True)
+        return max(p50s), max(p90s)
 
     @property
     def value(self) -> float:

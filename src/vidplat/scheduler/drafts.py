@@ -74,9 +74,8 @@ def assign_all(groups: Sequence[Group], free_at: Sequence[float], *, best: bool)
 
 def ends(chains: Sequence[Chain], now: float) -> tuple[float, float]:
     """(p50, p90) finish of the last job of all chains, by whomever."""
-    last = [(chain.finish(), chain.lag_s) for chain in chains if chain.places]
-    p50_at = max((finish[0] + lag[0] for finish, lag in last), default=now)
-    return p50_at, max((finish[1] + lag[1] for finish, lag in last), default=now)
+    last = [chain.through_at for chain in chains if chain.places]
+    return max((p50 for p50, _ in last), default=now), max((p90 for _, p90 in last), default=now)
 
 
 # --- inside --------------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from vidplat.domain import Deferred, Job, OpenJob, Snapshot
+from vidplat.domain import Deferred, Finisher, Job, OpenJob, Snapshot
 from vidplat.scheduler.menu import Menu, Rungs
 from vidplat.scheduler.policy import Policy
+from vidplat.scheduler.relay import lag_before, mean_ready_at
 
 NEVER = math.inf  # the deadline of a job without one
 
@@ -59,12 +60,13 @@ def group_jobs(
     policy: Policy,
     menu: Menu,
     backlog: Sequence[Backlog] = (),
-    least_lag_s: float = 0.0,
+    makers_at: float = 0.0,
 ) -> tuple[list[Group], list[Deferred]]:
     """Groups in the order they are to be made, and the jobs nobody here can make, each with the reason.
 
     A Group's `rungs` are keyed by the position of a worker in the menu's list. Where light workers are counted on, all
-    of them have their part as much later than the makers as the longest lag of any rung, and at least `least_lag_s`.
+    of them have their part as much later than the makers as the longest lag of any rung, and as it takes to make up
+    for being free later than the first maker, at `makers_at`.
     """
     due = _Deadlines(snapshot, backlog)
     groups: dict[tuple[object, ...], Group] = {}
@@ -98,16 +100,20 @@ def group_jobs(
         else:
             group.jobs.append(job)
             group.count += 1
-    _leave_time(groups.values(), least_lag_s)
+    _leave_time(groups.values(), snapshot.finishers, makers_at)
     return sorted(groups.values(), key=lambda g: g.order), deferred
 
 
-def _leave_time(groups: Iterable[Group], least_lag_s: float) -> None:
+def _leave_time(groups: Iterable[Group], finishers: Sequence[Finisher], makers_at: float) -> None:
     """Bring forward what makers are due to hand over. One lag for all: any of them may stand before any other."""
     relaying = [g for g in groups if any(relay for r in g.rungs.values() for relay in r.relayed)]
-    lags = [relay.lag_p90_s for g in relaying for r in g.rungs.values() for relay in r.relayed if relay]
+    relays = [relay for g in relaying for r in g.rungs.values() for relay in r.relayed if relay]
+    if not relays:
+        return
+    lag_s, busy = max(relay.lag_p90_s for relay in relays), max(relay.busy for relay in relays)
+    behind_s = mean_ready_at(finishers) - makers_at
     for group in relaying:
-        group.lag_s = max(least_lag_s, *lags)
+        group.lag_s = lag_before(group.deadline_at - makers_at, lag_s, behind_s, busy, len(finishers))
         group.deadline_at -= group.lag_s
 
 

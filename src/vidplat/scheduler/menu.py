@@ -19,7 +19,7 @@ from itertools import accumulate
 from vidplat.domain import Finisher, Job, ModelShape, OpenJob, OperatingPoint, WorkerState
 from vidplat.scheduler.cost import CORRELATION, CostModel, Estimate
 from vidplat.scheduler.profile import Choices, choices, hull
-from vidplat.scheduler.relay import UNTIL_DRAFT, Relayed, draft_bytes, finishing, leaves_draft, relayed
+from vidplat.scheduler.relay import UNTIL_DRAFT, Relayed, draft_bytes, finishing, leaves_draft, mean_ready_at, relayed
 from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, STAGES, needed_bytes
 
 _COMMON = math.sqrt(CORRELATION)  # share of a part's spread that no averaging removes
@@ -188,11 +188,12 @@ class Menu:
     def _relayed(self, at_par: _Priced, speed: float) -> list[Estimate | Relayed]:
         """For each point what it comes to on a maker of that speed, with light workers where they are counted on."""
         counted: list[Estimate | Relayed] = []
+        free_at = mean_ready_at(self._finishers)
         for whole, until_draft, rest in zip(at_par.alone, at_par.until_draft, at_par.rest, strict=True):
             alone = _at(speed, whole)
             counted.append(alone)
             if until_draft is not None:
-                relay = relayed(_at(speed, until_draft), rest, alone, len(self._workers))
+                relay = relayed(_at(speed, until_draft), rest, alone, len(self._workers), free_at)
                 self.lags_s.add(relay.lag_p90_s)
                 if relay.lag_p90_s <= self._most_lag_s:
                     counted[-1] = relay

@@ -74,10 +74,10 @@ def _plan_above(
 ) -> Plan:
     workers = sorted((w for w in snapshot.workers if w.alive), key=lambda w: w.id)
     free_at = [max(snapshot.now, w.ready_at) for w in workers]
-    behind_s = _behind_s(snapshot, free_at)
+    makers_at = min(free_at, default=snapshot.now)
 
-    def grouped(menu: Menu, least_lag_s: float = behind_s) -> tuple[list[Group], list[Deferred]]:
-        return group_jobs(snapshot, policy, menu, backlog, least_lag_s)
+    def grouped(menu: Menu, seen: Snapshot = snapshot) -> tuple[list[Group], list[Deferred]]:
+        return group_jobs(seen, policy, menu, backlog, makers_at)
 
     # 1. Group.
     menu = Menu(workers, knowledge, floor, snapshot.finishers)
@@ -86,8 +86,10 @@ def _plan_above(
     draft = best_draft(groups, free_at, worker_values(groups, len(workers)))
     eased = groups
     if menu.lags_s:  # light workers have a part in it
-        at_once = [replace(each, speed=_AT_ONCE, bits_per_s=_AT_ONCE) for each in snapshot.finishers]
-        eased, _ = grouped(Menu(workers, knowledge, floor, at_once), 0.0)
+        at_once = [
+            replace(each, ready_at=makers_at, speed=_AT_ONCE, bits_per_s=_AT_ONCE) for each in snapshot.finishers
+        ]
+        eased, _ = grouped(Menu(workers, knowledge, floor, at_once), replace(snapshot, finishers=tuple(at_once)))
     bound = quality_bound(eased, free_at, worker_values(eased, len(workers)))
     for most_lag_s in () if _is_good(draft, bound) else _bounds(menu.lags_s):
         others, _ = grouped(Menu(workers, knowledge, floor, snapshot.finishers if most_lag_s else (), most_lag_s))
@@ -97,13 +99,6 @@ def _plan_above(
     _, full_quality_at = ends(assign_all(groups, free_at, best=True), snapshot.now)
     _, earliest_at = ends(assign_all(groups, free_at, best=False), snapshot.now)
     return written(snapshot, workers, groups, deferred, draft, full_quality_at, earliest_at, bound)
-
-
-def _behind_s(snapshot: Snapshot, free_at: Sequence[float]) -> float:
-    """Seconds that light workers are busy beyond the first free maker, on average."""
-    if not snapshot.finishers or not free_at:
-        return 0.0
-    return max(0.0, sum(each.ready_at for each in snapshot.finishers) / len(snapshot.finishers) - min(free_at))
 
 
 def _is_good(draft: Draft, bound: float) -> bool:

@@ -18,6 +18,14 @@ after the sum of its b. For M = L = 1 and a light worker that keeps up that is t
 max over k of (sum of c up to k + sum of e from k on) <= sum of max(c, e) + max of min(c, e). Elsewhere it is a rule:
 none of the 3,000 random queues that a test plays through ends later.
 
+Light workers may be free only `behind` seconds after makers: they are starting, or busy. Either all of them work from
+then on without a pause, or one has to wait for a draft later on. In the first case they are through by
+behind + r S + (1 - 1 / L) lag, where S are the seconds of a maker's queue and r = e M / (L b), at most 1, is how busy
+they are meanwhile (list scheduling; Graham 1969); in the second they are as without it, but not evenly spread. To be
+through by D, S must end so long before that:
+
+    max((2 - 1 / L) lag, (behind + (1 - 1 / L) lag - (1 - r) D) / r)
+
 Not promised: what a transfer takes while another uses the same link.
 """
 
@@ -52,7 +60,15 @@ class Relayed:
     handed_s: float
     lag_p50_s: float
     lag_p90_s: float
+    busy: float  # r at p90: which share of the queue's seconds light workers work
+    free_at: float  # when light workers are free, on average
     work: Estimate  # of both workers, with nobody waiting
+
+    def through_at(self, queue_ends: tuple[float, float]) -> tuple[float, float]:
+        """(p50, p90) of when light workers are through with it, its maker's queue up to it ending at these."""
+        p50_at, p90_at = queue_ends
+        first_at = self.free_at + self.handed_s
+        return max(p50_at + self.lag_p50_s, first_at), max(p90_at + self.lag_p90_s, first_at)
 
 
 def leaves_draft(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> bool:
@@ -101,17 +117,34 @@ def added(until_draft: float, alone: float, handed: float, makers: int, light: i
     return b, lag
 
 
-def relayed(making: Estimate, finishing: Sequence[Estimate], alone: Estimate, makers: int) -> Relayed:
-    """`making`: until the draft; `finishing`: from there, by each light worker; `alone`: all of it by the maker.
+def mean_ready_at(finishers: Sequence[Finisher]) -> float:
+    return sum(each.ready_at for each in finishers) / len(finishers) if finishers else 0.0
+
+
+def lag_before(due_s: float, lag_s: float, behind_s: float, busy: float, light: int) -> float:
+    """By how much a queue must end before `due_s` seconds are over, so that light workers are through by then."""
+    if behind_s <= 0 or busy <= 0 or math.isinf(due_s):
+        return lag_s
+    uneven_s = (1 - 1 / light) * lag_s
+    return max(lag_s + uneven_s, (behind_s + uneven_s - (1 - busy) * due_s) / busy)
+
+
+def relayed(
+    making: Estimate, finishing: Sequence[Estimate], alone: Estimate, makers: int, free_at: float = 0.0
+) -> Relayed:
+    """`making`: until the draft; `finishing`: from there, by each light worker, these being free at `free_at` on
+    average; `alone`: all of it by the maker.
 
     `making` and `alone` at the maker's own speed. Light workers of unlike speed count as so many of their mean rate.
     """
     handed = _mean([one.p50_s for one in finishing])
     p50, lag_p50 = added(making.p50_s, alone.p50_s, handed, makers, len(finishing))
-    p90, lag_p90 = added(making.p90_s, alone.p90_s, _mean([one.p90_s for one in finishing]), makers, len(finishing))
+    handed_p90, light = _mean([one.p90_s for one in finishing]), len(finishing)
+    p90, lag_p90 = added(making.p90_s, alone.p90_s, handed_p90, makers, light)
+    busy = min(1.0, handed_p90 * makers / (light * max(p90, 1e-9)))
     spread = spread_of_sum([making.spread_s, max(one.spread_s for one in finishing)])
     work = Estimate(making.p50_s + handed, making.p50_s + handed + spread)
-    return Relayed(p50, max(0.0, p90 - p50), handed, lag_p50, max(lag_p50, lag_p90), work)
+    return Relayed(p50, max(0.0, p90 - p50), handed, lag_p50, max(lag_p50, lag_p90), busy, free_at, work)
 
 
 def _mean(seconds: Sequence[float]) -> float:
