@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,11 +15,15 @@ from vidplat.frame_merges import (
     Blocks,
     Merges,
     Similarity,
+    Spans,
+    block_starts,
+    cuts,
     least_latents,
     merges_above,
     merges_of_ratio,
     merges_to,
     moments,
+    span_frames,
 )
 
 LENGTHS = (9, 17, 25, 33, 49, 65, 81, 85, 97, 129)
@@ -38,10 +43,42 @@ def videos(draw: st.DrawFn, strict: bool = False) -> Blocks:
     return Blocks(Similarity(*tables), strict=strict)
 
 
+def test_spans_are_compared_from_a_run_s_first_frame_to_the_last_of_each_of_its_latents() -> None:
+    # 33 frames: blocks begin at 1, 9 and 17; the last eight frames are never merged
+    assert span_frames(33, 4, 2) == [(1, (4, 8)), (9, (12, 16)), (17, (20, 24))]
+    assert span_frames(33, 4, 4) == [(1, (4, 8, 12, 16)), (9, (12, 16, 20, 24))]
+
+
+def test_spans_above_the_threshold_are_merged_four_by_four_first() -> None:
+    spans = Spans(33, (0.9, 0.8, 0.7), (0.4, 0.6))
+    assert merges_above(spans, 0.75).runs == ((1, 2), (9, 2))
+    assert merges_above(spans, 0.5, quads=True).runs == ((1, 2), (9, 4))
+    assert merges_above(spans, 0.3, quads=True).runs == ((1, 4), (17, 2))
+
+
+@given(st.integers(0, 2**32), st.sampled_from(LENGTHS), st.booleans())
+def test_raising_theta_never_lowers_the_latents_of_spans(chance: int, frames: int, quads: bool) -> None:
+    rng = random.Random(chance)
+    pairs = tuple(rng.randint(0, 9) / 10 for _ in block_starts(frames, 4))
+    fours = tuple(min(one, other, rng.randint(0, 9) / 10) for one, other in pairwise(pairs))
+    spans = Spans(frames, pairs, fours)
+    left = [len(merges_above(spans, theta / 10, quads=quads).latents) for theta in range(11)]
+    assert left == sorted(left)
+
+
+def test_spans_of_another_number_than_the_video_s_blocks_are_refused() -> None:
+    with pytest.raises(ValueError, match="33 frames have 3 blocks, not values for 2 of them and for 0 neighbours"):
+        Spans(33, (0.5, 0.5))
+    with pytest.raises(ValueError, match="not finite"):
+        Spans(17, (math.nan,))
+    with pytest.raises(ValueError, match="more alike than each of them"):
+        Spans(33, (0.5, 0.4, 0.5), (0.45, 0.4))
+
+
 def as_the_code_has_it(blocks: Blocks, theta: float, allow4: bool) -> list[tuple[int, int]]:
     """The specification's loop, b4, word for word."""
     s1, s2, s3 = blocks.similarity.s1, blocks.similarity.s2, blocks.similarity.s3
-    frames, i, runs = blocks.similarity.num_frames, 1, []
+    frames, i, runs = blocks.num_frames, 1, []
     while i < frames - 9:
         if allow4 and i < frames - 17:
             q = min(
@@ -127,7 +164,7 @@ def test_latents_saved_are_blocks_alike_plus_the_most_quads_that_fit(blocks: Blo
             for s1, s2, s3 in [(blocks.similarity.s1, blocks.similarity.s2, blocks.similarity.s3)]
             for q in (i, i + 4)
         )
-        for i in blocks.starts
+        for i in block_starts(blocks.num_frames, 4)
     ]
     chains = "".join("x" if one else " " for one in within).split()
     plan = merges_above(blocks, theta / 20, quads=True)
@@ -169,7 +206,7 @@ def test_the_ratio_is_met_from_below_as_nearly_as_any_threshold_can(blocks: Bloc
     again = merges_of_ratio(blocks, percent / 100)
     assert plan == again
 
-    thetas = [*blocks.cuts(0.01, 0.99, quads=True), 0.99]
+    thetas = [*cuts(blocks, 0.01, 0.99, quads=True), 0.99]
     every = [merges_above(blocks, theta, quads=quads) for theta in thetas for quads in (False, theta < 0.5)]
     within = [other for other in every if other.ratio <= percent / 100]
     if within:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vidplat.frame_merges import Blocks, Merges, merges_to
+from vidplat.frame_merges import Lattice, Merges, merges_to
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ def most_latents(costs: Costs, limit_s: float, num_frames: int, temporal_factor:
     return next(fitting, 0)
 
 
-def merges_by_deadline(blocks: Blocks, costs: Costs, limit_s: float) -> Merges:
+def merges_by_deadline(blocks: Lattice, costs: Costs, limit_s: float) -> Merges:
     """Deadline mode: the plan with the most latents that takes at most `limit_s` seconds.
 
     Where the frames allow none, the plan with the fewest latents, with a sentence of what it takes as its `reason`.
     """
-    frames, t = blocks.similarity.num_frames, blocks.temporal_factor
+    frames, t = blocks.num_frames, blocks.temporal_factor
     found = merges_to(blocks, most_latents(costs, limit_s, frames, t))
     takes = costs.seconds(len(found.latents), frames, t)
     if takes <= limit_s:

@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
+from typing import Protocol
 
 from vidplat.timeline import Moment
 
@@ -140,9 +142,27 @@ class Merges:
         return len(self.frames) / self.num_frames
 
 
+class Lattice(Protocol):
+    """How alike the frames of each block are: the numbers that a threshold is compared with. `Blocks`, `Spans`."""
+
+    @property
+    def temporal_factor(self) -> int: ...
+
+    @property
+    def num_frames(self) -> int: ...
+
+    @property
+    def pairs(self) -> Sequence[float]:
+        """Per block."""
+
+    @property
+    def quads(self) -> Sequence[float]:
+        """Per block but the last: of it and its neighbour in one; empty where these are not told apart."""
+
+
 @dataclass(frozen=True)
 class Blocks:
-    """How alike the frames of each block are: the numbers that a threshold is compared with."""
+    """By likeness of neighbours (VGDFR's code)."""
 
     similarity: Similarity
     temporal_factor: int = 4
@@ -153,18 +173,18 @@ class Blocks:
     def __post_init__(self) -> None:
         Merges(self.similarity.num_frames, (), self.temporal_factor)  # refuses other lengths
 
-    @cached_property
-    def starts(self) -> range:
-        """First frames of blocks. What follows the last of them, one latent or two, is never merged."""
-        t = self.temporal_factor
-        return range(1, self.similarity.num_frames - 2 * t - 1, 2 * t)
+    @property
+    def num_frames(self) -> int:
+        return self.similarity.num_frames
 
     @cached_property
     def pairs(self) -> tuple[float, ...]:
         """Per block: the least likeness within its pairs (i, i + 1), (i + 2, i + 3), ..."""
         step = 1 if self.strict else 2
         last = 2 * self.temporal_factor - 1
-        return tuple(min(self.similarity.s1[i : i + last : step]) for i in self.starts)
+        return tuple(
+            min(self.similarity.s1[i : i + last : step]) for i in block_starts(self.num_frames, self.temporal_factor)
+        )
 
     @cached_property
     def quads(self) -> tuple[float, ...]:
@@ -172,54 +192,99 @@ class Blocks:
         s1, s2, s3 = self.similarity.s1, self.similarity.s2, self.similarity.s3
         if not s3:
             return ()
+        starts = block_starts(self.num_frames, self.temporal_factor)
         within = [
             min(s1[q], s1[q + 1], s1[q + 2], s2[q], s2[q + 1], s3[q])
-            for start in self.starts
+            for start in starts
             for q in range(start, start + 2 * self.temporal_factor, 4)
         ]
         each = self.temporal_factor // 2
-        found = [min(within[each * b : each * (b + 2)]) for b in range(len(self.starts) - 1)]
+        found = [min(within[each * b : each * (b + 2)]) for b in range(len(starts) - 1)]
         if self.strict:
             length = 4 * self.temporal_factor - 1
-            found = [min(q, *s1[i : i + length]) for q, i in zip(found, self.starts, strict=False)]
+            found = [min(q, *s1[i : i + length]) for q, i in zip(found, starts, strict=False)]
         return tuple(found)
 
-    def above(self, theta: float, *, quads: bool) -> Merges:
-        """The plan of a threshold: everything more alike than `theta` is merged, four by four first."""
-        return Merges(self.similarity.num_frames, tuple(self._runs(theta, quads)), self.temporal_factor, theta)
 
-    def cuts(self, low: float, high: float, *, quads: bool) -> list[float]:
-        """Thresholds in [low, high) that tell all its plans apart, rising: `low`, and each value that is met."""
-        met = {*self.pairs, *(self.quads if quads else ())}
-        return [low, *sorted(value for value in met if low < value < high)]
+@dataclass(frozen=True)
+class Spans:
+    """By likeness of a run's first frame to the last ones of its latents (our choice): `pairs` and `quads` as they are.
 
-    def _runs(self, theta: float, quads: bool) -> Iterator[tuple[int, int]]:
-        block = 0
-        while block < len(self.starts):
-            if quads and block < len(self.quads) and self.quads[block] > theta:
-                yield self.starts[block], 4
-                block += 2
-                continue
-            if self.pairs[block] > theta:
-                yield self.starts[block], 2
-            block += 1
+    Neighbours are alike in any video, and the more so in a blurred preview; how far a run strays from its first frame
+    tells passages in which something moves from quiet ones. Raises `ValueError` for another number of values than the
+    video has blocks, and for two blocks that are more alike than one of them.
+    """
+
+    num_frames: int
+    pairs: tuple[float, ...]
+    quads: tuple[float, ...] = ()
+    temporal_factor: int = 4
+
+    def __post_init__(self) -> None:
+        Merges(self.num_frames, (), self.temporal_factor)  # refuses other lengths
+        blocks = len(block_starts(self.num_frames, self.temporal_factor))
+        if len(self.pairs) != blocks or len(self.quads) not in (0, max(0, blocks - 1)):
+            raise ValueError(
+                f"{self.num_frames} frames have {blocks} blocks, not values for {len(self.pairs)} of them and for "
+                f"{len(self.quads)} neighbours"
+            )
+        if not all(math.isfinite(value) for value in (*self.pairs, *self.quads)):
+            raise ValueError("a similarity is not finite: the preview is no picture")
+        if any(quad > min(halves) for quad, halves in zip(self.quads, pairwise(self.pairs), strict=False)):
+            raise ValueError("two blocks are more alike than each of them: a higher theta would leave fewer latents")
 
 
-def merges_above(blocks: Blocks, theta: float, *, quads: bool = False) -> Merges:
+def block_starts(num_frames: int, temporal_factor: int) -> range:
+    """First frames of blocks. What follows the last of them, one latent or two, is never merged."""
+    t = temporal_factor
+    return range(1, num_frames - 2 * t - 1, 2 * t)
+
+
+def span_frames(num_frames: int, temporal_factor: int, size: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Of each run of `size` latents that may be merged its first frame, and the last frame of each of its latents."""
+    t, starts = temporal_factor, block_starts(num_frames, temporal_factor)
+    runs = starts if size == 2 else starts[:-1]
+    return [(first, tuple(first + t * n - 1 for n in range(1, size + 1))) for first in runs]
+
+
+def _above(of: Lattice, theta: float, *, quads: bool) -> Merges:
+    """The plan of a threshold: everything more alike than `theta` is merged, four by four first."""
+    return Merges(of.num_frames, tuple(_runs(of, theta, quads)), of.temporal_factor, theta)
+
+
+def cuts(of: Lattice, low: float, high: float, *, quads: bool) -> list[float]:
+    """Thresholds in [low, high) that tell all its plans apart, rising: `low`, and each value that is met."""
+    met = {*of.pairs, *(of.quads if quads else ())}
+    return [low, *sorted(value for value in met if low < value < high)]
+
+
+def _runs(of: Lattice, theta: float, quads: bool) -> Iterator[tuple[int, int]]:
+    starts, block = block_starts(of.num_frames, of.temporal_factor), 0
+    while block < len(starts):
+        if quads and block < len(of.quads) and of.quads[block] > theta:
+            yield starts[block], 4
+            block += 2
+            continue
+        if of.pairs[block] > theta:
+            yield starts[block], 2
+        block += 1
+
+
+def merges_above(blocks: Lattice, theta: float, *, quads: bool = False) -> Merges:
     """Threshold mode: everything more alike than `theta` in [0, 1] is merged. Raises `ValueError` outside."""
     if not 0 <= theta <= 1:
         raise ValueError(f"theta must be between 0 and 1, not {theta}")
-    return blocks.above(theta, quads=quads)
+    return _above(blocks, theta, quads=quads)
 
 
-def merges_of_ratio(blocks: Blocks, ratio: float) -> Merges:
+def merges_of_ratio(blocks: Lattice, ratio: float) -> Merges:
     """Ratio mode: as many frames left as possible, at most `ratio` in (0, 1] of all.
 
     The threshold lies between `LOWEST` and `HIGHEST`, so what is all but equal is merged at any ratio.
     """
     if not 0 < ratio <= 1:
         raise ValueError(f"the ratio of frames that are left must be above 0 and at most 1, not {ratio}")
-    t, frames = blocks.temporal_factor, blocks.similarity.num_frames
+    t, frames = blocks.temporal_factor, blocks.num_frames
     most = math.floor((ratio * frames - 1 + 1e-9) / t) + 1
     found = merges_to(blocks, most, highest=HIGHEST)
     if len(found.latents) <= most:
@@ -228,17 +293,17 @@ def merges_of_ratio(blocks: Blocks, ratio: float) -> Merges:
     return Merges(found.num_frames, found.runs, t, found.theta, told)
 
 
-def merges_to(blocks: Blocks, most: int, *, highest: float = 1.0) -> Merges:
+def merges_to(blocks: Lattice, most: int, *, highest: float = 1.0) -> Merges:
     """The plan with the most latents among those with at most `most`; where none has, the one with the fewest.
 
     Tried are all thresholds from `LOWEST` to `highest` with pairs alone, and those under `QUADS_BELOW` with quads; of
     two plans with as many latents the one with fewer quads (our choice, as is the search over the values that are met
     instead of bisection to 0.001: values of still clips lie closer together than that).
     """
-    with_pairs = _highest_within(blocks, [*blocks.cuts(LOWEST, highest, quads=False), highest], most, quads=False)
+    with_pairs = _highest_within(blocks, [*cuts(blocks, LOWEST, highest, quads=False), highest], most, quads=False)
     if not blocks.quads or len(with_pairs.latents) == most:
         return with_pairs
-    with_quads = _highest_within(blocks, blocks.cuts(LOWEST, QUADS_BELOW, quads=True), most, quads=True)
+    with_quads = _highest_within(blocks, cuts(blocks, LOWEST, QUADS_BELOW, quads=True), most, quads=True)
     return max(
         (with_pairs, with_quads),
         key=lambda plan: (
@@ -253,19 +318,19 @@ def least_latents(num_frames: int, temporal_factor: int = 4, *, quads: bool = Fa
     """M of a video in which nothing moves: fewer are left of none of this length."""
     alike = [(1.0,) * max(0, num_frames - lag) for lag in (1, 2, 3)]
     blocks = Blocks(Similarity(*(alike if quads else alike[:1])), temporal_factor)
-    return len(blocks.above(LOWEST, quads=quads).latents)
+    return len(_above(blocks, LOWEST, quads=quads).latents)
 
 
-def _highest_within(blocks: Blocks, thetas: list[float], most: int, *, quads: bool) -> Merges:
+def _highest_within(blocks: Lattice, thetas: list[float], most: int, *, quads: bool) -> Merges:
     """Bisection: latents never fall as theta rises. The first threshold's plan when even that has more than `most`."""
     low, high = 0, len(thetas)
     while high - low > 1:
         middle = (low + high) // 2
-        if len(blocks.above(thetas[middle], quads=quads).latents) <= most:
+        if len(_above(blocks, thetas[middle], quads=quads).latents) <= most:
             low = middle
         else:
             high = middle
-    return blocks.above(thetas[low], quads=quads)
+    return _above(blocks, thetas[low], quads=quads)
 
 
 def moments(merges: Merges, anchor: str = "first") -> tuple[Moment, ...]:

@@ -207,12 +207,13 @@ KINDS: Mapping[str, MethodKind] = MappingProxyType(
                 "quiet passages are merged in mid-run, and fewer latent frames go on (VGDFR, arXiv 2504.12259)",
                 Seam.FRAMES,
                 {
-                    "theta": Number(0.95, 0.0, 1.0),  # frames more alike than this are merged
-                    "k": Number(None, 1, 1000, whole=True),  # steps before the preview; a third of them
+                    "theta": Number(0.7, 0.0, 1.0),  # frames more alike than this are merged
+                    "k": Number(None, 1, 1000, whole=True),  # steps before the preview; a tenth of them
                     "ratio": Number(None, 0.01, 1.0),  # of the frames at most this share is left, instead of theta
-                    "alike": Choice("whole", ("whole", "min-tile")),
-                    "quads": Choice("off", ("off", "on")),
-                    "merge": Choice("mean", ("mean", "first")),
+                    "alike": Choice("span", ("span", "whole", "min-tile")),
+                    "quads": Choice("on", ("on", "off")),
+                    "merge": Choice("latents", ("latents", "mean", "first")),
+                    "noise": Choice("pooled", ("pooled", "selected")),
                     "anchor": Choice("first", ("first", "centre")),
                     "unmerged": Choice("own", ("own", "encoded")),
                     "rope": Choice("global", ("global", "local")),
@@ -342,6 +343,8 @@ def _contradiction(kind: MethodKind, values: Mapping[str, Value | None]) -> str:
         return f"theta={values['theta']} and ratio={values['ratio']} exclude each other: a ratio finds its own theta"
     if kind.name == "vgdfr" and values["merge"] == "first" and values["anchor"] == "centre":
         return "merge=first and anchor=centre exclude each other: a group's first frame stands at its own time"
+    if kind.name == "vgdfr" and values["merge"] == "latents" and values["unmerged"] == "encoded":
+        return "unmerged=encoded is for merge=mean and merge=first: of merged latents nothing is encoded"
     return ""
 
 

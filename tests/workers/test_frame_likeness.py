@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidplat.frame_merges import Blocks, merges_above
-from vidplat.workers.frame_likeness import likeness
+from vidplat.workers.frame_likeness import likeness, spans
 
 
 def a_still_video(frames: int = 17, side: int = 48) -> np.ndarray:
@@ -75,3 +75,19 @@ def test_frames_that_are_no_pictures_and_unknown_words_are_refused() -> None:
         likeness(np.full((9, 16, 16, 3), np.nan, np.float32))
     with pytest.raises(ValueError, match="not 'tiles'"):
         likeness(a_still_video(), by="tiles")
+
+
+def test_a_run_is_as_alike_as_its_first_frame_is_to_the_ends_of_its_latents() -> None:
+    # given 33 frames of one picture, another from frame 11 to 18: within blocks 9 .. 16 and 17 .. 24
+    chance = np.random.default_rng(3)
+    one, other = (chance.random((24, 24, 3)).astype(np.float32) for _ in range(2))
+    frames = np.stack([other if 11 <= n <= 18 else one for n in range(33)])
+
+    found = spans(frames, 4)
+
+    # the first strays nowhere; 9 differs from 12 and 16, 17 from 20 and 24
+    assert found.pairs[0] == pytest.approx(1.0)
+    assert max(found.pairs[1:]) < 0.3
+    assert max(found.quads) < 0.3
+    assert spans(np.stack([one] * 33), 4).quads == pytest.approx((1.0, 1.0))
+    assert spans(frames, 4, quads=False).quads == ()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.workers.acceleration.tiny import randomise
 from vidplat.training.vae import clips
+from vidplat.workers.models import low_vae
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import load_family
 from vidplat.workers.models.low_vae import lowered
@@ -81,6 +82,24 @@ def test_wan_2_1_s_half_has_the_specified_size(steps: str) -> None:
     frames = decoded(low, torch.zeros(1, 16, 3, 8, 8))
     assert frames.shape == (1, 3, 9, 32, 32)
     assert encoded(low, frames).shape == (1, 16, 3, 8, 8)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 8])
+@pytest.mark.parametrize("level", [0, 1])
+def test_several_latent_frames_in_a_pass_decode_to_what_single_ones_do(form: str, level: int, frames: int) -> None:
+    # 8 are passes of 1, 4 and 3
+    low = lowered(a_vae(form), level)
+    latents = torch.randn(1, 16, frames, 4, 6, generator=torch.Generator().manual_seed(frames))
+    one_by_one = decoded(low, latents)
+
+    torch.testing.assert_close(low_vae.decoded(low, latents), one_by_one, rtol=0, atol=2e-5)
+    assert torch.equal(decoded(low, latents), one_by_one)  # nothing is remembered of it
+
+
+def test_a_vae_that_decodes_in_tiles_goes_on_doing_so(form: str) -> None:
+    vae, latents = a_vae(form), some_latents()
+    vae.enable_tiling(CELL[form] * 2, CELL[form] * 2, CELL[form], CELL[form])
+    assert torch.equal(low_vae.decoded(vae, latents), decoded(vae, latents))
 
 
 def test_level_nought_is_the_vae_itself(form: str) -> None:

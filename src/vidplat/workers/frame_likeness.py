@@ -2,14 +2,17 @@
 
 SSIM of RGB frames in [0, 1] with an 11-tap Gaussian window (`quality.py` has the formula), of frames one, two and three
 apart. `whole` is the mean over the picture (VGDFR, arXiv 2504.12259). A small thing that moves on a still ground hardly
-lowers that; `min-tile` is the mean of the tile, of 4 x 4, that is least alike (our choice).
+lowers that; `min-tile` is the mean of the tile, of 4 x 4, that is least alike (our choice). `spans` compares a run's
+first frame with others of the run in the same way.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from vidplat.frame_merges import Similarity
+from vidplat.frame_merges import Similarity, Spans, span_frames
 from vidplat.workers.quality import ssim_map
 
 TILES = 4
@@ -28,6 +31,23 @@ def likeness(frames: np.ndarray, *, by: str = "whole", quads: bool = True) -> Si
         for lag in ((1, 2, 3) if quads else (1,))
     ]
     return Similarity(*tables)
+
+
+def spans(frames: np.ndarray, temporal_factor: int, *, quads: bool = True) -> Spans:
+    """How far each run of `frames` (N, rows, columns, 3) float32 RGB in [0, 1] strays from its first frame, by the tile
+    that is least alike; N - 1 is a multiple of `temporal_factor`. Raises `ValueError` as `likeness` does."""
+    pictures = np.ascontiguousarray(frames, np.float32)
+
+    def of(size: int) -> tuple[float, ...]:
+        return tuple(
+            min(_alike(pictures[first], pictures[last], "min-tile") for last in lasts)
+            for first, lasts in span_frames(len(pictures), temporal_factor, size)
+        )
+
+    pairs = of(2)
+    both = [min(halves) for halves in pairwise(pairs)]  # nor may it stray where a later half begins
+    found = tuple(map(min, of(4), both)) if quads else ()
+    return Spans(len(pictures), pairs, found, temporal_factor)
 
 
 def _alike(one: np.ndarray, other: np.ndarray, by: str) -> float:

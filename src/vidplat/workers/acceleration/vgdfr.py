@@ -1,10 +1,13 @@
 """VGDFR: a video's quiet passages are merged in mid-run, and fewer latent frames go on (arXiv 2504.12259).
 
-After k steps the model's present idea of the video is decoded at a low resolution; frames that are alike are merged,
-the shorter clip is encoded, and noised again to where the run stands with the very noise that these latents began with.
-The remaining steps run on fewer latents. Once they are decoded every frame is put back into its time and the missing
-ones are interpolated (`Filling`, made by `workers/reconstruct.py`). Which frames are merged is decided by
-`frame_merges.py`; what the model is told of their times by `frame_rope.py`.
+After k steps the model's present idea of the video is decoded at a low resolution. Where its frames are alike, latents
+are merged into their mean, and noised again to where the run stands with the noise that they began with, pooled. The
+remaining steps run on fewer latents. Once they are decoded every frame is put back into its time and the missing ones
+are interpolated (`Filling`, made by `workers/reconstruct.py`). Which frames are merged is decided by `frame_merges.py`;
+what the model is told of their times by `frame_rope.py`.
+
+The paper merges the frames themselves, encodes the shorter clip, and gives each of its latents the noise of one that it
+stands for: `merge=mean,noise=selected`. Ours is nearer to the whole run and encodes nothing (docs/decisions/0015).
 
 What goes on is another trajectory, so the solver forgets its past steps. Where nothing is merged nothing is touched:
 the video is the plain run's, bit for bit.
@@ -28,19 +31,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vidplat.frame_merge_costs import Costs, merges_by_deadline
-from vidplat.frame_merges import Blocks, Merges, least_latents, merges_above, merges_of_ratio, moments
+from vidplat.frame_merges import Blocks, Lattice, Merges, least_latents, merges_above, merges_of_ratio, moments
 from vidplat.timeline import Filling
 from vidplat.workers.acceleration.frame_rope import Times, timed
 from vidplat.workers.acceleration.layouts import layout_of
 from vidplat.workers.acceleration.method import Run
-from vidplat.workers.frame_likeness import likeness
+from vidplat.workers.frame_likeness import likeness, spans
 from vidplat.workers.models.solver import Solver
 
-BEFORE = 1 / 3  # share of the steps before the preview, where k is not given; see docs/decisions/0015
+BEFORE = 1 / 10  # share of the steps before the preview, where k is not given; see docs/decisions/0015
 
 
 @runtime_checkable
@@ -58,20 +62,29 @@ class Previews(Protocol):
 
 @dataclass(frozen=True)
 class How:
-    """Choices of the step. The defaults are the paper's but for `unmerged` (docs/decisions/0015)."""
+    """Choices of the step. All but `quads` are ours by default (docs/decisions/0015)."""
 
-    alike_by: str = "whole"  # or min-tile
-    quads: bool = False  # whether likeness four by four is measured too
+    alike_by: str = "span"  # of a run's first frame and others of the run; or of neighbours: whole, min-tile
+    quads: bool = True  # whether likeness four by four is measured too
     strict: bool = False  # see `Blocks`
-    merge: str = "mean"  # or first: the group's first frame stands for it
+    merge: str = "latents"  # their mean; or of frames, which are then encoded: their mean, or the first of a group
+    noise: str = "pooled"  # of all latents of a run; or selected: of its first
     preview_level: int = 1
     encode_level: int = 1  # another than `preview_level` costs a decoding more
-    unmerged: str = "own"  # latents of frames that are not merged go on as they are (our choice); or encoded
+    unmerged: str = "own"  # latents of frames that are not merged go on as they are; or encoded
 
     def __post_init__(self) -> None:
-        for name, options in (("merge", ("mean", "first")), ("unmerged", ("encoded", "own"))):
+        for name, options in (
+            ("merge", ("latents", "mean", "first")),
+            ("noise", ("pooled", "selected")),
+            ("unmerged", ("encoded", "own")),
+        ):
             if getattr(self, name) not in options:
                 raise ValueError(f"{name} is {' or '.join(options)}, not {getattr(self, name)!r}")
+
+    @property
+    def encodes(self) -> bool:
+        return self.merge != "latents"
 
 
 class Vgdfr:
@@ -84,13 +97,17 @@ class Vgdfr:
         self.given_before: int | None = values["k"]
         self.anchor, self.depth = str(values["anchor"]), int(values["d"])
         quads, ratio = values["quads"] == "on", values["ratio"]
-        self.choose: Callable[[Blocks], Merges] = (
+        self.choose: Callable[[Lattice], Merges] = (
             partial(merges_above, theta=float(values["theta"]), quads=quads)
             if ratio is None
             else partial(merges_of_ratio, ratio=float(ratio))
         )
         self.how = How(
-            alike_by=str(values["alike"]), quads=quads, merge=str(values["merge"]), unmerged=str(values["unmerged"])
+            alike_by=str(values["alike"]),
+            quads=quads,
+            merge=str(values["merge"]),
+            noise=str(values["noise"]),
+            unmerged=str(values["unmerged"]),
         )
         told = None if values["rope"] == "global" else frozenset[int]()
         self._times = Times(layers=told if layers is None else layers)
@@ -164,17 +181,18 @@ class Vgdfr:
             return self._least if self._before <= step and self._before < steps else 1.0
         return 1.0 + self._compression if step < self._before else self.kept_latents
 
-    def _in_time(self, run: Run, began: float, blocks: Blocks) -> Merges:
+    def _in_time(self, run: Run, began: float, blocks: Lattice) -> Merges:
         """What is alike enough, or as much more as the time left asks for; `began`: when the last step was done.
 
-        Encoding is taken to need as long as the preview did.
+        Encoding, where there is any, is taken to need as long as the preview did.
         """
         wanted = self.choose(blocks)
         if (left_s := run.left_s()) is None:
             return wanted
         now, of = time.perf_counter(), wanted.all_latents
         step_s = (began - self._since) / run.solver.index
-        costs = Costs(lambda latents: step_s * latents / of, run.solver.remaining, 0, compress_s=now - began)
+        encode_s = now - began if self.how.encodes else 0.0
+        costs = Costs(lambda latents: step_s * latents / of, run.solver.remaining, 0, compress_s=encode_s)
         if costs.seconds(len(wanted.latents), wanted.num_frames, wanted.temporal_factor) <= left_s:
             return wanted
         in_time = merges_by_deadline(blocks, costs, left_s)
@@ -210,7 +228,7 @@ def compress(
     latents: Tensor,
     velocity: Tensor,
     noise: Tensor,
-    choose: Callable[[Blocks], Merges],
+    choose: Callable[[Lattice], Merges],
     how: How = How(),
 ) -> Compressed:
     """Merge what is alike in the video that is being made. Called between two steps, after the first at least.
@@ -226,23 +244,31 @@ def compress(
 
     # 2. What is alike in it.
     pictures = preview[0].permute(1, 2, 3, 0).float().cpu().numpy()
-    tables = likeness(pictures, by=how.alike_by, quads=how.quads)
-    merges = choose(Blocks(tables, family.temporal_factor, how.strict))
+    merges = choose(_alike(pictures, how, family.temporal_factor))
     if merges.merges_nothing:
         return Compressed(latents, merges)
 
-    # 3. The shorter clip, and its latents.
-    frames = preview if how.encode_level == how.preview_level else family.shown(clean, how.encode_level)
-    shorter = family.latents_of(merged(frames, merges, how.merge), how.encode_level).to(latents)
+    # 3. The latents of the shorter clip.
+    if how.encodes:
+        frames = preview if how.encode_level == how.preview_level else family.shown(clean, how.encode_level)
+        shorter = family.latents_of(merged(frames, merges, how.merge), how.encode_level).to(latents)
+    else:
+        shorter = in_runs(clean, merges, 1.0)
 
     # 4. Back to the present noise level, each latent with the noise it began with.
-    going_on = renoised(solver, shorter, noise, merges)
+    going_on = renoised(solver, shorter, noise, merges, how.noise)
     if how.unmerged == "own":
         touched = {latent for run in merges.latent_runs for latent in run}
         places = [place for place, latent in enumerate(merges.latents) if latent not in touched]
         going_on[:, :, places] = latents[:, :, [merges.latents[place] for place in places]]
     solver.forget()
     return Compressed(going_on, merges)
+
+
+def _alike(pictures: np.ndarray, how: How, temporal_factor: int) -> Lattice:
+    if how.alike_by == "span":
+        return spans(pictures, temporal_factor, quads=how.quads)
+    return Blocks(likeness(pictures, by=how.alike_by, quads=how.quads), temporal_factor, how.strict)
 
 
 def merged(frames: Tensor, merges: Merges, how: str = "mean") -> Tensor:
@@ -255,9 +281,22 @@ def merged(frames: Tensor, merges: Merges, how: str = "mean") -> Tensor:
     return left
 
 
-def renoised(solver: Solver, clean: Tensor, noise: Tensor, merges: Merges) -> Tensor:
-    """(1 - sigma) clean + sigma noise at the present sigma (VGDFR, equation 6).
+def in_runs(latents: Tensor, merges: Merges, power: float) -> Tensor:
+    """Of latents (1, C, F, H, W) those that are left, a run of n as the sum of all its latents over n^power."""
+    left = latents[:, :, list(merges.latents)]
+    places = {latent: place for place, latent in enumerate(merges.latents)}
+    for run in merges.latent_runs:
+        left[:, :, places[run[0]]] = latents[:, :, list(run)].sum(2) / len(run) ** power
+    return left
 
-    Of the noise of all F latents those that are left are taken; means of several would have less variance.
+
+def renoised(solver: Solver, clean: Tensor, noise: Tensor, merges: Merges, how: str = "pooled") -> Tensor:
+    """(1 - sigma) clean + sigma noise at the present sigma (VGDFR, equation 6), of latents (1, C, M, H, W).
+
+    `noise` (1, C, F, H, W) is that of all latents. `selected`: those that are left keep their own, as in the paper, and
+    what the others' noise said of the video is lost. `pooled` (ours): a run of n has the sum of its noise over sqrt(n),
+    which keeps the variance, as a mean would not. Of n latents that show the same a model sees the mean of their noise,
+    and that is where the pooled noise points.
     """
-    return solver.noised(clean, noise[:, :, list(merges.latents)])
+    left = in_runs(noise, merges, 0.5) if how == "pooled" else noise[:, :, list(merges.latents)]
+    return solver.noised(clean, left)

@@ -18,6 +18,8 @@ The 2 x 2 pixel patches of Wan 2.2's VAE are no such step and stay.
 
 The copy shares all parameters and buffers with the VAE it is made of, which is left as it is. Level 0 takes nothing
 out.
+
+`decoded` lets it take several latent frames in one pass: at such sizes single ones spend their time between kernels.
 """
 
 from __future__ import annotations
@@ -26,7 +28,37 @@ import copy
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+AT_ONCE = 4  # latent frames in a pass; more gains little (flipbook: 1, 2, 4, 16 take 1, 0.81, 0.72, 0.67 of the time)
+
+
+def decoded(vae: Any, latents: Tensor) -> Tensor:
+    """What `vae.decode` gives for latents (B, C, F, H, W), up to rounding: (B, 3, t (F - 1) + 1, rows, columns).
+
+    An `AutoencoderKLWan` decodes one latent frame after the other, with what its causal convolutions must remember of
+    those before in `_feat_map`. They take more than one as they come; only the first stands for a single frame and goes
+    alone. Memory grows as many times. A VAE that decodes in tiles does so here too, one by one.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
+    if vae.use_tiling:
+        tiled: Tensor = vae.decode(latents, return_dict=False)[0]
+        return tiled
+    vae.clear_cache()
+    x = vae.post_quant_conv(latents)
+    made: list[Tensor] = []
+    for part in (x[:, :, :1], *x[:, :, 1:].split(AT_ONCE, 2)):
+        if part.shape[2]:
+            vae._conv_idx = [0]
+            made.append(vae.decoder(part, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=not made))
+    vae.clear_cache()
+    video = torch.cat(made, 2)
+    if vae.config.patch_size is not None:
+        video = unpatchify(video, patch_size=vae.config.patch_size)
+    clamped: Tensor = video.clamp(-1.0, 1.0)
+    return clamped
 
 
 def lowered(vae: Any, level: int, form: str = "repeated") -> Any:

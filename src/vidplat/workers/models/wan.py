@@ -201,7 +201,13 @@ class WanFamily:
         channels = (1, config.z_dim, 1, 1, 1)
         mean = torch.tensor(config.latents_mean).view(channels).to(latents)
         inverse_std = 1.0 / torch.tensor(config.latents_std).view(channels).to(latents)
-        video = vae.decode(latents / inverse_std + mean, return_dict=False)[0]
+        whole = latents / inverse_std + mean
+        if level:
+            from vidplat.workers.models.low_vae import decoded
+
+            video = decoded(vae, whole)
+        else:  # a frame at a time, as the stock pipeline does
+            video = vae.decode(whole, return_dict=False)[0]
         if not bool(torch.isfinite(video).all()):
             raise JobError("the decoder gave values that are not finite")
         frames: torch.Tensor = (video * 0.5 + 0.5).clamp(0, 1)
