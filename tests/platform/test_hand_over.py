@@ -120,6 +120,17 @@ def test_a_draft_waits_for_a_light_worker_that_will_be_through_before_its_maker(
     assert [each.drafted for each in stage.dispatcher.sent["e1"]] == [drafted]
 
 
+def test_a_draft_that_is_heard_of_just_before_its_light_worker_is_up_is_sent_once(scene):
+    stage = a_thin_scene(scene, "e1", method="eco:k=5", deadline_at=None)
+    up_at = still_coming(stage, "e1")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    drafted = hands_over(stage, order, at=up_at)
+    comes_up(stage, "e1", up_at)  # both are heard in one turn, and by then its seat says that it is up
+    stage.turn(up_at)
+    assert [each.drafted for each in stage.dispatcher.sent["e1"]] == [drafted]
+
+
 def test_a_draft_that_waited_in_vain_is_finished_by_its_maker(scene):
     stage = a_thin_scene(scene, "e1", method="eco:k=5", deadline_at=None)
     up_at = still_coming(stage, "e1")

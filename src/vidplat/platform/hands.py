@@ -32,6 +32,7 @@ class InHand:
     phase_step: int = 0  # steps that were done by then
     passed_on: bool = False  # a worker was lost with its draft in hand
     held_by: str = ""  # where that is not the worker of the assignment
+    is_sent: bool = True  # False: it waits for its worker to come up
 
     @property
     def worker_id(self) -> str:

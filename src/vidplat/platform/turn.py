@@ -226,8 +226,8 @@ class World:
             startup_s = max(0.0, up.at - asked_at - up.load_s - calibrated_s)
             self.learner.started(up, self.batch.model.id, startup_s)
         self.tally.worker_up(up.at)
-        if waiting := [held.order for held in self.hands.of(up.worker_id)]:  # drafts that were bound to it before
-            self.dispatcher.send(up.worker_id, waiting)
+        for held in self.hands.of(up.worker_id):  # drafts that were bound to it before
+            self._send_draft(held)
         self._plan_age.call(f"worker {up.worker_id} came up", urgent=True)
 
     def _mourn(self, lost: WorkerLost) -> None:
@@ -279,10 +279,15 @@ class World:
             self._endings.give_back([replace(held, order=replace(order, drafted=None))])
             return
         worker_id, rest = found
-        fresh = InHand(order, held.open_job, rest, now, passed_on=held.passed_on, held_by=worker_id)
+        fresh = InHand(order, held.open_job, rest, now, passed_on=held.passed_on, held_by=worker_id, is_sent=False)
         self.hands.put(worker_id, fresh)
-        if self._is_up(worker_id):  # else it waits here, see `_welcome`
-            self.dispatcher.send(worker_id, [order])
+        if any(seat.worker_id == worker_id and seat.up for seat in self.dispatcher.seats()):
+            self._send_draft(fresh)  # else it waits here, see `_welcome`
+
+    def _send_draft(self, held: InHand) -> None:
+        if not held.is_sent:
+            held.is_sent = True
+            self.dispatcher.send(held.worker_id, [held.order])
             self.rules.crash_point("handed-over")
 
     def _bind_waiting_anew(self) -> None:
@@ -292,9 +297,6 @@ class World:
                 for held in self.hands.drop(seat.worker_id):
                     assert held.order.drafted is not None, "light workers hold nothing else"
                     self._pass_on(held, held.order.drafted)
-
-    def _is_up(self, worker_id: str) -> bool:
-        return any(seat.worker_id == worker_id and seat.up for seat in self.dispatcher.seats())
 
     def _makers(self) -> list[Seat]:
         """Seats whose workers have a model; only these are planned for."""
