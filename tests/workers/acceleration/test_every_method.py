@@ -45,7 +45,14 @@ CASES = {
     "dbcache": Case("dbcache:10,warmup=2", "dbcache:0", "dbcache:0.1,warmup=2", error=0.3),
     # Of 5 latent frames of the videos it is tried on 3 are kept; the videos that nothing may change in have no more.
     "eco": Case("eco:3", "eco:3", "eco:4", error=0.4, whole=True, frames=17),
-    "vgdfr": Case("vgdfr:theta=0,k=2", "vgdfr:theta=1", "vgdfr:theta=0.9,k=4", error=0.4, whole=True, frames=17),
+    "vgdfr": Case(
+        "vgdfr:theta=0,k=2,alike=whole",
+        "vgdfr:theta=1",
+        "vgdfr:theta=0.9,k=4,alike=whole",
+        error=0.4,
+        whole=True,
+        frames=17,
+    ),
 }
 PASSES = [name for name in MODULES if KINDS[name].seam is Seam.PASSES]
 every_method = pytest.mark.parametrize("name", MODULES)
