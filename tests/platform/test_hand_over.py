@@ -103,59 +103,68 @@ def comes_up(stage: Scene, worker_id: str, at: float) -> None:
     stage.dispatcher.events.append(WorkerUp(worker_id, "cpu-2", 0, 1.0, at=at))
 
 
-def test_a_draft_waits_for_a_light_worker_that_will_be_through_before_its_maker(scene):
-    # given a maker that needs 6 s to store, and a light worker that is a second from being up
-    stage = a_thin_scene(scene, "e1", method="eco:k=5", deadline_at=None)
+def a_draft_made_before_its_light_worker_is_up(scene, *makers: str, before_s: float = 1.0):
+    """A stage at which a maker that needs 6 s to store hands over so long before its light worker is expected, and has
+    not been heard; that draft, and when the light worker is expected."""
+    stage = scene([a_job(method="eco:k=5")], *makers)
+    behind_a_thin_link(stage)
+    with_light(stage, "e1")
+    stage.dispatcher.places["e1"] = replace(stage.dispatcher.places["e1"], device_class="cpu-2")
     up_at = still_coming(stage, "e1")
     stage.turn(0.0)
     (order,) = stage.dispatcher.sent["w1"]
-    drafted = hands_over(stage, order, at=up_at - 1.0)
+    return stage, hands_over(stage, order, at=up_at - before_s), up_at
 
-    # then nobody gets it until that is up
+
+def drafts_sent(stage: Scene, worker_id: str) -> list[HandedOver | None]:
+    return [order.drafted for order in stage.dispatcher.sent[worker_id]]
+
+
+def test_a_draft_waits_for_a_light_worker_that_will_be_through_before_its_maker(scene):
+    stage, drafted, up_at = a_draft_made_before_its_light_worker_is_up(scene)
+
+    # nobody gets it until that is up
     stage.turn(up_at - 1.0)
-    assert [each.drafted for each in stage.dispatcher.sent["w1"]] == [None]
-    assert stage.dispatcher.sent["e1"] == []
+    assert drafts_sent(stage, "w1") == [None]
+    assert drafts_sent(stage, "e1") == []
     comes_up(stage, "e1", up_at)
     stage.turn(up_at)
-    assert [each.drafted for each in stage.dispatcher.sent["e1"]] == [drafted]
+    assert drafts_sent(stage, "e1") == [drafted]
 
 
 def test_a_draft_that_is_heard_of_just_before_its_light_worker_is_up_is_sent_once(scene):
-    stage = a_thin_scene(scene, "e1", method="eco:k=5", deadline_at=None)
-    up_at = still_coming(stage, "e1")
-    stage.turn(0.0)
-    (order,) = stage.dispatcher.sent["w1"]
-    drafted = hands_over(stage, order, at=up_at)
+    stage, drafted, up_at = a_draft_made_before_its_light_worker_is_up(scene, before_s=0.0)
     comes_up(stage, "e1", up_at)  # both are heard in one turn, and by then its seat says that it is up
     stage.turn(up_at)
-    assert [each.drafted for each in stage.dispatcher.sent["e1"]] == [drafted]
+    assert drafts_sent(stage, "e1") == [drafted]
 
 
 def test_a_draft_that_waited_in_vain_is_finished_by_its_maker(scene):
-    stage = a_thin_scene(scene, "e1", method="eco:k=5", deadline_at=None)
-    up_at = still_coming(stage, "e1")
-    stage.turn(0.0)
-    (order,) = stage.dispatcher.sent["w1"]
-    drafted = hands_over(stage, order, at=up_at - 1.0)
+    stage, drafted, up_at = a_draft_made_before_its_light_worker_is_up(scene)
     stage.turn(up_at - 1.0)
 
     # when the light worker is late by more than its maker's storing takes
     stage.turn(up_at + 20.0)
 
-    assert [each.drafted for each in stage.dispatcher.sent["w1"]] == [None, drafted]
-    assert stage.dispatcher.sent["e1"] == []
+    assert drafts_sent(stage, "w1") == [None, drafted]
+    assert drafts_sent(stage, "e1") == []
 
 
 def test_a_draft_that_waits_for_a_light_worker_that_is_lost_is_finished_by_its_maker(scene):
-    stage = a_thin_scene(scene, "e1", method="eco:k=5", deadline_at=None)
-    up_at = still_coming(stage, "e1")
-    stage.turn(0.0)
-    (order,) = stage.dispatcher.sent["w1"]
-    drafted = hands_over(stage, order, at=up_at - 1.0)
+    stage, drafted, up_at = a_draft_made_before_its_light_worker_is_up(scene)
     stage.turn(up_at - 1.0)
     stage.dispatcher.loses("e1", up_at - 0.5)
     stage.turn(up_at - 0.5)
-    assert [each.drafted for each in stage.dispatcher.sent["w1"]] == [None, drafted]
+    assert drafts_sent(stage, "w1") == [None, drafted]
+
+
+def test_a_draft_whose_maker_is_lost_does_not_wait_for_a_light_worker_that_may_never_come(scene):
+    stage, drafted, up_at = a_draft_made_before_its_light_worker_is_up(scene, "w1", "w2")
+    stage.turn(up_at - 1.0)
+    stage.dispatcher.loses("w1", up_at - 0.5)
+    for at in range(3):  # with the next heartbeat
+        stage.turn(up_at + 100.0 + at)
+    assert drafts_sent(stage, "w2") == [drafted]
 
 
 @pytest.mark.parametrize(("late_s", "counts"), [(0.0, True), (100.0, False)])

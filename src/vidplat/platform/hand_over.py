@@ -32,10 +32,15 @@ class HandOver:
         self, held: InHand, drafted: HandedOver, now: float, planned_s: float
     ) -> tuple[str, dict[str, float]] | None:
         """The worker that will be through with a draft first, with its seconds by stage: a light one, which may be on
-        its way up, or its maker, whose queue it joins, behind `planned_s` seconds of what is still planned for it; when
-        all of these are gone, whoever is up. None when nobody is."""
+        its way up while the maker is there to fall back on, or its maker, whose queue it joins, behind `planned_s`
+        seconds of what is still planned for it; when none of these is up, whoever is. None when nobody is."""
         job, point, maker_id = held.order.job, held.order.assignment.point, drafted.worker_id
-        able = [seat for seat in self.seats() if seat.light or (seat.up and seat.worker_id == maker_id)]
+        has_maker = any(seat.up and seat.worker_id == maker_id for seat in self.seats())
+        able = [
+            seat
+            for seat in self.seats()
+            if (seat.light and (seat.up or has_maker)) or (seat.up and seat.worker_id == maker_id)
+        ]
         workers = {seat.worker_id: self._finisher(seat, now, self._up_at(seat, now)) for seat in able}
         rests = {name: self.learner.finishing(job, point, each, drafted.draft) for name, each in workers.items()}
         quickest_store_s = min((rest[STORE] for rest in rests.values()), default=0.0)
