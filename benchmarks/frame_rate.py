@@ -72,14 +72,14 @@ FEWER = (1 / 3, 1 / 2, 2 / 3, 5 / 6)  # shares of the full step count
 HALF_RATE = (1.0, 1.5)
 MOVES = 1e-4  # motion energy below which a ratio says nothing
 LOSS_AT = "theta=0.9,k=5,alike=whole"
-PAPER = "alike=whole,merge=mean,noise=selected"
+PAPERS = "merge=mean,noise=selected"  # form of a merge
 #: Name in the card -> method, of a full step count; and whether it is what the bar speaks of.
 WAYS: dict[str, tuple[Callable[[int], str], bool]] = {
     "default": (lambda steps: "vgdfr", False),
     "theta 0.5, pairs": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=off", True),
     "theta 0.5, quads": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on", True),
     "theta 0.5, neighbours": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,alike=whole", True),
-    "the paper's, quads": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,{PAPER}", True),
+    "the paper's, quads": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,alike=whole,{PAPERS}", True),
 }
 
 
@@ -215,15 +215,14 @@ def decomposed(
     for subject in asked:
         if len(seeds) == most:
             break
-        papers = ",merge=mean,noise=selected"
         frames, filling = drafted(subject, "")
         if filling is None:
             continue
         whole = maker.make(subject, spec, OperatingPoint(steps)).made.frames
         decoded = [n for n, moment in enumerate(filling.moments) if moment.is_decoded]
         merged = merged_as(whole, decoded)
-        encoded, own = (drafted(subject, f"{papers},rope=local,unmerged={how}")[0] for how in ("encoded", "own"))
-        at_own_times, latents = (drafted(subject, how)[0] for how in (papers, ",noise=selected"))
+        encoded, own = (drafted(subject, f",{PAPERS},rope=local,unmerged={how}")[0] for how in ("encoded", "own"))
+        at_own_times, latents = (drafted(subject, how)[0] for how in (f",{PAPERS}", ",noise=selected"))
         parts = {
             "round trip alone, full resolution": (
                 by_hand(maker, subject, spec, steps, round_trip=(before, 0))[0],

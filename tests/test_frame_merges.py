@@ -66,6 +66,12 @@ def test_raising_theta_never_lowers_the_latents_of_spans(chance: int, frames: in
     assert left == sorted(left)
 
 
+def test_a_ratio_is_met_where_the_ends_of_every_span_are_unlike() -> None:
+    # 33 frames whose 9 latents can become 6 by pairs: 21 frames, 0.64 of all
+    plan = merges_of_ratio(Spans(33, (-0.4, -0.2, 0.0), (-0.5, -0.6)), 0.65)
+    assert (len(plan.latents), plan.reason) == (6, "")
+
+
 def test_spans_of_another_number_than_the_video_s_blocks_are_refused() -> None:
     with pytest.raises(ValueError, match="33 frames have 3 blocks, not values for 2 of them and for 0 neighbours"):
         Spans(33, (0.5, 0.5))

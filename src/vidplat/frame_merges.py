@@ -27,7 +27,8 @@ from typing import Protocol
 
 from vidplat.timeline import Moment
 
-#: Range of thresholds that `merges_of_ratio` may take, and from where down it merges four by four (VGDFR's code).
+#: Range of thresholds that `merges_of_ratio` may take by likeness of neighbours, and from where down it merges four by
+#: four (VGDFR's code).
 LOWEST, HIGHEST, QUADS_BELOW = 0.01, 0.99, 0.5
 
 
@@ -152,6 +153,10 @@ class Lattice(Protocol):
     def num_frames(self) -> int: ...
 
     @property
+    def lowest(self) -> float:
+        """The lowest threshold that a search for fewer latents may take."""
+
+    @property
     def pairs(self) -> Sequence[float]:
         """Per block."""
 
@@ -176,6 +181,10 @@ class Blocks:
     @property
     def num_frames(self) -> int:
         return self.similarity.num_frames
+
+    @property
+    def lowest(self) -> float:
+        return LOWEST
 
     @cached_property
     def pairs(self) -> tuple[float, ...]:
@@ -233,6 +242,10 @@ class Spans:
         if any(quad > min(halves) for quad, halves in zip(self.quads, pairwise(self.pairs), strict=False)):
             raise ValueError("two blocks are more alike than each of them: a higher theta would leave fewer latents")
 
+    @property
+    def lowest(self) -> float:
+        return -1.0  # where something moves the ends of a run are often as unlike as can be
+
 
 def block_starts(num_frames: int, temporal_factor: int) -> range:
     """First frames of blocks. What follows the last of them, one latent or two, is never merged."""
@@ -280,7 +293,7 @@ def merges_above(blocks: Lattice, theta: float, *, quads: bool = False) -> Merge
 def merges_of_ratio(blocks: Lattice, ratio: float) -> Merges:
     """Ratio mode: as many frames left as possible, at most `ratio` in (0, 1] of all.
 
-    The threshold lies between `LOWEST` and `HIGHEST`, so what is all but equal is merged at any ratio.
+    The threshold is at most `HIGHEST`, so what is all but equal is merged at any ratio.
     """
     if not 0 < ratio <= 1:
         raise ValueError(f"the ratio of frames that are left must be above 0 and at most 1, not {ratio}")
@@ -296,14 +309,16 @@ def merges_of_ratio(blocks: Lattice, ratio: float) -> Merges:
 def merges_to(blocks: Lattice, most: int, *, highest: float = 1.0) -> Merges:
     """The plan with the most latents among those with at most `most`; where none has, the one with the fewest.
 
-    Tried are all thresholds from `LOWEST` to `highest` with pairs alone, and those under `QUADS_BELOW` with quads; of
+    Tried are all thresholds from the lowest to `highest` with pairs alone, and those under `QUADS_BELOW` with quads; of
     two plans with as many latents the one with fewer quads (our choice, as is the search over the values that are met
     instead of bisection to 0.001: values of still clips lie closer together than that).
     """
-    with_pairs = _highest_within(blocks, [*cuts(blocks, LOWEST, highest, quads=False), highest], most, quads=False)
+    with_pairs = _highest_within(
+        blocks, [*cuts(blocks, blocks.lowest, highest, quads=False), highest], most, quads=False
+    )
     if not blocks.quads or len(with_pairs.latents) == most:
         return with_pairs
-    with_quads = _highest_within(blocks, cuts(blocks, LOWEST, QUADS_BELOW, quads=True), most, quads=True)
+    with_quads = _highest_within(blocks, cuts(blocks, blocks.lowest, QUADS_BELOW, quads=True), most, quads=True)
     return max(
         (with_pairs, with_quads),
         key=lambda plan: (

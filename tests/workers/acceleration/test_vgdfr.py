@@ -460,7 +460,7 @@ def test_before_the_preview_every_step_counts_in_full() -> None:
 def test_a_run_that_is_late_merges_further_where_it_was_told_to(left_s: float | None, left: int) -> None:
     family = flipbook()
     walk = Walk(family)
-    method = Vgdfr(dict(parse("vgdfr:theta=1,k=2,late=merge,alike=whole")[0].values))
+    method = Vgdfr(dict(parse("vgdfr:theta=1,k=2,late=merge")[0].values))
     with method.applied_to(family.transformer):
         method.begin(replace(walk.run, left_s=lambda: left_s))
         walk.go(2)
@@ -473,15 +473,12 @@ def test_a_late_run_keeps_what_it_may_when_it_was_not_told_to_merge() -> None:
 
 
 def test_a_late_run_merges_as_far_as_it_can_and_never_less_than_what_is_alike() -> None:
-    assert (
-        make(flipbook(), "vgdfr:theta=1,k=2,late=merge,alike=whole", whole=False, wishes=LATE).made.latents.shape[2]
-        == LEFT
-    )
+    assert make(flipbook(), "vgdfr:theta=1,k=2,late=merge", whole=False, wishes=LATE).made.latents.shape[2] == LEFT
     assert make(flipbook(), f"{ALL},late=merge", whole=False, wishes=LATE).made.latents.shape[2] == LEFT
 
 
 def test_before_its_preview_a_run_that_may_merge_counts_on_the_fewest_latents() -> None:
-    method = Vgdfr(dict(parse("vgdfr:theta=1,k=2,late=merge,alike=whole")[0].values))
+    method = Vgdfr(dict(parse("vgdfr:theta=1,k=2,late=merge")[0].values))
     walk = Walk(flipbook())
     method.begin(walk.run)
     assert [method.share(step, 5) for step in range(5)] == [1.0, 1.0, *[LEFT / FRAMES] * 3]
@@ -528,14 +525,14 @@ def test_both_solvers_take_it_on_one_model() -> None:
 
 
 def test_a_ratio_leaves_at_most_that_share_of_the_frames(family: WanFamily) -> None:
-    made = make(family, "vgdfr:ratio=0.8,k=2,alike=whole", whole=False).made
+    made = make(family, "vgdfr:ratio=0.8,k=2", whole=False).made
     assert len(made.frames) == 13  # 0.8 of 17 are 13.6
 
 
 def test_still_frames_are_merged_by_four_where_quads_are_on() -> None:
     family, spec = flipbook(), replace(SPEC, num_frames=33)
-    pairs = make(family, "vgdfr:ratio=0.01,k=2,quads=off,alike=whole", spec=spec, whole=False).made
-    quads = make(family, "vgdfr:ratio=0.01,k=2,alike=whole", spec=spec, whole=False).made
+    pairs = make(family, "vgdfr:ratio=0.01,k=2,quads=off", spec=spec, whole=False).made
+    quads = make(family, "vgdfr:ratio=0.01,k=2", spec=spec, whole=False).made
     assert pairs.latents.shape[2] == 6  # of 9: three pair runs
     assert quads.latents.shape[2] == 5  # one quad run and one pair run
     assert filled_in(quads, spec).frames.shape == (33, 32, 32, 3)
