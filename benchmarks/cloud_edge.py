@@ -33,7 +33,7 @@ manifest.
 `--of-steps 8` makes videos of 8 steps, as quickly as a cloud three times as fast would, for links that are slow beside
 it: at 3.3 kbit/s Ray's own messages do not come through in the time that Ray gives them, at 10 they do.
 A worker does not denoise while it stores; `ideal` is what `full` would take if it did, a flow shop of the measured
-stages, and the second ratio is to that. `foretold` is the flow shop of cloud, network and edge (`split_cost.py`), from
+stages, and the second ratio is to that. `foretold` is the flow shop of cloud, network and edge, from
 the way's own cloud and edge seconds at the fastest link and its bytes over the link's rate.
 Needs root, iproute2 and the extra `dev`. After an interrupt, and after SIGTERM, what was measured is printed. Prints a
 card and ends with one JSON line.
@@ -61,8 +61,6 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-
-from vidplat.scheduler.split_cost import flow_shop
 
 CLOUD, EDGE = "vp-cloud", "vp-edge"
 CLOUD_IP, EDGE_IP = "10.77.0.1", "10.77.0.2"
@@ -252,6 +250,20 @@ class Bench:
         known = min(same, key=lambda p: float(p["rate"]))
         network_s = 8 * point["sent_bytes"] / point["bits_per_s"]
         return flow_shop([(known["cloud_s"], network_s, known["edge_s"])] * self.told.videos)
+
+
+def flow_shop(seconds: Sequence[Sequence[float]]) -> float:
+    """When the last item leaves the last stage: C[i,s] = max(C[i-1,s], C[i,s-1]) + p[i,s], items in their order.
+
+    seconds: p, items x stages. Each stage works on one item at a time. 0 for no items.
+    """
+    ready = [0.0] * (len(seconds[0]) if seconds else 1)
+    for item in seconds:
+        at = 0.0
+        for stage, takes in enumerate(item):
+            at = max(ready[stage], at) + takes
+            ready[stage] = at
+    return ready[-1]
 
 
 AT = ("share", "rate", "changed")

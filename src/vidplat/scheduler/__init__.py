@@ -11,7 +11,6 @@ a random number, and it imports only NumPy beside the standard library.
     account     from a draft to the Plan            planner     the plan itself, on one page
     admission   the answer a person gets            retry       what follows a failure
     policy      what the owner allows               wording     sentences about plans
-    split       one video made in two pools         split_cost  seconds and bytes of its parts
     link        how fast a link is, from transfers
 """
 
