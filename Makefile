@@ -29,8 +29,8 @@ bench: $(READY)  ## the benchmarks of the README, each a card and one JSON line
 	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 train-flipbook: $(READY)  ## train the embedded models from nothing; a stopped run goes on from checkpoints/
-	$(BIN)/python -m vidplat.training checkpoints src/vidplat/models_data
-	$(BIN)/python -m vidplat.training.causal checkpoints checkpoints src/vidplat/models_data/flipbook-causal
+	$(BIN)/python -m flipbook_training checkpoints src/vidplat/models_data
+	$(BIN)/python -m flipbook_training.causal checkpoints checkpoints src/vidplat/models_data/flipbook-causal
 
 clean:  ## remove what the other targets made, except checkpoints
 	rm -rf .venv .vidplat renders dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,9 +2,10 @@
 
     python benchmarks/batching.py [--model ID] [--threads N] [--device cpu|cuda] [--repeats R]
 
-Measures guided denoising steps (two forwards) and decoding for 1, 2, 4 and 8 videos per pass, in processor
-seconds on a CPU (other programs then disturb little) and wall seconds on a GPU, the best of R. Also asks
-whether a video's bits depend on its neighbours. Prints a card and ends with one JSON line.
+Measures guided denoising steps (two forwards) and decoding for 1, 2, 4 and 8 videos per pass, in
+processor seconds on a CPU (other programs then disturb little) and wall seconds on a GPU, the best
+of R. Also asks whether a video's bits depend on its neighbours. Prints a card and ends with one
+JSON line.
 """
 
 from __future__ import annotations
@@ -52,8 +53,12 @@ def measure(worker: Worker, counts: tuple[int, ...], repeats: int) -> list[dict[
             many = torch.cat([latents, *(torch.randn_like(latents) for _ in range(count - 1))])
             condition = Condition(text.repeat(count, 1, 1), negative.repeat(count, 1, 1), 4.0)
             among = family.velocity(many, solver, condition)[:1]
-            step_s = best_of(repeats, worker.device, lambda x=many, c=condition: family.velocity(x, solver, c))
-            decode_s = best_of(repeats, worker.device, lambda x=many: family.vae.decode(x, return_dict=False))
+            step_s = best_of(
+                repeats, worker.device, lambda x=many, c=condition: family.velocity(x, solver, c)
+            )
+            decode_s = best_of(
+                repeats, worker.device, lambda x=many: family.vae.decode(x, return_dict=False)
+            )
             rows.append(
                 {
                     "videos": count,
@@ -66,7 +71,9 @@ def measure(worker: Worker, counts: tuple[int, ...], repeats: int) -> list[dict[
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--model", default="flipbook")
     options.add_argument("--device", default="cpu")
     options.add_argument("--threads", type=int, default=1)
@@ -77,14 +84,33 @@ def main() -> None:
     rows = measure(worker, (1, 2, 4, 8), asked.repeats)
 
     spec = worker.shape.defaults
-    print(f"{asked.model} on {worker.device_class}: {spec.width}x{spec.height}, {spec.num_frames} frames")
+    print(
+        f"{asked.model} on {worker.device_class}: {spec.width}x{spec.height}, {spec.num_frames} "
+        "frames"
+    )
     print("videos  step s/video  ratio  decode s/video  ratio  bits as alone")
     for row in rows:
         step, decode = (row[f"{part}_s_per_video"] for part in ("step", "decode"))
         ratios = rows[0]["step_s_per_video"] / step, rows[0]["decode_s_per_video"] / decode
-        same = "yes" if row["largest_difference_to_alone"] == 0 else f"no, {row['largest_difference_to_alone']:.1e}"
-        print(f"{row['videos']:6d}  {step:12.4f}  {ratios[0]:5.2f}  {decode:14.4f}  {ratios[1]:5.2f}  {same}")
-    print(json.dumps({"theme": "batching", "model": asked.model, "device_class": worker.device_class, "rows": rows}))
+        same = (
+            "yes"
+            if row["largest_difference_to_alone"] == 0
+            else f"no, {row['largest_difference_to_alone']:.1e}"
+        )
+        print(
+            f"{row['videos']:6d}  {step:12.4f}  {ratios[0]:5.2f}  {decode:14.4f}  "
+            f"{ratios[1]:5.2f}  {same}"
+        )
+    print(
+        json.dumps(
+            {
+                "theme": "batching",
+                "model": asked.model,
+                "device_class": worker.device_class,
+                "rows": rows,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python benchmarks/busy_share.py [--jobs 64] [--steps N] [--local]
 
-Busy share = model seconds of both workers / (2 x (wall - start-up)), where model seconds are encode, denoise, decode
-and interpolate, and start-up runs from submit to the first dispatch. The rest is named by its phases: mp4 (compressing
-and checking the file), store (committing it), and what no phase accounts for (waiting, imbalance at the end).
-Prints a card and one JSON line.
+Busy share = model seconds of both workers / (2 x (wall - start-up)), where model seconds are
+encode, denoise, decode and interpolate, and start-up runs from submit to the first dispatch. The
+rest is named by its phases: mp4 (compressing and checking the file), store (committing it), and
+what no phase accounts for (waiting, imbalance at the end). Prints a card and one JSON line.
 """
 
 from __future__ import annotations
@@ -28,13 +28,17 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--jobs", type=int, default=64)
     words.add_argument("--steps", type=int)
-    words.add_argument("--local", action="store_true", help="workers as threads of this process instead of Ray actors")
+    words.add_argument(
+        "--local",
+        action="store_true",
+        help="workers as threads of this process instead of Ray actors",
+    )
     told = words.parse_args()
 
+    from flipbook_training import world
     from vidplat.config import CatalogConfig, Config, PoolConfig, RunConfig, StoreConfig
     from vidplat.platform import Silence, SubmitRequest, submit
     from vidplat.storage import open_catalog
-    from vidplat.training import world
 
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.txt"
@@ -50,7 +54,9 @@ def main() -> None:
             run=RunConfig(local=told.local),
         )
         spec = {"num_inference_steps": told.steps} if told.steps else {}
-        result = submit(SubmitRequest(str(prompts), spec=spec, submitted_at=time.time()), config, Silence())
+        result = submit(
+            SubmitRequest(str(prompts), spec=spec, submitted_at=time.time()), config, Silence()
+        )
         catalog = open_catalog(config.catalog.url)
         records = catalog.jobs(result.batch.id)
         catalog.close()
@@ -59,7 +65,9 @@ def main() -> None:
     phases: Counter[str] = Counter()
     for record in records:
         phases.update(dict(record.phases))
-    offered = (result.score.finished_at - result.batch.submitted_at - result.score.startup_s) * workers
+    offered = (
+        result.score.finished_at - result.batch.submitted_at - result.score.startup_s
+    ) * workers
     model = sum(phases[phase] for phase in MODEL_PHASES)
     shares = {phase: seconds / offered for phase, seconds in phases.items()}
     unaccounted = 1 - sum(shares.values())

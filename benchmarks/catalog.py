@@ -2,9 +2,10 @@
 
     python benchmarks/catalog.py [--jobs 1000000] [--moved 20000] [--catalog postgresql://...]
 
-Adds one batch of `--jobs` jobs, then claims, beats and finishes `--moved` of them in calls of 500 as the platform
-does, then asks what `status`, `ls` and `show` ask. Without `--catalog` it uses a new SQLite file, and measures its
-size. A PostgreSQL given here must be empty. Prints a card, and one JSON line at the end.
+Adds one batch of `--jobs` jobs, then claims, beats and finishes `--moved` of them in calls of 500
+as the platform does, then asks what `status`, `ls` and `show` ask. Without `--catalog` it uses a
+new SQLite file, and measures its size. A PostgreSQL given here must be empty. Prints a card, and
+one JSON line at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from pathlib import Path
 
 from vidplat.domain import (
     Artifact,
-    Assignment,
     Batch,
     Job,
     JobState,
@@ -30,6 +30,7 @@ from vidplat.domain import (
     Progress,
     VideoSpec,
 )
+from vidplat.scheduler.decision import Assignment
 from vidplat.storage.catalog import Catalog, open_catalog
 from vidplat.storage.catalog_words import Claim
 
@@ -42,8 +43,19 @@ BATCH = Batch("b00000000001", "prompts.parquet", "/renders", MODEL, 0.0)
 
 def some_jobs(count: int) -> Iterator[Job]:
     for row in range(1, count + 1):
-        text = f"a small red circle number {row} drifts slowly to the left over a blue background, soft light at dawn"
-        yield Job(hashlib.sha256(str(row).encode()).hexdigest()[:32], text, "", SPEC, MODEL, row, f"clip-{row:09d}")
+        text = (
+            f"a small red circle number {row} drifts slowly to the left over a blue "
+            "background, soft light at dawn"
+        )
+        yield Job(
+            hashlib.sha256(str(row).encode()).hexdigest()[:32],
+            text,
+            "",
+            SPEC,
+            MODEL,
+            row,
+            f"clip-{row:09d}",
+        )
 
 
 def move(catalog: Catalog, count: int) -> dict[str, float]:
@@ -53,14 +65,22 @@ def move(catalog: Catalog, count: int) -> dict[str, float]:
     while moved < count:
         waiting = [each.job.id for each in catalog.open_jobs(BATCH.id, limit=PER_CALL)]
         claims = [
-            Claim(Assignment(job, "w1", "cloud", POINT, 0.0, 10.0, 12.0, 1.0, 10.0, 12.0, "full quality"), "host:1:1")
+            Claim(
+                Assignment(
+                    job, "w1", "cloud", POINT, 0.0, 10.0, 12.0, 1.0, 10.0, 12.0, "full quality"
+                ),
+                "host:1:1",
+            )
             for job in waiting
         ]
         beats = [Progress(job, 1, "w1", "denoise", 12, 24, 5.0) for job in waiting]
         ended = [finished(job) for job in waiting]
         for name, call in (
             ("claim", lambda claims=claims: catalog.claim(BATCH.id, claims, now=0.0, lease_s=30)),
-            ("heartbeat", lambda beats=beats: catalog.heartbeat(BATCH.id, beats, now=5.0, lease_s=30)),
+            (
+                "heartbeat",
+                lambda beats=beats: catalog.heartbeat(BATCH.id, beats, now=5.0, lease_s=30),
+            ),
             ("finish", lambda ended=ended: catalog.finish(BATCH.id, ended)),
         ):
             spent[name] += seconds_of(call)
@@ -71,7 +91,9 @@ def move(catalog: Catalog, count: int) -> dict[str, float]:
 
 def finished(job: str) -> Outcome:
     folder = f"/renders/batches/{BATCH.id}/jobs/{job[:2]}/{job}"
-    artifact = Artifact(f"{folder}/video.mp4", f"{folder}/poster.jpg", f"{folder}/meta.json", "ab" * 32, 12_345, 1)
+    artifact = Artifact(
+        f"{folder}/video.mp4", f"{folder}/poster.jpg", f"{folder}/meta.json", "ab" * 32, 12_345, 1
+    )
     phases = {"encode": 0.0213, "denoise": 7.1234, "decode": 2.5432, "mp4": 0.0456, "store": 0.0012}
     return Outcome(job, 1, "w1", POINT, 0.0, 10.0, phases, artifact, None, {"flicker": 0.25}, 24)
 
@@ -103,7 +125,9 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--jobs", type=int, default=1_000_000)
     options.add_argument("--moved", type=int, default=20_000)
     options.add_argument("--catalog", help="URL of an empty PostgreSQL database")
@@ -119,7 +143,9 @@ def main() -> None:
         if file.exists():
             result["bytes_per_job"] = round(file.stat().st_size / chosen.jobs)
     kind = "postgresql" if chosen.catalog else "sqlite"
-    print(f"{kind}, {chosen.jobs:,} jobs added, {chosen.moved:,} of them moved in calls of {PER_CALL}")
+    print(
+        f"{kind}, {chosen.jobs:,} jobs added, {chosen.moved:,} of them moved in calls of {PER_CALL}"
+    )
     for name, value in result.items():
         print(f"  {name:20} {value:>12,}")
     print(json.dumps({"benchmark": "catalog", "kind": kind, "jobs": chosen.jobs, **result}))

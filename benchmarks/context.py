@@ -1,13 +1,16 @@
-"""What `eco` gains where kept frames still attend to those that were left out, and those are refreshed now and then.
+"""What `eco` gains where kept frames still attend to those that were left out, and those are
+refreshed now and then.
 
     python benchmarks/context.py [--frames 33 65] [--captions 8] [--refresh 3 5 8]
 
-Held-out captions, the first seeds from 9,700,500,000 of each class of movement; flipbook, its own full step count and
-solver, half of the latent frames kept, evenly spaced. `context=on` keeps their states as they were when they were left
-out; `refresh=N` lets all frames take part once in every N steps. PSNR and SSIM are to the full run of the same seed.
-The rival is as many plain steps as each setting's denoising time pays, interpolated between measured step counts.
+Held-out captions, the first seeds from 9,700,500,000 of each class of movement; flipbook, its own
+full step count and solver, half of the latent frames kept, evenly spaced. `context=on` keeps their
+states as they were when they were left out; `refresh=N` lets all frames take part once in every N
+steps. PSNR and SSIM are to the full run of the same seed. The rival is as many plain steps as each
+setting's denoising time pays, interpolated between measured step counts.
 
-Times are processor seconds of one thread over those of the full run. Prints a card and ends with one JSON line.
+Times are processor seconds of one thread over those of the full run. Prints a card and ends with
+one JSON line.
 """
 
 from __future__ import annotations
@@ -51,12 +54,19 @@ def main() -> None:
     maker = Maker(told.model)
     lengths = {}
     for frames in told.frames:
-        lengths[str(frames)] = measured(maker, frames, subjects(told.captions, FIRST_SEED), told.refresh)
+        lengths[str(frames)] = measured(
+            maker, frames, subjects(told.captions, FIRST_SEED), told.refresh
+        )
     maker.installed.remove()
     steps = maker.shape.defaults.num_inference_steps
-    print(f"{told.model} {maker.ref.revision[:12]}, {told.captions} captions, against {steps} steps of the same seed")
+    print(
+        f"{told.model} {maker.ref.revision[:12]}, {told.captions} captions, against {steps} "
+        "steps of the same seed"
+    )
     for frames, rows in lengths.items():
-        print(f"  {frames} frames{'':<30} {'time':>6} {'PSNR':>6} {'SSIM':>6}   as many plain steps")
+        print(
+            f"  {frames} frames{'':<30} {'time':>6} {'PSNR':>6} {'SSIM':>6}   as many plain steps"
+        )
         for name, row in rows.items():
             print(
                 f"    {name:<36} {row['share']:>6.3f} {row['psnr_db']:>6.2f} {row['ssim']:>6.3f}"
@@ -75,20 +85,32 @@ def main() -> None:
     print(json.dumps(answer))
 
 
-def measured(maker: Maker, frames: int, chosen: list[Subject], every: list[int]) -> dict[str, dict[str, float]]:
+def measured(
+    maker: Maker, frames: int, chosen: list[Subject], every: list[int]
+) -> dict[str, dict[str, float]]:
     """Name -> time, PSNR and SSIM, and those of plain steps at that time."""
     spec = maker.spec(frames)
     full, k = spec.num_inference_steps, -(-maker.shape.latent_frames(frames) // 2)
     settings = ("", ",context=on", *(f",context=on,refresh={n}" for n in every))
     points = {f"eco:k={k}{one}": OperatingPoint(full, None, f"eco:k={k}{one}") for one in settings}
-    plain = {steps: OperatingPoint(steps) for steps in sorted({round(share * full) for share in SHARES})}
-    seen: dict[str | int, list[tuple[float, dict[str, float]]]] = {name: [] for name in (*points, *plain)}
+    plain = {
+        steps: OperatingPoint(steps) for steps in sorted({round(share * full) for share in SHARES})
+    }
+    seen: dict[str | int, list[tuple[float, dict[str, float]]]] = {
+        name: [] for name in (*points, *plain)
+    }
     for subject in chosen:
         whole = maker.make(subject, spec, OperatingPoint(full))
         for name, point in (points | plain).items():
             video = maker.make(subject, spec, point)
-            seen[name].append((video.denoise_s / whole.denoise_s, near(video.made.frames, whole.made.frames)))
-        print(f"{time.strftime('%H:%M:%S')} {frames} frames, {subject.kind}", file=sys.stderr, flush=True)
+            seen[name].append(
+                (video.denoise_s / whole.denoise_s, near(video.made.frames, whole.made.frames))
+            )
+        print(
+            f"{time.strftime('%H:%M:%S')} {frames} frames, {subject.kind}",
+            file=sys.stderr,
+            flush=True,
+        )
     found = {name: averaged(rows) for name, rows in seen.items()}
     rival = [found[steps] for steps in plain]
     rows = {}
@@ -99,7 +121,9 @@ def measured(maker: Maker, frames: int, chosen: list[Subject], every: list[int])
             "share": round(at, 4),
             "psnr_db": round(found[name].psnr_db, 2),
             "ssim": round(found[name].ssim, 4),
-            "steps_psnr_db": round(float(np.interp(at, steps_at, [one.psnr_db for one in rival])), 2),
+            "steps_psnr_db": round(
+                float(np.interp(at, steps_at, [one.psnr_db for one in rival])), 2
+            ),
             "steps_ssim": round(float(np.interp(at, steps_at, [one.ssim for one in rival])), 4),
         }
     return rows

@@ -2,14 +2,16 @@
 
     python benchmarks/demo_deadlines.py [--prompts examples/prompts.parquet] [--deadline 60]
 
-1. submit with the demo's deadline on a fresh catalog: exit 0, all videos inside it, every file decodes as promised
+1. submit with the demo's deadline on a fresh catalog: exit 0, all videos inside it, every file
+   decodes as promised
 2. the same without a deadline: the full-quality time of this machine
-3. the same at 40 % of that time: the plan says degraded, the deadline is met, and the loss is measured (SSIM and
-   PSNR of each video against its full-quality one, and prompt fit)
-4. the same at 1 s: exit 3 with the earliest time and nothing generated; with best-effort it runs and exits 5
+3. the same at 40 % of that time: the plan says degraded, the deadline is met, and the loss is
+   measured (SSIM and PSNR of each video against its full-quality one, and prompt fit)
+4. the same at 1 s: exit 3 with the earliest time and nothing generated; with best-effort it runs
+   and exits 5
 
-Each run has its own output folder. Runs 2 to 4 share a catalog, so their plans know what this machine can do.
-Prints a card and one JSON line; ends with exit code 1 if a promise was broken.
+Each run has its own output folder. Runs 2 to 4 share a catalog, so their plans know what this
+machine can do. Prints a card and one JSON line; ends with exit code 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -48,18 +50,29 @@ def measure(folder: Path, prompts: str, deadline_s: float) -> dict[str, Any]:
 
     jobs = len(full["videos"])
     print(f"{jobs} prompts")
-    rows = (("demo", first), ("no deadline", full), ("40 %", tight), ("1 s", refused), ("1 s, best effort", late))
+    rows = (
+        ("demo", first),
+        ("no deadline", full),
+        ("40 %", tight),
+        ("1 s", refused),
+        ("1 s, best effort", late),
+    )
     for name, run in rows:
         limit = f" of {run['deadline_s']:.1f} s" if run["deadline_s"] else ""
         made = f"{len(run['videos'])} videos in {run['wall_s']:.1f} s{limit}"
         print(f"  {name:<17} exit {run['exit']}  {run['verdict']:<11} {made}")
     loss = compare(full["videos"], tight["videos"])
-    print(f"  at 40 %: {loss['ssim']:.4f} SSIM, {loss['psnr_db']:.2f} dB to full quality; "
-          f"prompt fit {loss['fit']:.1%} of {loss['fit_full']:.1%}; predicted quality {tight['quality']}")  # fmt: skip
+    print(
+        f"  at 40 %: {loss['ssim']:.4f} SSIM, {loss['psnr_db']:.2f} dB to full quality; "
+        f"prompt fit {loss['fit']:.1%} of {loss['fit_full']:.1%}; predicted quality "
+        f"{tight['quality']}"
+    )
     kept = {
         "demo on time": first["exit"] == 0 and len(first["videos"]) == jobs and first["late"] == 0,
         "files as promised": all(check(first["videos"])),
-        "40 % degraded and on time": tight["exit"] == 0 and tight["verdict"] == "degraded" and tight["late"] == 0,
+        "40 % degraded and on time": tight["exit"] == 0
+        and tight["verdict"] == "degraded"
+        and tight["late"] == 0,
         "1 s refused": refused["exit"] == 3 and not refused["videos"],
         "1 s best effort late": late["exit"] == 5 and len(late["videos"]) == jobs,
     }
@@ -70,7 +83,9 @@ def measure(folder: Path, prompts: str, deadline_s: float) -> dict[str, Any]:
         "jobs": jobs,
         "kept": all(kept.values()),
         "promises": kept,
-        "share_of_full_time": {name: round(run["wall_s"] / full["wall_s"], 3) for name, run in rows},
+        "share_of_full_time": {
+            name: round(run["wall_s"] / full["wall_s"], 3) for name, run in rows
+        },
         "loss_at_40_percent": loss,
         "predicted_quality_at_40_percent": tight["quality"],
         "machine": platform.processor() or platform.machine(),
@@ -81,7 +96,8 @@ def measure(folder: Path, prompts: str, deadline_s: float) -> dict[str, Any]:
 def submit(
     folder: Path, name: str, prompts: str, deadline: str | None, *more: str, catalog: str = "c.db"
 ) -> dict[str, Any]:
-    """One run of the command. `wall_s` is from submit to the last committed video (or to the refusal)."""
+    """One run of the command. `wall_s` is from submit to the last committed video (or to the
+    refusal)."""
     url = f"sqlite:///{folder}/{catalog}"
     line = [
         sys.executable,
@@ -108,9 +124,12 @@ def submit(
         "verdict": plan.get("verdict", "infeasible" if done.returncode == 3 else "?"),
         "quality": plan.get("mean_quality"),
         "videos": videos,
-        "wall_s": max((row["finished_at"] for row in videos.values()), default=began + took) - began,
+        "wall_s": max((row["finished_at"] for row in videos.values()), default=began + took)
+        - began,
         "deadline_s": limit_s,
-        "late": sum(row["finished_at"] - began > limit_s for row in videos.values()) if limit_s else 0,
+        "late": sum(row["finished_at"] - began > limit_s for row in videos.values())
+        if limit_s
+        else 0,
     }
 
 
@@ -140,13 +159,16 @@ def check(videos: dict[int, dict[str, Any]]) -> list[bool]:
 
 
 def compare(full: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> dict[str, float]:
+    from vidplat.quality import psnr_db, ssim
     from vidplat.training.prompt_fit import prompt_fit
-    from vidplat.workers.quality import psnr_db, ssim
     from vidplat.workers.video import to_frames
 
     rows: dict[str, list[float]] = {"ssim": [], "psnr_db": [], "fit": [], "fit_full": []}
     for number, row in other.items():
-        a, b = (to_frames(Path(r["video_uri"].removeprefix("file://")).read_bytes()) for r in (full[number], row))
+        a, b = (
+            to_frames(Path(r["video_uri"].removeprefix("file://")).read_bytes())
+            for r in (full[number], row)
+        )
         rows["ssim"].append(ssim(b, a))
         rows["psnr_db"].append(min(60.0, psnr_db(b, a)))
         rows["fit"].append(prompt_fit(b, row["prompt"], row["fps"]).share)

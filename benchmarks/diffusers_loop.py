@@ -1,12 +1,13 @@
-"""Ours against a plain loop over diffusers: same model, prompts, seeds, steps and threads, one after the other in turn.
+"""Ours against a plain loop over diffusers: same model, prompts, seeds, steps and threads, one
+after the other in turn.
 
     python benchmarks/diffusers_loop.py [--videos 8] [--threads 1] [--model flipbook] [--steps N]
 
-The rival is what a careful user would write: `WanPipeline.from_pretrained`, one call a prompt, text length
-cut to what the model's tokenizer reads, frames to mp4 with the same encoder settings. Both write their mp4 to
-memory; ours also makes poster and sidecar and checks the file by decoding it. Each pair makes the same video
-with both, in alternating order; the ratio is taken pair by pair, after one warm-up of each. Prints a card
-and one JSON line.
+The rival is what a careful user would write: `WanPipeline.from_pretrained`, one call a prompt, text
+length cut to what the model's tokenizer reads, frames to mp4 with the same encoder settings. Both
+write their mp4 to memory; ours also makes poster and sidecar and checks the file by decoding it.
+Each pair makes the same video with both, in alternating order; the ratio is taken pair by pair,
+after one warm-up of each. Prints a card and one JSON line.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def main() -> None:
     words.add_argument("--steps", type=int)
     told = words.parse_args()
 
+    from flipbook_training import world
     from vidplat.domain import Job, OperatingPoint, job_id
-    from vidplat.training import world
     from vidplat.workers.models.catalogue import locate
     from vidplat.workers.video import to_frames, to_mp4
     from vidplat.workers.worker import Worker
@@ -41,7 +42,8 @@ def main() -> None:
     import torch
     from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 
-    # The shared parts of flipbook-edge lie elsewhere, so the parts are named one by one, as stored, in float32.
+    # The shared parts of flipbook-edge lie elsewhere, so the parts are named one by one, as stored,
+    # in float32.
     parts = locate(told.model).parts
     transformer = WanTransformer3DModel.from_pretrained(parts["transformer"], dtype=torch.float32)
     vae = AutoencoderKLWan.from_pretrained(parts["vae"], dtype=torch.float32)
@@ -59,7 +61,9 @@ def main() -> None:
         rng = np.random.default_rng(9_500_000_000 + number)
         caption = world.describe(world.draw_scene(rng), rng)
         mine = replace(spec, seed=number)
-        job = Job(job_id(caption, "", mine, worker.ref), caption, "", mine, worker.ref, row=number + 1)
+        job = Job(
+            job_id(caption, "", mine, worker.ref), caption, "", mine, worker.ref, row=number + 1
+        )
 
         def ours(job: Job = job) -> tuple[float, np.ndarray]:
             began = time.perf_counter()
@@ -92,11 +96,15 @@ def main() -> None:
         differences.append(float(np.abs(left.astype(int) - right.astype(int)).mean()))
     ratios = sorted(b / a for a, b in zip(ours_s, rival_s, strict=True))
 
-    print(f"{told.model}, {spec.num_inference_steps} steps, {told.videos} pairs, {told.threads} thread(s)")
+    print(
+        f"{told.model}, {spec.num_inference_steps} steps, {told.videos} pairs, {told.threads} "
+        "thread(s)"
+    )
     print(f"  ours      {statistics.median(ours_s):7.3f} s per video (median)")
     print(f"  the loop  {statistics.median(rival_s):7.3f} s per video (median)")
     print(
-        f"  the loop takes {statistics.median(ratios):.3f} times as long (least {ratios[0]:.3f}, most {ratios[-1]:.3f})"
+        f"  the loop takes {statistics.median(ratios):.3f} times as long (least "
+        f"{ratios[0]:.3f}, most {ratios[-1]:.3f})"
     )
     print(f"  mean difference of the decoded videos: {statistics.mean(differences):.4f} of 255")
     print(

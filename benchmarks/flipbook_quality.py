@@ -1,8 +1,11 @@
-"""How good is flipbook? VAE PSNR on held-out clips, and prompt fit on held-out captions at full steps.
+"""How good is flipbook? VAE PSNR on held-out clips, and prompt fit on held-out captions at full
+steps.
 
-    python benchmarks/flipbook_quality.py [--model flipbook] [--captions 200] [--clips 64] [--steps N] [--threads 2]
+    python benchmarks/flipbook_quality.py [--model flipbook] [--captions 200] [--clips 64] [--steps
+    N] [--threads 2]
 
-Captions and clips come from seeds that training never drew. Prints a card and ends with one JSON line.
+Captions and clips come from seeds that training never drew. Prints a card and ends with one JSON
+line.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ def main() -> None:
 
     import torch
 
+    from flipbook_training import vae, world
     from vidplat.domain import OperatingPoint
-    from vidplat.training import vae, world
     from vidplat.training.prompt_fit import by_attribute, prompt_fit
     from vidplat.workers.generate import generate
     from vidplat.workers.models.catalogue import describe_model, locate
@@ -53,15 +56,23 @@ def main() -> None:
         rng = np.random.default_rng(FIT_SEED + number)
         scene = world.draw_scene(rng)
         caption = world.describe(scene, rng)
-        made = generate(family, texts, caption, "", replace_given(spec, {"seed": number}), OperatingPoint(steps))
+        made = generate(
+            family, texts, caption, "", replace_given(spec, {"seed": number}), OperatingPoint(steps)
+        )
         fits.append(prompt_fit(made.frames, caption, spec.fps))
         classes.append(scene.motion_class)
     took = time.perf_counter() - began
     shares = by_attribute(fits)
 
-    card = [f"{told.model} {ref.revision[:12]}: {spec.width}x{spec.height}, {spec.num_frames} frames, {steps} steps"]
+    card = [
+        f"{told.model} {ref.revision[:12]}: {spec.width}x{spec.height}, {spec.num_frames} "
+        f"frames, {steps} steps"
+    ]
     if psnr:
-        card.append(f"VAE, {len(psnr)} held-out clips: {np.mean(psnr):.2f} dB mean, {min(psnr):.2f} dB worst")
+        card.append(
+            f"VAE, {len(psnr)} held-out clips: {np.mean(psnr):.2f} dB mean, {min(psnr):.2f} dB "
+            "worst"
+        )
     card.append(f"prompt fit, {told.captions} held-out captions, guidance {spec.guidance_scale}:")
     card += [f"  {name:<12} {share:6.1%}  of {count}" for name, (share, count) in shares.items()]
     by_class = {

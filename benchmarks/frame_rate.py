@@ -1,30 +1,36 @@
-"""What `vgdfr` saves and loses: quiet frames merged in mid-run, against fewer steps and half the frame rate.
+"""What `vgdfr` saves and loses: quiet frames merged in mid-run, against fewer steps and half the
+frame rate.
 
-    python benchmarks/frame_rate.py [--frames 33 65] [--captions 16 8] [--classes still slow ...] [--decompose 4]
+    python benchmarks/frame_rate.py [--frames 33 65] [--captions 16 8] [--classes still slow ...]
+    [--decompose 4]
                                     [--minutes 30] [--out FILE]
 
-Held-out captions, the first seeds from 9,700,200,000 of each class of movement; flipbook, its own full step count and
-solver. Of each caption: the full run, one before and one after all others; `vgdfr` with its defaults; as the bar asks,
-theta = 0.5 after a tenth of the steps, by pairs, with quads, and by likeness of neighbours; the last with frames merged
-and noise selected, as the paper has it; and the rivals
+Held-out captions, the first seeds from 9,700,200,000 of each class of movement; flipbook, its own
+full step count and solver. Of each caption: the full run, one before and one after all others;
+`vgdfr` with its defaults; as the bar asks, theta = 0.5 after a tenth of the steps, by pairs, with
+quads, and by likeness of neighbours; the last with frames merged and noise selected, as the paper
+has it; and the rivals
 
 fewer steps    plain runs of a third to five sixths of the steps
-half rate      every second latent from noise on, told its own time, the others interpolated; also with half as many
+half rate      every second latent from noise on, told its own time, the others interpolated; also
+with half as many
                steps again
 
-each interpolated to the very time (end to end) that a `vgdfr` video took. Times are processor seconds of one thread
-over those of the full runs, so others on the machine count little. End to end is all but encoding the text.
+each interpolated to the very time (end to end) that a `vgdfr` video took. Times are processor
+seconds of one thread over those of the full runs, so others on the machine count little. End to end
+is all but encoding the text.
 
-The bar: at theta = 0.5 2.5 times as fast in denoising and twice end to end where there are slow passages (still scenes,
-slow drifts, dashes, cuts between still shots), nearer to the full run than fewer steps and than half the rate at equal
-time; nothing merged in fast and panning scenes, at under 5 % more time. Speeds are of sums over all videos of these
-classes; PSNR and SSIM are means over the videos in which something is merged. The card says of each part whether it is
-met, and how fast the lattice of latents lets any plan be.
+The bar: at theta = 0.5 2.5 times as fast in denoising and twice end to end where there are slow
+passages (still scenes, slow drifts, dashes, cuts between still shots), nearer to the full run than
+fewer steps and than half the rate at equal time; nothing merged in fast and panning scenes, at
+under 5 % more time. Speeds are of sums over all videos of these classes; PSNR and SSIM are means
+over the videos in which something is merged. The card says of each part whether it is met, and how
+fast the lattice of latents lets any plan be.
 
-`--decompose`: where the loss comes from, part after part of the paper's method and then of ours, on captions that
-theta = 0.9 by likeness of neighbours merges in after five steps, at the first length.
-`--minutes` begins no further caption after that long. Per-prompt rows go to <out>.parquet. Prints a card and ends with
-one JSON line. A caption takes as long as eight full runs.
+`--decompose`: where the loss comes from, part after part of the paper's method and then of ours, on
+captions that theta = 0.9 by likeness of neighbours merges in after five steps, at the first length.
+`--minutes` begins no further caption after that long. Per-prompt rows go to <out>.parquet. Prints a
+card and ends with one JSON line. A caption takes as long as eight full runs.
 """
 
 from __future__ import annotations
@@ -49,20 +55,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from keyframes import Maker, Row, Subject, between, each, mean_of, near, rounded, subjects, with_all_names
+from keyframes import (
+    Maker,
+    Row,
+    Subject,
+    between,
+    each,
+    mean_of,
+    near,
+    rounded,
+    subjects,
+    with_all_names,
+)
 
+from flipbook_training import world
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.eco_schedule import PassSize
-from vidplat.frame_merges import Blocks, Similarity, merges_above
-from vidplat.keyframes import uniform
-from vidplat.timeline import Filling, true_moments
-from vidplat.training import world
+from vidplat.methods.eco.keyframes import uniform
+from vidplat.methods.eco.words import PassSize
+from vidplat.methods.filling.frames import filled
+from vidplat.methods.filling.moments import Filling, true_moments
+from vidplat.methods.seams.frame_times import Times, timed
+from vidplat.methods.seams.layouts import layout_of
+from vidplat.methods.vgdfr.merges import Blocks, Similarity, merges_above
+from vidplat.quality import motion_energy
 from vidplat.training.prompt_fit import prompt_fit
-from vidplat.workers.acceleration.frame_rope import Times, timed
-from vidplat.workers.acceleration.layouts import layout_of
 from vidplat.workers.generate import conditioned, draft
-from vidplat.workers.quality import motion_energy
-from vidplat.workers.reconstruct import filled
 
 FIRST_SEED = 9_700_200_000  # captions from here on; training drew below 3e9
 CLASSES = world.MOTION_CLASSES
@@ -78,8 +95,14 @@ WAYS: dict[str, tuple[Callable[[int], str], bool]] = {
     "default": (lambda steps: "vgdfr", False),
     "theta 0.5, pairs": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=off", True),
     "theta 0.5, quads": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on", True),
-    "theta 0.5, neighbours": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,alike=whole", True),
-    "the paper's, quads": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,alike=whole,{PAPERS}", True),
+    "theta 0.5, neighbours": (
+        lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,alike=whole",
+        True,
+    ),
+    "the paper's, quads": (
+        lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,alike=whole,{PAPERS}",
+        True,
+    ),
 }
 
 
@@ -99,8 +122,9 @@ def by_hand(
 ) -> tuple[np.ndarray, float, float]:
     """Frames, seconds of denoising, and seconds in all, of a run that no method has.
 
-    key: these latents alone from noise on, each at its own time, and the others interpolated. round_trip: after so
-    many steps, at such a level: what the video would be is decoded, encoded, and noised to where the run stands.
+    key: these latents alone from noise on, each at its own time, and the others interpolated.
+    round_trip: after so many steps, at such a level: what the video would be is decoded, encoded,
+    and noised to where the run stands.
     """
     family, spec = maker.family, replace(spec, seed=subject.seed)
     maker.installed.use("")
@@ -128,23 +152,32 @@ def by_hand(
     return frames, denoised - began, time.process_time() - began
 
 
-# --- one caption ------------------------------------------------------------------------------------
+# --- one caption ----------------------------------------------------------------------------------
 
 
-def of_caption(maker: Maker, spec: VideoSpec, subject: Subject, asked: Sequence[str]) -> Iterator[Row]:
-    steps, latents = maker.shape.defaults.num_inference_steps, maker.shape.latent_frames(spec.num_frames)
+def of_caption(
+    maker: Maker, spec: VideoSpec, subject: Subject, asked: Sequence[str]
+) -> Iterator[Row]:
+    steps, latents = (
+        maker.shape.defaults.num_inference_steps,
+        maker.shape.latent_frames(spec.num_frames),
+    )
     full = maker.make(subject, spec, OperatingPoint(steps))
     whole = full.made.frames
     ways, looks = {}, {}
     for name in asked:
         ways[name] = maker.make(subject, spec, OperatingPoint(steps, None, WAYS[name][0](steps)))
-        looks[name] = max(maker.installed.share(step, steps) for step in range(steps)) - 1  # in steps
+        looks[name] = (
+            max(maker.installed.share(step, steps) for step in range(steps)) - 1
+        )  # in steps
     fewer = {
-        count: maker.make(subject, spec, OperatingPoint(count)) for count in (round(steps * share) for share in FEWER)
+        count: maker.make(subject, spec, OperatingPoint(count))
+        for count in (round(steps * share) for share in FEWER)
     }
     key = uniform(latents, latents // 2 + 1)
     halves = {
-        count: by_hand(maker, subject, spec, count, key=key) for count in (round(steps * share) for share in HALF_RATE)
+        count: by_hand(maker, subject, spec, count, key=key)
+        for count in (round(steps * share) for share in HALF_RATE)
     }
     again = maker.make(subject, spec, OperatingPoint(steps))
     denoise_s, whole_s = (full.denoise_s + again.denoise_s) / 2, (full.whole_s + again.whole_s) / 2
@@ -159,15 +192,26 @@ def of_caption(maker: Maker, spec: VideoSpec, subject: Subject, asked: Sequence[
         "full_whole_s": whole_s,
         "fit_full": prompt_fit(whole, subject.caption, spec.fps).share,
     }
-    rivals: dict[str, tuple[list[float], list[dict[str, float]]]] = {"steps": ([], []), "half": ([], [])}
+    rivals: dict[str, tuple[list[float], list[dict[str, float]]]] = {
+        "steps": ([], []),
+        "half": ([], []),
+    }
     for name, count, frames, seconds, all_s in (
-        *(("steps", count, video.made.frames, video.denoise_s, video.whole_s) for count, video in fewer.items()),
+        *(
+            ("steps", count, video.made.frames, video.denoise_s, video.whole_s)
+            for count, video in fewer.items()
+        ),
         *(("half", count, *video) for count, video in halves.items()),
     ):
         distance = near(frames, whole)
         rivals[name][0].append(all_s)
         rivals[name][1].append(distance)
-        prices = {"denoise_s": seconds, "whole_s": all_s, "time": seconds / denoise_s, "time_whole": all_s / whole_s}
+        prices = {
+            "denoise_s": seconds,
+            "whole_s": all_s,
+            "time": seconds / denoise_s,
+            "time_whole": all_s / whole_s,
+        }
         label = f"{count} steps" if name == "steps" else f"half rate, {count} steps"
         yield about | {"way": label} | distance | prices
     moved = motion_energy(whole)
@@ -181,7 +225,8 @@ def of_caption(maker: Maker, spec: VideoSpec, subject: Subject, asked: Sequence[
             "method": WAYS[name][0](steps),
             "kept_latents": left,
             "is_merged": left < 1,
-            "look_share": looks[name] / steps,  # of a full run's denoising: preview, likeness, encoding
+            "look_share": looks[name]
+            / steps,  # of a full run's denoising: preview, likeness, encoding
             "denoise_s": video.denoise_s,
             "whole_s": video.whole_s,
             "time": video.denoise_s / denoise_s,
@@ -194,13 +239,14 @@ def of_caption(maker: Maker, spec: VideoSpec, subject: Subject, asked: Sequence[
         }
 
 
-# --- where the loss comes from ----------------------------------------------------------------------
+# --- where the loss comes from --------------------------------------------------------------------
 
 
 def decomposed(
     maker: Maker, spec: VideoSpec, asked: list[Subject], most: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """PSNR to the full run of one part of the method after the other, means over `most` captions."""
+    """PSNR to the full run of one part of the method after the other, means over `most`
+    captions."""
     steps = maker.shape.defaults.num_inference_steps
     before = int(LOSS_AT.partition(",k=")[2].partition(",")[0])
     found: dict[str, list[float]] = {}
@@ -209,7 +255,9 @@ def decomposed(
     def drafted(subject: Subject, told: str) -> tuple[np.ndarray, Filling | None]:
         maker.installed.use(f"vgdfr:{LOSS_AT}{told}")
         point, mine = OperatingPoint(steps), replace(spec, seed=subject.seed)
-        made = draft(maker.family, maker.texts, subject.caption, "", mine, point, installed=maker.installed)
+        made = draft(
+            maker.family, maker.texts, subject.caption, "", mine, point, installed=maker.installed
+        )
         return made.frames, made.filling
 
     for subject in asked:
@@ -221,8 +269,13 @@ def decomposed(
         whole = maker.make(subject, spec, OperatingPoint(steps)).made.frames
         decoded = [n for n, moment in enumerate(filling.moments) if moment.is_decoded]
         merged = merged_as(whole, decoded)
-        encoded, own = (drafted(subject, f",{PAPERS},rope=local,unmerged={how}")[0] for how in ("encoded", "own"))
-        at_own_times, latents = (drafted(subject, how)[0] for how in (f",{PAPERS}", ",noise=selected"))
+        encoded, own = (
+            drafted(subject, f",{PAPERS},rope=local,unmerged={how}")[0]
+            for how in ("encoded", "own")
+        )
+        at_own_times, latents = (
+            drafted(subject, how)[0] for how in (f",{PAPERS}", ",noise=selected")
+        )
         parts = {
             "round trip alone, full resolution": (
                 by_hand(maker, subject, spec, steps, round_trip=(before, 0))[0],
@@ -237,8 +290,14 @@ def decomposed(
             "original instead of consecutive times": (at_own_times, whole[decoded]),
             "latents merged instead of frames": (latents, whole[decoded]),
             "noise pooled instead of selected": (frames, whole[decoded]),
-            "all frames, those between interpolated": (filled(frames, filling.moments, filling.depth), whole),
-            "ceiling: the full run's own frames": (filled(merged, filling.moments, filling.depth), whole),
+            "all frames, those between interpolated": (
+                filled(frames, filling.moments, filling.depth),
+                whole,
+            ),
+            "ceiling: the full run's own frames": (
+                filled(merged, filling.moments, filling.depth),
+                whole,
+            ),
         }
         for name, (one, other) in parts.items():
             found.setdefault(name, []).append(near(one, other)["psnr_db"])
@@ -249,14 +308,17 @@ def decomposed(
 
 
 def merged_as(frames: np.ndarray, left: Sequence[int]) -> np.ndarray:
-    """Of `frames` those that are `left`, each the mean of itself and of those up to the next one that is left."""
+    """Of `frames` those that are `left`, each the mean of itself and of those up to the next one
+    that is left."""
     ends = [*left[1:], len(frames)]
-    means = [frames[first:end].astype(np.float32).mean(0) for first, end in zip(left, ends, strict=True)]
+    means = [
+        frames[first:end].astype(np.float32).mean(0) for first, end in zip(left, ends, strict=True)
+    ]
     made: np.ndarray = np.rint(np.stack(means)).astype(np.uint8)
     return made
 
 
-# --- what was found ---------------------------------------------------------------------------------
+# --- what was found -------------------------------------------------------------------------------
 
 
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
@@ -267,8 +329,10 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         "videos": len(rows),
         "merged": len(merged),
         "kept_latents": mean_of(merged, "kept_latents"),
-        "denoising_speed": sum(row["full_denoise_s"] for row in rows) / sum(row["denoise_s"] for row in rows),
-        "end_to_end_speed": sum(row["full_whole_s"] for row in rows) / sum(row["whole_s"] for row in rows),
+        "denoising_speed": sum(row["full_denoise_s"] for row in rows)
+        / sum(row["denoise_s"] for row in rows),
+        "end_to_end_speed": sum(row["full_whole_s"] for row in rows)
+        / sum(row["whole_s"] for row in rows),
         **{
             name: mean_of(merged, name)
             for side in ("", "steps_", "half_")
@@ -285,14 +349,17 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def fastest(maker: Maker, spec: VideoSpec, quads: bool) -> tuple[int, float]:
-    """Latents that are left where all that can be is merged, and the speed of denoising then, the preview for free."""
+    """Latents that are left where all that can be is merged, and the speed of denoising then, the
+    preview for free."""
     n, model = spec.num_frames, maker.family.transformers[0]
     alike = Similarity(*([1.0] * (n - lag) for lag in (1, 2, 3)))
     left = len(merges_above(Blocks(alike, maker.family.temporal_factor), 0.5, quads=quads).latents)
     config, noise = model.config, maker.family.noise(spec, 1)
     _, rows, columns = maker.family.grid(noise)
     width = config.num_attention_heads * config.attention_head_dim
-    size = PassSize(rows * columns, width, config.ffn_dim, int(getattr(maker.family, "text_length", 0)))
+    size = PassSize(
+        rows * columns, width, config.ffn_dim, int(getattr(maker.family, "text_length", 0))
+    )
     steps = maker.shape.defaults.num_inference_steps
     before = tenth(steps)
     share = size.share(left, maker.shape.latent_frames(n))
@@ -306,15 +373,24 @@ def bar(rows: Sequence[Row]) -> dict[str, Any]:
     if slow:
         f = figures(slow)
         found |= {
-            f"denoising {DENOISING} times as fast": (f["denoising_speed"], f["denoising_speed"] >= DENOISING),
-            f"end to end {END_TO_END} times as fast": (f["end_to_end_speed"], f["end_to_end_speed"] >= END_TO_END),
+            f"denoising {DENOISING} times as fast": (
+                f["denoising_speed"],
+                f["denoising_speed"] >= DENOISING,
+            ),
+            f"end to end {END_TO_END} times as fast": (
+                f["end_to_end_speed"],
+                f["end_to_end_speed"] >= END_TO_END,
+            ),
             "dB over fewer steps": (gap := f["psnr_db"] - f["steps_psnr_db"], gap > 0),
             "dB over half the rate": (gap := f["psnr_db"] - f["half_psnr_db"], gap > 0),
         }
     if quick:
         f = figures(quick)
         found |= {
-            "share of fast and panning scenes merged in": (f["merged"] / f["videos"], not f["merged"]),
+            "share of fast and panning scenes merged in": (
+                f["merged"] / f["videos"],
+                not f["merged"],
+            ),
             "more time where these are declined": (f["overhead"], f["overhead"] < OVERHEAD),
         }
     return {name: {"found": value, "is_met": bool(met)} for name, (value, met) in found.items()}
@@ -338,7 +414,10 @@ def summary(rows: list[Row]) -> dict[str, Any]:
         }
     others = Counter(row["way"] for row in rows if row["way"] not in WAYS)
     found["rivals"] = {
-        way: {name: mean_of([row for row in rows if row["way"] == way], name) for name in ("time", "psnr_db", "ssim")}
+        way: {
+            name: mean_of([row for row in rows if row["way"] == way], name)
+            for name in ("time", "psnr_db", "ssim")
+        }
         for way in others
     }
     return found
@@ -348,7 +427,10 @@ def card(maker: Maker, spec: VideoSpec, rows: list[Row], found: dict[str, Any]) 
     steps = maker.shape.defaults.num_inference_steps
     captions = len({row["seed"] for row in rows})
     yield ""
-    yield f"{spec.num_frames} frames, {rows[0]['latents']} latents, {captions} captions; distance to the full run"
+    yield (
+        f"{spec.num_frames} frames, {rows[0]['latents']} latents, {captions} captions; "
+        "distance to the full run"
+    )
     yield f"  {'rival':<24}{'time':>7}{'PSNR':>8}{'SSIM':>8}"
     for way, f in found["rivals"].items():
         yield f"  {way:<24}{f['time']:>7.2f}{f['psnr_db']:>8.2f}{f['ssim']:>8.3f}"
@@ -361,17 +443,31 @@ def card(maker: Maker, spec: VideoSpec, rows: list[Row], found: dict[str, Any]) 
             f"    {'':<14}{'merged':>9}{'kept':>6}{'denoise':>9}{'e2e':>7}{'PSNR':>8}{'SSIM':>7}"
             f"{'steps':>9}{'':>7}{'half rate':>11}{'':>7}{'motion':>8}{'not merged':>12}"
         )
-        for kind, f in (*ours["by_class"].items(), ("slow classes", ours["slow_classes"]), ("all", ours["all"])):
+        for kind, f in (
+            *ours["by_class"].items(),
+            ("slow classes", ours["slow_classes"]),
+            ("all", ours["all"]),
+        ):
             if f is not None:
                 yield f"    {kind:<14}" + line(f)
         a = ours["all"]
-        yield f"    looking for what is alike, and encoding it, takes {a['look_share']:.1%} of a full run's denoising"
+        yield (
+            f"    looking for what is alike, and encoding it, takes {a['look_share']:.1%} of "
+            "a full run's denoising"
+        )
         if a["merged"]:
-            wins = f"than steps in {a['nearer_than_steps']} of {a['merged']}, than half rate in {a['nearer_than_half']}"
+            wins = (
+                f"than steps in {a['nearer_than_steps']} of {a['merged']}, than half rate "
+                "in "
+                f"{a['nearer_than_half']}"
+            )
             yield f"    nearer {wins}; prompt fit {a['fit']:.3f}, full runs {a['fit_full']:.3f}"
         if is_the_bars:
             left, speed = fastest(maker, spec, "quads=on" in method(steps))
-            yield f"    the lattice leaves {left} latents at least: {speed:.2f} times as fast, the preview for free"
+            yield (
+                f"    the lattice leaves {left} latents at least: {speed:.2f} times as fast, "
+                "the preview for free"
+            )
         for part, one in ours["bar"].items():
             figure = f"{one['found']:.3f}" if math.isfinite(one["found"]) else "nothing to measure"
             yield f"    bar: {part}: {figure}, {'met' if one['is_met'] else 'not met'}"
@@ -384,9 +480,15 @@ def line(f: dict[str, Any]) -> str:
 
     shape = (("kept_latents", "6.2f"), ("denoising_speed", "8.2f"), ("end_to_end_speed", "6.2f"))
     told = [of(name, form) + ("x" if "speed" in name else "") for name, form in shape]
-    told += [of(name, form) for name, form in (("psnr_db", "8.2f"), ("ssim", "7.3f"), ("steps_psnr_db", "9.2f"))]
+    told += [
+        of(name, form)
+        for name, form in (("psnr_db", "8.2f"), ("ssim", "7.3f"), ("steps_psnr_db", "9.2f"))
+    ]
     told += [of(name, form) for name, form in (("steps_ssim", "7.3f"), ("half_psnr_db", "11.2f"))]
-    told += [of(name, form) for name, form in (("half_ssim", "7.3f"), ("motion_ratio", "8.2f"), ("overhead", "12.3f"))]
+    told += [
+        of(name, form)
+        for name, form in (("half_ssim", "7.3f"), ("motion_ratio", "8.2f"), ("overhead", "12.3f"))
+    ]
     return f"{f['merged']:>4} of {f['videos']:>2}" + "".join(told)
 
 
@@ -396,9 +498,13 @@ def main() -> None:
     words.add_argument("--frames", type=int, nargs="+", default=[33, 65])
     words.add_argument("--captions", type=int, nargs="+", default=[8])
     words.add_argument("--classes", nargs="+", default=CLASSES, choices=CLASSES)
-    words.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="as the card names them")
+    words.add_argument(
+        "--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="as the card names them"
+    )
     words.add_argument("--minutes", type=float, default=math.inf)
-    words.add_argument("--decompose", type=int, default=4, help="captions on which the loss is taken apart")
+    words.add_argument(
+        "--decompose", type=int, default=4, help="captions on which the loss is taken apart"
+    )
     words.add_argument("--threads", type=int, default=1)
     words.add_argument("--out", type=Path, default=Path("benchmarks/results/frame-rate"))
     told = words.parse_args()
@@ -416,16 +522,24 @@ def main() -> None:
     every: list[Row] = []
     lengths: dict[str, Any] = {}
     steps = maker.shape.defaults.num_inference_steps
-    print(f"{told.model} {maker.ref.revision[:12]}, against {steps} steps of the same seed", flush=True)
+    print(
+        f"{told.model} {maker.ref.revision[:12]}, against {steps} steps of the same seed",
+        flush=True,
+    )
     told.out.parent.mkdir(parents=True, exist_ok=True)
-    for frames, count in zip(told.frames, each(told.captions, len(told.frames), "--captions"), strict=True):
+    for frames, count in zip(
+        told.frames, each(told.captions, len(told.frames), "--captions"), strict=True
+    ):
         spec, rows = maker.spec(frames), []
         for number, subject in enumerate(subjects(count, FIRST_SEED, told.classes)):
             if is_late():
                 break
             made = list(of_caption(maker, spec, subject, told.ways))
             rows += made
-            ours = (f"{row['way']} {row['time_whole']:.2f}, {row['psnr_db']:.1f} dB" for row in made[-len(told.ways) :])
+            ours = (
+                f"{row['way']} {row['time_whole']:.2f}, {row['psnr_db']:.1f} dB"
+                for row in made[-len(told.ways) :]
+            )
             say(f"{frames} frames, {number + 1} of {count} ({subject.kind}): " + "; ".join(ours))
         if not rows:
             break
@@ -433,12 +547,17 @@ def main() -> None:
         print("\n".join(card(maker, spec, rows, found)), flush=True)
         lengths[str(frames)] = {"captions": len({row["seed"] for row in rows}), **found}
         every += rows
-        pq.write_table(pa.Table.from_pylist(with_all_names(every)), told.out.with_suffix(".parquet"))
+        pq.write_table(
+            pa.Table.from_pylist(with_all_names(every)), told.out.with_suffix(".parquet")
+        )
     loss = None
     if told.decompose and not is_late():
         asked = subjects(max(8, 3 * told.decompose), FIRST_SEED, told.classes)
         loss = decomposed(maker, maker.spec(told.frames[0]), asked, told.decompose, say)
-        print(f"\nwhere the loss comes from: {loss['at']}, {loss['frames']} frames, {loss['captions']} captions")
+        print(
+            f"\nwhere the loss comes from: {loss['at']}, {loss['frames']} frames, "
+            f"{loss['captions']} captions"
+        )
         print("\n".join(f"  {name:<42}{db:>7.2f} dB" for name, db in loss["psnr_db"].items()))
     maker.installed.remove()
     answer = {

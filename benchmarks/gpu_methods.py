@@ -1,32 +1,40 @@
-"""Milliseconds per step of the token methods on a GPU, beside the work that they leave. No weights are needed.
+"""Milliseconds per step of the token methods on a GPU, beside the work that they leave. No weights
+are needed.
 
-    python benchmarks/gpu_methods.py [--rounds 3] [--steps 40] [--equal-steps 3] [--paths flex gather lse]
-                                     [--only hsa,sparse,both,lipar,frames,stream] [--compile none|rival|all] [--small]
-                                     [--out FILE]
+    python benchmarks/gpu_methods.py [--rounds 3] [--steps 40] [--equal-steps 3] [--paths flex
+    gather lse]
+                                     [--only hsa,sparse,both,lipar,frames,stream] [--compile
+                                     none|rival|all] [--small] [--out FILE]
 
-Wan 2.1 1.3B as published, with random weights of seed 0 made on the device in bfloat16; 832x480, 81 frames, guided
-(two passes a step), Euler. No text encoder and no VAE: text states and latents are random too. A machine without CUDA,
-or `--small`, takes a shrunk model and picture (float32 on a CPU): a rehearsal, whose ratios say nothing about a GPU.
+Wan 2.1 1.3B as published, with random weights of seed 0 made on the device in bfloat16; 832x480, 81
+frames, guided (two passes a step), Euler. No text encoder and no VAE: text states and latents are
+random too. A machine without CUDA, or `--small`, takes a shrunk model and picture (float32 on a
+CPU): a rehearsal, whose ratios say nothing about a GPU.
 
     hsa      HSA-75 (A and B), 50 and 25: whole runs of --steps, since their steps differ in cost
-    sparse   k = 1, 3, 5 by each of the paths; all steps cost the same, so --equal-steps of them are timed
+    sparse   k = 1, 3, 5 by each of the paths; all steps cost the same, so --equal-steps of them are
+             timed
     both     HSA-50 and HSA-25 with k = 3
-    lipar    video to video, a synthetic source of which 32 % of the tokens are pruned, in four forms of recovery
-    frames   stock attention on K of the F latent frames, as a step of EcoVideo or VGDFR is after frames were left out:
-             K = 6, 8, 11, 14, 16, 21 of 21
+    lipar    video to video, a synthetic source of which 32 % of the tokens are pruned, in four
+             forms of recovery
+    frames   stock attention on K of the F latent frames, as a step of EcoVideo or VGDFR is after
+             frames were left out: K = 6, 8, 11, 14, 16, 21 of 21
     stream   LIPAR's block-causal form, 32 % pruned against the unpruned stream of the same window
 
-Every timed run lies between two of stock dense attention, and `time` is its time per step over their mean: the median
-over rounds. Before its first round a way runs once untimed. `FLOPs` is likewise what was counted while it ran then
-(`workers.acceleration.flops`: linear and self-attention of the blocks), or the closed form where nothing can be counted
-(flex, compiled); both are in the JSON line. `rival` is the same time over that of the dense model compiled as a whole
-by torch.compile. Each quotient over `FLOPs` is marked when it is within 15 % of 1: the method's time is the time of its
-work. With `--compile all` each method is run with its blocks compiled as well, on a second copy of the model.
+Every timed run lies between two of stock dense attention, and `time` is its time per step over
+their mean: the median over rounds. Before its first round a way runs once untimed. `FLOPs` is
+likewise what was counted while it ran then (`vidplat.workers.survey.flops`: linear and
+self-attention of the blocks), or the closed form where nothing can be counted (flex, compiled);
+both are in the JSON line. `rival` is the same time over that of the dense model compiled as a whole
+by torch.compile. Each quotient over `FLOPs` is marked when it is within 15 % of 1: the method's
+time is the time of its work. With `--compile all` each method is run with its blocks compiled as
+well, on a second copy of the model.
 
-What a method does once per video (`begin`: LIPAR's mask) is told apart and not in a step's time. Out of memory or a
-refusal is a row with its reason. After an interrupt, and after SIGTERM, what was measured is printed; with `--out`
-every measurement is appended to a file of JSON lines as it is made. A round takes the time of about 250 dense steps,
-the untimed runs about 150 more: --only, --paths and --steps 24 make it shorter.
+What a method does once per video (`begin`: LIPAR's mask) is told apart and not in a step's time.
+Out of memory or a refusal is a row with its reason. After an interrupt, and after SIGTERM, what was
+measured is printed; with `--out` every measurement is appended to a file of JSON lines as it is
+made. A round takes the time of about 250 dense steps, the untimed runs about 150 more: --only,
+--paths and --steps 24 make it shorter.
 """
 
 from __future__ import annotations
@@ -52,19 +60,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidplat import tiles
-from vidplat.hsa_schedule import Schedule, schedule_for
-from vidplat.methods import Chosen, parse
-from vidplat.workers.acceleration.flops import Flops, counted
-from vidplat.workers.acceleration.lipar_mask import MaskRule, keep_mask
-from vidplat.workers.acceleration.method import Grid, Run
-from vidplat.workers.acceleration.solvers import EulerScheduler
-from vidplat.workers.acceleration.table import Installed
-from vidplat.workers.causal import StreamPlan, stream
+from vidplat.methods.hsa.schedule import Schedule, schedule_for
+from vidplat.methods.installed import Installed
+from vidplat.methods.language import Chosen, parse
+from vidplat.methods.lipar.mask import MaskRule, keep_mask
+from vidplat.methods.protocol import Grid, Run
+from vidplat.methods.seams.solver_choice import EulerScheduler
+from vidplat.methods.vdit import tiles
+from vidplat.workers.blocks.stream import StreamPlan, stream
 from vidplat.workers.generate import Source
 from vidplat.workers.models.family import Condition
 from vidplat.workers.models.wan import WanFamily
-from vidplat.workers.survey import peak_memory
+from vidplat.workers.survey.flops import Flops, counted
+from vidplat.workers.survey.survey import peak_memory
 
 WITHIN = 0.15  # of the FLOP ratio
 LIPAR_BAR = 1.5  # times as fast as unpruned, on a GPU
@@ -77,7 +85,8 @@ RIVAL, STREAM = "dense compiled", "stream, pruned"
 
 @dataclass(frozen=True)
 class Setting:
-    """A model and a video. `latents` are frames, rows and columns of latent cells; a token has 2x2 of a frame."""
+    """A model and a video. `latents` are frames, rows and columns of latent cells; a token has 2x2
+    of a frame."""
 
     name: str
     layers: int
@@ -99,8 +108,20 @@ class Setting:
         return Grid(frames, rows // 2, columns // 2)
 
 
-FULL = Setting("Wan 2.1 1.3B, random weights, 832x480, 81 frames", 30, 12, 128, 8960, 4096, 512, (21, 60, 104), 40)
-SMALL = Setting("a small Wan, random weights, 128x96, 25 frames", 2, 4, 32, 512, 64, 16, (7, 12, 16), 24)
+FULL = Setting(
+    "Wan 2.1 1.3B, random weights, 832x480, 81 frames",
+    30,
+    12,
+    128,
+    8960,
+    4096,
+    512,
+    (21, 60, 104),
+    40,
+)
+SMALL = Setting(
+    "a small Wan, random weights, 128x96, 25 frames", 2, 4, 32, 512, 64, 16, (7, 12, 16), 24
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +129,7 @@ class Way:
     """One row. `whole`: its steps differ in cost, so a whole run is timed."""
 
     part: str
-    method: str  # as `vidplat.methods` reads it; "" for stock attention
+    method: str  # as `vidplat.methods.language` reads it; "" for stock attention
     whole: bool = False
     compiled: bool = False
     frames: int = 0  # latent frames; 0: all
@@ -126,7 +147,9 @@ class Way:
     @property
     def work_key(self) -> str:
         """Equal for ways that do the same work by different paths."""
-        return "+".join(piece.partition(",path=")[0] for piece in (self.method or self.name).split("+"))
+        return "+".join(
+            piece.partition(",path=")[0] for piece in (self.method or self.name).split("+")
+        )
 
     @property
     def is_counted(self) -> bool:
@@ -154,7 +177,9 @@ class Found:
 
     way: Way
     laps: list[Lap] = field(default_factory=list)
-    work: tuple[float, float, float] | None = None  # linear, attention and total FLOPs over those of dense, counted
+    work: tuple[float, float, float] | None = (
+        None  # linear, attention and total FLOPs over those of dense, counted
+    )
     kept: float = 1.0  # share of tokens that LIPAR keeps
     difference: float | None = None  # of compiled latents to eager ones, relative
     reason: str = ""
@@ -163,12 +188,22 @@ class Found:
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--rounds", type=int, default=3)
-    words.add_argument("--steps", type=int, help="of a whole run; HSA-25 needs 21 or more. Default: 40, small 24")
-    words.add_argument("--equal-steps", type=int, default=3, help="timed where all steps cost the same")
-    words.add_argument("--paths", nargs="+", choices=("flex", "gather", "lse"), help="default: all on CUDA")
+    words.add_argument(
+        "--steps", type=int, help="of a whole run; HSA-25 needs 21 or more. Default: 40, small 24"
+    )
+    words.add_argument(
+        "--equal-steps", type=int, default=3, help="timed where all steps cost the same"
+    )
+    words.add_argument(
+        "--paths", nargs="+", choices=("flex", "gather", "lse"), help="default: all on CUDA"
+    )
     words.add_argument("--only", help=f"parts, separated by commas: {', '.join(PARTS)}")
-    words.add_argument("--compile", choices=("none", "rival", "all"), help="default: rival on CUDA, else none")
-    words.add_argument("--compile-mode", default="default", help="torch.compile's, e.g. max-autotune-no-cudagraphs")
+    words.add_argument(
+        "--compile", choices=("none", "rival", "all"), help="default: rival on CUDA, else none"
+    )
+    words.add_argument(
+        "--compile-mode", default="default", help="torch.compile's, e.g. max-autotune-no-cudagraphs"
+    )
     words.add_argument("--small", action="store_true", default=not torch.cuda.is_available())
     words.add_argument("--threads", type=int, default=1, help="on a CPU")
     words.add_argument("--out", type=Path, help="a file of JSON lines, one per measurement")
@@ -183,7 +218,10 @@ def main() -> None:
         words.error(f"--only knows {', '.join(PARTS)}, not {', '.join(sorted(unknown))}")
     torch.set_num_threads(told.threads)
     signal.signal(signal.SIGTERM, _interrupted)
-    print(f"{setting.name}; {_machine()}; torch {torch.__version__}, diffusers {version('diffusers')}; seed {SEED}")
+    print(
+        f"{setting.name}; {_machine()}; torch {torch.__version__}, diffusers "
+        f"{version('diffusers')}; seed {SEED}"
+    )
     interrupted = False
     found: list[Found] = []
     with torch.inference_mode():
@@ -198,12 +236,16 @@ def main() -> None:
         "benchmark": "gpu_methods",
         "setting": asdict(setting),
         "dtype": str(_dtype()).removeprefix("torch."),
-        **{key: str(value) if isinstance(value, Path) else value for key, value in vars(told).items()},
+        **{
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in vars(told).items()
+        },
         "interrupted": interrupted,
         "rows": rows,
         "seed": SEED,
         "machine": _machine(),
-        "versions": {name: version(name) for name in ("torch", "diffusers", "vidplat")} | {"cuda": torch.version.cuda},
+        "versions": {name: version(name) for name in ("torch", "diffusers", "vidplat")}
+        | {"cuda": torch.version.cuda},
     }
     print(json.dumps(answer))
 
@@ -213,24 +255,36 @@ def ways(parts: Sequence[str], paths: Sequence[str], latents: int = 21) -> list[
     made: list[Way] = []
     for part in parts:
         if part == "hsa":
-            made += [Way(part, f"hsa:{preset}", whole=True) for preset in ("75A", "75B", "50", "25")]
+            made += [
+                Way(part, f"hsa:{preset}", whole=True) for preset in ("75A", "75B", "50", "25")
+            ]
         if part == "sparse":
             made += [Way(part, f"sparse:k={k},path={path}") for k in (1, 3, 5) for path in paths]
         if part == "both":
             pairs = [(preset, path) for preset in ("50", "25") for path in paths]
-            made += [Way(part, f"hsa:{preset}+sparse:k=3,path={path}", whole=True) for preset, path in pairs]
+            made += [
+                Way(part, f"hsa:{preset}+sparse:k=3,path={path}", whole=True)
+                for preset, path in pairs
+            ]
         if part == "lipar":  # noise-aware makes a pass more, in the first step
             forms = ("noisy", "none", "bias", "noise-aware")
-            made += [Way(part, f"lipar:recovery={form}", whole=form == "noise-aware") for form in forms]
+            made += [
+                Way(part, f"lipar:recovery={form}", whole=form == "noise-aware") for form in forms
+            ]
         if part == "frames":
-            made += [Way(part, "", frames=k) for k in sorted({round(k * latents / 21) for k in KEPT_OF_21})]
+            made += [
+                Way(part, "", frames=k)
+                for k in sorted({round(k * latents / 21) for k in KEPT_OF_21})
+            ]
     return made
 
 
 # --- measuring ----------------------------------------------------------------------------------
 
 
-def _measure(bench: Bench, parts: Sequence[str], told: argparse.Namespace, found: list[Found]) -> None:
+def _measure(
+    bench: Bench, parts: Sequence[str], told: argparse.Namespace, found: list[Found]
+) -> None:
     """Fill `found`, round by round."""
     chosen = ways(parts, told.paths, bench.setting.grid.frames)
     if told.compile != "none":
@@ -242,13 +296,20 @@ def _measure(bench: Bench, parts: Sequence[str], told: argparse.Namespace, found
         for one in found:
             if number == 0:
                 _tried(one, bench, partial(bench.warm, one))
-            _tried(one, bench, lambda one=one, number=number: _keep(one, bench.lap(one.way, number), told))  # type: ignore[misc]
+            _tried(
+                one,
+                bench,
+                lambda one=one, number=number: _keep(one, bench.lap(one.way, number), told),
+            )  # type: ignore[misc]
     if told.compile == "all":
         _measure_compiled(bench, [way for way in chosen if way.method], told, found)
 
 
-def _measure_compiled(bench: Bench, chosen: Sequence[Way], told: argparse.Namespace, found: list[Found]) -> None:
-    """Methods with compiled blocks, on a second model: it stays as it is between rounds, so nothing compiles twice."""
+def _measure_compiled(
+    bench: Bench, chosen: Sequence[Way], told: argparse.Namespace, found: list[Found]
+) -> None:
+    """Methods with compiled blocks, on a second model: it stays as it is between rounds, so nothing
+    compiles twice."""
     twin = Bench(bench.setting, told)
     for way in chosen:
         one = Found(replace(way, compiled=True))
@@ -268,7 +329,9 @@ def _measure_compiled(bench: Bench, chosen: Sequence[Way], told: argparse.Namesp
 
 def _keep(one: Found, lap: Lap, told: argparse.Namespace) -> None:
     one.laps.append(lap)
-    _say(f"round {lap.round + 1}, {one.way.name}: {lap.ms:.1f} ms per step, {lap.ratio:.3f} of dense")
+    _say(
+        f"round {lap.round + 1}, {one.way.name}: {lap.ms:.1f} ms per step, {lap.ratio:.3f} of dense"
+    )
     if told.out:
         told.out.parent.mkdir(parents=True, exist_ok=True)
         with told.out.open("a", encoding="utf-8") as file:
@@ -276,13 +339,16 @@ def _keep(one: Found, lap: Lap, told: argparse.Namespace) -> None:
 
 
 def _tried(one: Found, bench: Bench, action: Callable[[], object]) -> None:
-    """Whatever goes wrong is this way's reason, and the others go on. A way that failed is not tried again."""
+    """Whatever goes wrong is this way's reason, and the others go on. A way that failed is not
+    tried again."""
     if one.reason:
         return
     try:
         action()
     except Exception as problem:  # memory, compilers, kernels, refusals: all are results here
-        kind = "out of memory: " if isinstance(problem, torch.OutOfMemoryError | MemoryError) else ""
+        kind = (
+            "out of memory: " if isinstance(problem, torch.OutOfMemoryError | MemoryError) else ""
+        )
         one.reason = kind + (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         _say(f"{one.way.name}: {one.reason}")
     if one.reason:  # outside of the handler, where the traceback no longer holds tensors
@@ -307,32 +373,49 @@ class Bench:
         self.model: Any = self.family.transformer
         self.installed = Installed(self.family.transformers)
         shape = (1, setting.text_tokens, setting.text_width)
-        text, negative = (_normal(shape, SEED + place).to(self.device, _dtype()) for place in (1, 2))
+        text, negative = (
+            _normal(shape, SEED + place).to(self.device, _dtype()) for place in (1, 2)
+        )
         self.condition = Condition(text, negative, GUIDANCE)
         self.noise = _normal((1, 16, *setting.latents), SEED).to(self.device)
         self.source, self.keep = (x.to(self.device) for x in a_source(setting.latents, MaskRule()))
         rule = MaskRule(block=StreamPlan().block, causal=True)
-        self.streaming = tuple(x.to(self.device) for x in a_source(setting.latents, rule, first=rule.block))
+        self.streaming = tuple(
+            x.to(self.device) for x in a_source(setting.latents, rule, first=rule.block)
+        )
         self.ends: dict[str, Tensor] = {}  # method -> where its last eager run ended, on the CPU
-        self._dense: dict[bool, Made] = {}  # the dense run just made, of an edit or of a video from text
+        self._dense: dict[
+            bool, Made
+        ] = {}  # the dense run just made, of an edit or of a video from text
         self._calls: dict[str, list[Any]] = {}  # way -> compiled calls of its modules
 
     def run(self, way: Way, steps: int | None = None) -> Made:
         """The first `steps` of a run, by default as many as are timed."""
         self.installed.use(way.method)
-        solver, latents = self.family.solver(self.told.steps), self.noise[:, :, : way.frames or None].clone()
+        solver, latents = (
+            self.family.solver(self.told.steps),
+            self.noise[:, :, : way.frames or None].clone(),
+        )
         if way.edits:
             solver.skip(Source(self.source, STRENGTH).skipped(solver.total))
             latents = solver.noised(self.source, latents)
         count = min(solver.remaining, steps or self.steps(way))
-        run = Run(solver, Grid(*self.family.grid(latents)), 2, GUIDANCE, self.source if way.edits else None)
+        run = Run(
+            solver,
+            Grid(*self.family.grid(latents)),
+            2,
+            GUIDANCE,
+            self.source if way.edits else None,
+        )
         with self._compiled(way), peak_memory(str(self.device)) as peak:
             with Timer(self.device) as begin:
                 self.installed.begin(run)
                 latents = self.installed.started(latents)
             with Timer(self.device) as timer:
                 for _ in range(count):
-                    latents = solver.advance(self.family.velocity(latents, solver, self.condition), latents)
+                    latents = solver.advance(
+                        self.family.velocity(latents, solver, self.condition), latents
+                    )
         if not bool(torch.isfinite(latents).all()):
             raise ValueError(f"the latents are not finite after {count} steps")
         return Made(timer.ms / count, begin.ms, peak.bytes, latents)
@@ -360,7 +443,11 @@ class Bench:
         else:
             self.run(way)
             return
-        one.work = (work.linear / whole.linear, work.attention / whole.attention, work.total / whole.total)
+        one.work = (
+            work.linear / whole.linear,
+            work.attention / whole.attention,
+            work.total / whole.total,
+        )
 
     def _counted(self, action: Callable[[], object]) -> Flops:
         with counted(self.model) as found:
@@ -373,7 +460,9 @@ class Bench:
             laps = [self.streamed(keep) for keep in (None, self.streaming[1], None)]
         else:
             base = Way(way.part, "")
-            before = self._dense.pop(way.edits, None) or self.run(base)  # the run after the last way serves for both
+            before = self._dense.pop(way.edits, None) or self.run(
+                base
+            )  # the run after the last way serves for both
             self._dense.clear()
             if way.compiled and not way.method:
                 self.run(way, 1)
@@ -383,14 +472,19 @@ class Bench:
         if not way.compiled:
             self.ends[way.method] = made.latents.cpu()
         second = _weight_bytes(self.model) if on and self.device.type == "cuda" else 0
-        return Lap(number, made.ms, (before.ms + after.ms) / 2, made.begin_ms, made.peak_bytes - second)
+        return Lap(
+            number, made.ms, (before.ms + after.ms) / 2, made.begin_ms, made.peak_bytes - second
+        )
 
     def streamed(self, keep: Tensor | None) -> Made:
-        """A block-causal edit without guidance, of three steps and one more pass for each block of three frames."""
+        """A block-causal edit without guidance, of three steps and one more pass for each block of
+        three frames."""
         self.installed.use("")
         plan, condition = StreamPlan(), Condition(self.condition.text, None, 1.0)
         with peak_memory(str(self.device)) as peak, Timer(self.device) as timer:
-            blocks = list(stream(self.model, condition, self.streaming[0], plan, seed=SEED, keep=keep))
+            blocks = list(
+                stream(self.model, condition, self.streaming[0], plan, seed=SEED, keep=keep)
+            )
         return Made(timer.ms / len(plan.steps), 0.0, peak.bytes, torch.cat(blocks, dim=2))
 
     def clear(self) -> None:
@@ -418,7 +512,10 @@ class Bench:
             for part in parts:
                 part.compile(mode=self.told.compile_mode)
             self._calls[way.name] = [part._compiled_call_impl for part in parts]
-        limits = {"recompile_limit": 512, "accumulated_recompile_limit": 4096}  # a graph for each layer
+        limits = {
+            "recompile_limit": 512,
+            "accumulated_recompile_limit": 4096,
+        }  # a graph for each layer
         for part, call in zip(parts, self._calls[way.name], strict=True):
             part._compiled_call_impl = call
         try:
@@ -430,7 +527,8 @@ class Bench:
 
 
 class Timer:
-    """Milliseconds of a context: of the device on CUDA, of this thread's processor on a CPU, where others may work."""
+    """Milliseconds of a context: of the device on CUDA, of this thread's processor on a CPU, where
+    others may work."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -458,10 +556,11 @@ class Timer:
 
 
 def _family(setting: Setting, device: torch.device) -> WanFamily:
-    """The transformer and what a loop asks of a family; no text encoder, and of the VAE its factors alone.
+    """The transformer and what a loop asks of a family; no text encoder, and of the VAE its factors
+    alone.
 
-    Made in the device's memory and in the type it will have, as a loaded one: some parts stay in float32. Rotary tables
-    must not be made by `.to(bfloat16)`, which would round them.
+    Made in the device's memory and in the type it will have, as a loaded one: some parts stay in
+    float32. Rotary tables must not be made by `.to(bfloat16)`, which would round them.
     """
     from diffusers import WanTransformer3DModel
 
@@ -495,16 +594,21 @@ def _family(setting: Setting, device: torch.device) -> WanFamily:
         tokenizer=None,
         text_encoder=None,
         transformer=model.eval().requires_grad_(False),
-        vae=SimpleNamespace(config=SimpleNamespace(scale_factor_temporal=4, scale_factor_spatial=8)),
+        vae=SimpleNamespace(
+            config=SimpleNamespace(scale_factor_temporal=4, scale_factor_spatial=8)
+        ),
         scheduler=EulerScheduler(shift=SHIFT),
         text_length=setting.text_tokens,
     )
 
 
-def a_source(latents: tuple[int, int, int], rule: MaskRule, first: int = 1) -> tuple[Tensor, Tensor]:
-    """Latents (1, 16, F, H, W) that stand still but for a band of columns drawn anew in every frame, and the mask (F,
-    h, w) that LIPAR makes of them, its `first` frames whole. The band is as wide as prunes PRUNED of all tokens, as
-    nearly as whole columns of tokens allow; it may be a column wider in the first frames."""
+def a_source(
+    latents: tuple[int, int, int], rule: MaskRule, first: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Latents (1, 16, F, H, W) that stand still but for a band of columns drawn anew in every
+    frame, and the mask (F, h, w) that LIPAR makes of them, its `first` frames whole. The band is as
+    wide as prunes PRUNED of all tokens, as nearly as whole columns of tokens allow; it may be a
+    column wider in the first frames."""
     frames, rows, columns = latents
     still = _normal((16, 1, rows, columns), SEED + 3)
     moving = _normal((16, frames, rows, columns), SEED + 4)
@@ -551,9 +655,10 @@ def _weight_bytes(model: torch.nn.Module) -> int:
 def closed_form(way: Way, setting: Setting, steps: int, kept: float) -> tuple[float, float, float]:
     """Linear, attention and total FLOPs of a run over those of dense, by arithmetic.
 
-    Per block with N tokens, M text tokens, width d and feed forward E: 12 N d^2 + 4 N M d + 4 N d E for the tokens,
-    4 M d^2 for the text's keys and values wherever a pass runs, 4 N^2 d self-attention. Exact for every way, but for
-    `both`: there it assumes that the tokens that run are spread evenly over frames.
+    Per block with N tokens, M text tokens, width d and feed forward E: 12 N d^2 + 4 N M d + 4 N d E
+    for the tokens, 4 M d^2 for the text's keys and values wherever a pass runs, 4 N^2 d
+    self-attention. Exact for every way, but for `both`: there it assumes that the tokens that run
+    are spread evenly over frames.
     """
     grid, d, text = setting.grid, setting.width, setting.text_tokens
     token = 12 * d * d + 4 * text * d + 4 * d * setting.ffn_width
@@ -607,7 +712,13 @@ def _row(
             closed = closed_form(way, setting, steps, one.kept)
     work = counted_work or closed
     ratio = _median([lap.ratio for lap in one.laps])
-    against = _median([lap.ratio / rival[lap.round] for lap in one.laps if lap.round in rival and way.part != "stream"])
+    against = _median(
+        [
+            lap.ratio / rival[lap.round]
+            for lap in one.laps
+            if lap.round in rival and way.part != "stream"
+        ]
+    )
     off = None if ratio is None or work is None else ratio / work[2]
     off_rival = None if against is None or work is None else against / work[2]
     return {
@@ -625,7 +736,9 @@ def _row(
         "flops_counted": None
         if one.work is None
         else dict(zip(("linear", "attention", "total"), one.work, strict=True)),
-        "flops_closed": None if closed is None else dict(zip(("linear", "attention", "total"), closed, strict=True)),
+        "flops_closed": None
+        if closed is None
+        else dict(zip(("linear", "attention", "total"), closed, strict=True)),
         "begin_ms": _median([lap.begin_ms for lap in one.laps]),
         "peak_bytes": max((lap.peak_bytes for lap in one.laps), default=None),
         "kept_share": one.kept,
@@ -646,19 +759,40 @@ def _card(rows: Sequence[Mapping[str, Any]], steps: int, *, on_gpu: bool) -> Ite
             yield f"  {row['way']:<44}not measured: {row['reason'] or 'stopped before'}"
             continue
         yield (
-            f"  {row['way']:<44}{row['ms_per_step']:>9.1f}{row['dense_ms_per_step']:>9.1f}{row['time_ratio']:>8.3f}"
-            f"{_shown(row['flop_ratio'], 8)}{_shown(row['time_over_flops'], 11)}{_star(row['within'])}"
-            f"{_shown(row['ratio_to_rival'], 8)}{_shown(row['rival_over_flops'], 11)}{_star(row['within_of_rival'])}"
-            f"{row['peak_bytes'] / 2**30:>9.2f}" + (f"  then: {row['reason']}" if row["reason"] else "")
+            f"  {row['way']:<44}{row['ms_per_step']:>9.1f}"
+            f"{row['dense_ms_per_step']:>9.1f}{row['time_ratio']:>8.3f}"
+            f"{_shown(row['flop_ratio'], 8)}{_shown(row['time_over_flops'], 11)}"
+            f"{_star(row['within'])}"
+            f"{_shown(row['ratio_to_rival'], 8)}{_shown(row['rival_over_flops'], 11)}"
+            f"{_star(row['within_of_rival'])}"
+            f"{row['peak_bytes'] / 2**30:>9.2f}"
+            + (f"  then: {row['reason']}" if row["reason"] else "")
         )
-    judged = [row for row in rows if row["within"] is not None and row["part"] in ("hsa", "sparse", "both", "frames")]
+    judged = [
+        row
+        for row in rows
+        if row["within"] is not None and row["part"] in ("hsa", "sparse", "both", "frames")
+    ]
     near = sum(bool(row["within"]) for row in judged)
-    fast = {row["way"]: 1 / row["time_ratio"] for row in rows if row["part"] in ("lipar", "stream") and row["rounds"]}
-    yield f"  {near} of {len(judged)} ways within {WITHIN:.0%} of their FLOP ratio against stock dense attention"
+    fast = {
+        row["way"]: 1 / row["time_ratio"]
+        for row in rows
+        if row["part"] in ("lipar", "stream") and row["rounds"]
+    }
+    yield (
+        f"  {near} of {len(judged)} ways within {WITHIN:.0%} of their FLOP ratio against "
+        "stock dense attention"
+    )
     for name, times in fast.items():
-        yield f"  {name}: {times:.2f}x the unpruned run, the bar of {LIPAR_BAR}x {_verdict(times, on_gpu)}"
+        yield (
+            f"  {name}: {times:.2f}x the unpruned run, the bar of {LIPAR_BAR}x "
+            f"{_verdict(times, on_gpu)}"
+        )
     if not on_gpu:
-        yield "  a rehearsal: at this size, or on a CPU, the ratios say nothing about a GPU at full size"
+        yield (
+            "  a rehearsal: at this size, or on a CPU, the ratios say nothing about a GPU at "
+            "full size"
+        )
 
 
 def _verdict(times: float, on_gpu: bool) -> str:
@@ -683,7 +817,9 @@ def _machine() -> str:
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}, {memory:.0f} GiB"
+        return (
+            f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}, {memory:.0f} GiB"
+        )
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.machine()) + ", no CUDA"

@@ -1,12 +1,14 @@
-"""Frames made between frames: how near the truth at each depth, and how many per second on one core.
+"""Frames made between frames: how near the truth at each depth, and how many per second on one
+core.
 
     python benchmarks/interpolate.py [--clips 48] [--keyframes 3 5] [--no-speed]
 
-Quality: held-out clips of flipbook's world (seeds from 9,500,000,000), 33 frames of 64 x 64; K evenly spaced latents
-are kept. Decoded frames are the true ones at their true times, so that only what is filled in differs from the truth;
-PSNR is over the made frames alone. Rivals: hold (the nearer decoded frame), dissolve (which is depth 0), and stretch,
-which fills in between the keyframes of operating points. Speed: one frame made in the middle of each pair.
-Prints a card and one JSON line.
+Quality: held-out clips of flipbook's world (seeds from 9,500,000,000), 33 frames of 64 x 64; K
+evenly spaced latents are kept. Decoded frames are the true ones at their true times, so that only
+what is filled in differs from the truth; PSNR is over the made frames alone. Rivals: hold (the
+nearer decoded frame), dissolve (which is depth 0), and stretch, which fills in between the
+keyframes of operating points. Speed: one frame made in the middle of each pair. Prints a card and
+one JSON line.
 """
 
 from __future__ import annotations
@@ -22,24 +24,28 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidplat.keyframes import uniform
-from vidplat.timeline import Moment, true_moments, true_times
-from vidplat.training import world
+from flipbook_training import world
+from vidplat.methods.eco.keyframes import uniform
+from vidplat.methods.filling.frames import DEPTHS, filled
+from vidplat.methods.filling.moments import Moment, true_moments, true_times
+from vidplat.quality import flicker, psnr_db
 from vidplat.workers.interpolate import stretch
-from vidplat.workers.quality import flicker, psnr_db
-from vidplat.workers.reconstruct import DEPTHS, filled
 
 FIRST_SEED = 9_500_000_000
 FRAMES = 33
 MIN_TIMED_S = 1.5
 
 
-def a_clip(seed: int, height: int = 64, width: int = 64, frames: int = FRAMES) -> tuple[str, np.ndarray]:
+def a_clip(
+    seed: int, height: int = 64, width: int = 64, frames: int = FRAMES
+) -> tuple[str, np.ndarray]:
     """The motion class of a held-out scene and its true video."""
     rng = np.random.default_rng(seed)
     scene = world.draw_scene(rng)
     layout = world.draw_layout(scene, rng)
-    return scene.motion_class, world.render(scene, layout, num_frames=frames, height=height, width=width)
+    return scene.motion_class, world.render(
+        scene, layout, num_frames=frames, height=height, width=width
+    )
 
 
 def held(decoded: np.ndarray, moments: tuple[Moment, ...]) -> np.ndarray:
@@ -64,7 +70,9 @@ def quality(clips: int, keyframes: int) -> dict[str, Any]:
     made = [not moment.is_decoded for moment in moments]
     ways: dict[str, Any] = {"hold": held, "stretch": stretched}
     ways |= {
-        "dissolve" if depth == 0 else f"D={depth}": lambda frames, at, depth=depth: filled(frames, at, depth)
+        "dissolve" if depth == 0 else f"D={depth}": lambda frames, at, depth=depth: filled(
+            frames, at, depth
+        )
         for depth in DEPTHS
     }
     found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in ways}
@@ -78,23 +86,36 @@ def quality(clips: int, keyframes: int) -> dict[str, Any]:
         flickers["truth"].append(flicker(truth))
         for name, way in ways.items():
             video = way(truth[list(times)], moments)
-            db = min(60.0, psnr_db(video[made], truth[made]))  # a clip with nothing to make differs by nothing
+            db = min(
+                60.0, psnr_db(video[made], truth[made])
+            )  # a clip with nothing to make differs by nothing
             found[name][kind].append(db)
             found[name]["all"].append(db)
             flickers[name].append(flicker(video))
     kinds = [kind for kind in world.MOTION_CLASSES if kind in classes] + ["all"]
-    told = {name: {kind: round(float(np.mean(found[name][kind])), 2) for kind in kinds} for name in ways}
+    told = {
+        name: {kind: round(float(np.mean(found[name][kind])), 2) for kind in kinds} for name in ways
+    }
     print(
-        f"\nK = {keyframes} of {len(uniform(9, 9))} latents, {sum(made)} of {FRAMES} frames made; PSNR of these in dB"
+        f"\nK = {keyframes} of {len(uniform(9, 9))} latents, {sum(made)} of {FRAMES} frames "
+        "made; PSNR of these in dB"
     )
-    print(f"  {'':<10}" + "".join(f"{f'{kind} ({classes[kind]})' if kind != 'all' else kind:>12}" for kind in kinds))
+    print(
+        f"  {'':<10}"
+        + "".join(f"{f'{kind} ({classes[kind]})' if kind != 'all' else kind:>12}" for kind in kinds)
+    )
     for name in ways:
         print(f"  {name:<10}" + "".join(f"{told[name][kind]:12.2f}" for kind in kinds))
     steady = {name: round(float(np.mean(values)), 5) for name, values in flickers.items()}
     print("  flicker     " + ", ".join(f"{name} {value:.4f}" for name, value in steady.items()))
     worst = {name: round(float(np.percentile(found[name]["all"], 10)), 2) for name in ways}
     print("  worst tenth " + ", ".join(f"{name} {value:.2f} dB" for name, value in worst.items()))
-    return {"keyframes": keyframes, "psnr_db": told, "flicker": steady, "tenth_percentile_db": worst}
+    return {
+        "keyframes": keyframes,
+        "psnr_db": told,
+        "flicker": steady,
+        "tenth_percentile_db": worst,
+    }
 
 
 def speed(height: int, width: int) -> dict[str, float]:
@@ -110,7 +131,10 @@ def speed(height: int, width: int) -> dict[str, float]:
             filled(clip, moments, depth)
             rounds += 1
         rates[f"D={depth}"] = round(made * rounds / (time.process_time() - since), 1)
-    print(f"  {f'{width} x {height}':<12}" + "".join(f"{name} {rate:9.1f}   " for name, rate in rates.items()))
+    print(
+        f"  {f'{width} x {height}':<12}"
+        + "".join(f"{name} {rate:9.1f}   " for name, rate in rates.items())
+    )
     return rates
 
 
@@ -126,7 +150,9 @@ def main() -> None:
     speeds = {}
     if not told.no_speed:
         print("\nmade frames per second of one core's time")
-        speeds = {f"{width}x{height}": speed(height, width) for width, height in ((64, 64), (832, 480))}
+        speeds = {
+            f"{width}x{height}": speed(height, width) for width, height in ((64, 64), (832, 480))
+        }
     print(
         json.dumps(
             {
@@ -137,7 +163,11 @@ def main() -> None:
                 "frames_per_s": speeds,
                 "threads": 1,
                 "machine": platform.processor() or platform.machine(),
-                "versions": {"opencv": cv2.__version__, "numpy": np.__version__, "vidplat": version("vidplat")},
+                "versions": {
+                    "opencv": cv2.__version__,
+                    "numpy": np.__version__,
+                    "vidplat": version("vidplat"),
+                },
             }
         )
     )

@@ -1,27 +1,39 @@
-"""Which keyframes `eco` should keep: selectors at the same K, what they lose, and what foretells it.
+"""Which keyframes `eco` should keep: selectors at the same K, what they lose, and what foretells
+it.
 
-    python benchmarks/keyframes.py [--frames 33 65] [--captions 16 8] [--keyframes 5 9] [--oracle 2] [--out FILE]
+    python benchmarks/keyframes.py [--frames 33 65] [--captions 16 8] [--keyframes 5 9] [--oracle 2]
+    [--out FILE]
 
-Held-out captions, the first seeds from 9,700,100,000 of each class of movement; flipbook, its own full step count and
-solver. `--captions` and `--keyframes` are one number for all lengths, or one for each of `--frames`.
+Held-out captions, the first seeds from 9,700,100,000 of each class of movement; flipbook, its own
+full step count and solver. `--captions` and `--keyframes` are one number for all lengths, or one
+for each of `--frames`.
 
-whole method   every selector through the whole pipeline, and the key of the interpolation oracle: distance to the
-               full run of the same seed. Rivals: as many plain steps as the selectors' mean denoising time pays
-               (interpolated between two step counts), and K frames from the first step on, stretched.
-own latents    the full run's latents of a selector's frames, decoded and filled in: what choosing and filling alone
+whole method   every selector through the whole pipeline, and the key of the interpolation oracle:
+distance to the
+               full run of the same seed. Rivals: as many plain steps as the selectors' mean
+               denoising time pays (interpolated between two step counts), and K frames from the
+               first step on, stretched.
+own latents    the full run's latents of a selector's frames, decoded and filled in: what choosing
+and filling alone
                lose, without any generation.
-oracle         cost(i, j) is the squared error of filling in between the full video's frames 4 i and 4 j, summed over
-               the frames 4 f between. Regret is E(key) / E(best key) - 1; all together: of the sums over captions.
-               Spearman: a selector's scores against what leaving out each inner frame costs.
-generation     on `--oracle` captions some keys more at random, each through the whole pipeline: the best that was met,
+oracle         cost(i, j) is the squared error of filling in between the full video's frames 4 i and
+4 j, summed over
+               the frames 4 f between. Regret is E(key) / E(best key) - 1; all together: of the sums
+               over captions. Spearman: a selector's scores against what leaving out each inner
+               frame costs.
+generation     on `--oracle` captions some keys more at random, each through the whole pipeline: the
+best that was met,
                and where the selectors stand.
-worst tenth    of the default and of entropy. Likely causes, by rule: a cut lies within a gap; else, where filling in
-               the full run's own latents explains half of the error or more, a gap wider than the even ones need,
-               occlusion (for over 5 % of the pixels of the worst gap, flow there and back ends elsewhere), or
-               motion; else the kept frames themselves came out otherwise.
+worst tenth    of the default and of entropy. Likely causes, by rule: a cut lies within a gap; else,
+where filling in
+               the full run's own latents explains half of the error or more, a gap wider than the
+               even ones need, occlusion (for over 5 % of the pixels of the worst gap, flow there
+               and back ends elsewhere), or motion; else the kept frames themselves came out
+               otherwise.
 
-Times are processor seconds of one thread over those of the full run, so others on the machine count little. Per-prompt
-rows go to <out>.parquet. Prints a card and ends with one JSON line. A caption takes as long as eight full runs.
+Times are processor seconds of one thread over those of the full run, so others on the machine count
+little. Per-prompt rows go to <out>.parquet. Prints a card and ends with one JSON line. A caption
+takes as long as eight full runs.
 """
 
 from __future__ import annotations
@@ -49,18 +61,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from flipbook_training import world
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.keyframes import leave_one_out, oracle, path_cost, rank_correlation, regret, select, uniform, widest_gap
-from vidplat.timeline import true_moments
-from vidplat.training import world
-from vidplat.workers.acceleration import eco
-from vidplat.workers.acceleration.table import Installed
-from vidplat.workers.flow import VISIBLE_PX, Pair, contradiction
+from vidplat.methods.eco import on_model as eco
+from vidplat.methods.eco.keyframes import (
+    leave_one_out,
+    oracle,
+    path_cost,
+    rank_correlation,
+    regret,
+    select,
+    uniform,
+    widest_gap,
+)
+from vidplat.methods.filling.flow import VISIBLE_PX, Pair, contradiction
+from vidplat.methods.filling.frames import filled
+from vidplat.methods.filling.moments import true_moments
+from vidplat.methods.installed import Installed
+from vidplat.quality import flicker, psnr_db, ssim
 from vidplat.workers.generate import Made, Wishes, generate
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.family import load_family
-from vidplat.workers.quality import flicker, psnr_db, ssim
-from vidplat.workers.reconstruct import filled
 from vidplat.workers.text_cache import TextCache
 
 FIRST_SEED = 9_700_100_000  # captions from here on; training drew below 3e9
@@ -81,7 +102,16 @@ WATCHED = ("uniform (default)", "entropy, rows")  # whose worst videos are shown
 MOST_DB = 60.0  # equal frames have no finite PSNR; means need one
 RANDOM_REGRETS = 200  # keys at random whose regret is counted; a video is made of one of them
 OCCLUDED, EXPLAINED = 0.05, 0.5
-GENERATED = ("fast", "dash", "orbit", "slow", "bounce", "pan", "cut", "still")  # whose captions come first there
+GENERATED = (
+    "fast",
+    "dash",
+    "orbit",
+    "slow",
+    "bounce",
+    "pan",
+    "cut",
+    "still",
+)  # whose captions come first there
 
 Key = tuple[int, ...]
 Row = dict[str, Any]
@@ -138,9 +168,20 @@ class Maker:
 
     def make(self, subject: Subject, spec: VideoSpec, point: OperatingPoint) -> Video:
         self.installed.use(point.accelerator)
-        self.texts(subject.caption)  # the same text is asked for again and again; it is encoded once
+        self.texts(
+            subject.caption
+        )  # the same text is asked for again and again; it is encoded once
         laps, mine = Laps(), replace(spec, seed=subject.seed)
-        made = generate(self.family, self.texts, subject.caption, "", mine, point, Wishes(on_step=laps), self.installed)
+        made = generate(
+            self.family,
+            self.texts,
+            subject.caption,
+            "",
+            mine,
+            point,
+            Wishes(on_step=laps),
+            self.installed,
+        )
         phases = laps.end()
         return Video(made, phases["denoise"], sum(phases.values()), self.installed.facts())
 
@@ -152,7 +193,9 @@ def subjects(count: int, first_seed: int, classes: Sequence[str] = CLASSES) -> l
     while min(map(len, waiting.values())) < each:
         rng = np.random.default_rng(seed)
         scene = world.draw_scene(rng)
-        waiting[scene.motion_class].append(Subject(world.describe(scene, rng), scene.motion_class, seed - first_seed))
+        waiting[scene.motion_class].append(
+            Subject(world.describe(scene, rng), scene.motion_class, seed - first_seed)
+        )
         seed += 1
     return [waiting[kind][turn] for turn in range(each) for kind in classes][:count]
 
@@ -162,16 +205,23 @@ def near(frames: np.ndarray, whole: np.ndarray) -> dict[str, float]:
     return {"psnr_db": min(MOST_DB, psnr_db(frames, whole)), "ssim": ssim(frames, whole)}
 
 
-def between(costs: Sequence[float], rows: Sequence[dict[str, float]], cost: float) -> dict[str, float]:
-    """PSNR and SSIM at `cost`, of a rival measured at `costs`: linear between, and the nearest one's outside."""
+def between(
+    costs: Sequence[float], rows: Sequence[dict[str, float]], cost: float
+) -> dict[str, float]:
+    """PSNR and SSIM at `cost`, of a rival measured at `costs`: linear between, and the nearest
+    one's outside."""
     order = np.argsort(costs)
     x = np.array(costs)[order]
-    return {name: float(np.interp(cost, x, np.array([row[name] for row in rows])[order])) for name in rows[0]}
+    return {
+        name: float(np.interp(cost, x, np.array([row[name] for row in rows])[order]))
+        for name in rows[0]
+    }
 
 
 @dataclass
 class Choice:
-    """What `eco` chose, and the scores that it chose by (nothing but zeros where it looked at none)."""
+    """What `eco` chose, and the scores that it chose by (nothing but zeros where it looked at
+    none)."""
 
     key: Key = ()
     scores: tuple[float, ...] = field(default=())
@@ -181,8 +231,8 @@ class Choice:
 def choice(forced: Key | None = None) -> Iterator[Choice]:
     """Within it eco's choice is written down, and is `forced` where that is given.
 
-    `eco` calls `select` by its own module's name for it. That name is exchanged here, and put back: no user can choose
-    frames one by one, so there is no proper way.
+    `eco` calls `select` by its own module's name for it. That name is exchanged here, and put back:
+    no user can choose frames one by one, so there is no proper way.
     """
     found, own = Choice(), eco.select
 
@@ -199,7 +249,8 @@ def choice(forced: Key | None = None) -> Iterator[Choice]:
 
 
 def filling_cost(video: np.ndarray) -> Callable[[int, int], float]:
-    """cost(i, j) of a full run's own video; mean squared error of 255, summed over the frames between."""
+    """cost(i, j) of a full run's own video; mean squared error of 255, summed over the frames
+    between."""
     shown = video[::4]
 
     @cache
@@ -216,7 +267,9 @@ def filling_cost(video: np.ndarray) -> Callable[[int, int], float]:
 def gaps_of(key: Key, video: np.ndarray) -> Row:
     """What lies between the kept frames of the full run's video."""
     pairs = [Pair(video[4 * i], video[4 * j]) for i, j in pairwise(key) if j - i > 1]
-    hidden = [0.0 if p.is_still else float((contradiction(*p.flows) > VISIBLE_PX).mean()) for p in pairs]
+    hidden = [
+        0.0 if p.is_still else float((contradiction(*p.flows) > VISIBLE_PX).mean()) for p in pairs
+    ]
     return {
         "cut_in_gap": any(pair.is_cut for pair in pairs),
         "occluded_share": max(hidden, default=0.0),
@@ -246,7 +299,13 @@ def cause(row: Row) -> str:
 
 
 def measured(
-    maker: Maker, frames: int, k: int, asked: list[Subject], oracles: int, draws: int, say: Callable[[str], None]
+    maker: Maker,
+    frames: int,
+    k: int,
+    asked: list[Subject],
+    oracles: int,
+    draws: int,
+    say: Callable[[str], None],
 ) -> list[Row]:
     """A row for each video that was made."""
     spec, rows = maker.spec(frames), []
@@ -254,11 +313,16 @@ def measured(
     order = sorted(asked, key=lambda one: GENERATED.index(one.kind))
     searched = {one.seed for one in order[:oracles]}
     for number, subject in enumerate(asked):
-        made = list(of_caption(maker, spec, latents, k, steps, subject, draws if subject.seed in searched else 0))
+        made = list(
+            of_caption(
+                maker, spec, latents, k, steps, subject, draws if subject.seed in searched else 0
+            )
+        )
         rows += made
         best = {row["way"]: row["psnr_db"] for row in made}
         say(
-            f"{frames} frames, {number + 1} of {len(asked)} ({subject.kind}): uniform {best['uniform (default)']:.1f}, "
+            f"{frames} frames, {number + 1} of {len(asked)} ({subject.kind}): uniform "
+            f"{best['uniform (default)']:.1f}, "
             f"entropy {best['entropy, rows']:.1f}, steps {best['steps']:.1f} dB"
         )
     return rows
@@ -331,20 +395,29 @@ def of_caption(
 
     # 3. What all that cost.
     def priced(video: Video) -> Row:
-        return {"time": video.denoise_s / full.denoise_s, "time_whole": video.whole_s / full.whole_s}
+        return {
+            "time": video.denoise_s / full.denoise_s,
+            "time_whole": video.whole_s / full.whole_s,
+        }
 
     for row, video in made:
         yield row | priced(video) | random
-    for way, video in ((f"{few} steps", plain[few]), (f"{few + 1} steps", plain[few + 1]), ("keyframes", shorter)):
+    for way, video in (
+        (f"{few} steps", plain[few]),
+        (f"{few + 1} steps", plain[few + 1]),
+        ("keyframes", shorter),
+    ):
         frames = video.made.frames
         yield about | {"way": way, "flicker": flicker(frames)} | near(frames, whole) | priced(video)
     times = [video.denoise_s for video in plain.values()]
     found = between(times, [near(video.made.frames, whole) for video in plain.values()], spent)
-    shakes = between(times, [{"flicker": flicker(video.made.frames)} for video in plain.values()], spent)
+    shakes = between(
+        times, [{"flicker": flicker(video.made.frames)} for video in plain.values()], spent
+    )
     yield about | {"way": "steps", "time": spent / full.denoise_s} | found | shakes
 
 
-# --- what was found --------------------------------------------------------------------------------
+# --- what was found -------------------------------------------------------------------------------
 
 
 def finite(values: Sequence[float]) -> list[float]:
@@ -368,16 +441,25 @@ def summary(rows: list[Row]) -> dict[str, Any]:
             "time": statistics.median(finite([row["time"] for row in mine])),
             "psnr_db": mean_of(mine, "psnr_db"),
             "ssim": mean_of(mine, "ssim"),
-            "flicker_ratio": sum(row["flicker"] for row in mine) / sum(row["flicker_full"] for row in mine),
-            "nearer_than_steps": sum(row["psnr_db"] > steps[row["seed"]]["psnr_db"] for row in mine),
+            "flicker_ratio": sum(row["flicker"] for row in mine)
+            / sum(row["flicker_full"] for row in mine),
+            "nearer_than_steps": sum(
+                row["psnr_db"] > steps[row["seed"]]["psnr_db"] for row in mine
+            ),
             "videos": len(mine),
             "psnr_db_by_class": {
-                kind: mean_of(group, "psnr_db") for kind in CLASSES if (group := [r for r in mine if r["kind"] == kind])
+                kind: mean_of(group, "psnr_db")
+                for kind in CLASSES
+                if (group := [r for r in mine if r["kind"] == kind])
             },
         }
         if "key" in mine[0]:
-            of = "random_" if way == "random" else ""  # of many keys, not of the one that a video was made of
-            regrets, errors = ([row[of + name] for row in mine] for name in ("regret", "filling_error"))
+            of = (
+                "random_" if way == "random" else ""
+            )  # of many keys, not of the one that a video was made of
+            regrets, errors = (
+                [row[of + name] for row in mine] for name in ("regret", "filling_error")
+            )
             best = sum(row["least_filling_error"] for row in mine)
             told |= {
                 "own_latents_db": mean_of(mine, "own_latents_db"),
@@ -409,7 +491,13 @@ def generation(rows: list[Row]) -> list[Row]:
             for row in mine
             if row["way"] in (*SELECTORS, BEST)
         }
-        told = {"kind": best["kind"], "seed": seed, "keys": len(keys), "best": best["key"], "psnr_db": best["psnr_db"]}
+        told = {
+            "kind": best["kind"],
+            "seed": seed,
+            "keys": len(keys),
+            "best": best["key"],
+            "psnr_db": best["psnr_db"],
+        }
         found.append(told | {"ways": behind})
     return found
 
@@ -419,29 +507,48 @@ def worst(rows: list[Row]) -> list[Row]:
     for way in WATCHED:
         mine = sorted((row for row in rows if row["way"] == way), key=lambda row: row["psnr_db"])
         for row in mine[: max(1, math.ceil(len(mine) / 10))]:
-            names = ("way", "kind", "seed", "caption", "key", "psnr_db", "own_latents_db", "widest_gap", "cut_in_gap")
+            names = (
+                "way",
+                "kind",
+                "seed",
+                "caption",
+                "key",
+                "psnr_db",
+                "own_latents_db",
+                "widest_gap",
+                "cut_in_gap",
+            )
             more = ("occluded_share", "gap_motion_px")
             found.append({name: row[name] for name in (*names, *more)} | {"cause": cause(row)})
     return found
 
 
-def card(frames: int, k: int, rows: list[Row], found: dict[str, Any], searched: list[Row]) -> Iterator[str]:
+def card(
+    frames: int, k: int, rows: list[Row], found: dict[str, Any], searched: list[Row]
+) -> Iterator[str]:
     kinds = [kind for kind in CLASSES if any(row["kind"] == kind for row in rows)]
     captions = len({row["seed"] for row in rows})
     yield ""
-    yield f"{frames} frames, K = {k} of {rows[0]['latents']} latents, {captions} captions; distance to the full run"
-    yield f"  {'':<20}{'time':>7}{'PSNR':>8}{'SSIM':>8}{'flicker':>9}{'own latents':>13}{'nearer than steps':>19}"
+    yield (
+        f"{frames} frames, K = {k} of {rows[0]['latents']} latents, {captions} captions; "
+        "distance to the full run"
+    )
+    heads = f"{'time':>7}{'PSNR':>8}{'SSIM':>8}{'flicker':>9}{'own latents':>13}"
+    yield f"  {'':<20}{heads}{'nearer than steps':>19}"
     for way, f in found.items():
         own = f"{f['own_latents_db']:>10.2f} dB" if "own_latents_db" in f else " " * 13
         wins = "" if way == "steps" else f"{f['nearer_than_steps']} of {f['videos']}"
-        figures = f"{f['time']:>7.2f}{f['psnr_db']:>8.2f}{f['ssim']:>8.3f}{f['flicker_ratio']:>9.2f}"
+        figures = (
+            f"{f['time']:>7.2f}{f['psnr_db']:>8.2f}{f['ssim']:>8.3f}{f['flicker_ratio']:>9.2f}"
+        )
         yield f"  {way:<20}{figures}{own}{wins:>19}"
     yield "  PSNR by class of movement, dB"
     yield f"  {'':<20}" + "".join(f"{kind:>8}" for kind in kinds)
     for way, f in found.items():
         yield f"  {way:<20}" + "".join(f"{f['psnr_db_by_class'][kind]:>8.2f}" for kind in kinds)
     yield "  interpolation oracle: regret, and whether scores foretell what a frame is worth"
-    yield f"  {'':<20}{'mean':>8}{'median':>8}{'together':>10}{'widest gap':>16}{'spread':>8}{'Spearman':>10}"
+    heads = f"{'mean':>8}{'median':>8}{'together':>10}{'widest gap':>16}{'spread':>8}"
+    yield f"  {'':<20}{heads}{'Spearman':>10}"
     for way, f in found.items():
         if "regret_mean" not in f:
             continue
@@ -450,13 +557,16 @@ def card(frames: int, k: int, rows: list[Row], found: dict[str, Any], searched: 
         regrets = f"{f['regret_mean']:>8.2f}{f['regret_median']:>8.2f}{f['regret_together']:>10.2f}"
         yield f"  {way:<20}{regrets}{gap:>16}{scores}"
     for one in searched:
-        places = ", ".join(f"{way} {x['psnr_db']:.2f} (place {x['place']})" for way, x in one["ways"].items())
+        places = ", ".join(
+            f"{way} {x['psnr_db']:.2f} (place {x['place']})" for way, x in one["ways"].items()
+        )
         best = f"best of {one['keys']} keys {one['best']}, {one['psnr_db']:.2f} dB"
         yield f"  generation oracle, {one['kind']}: {best}; {places}"
     yield "  worst tenth"
     for row in worst(rows):
         yield (
-            f"  {row['way']:<20}{row['kind']:<8}{row['psnr_db']:>6.2f} dB, key {row['key']}, gap {row['widest_gap']}, "
+            f"  {row['way']:<20}{row['kind']:<8}{row['psnr_db']:>6.2f} dB, key {row['key']}, "
+            f"gap {row['widest_gap']}, "
             f"{row['gap_motion_px']:.1f} px, {row['occluded_share']:.0%} hidden: {row['cause']}"
         )
 
@@ -483,9 +593,13 @@ def main() -> None:
     words.add_argument("--model", default="flipbook")
     words.add_argument("--frames", type=int, nargs="+", default=[33, 65])
     words.add_argument("--captions", type=int, nargs="+", default=[8])
-    words.add_argument("--keyframes", type=int, nargs="+", help="K; default: half of the latents, rounded up")
+    words.add_argument(
+        "--keyframes", type=int, nargs="+", help="K; default: half of the latents, rounded up"
+    )
     words.add_argument("--oracle", type=int, default=2, help="captions of the generation oracle")
-    words.add_argument("--draws", type=int, default=6, help="keys at random there, beside those made anyway")
+    words.add_argument(
+        "--draws", type=int, default=6, help="keys at random there, beside those made anyway"
+    )
     words.add_argument("--threads", type=int, default=1)
     words.add_argument("--out", type=Path, default=Path("benchmarks/results/keyframes"))
     told = words.parse_args()
@@ -513,7 +627,9 @@ def main() -> None:
         }
         every += rows
         told.out.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(with_all_names(every)), told.out.with_suffix(".parquet"))
+        pq.write_table(
+            pa.Table.from_pylist(with_all_names(every)), told.out.with_suffix(".parquet")
+        )
     maker.installed.remove()
     steps = maker.shape.defaults.num_inference_steps
     print(f"{told.model} {maker.ref.revision[:12]}, against {steps} steps of the same seed")

@@ -1,15 +1,21 @@
-"""Measures LIPAR: what pruning a third of the tokens of an edited video saves, and what recovered attention is worth.
+"""Measures LIPAR: what pruning a third of the tokens of an edited video saves, and what recovered
+attention is worth.
 
-    python benchmarks/lipar.py [--model flipbook-causal] [--captions 6] [--parts speed window quality edit]
+    python benchmarks/lipar.py [--model flipbook-causal] [--captions 6] [--parts speed window
+    quality edit]
 
-`speed`    a block-causal Wan of random weights and middling size, with flipbook's autoencoder: 32 % of all tokens
+`speed`    a block-causal Wan of random weights and middling size, with flipbook's autoencoder: 32 %
+of all tokens
            pruned against none pruned, end to end (text, encode, mask, blocks, decode).
 `window`   as `speed`, with the unpruned stream under a window that holds all frames as well.
-`quality`  the model given (flipbook itself has not learnt to be causal): distance to the unpruned stream of the same
-           seed, in kept and pruned regions, for LIPAR, its rivals, and keys that are exact: the best recovery could do.
+`quality`  the model given (flipbook itself has not learnt to be causal): distance to the unpruned
+stream of the same
+           seed, in kept and pruned regions, for LIPAR, its rivals, and keys that are exact: the
+           best recovery could do.
 `edit`     flipbook as it is, all frames at once: the method `lipar` in its three forms of recovery.
 
-Prints a card and one JSON line. Both streams of a pair have the same window, steps, noise and autoencoder.
+Prints a card and one JSON line. Both streams of a pair have the same window, steps, noise and
+autoencoder.
 """
 
 from __future__ import annotations
@@ -28,23 +34,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flipbook_training import world
 from vidplat.domain import OperatingPoint
-from vidplat.training import world
-from vidplat.workers.acceleration.block_memory import Window
-from vidplat.workers.acceleration.lipar_mask import MaskRule, keep_mask
-from vidplat.workers.acceleration.lipar_pace import pass_flops
-from vidplat.workers.causal import StreamPlan, stream
+from vidplat.methods.lipar.mask import MaskRule, keep_mask
+from vidplat.methods.pass_size import BlockSize
+from vidplat.quality import motion_energy
+from vidplat.workers.blocks.memory import Window
+from vidplat.workers.blocks.stream import StreamPlan, stream
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.family import Condition, load_family
-from vidplat.workers.quality import motion_energy
 
 PARTS = ("speed", "window", "quality", "edit")
 PRUNED = 0.32  # of all tokens, the paper's average
 FIRST_SEED = 9_600_000_000  # of scenes; away from training
 FRAMES = 57  # the speed part: 15 latent frames, five blocks
 MIDDLING = {"num_attention_heads": 6, "attention_head_dim": 128, "ffn_dim": 3072, "num_layers": 8}
-TAU1 = 0.3  # for flipbook's autoencoder: still regions change by 0.08 per frame (median), moving ones by 0.88
-QUALITY_PLAN = StreamPlan(steps=(600, 500, 400, 300, 200, 100), shift=3.0)  # flipbook-causal is no few-step model
+# for flipbook's autoencoder: still regions change by 0.08 per frame (median), moving ones by 0.88
+TAU1 = 0.3
+QUALITY_PLAN = StreamPlan(
+    steps=(600, 500, 400, 300, 200, 100), shift=3.0
+)  # flipbook-causal is no few-step model
 
 
 def main() -> None:
@@ -53,7 +62,9 @@ def main() -> None:
     words.add_argument("--captions", type=int, default=6)
     words.add_argument("--repeats", type=int, default=2)
     words.add_argument("--threads", type=int, default=1)
-    words.add_argument("--side", type=int, default=160, help="of the speed part's video; a token is 8x8 pixels")
+    words.add_argument(
+        "--side", type=int, default=160, help="of the speed part's video; a token is 8x8 pixels"
+    )
     words.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     told = words.parse_args()
     torch.set_num_threads(told.threads)
@@ -84,7 +95,8 @@ def main() -> None:
 def speed(family: Any, repeats: int, side: int, *, wide: bool) -> dict[str, Any]:
     """Whole edits, the best of `repeats` turns taken in alternation.
 
-    In processor seconds, so that others on the machine do not count; the ratio of wall times is told beside it.
+    In processor seconds, so that others on the machine do not count; the ratio of wall times is
+    told beside it.
     """
     from diffusers import WanTransformer3DModel
 
@@ -122,12 +134,12 @@ def speed(family: Any, repeats: int, side: int, *, wide: bool) -> dict[str, Any]
         walls[name_of[plan, pruned]].append(time.perf_counter() - began)
         return laps
 
-    plans = {
-        "unpruned": (StreamPlan(), False),
-        "pruned": (StreamPlan(), True),
-    }
+    plans = {"unpruned": (StreamPlan(), False), "pruned": (StreamPlan(), True)}
     if wide:
-        plans["unpruned, window of all frames"] = (replace(StreamPlan(), window=Window(0, 21, 21)), False)
+        plans["unpruned, window of all frames"] = (
+            replace(StreamPlan(), window=Window(0, 21, 21)),
+            False,
+        )
     name_of = {pair: name for name, pair in plans.items()}
     walls: dict[str, list[float]] = defaultdict(list)
     best: dict[str, dict[str, float]] = {}
@@ -146,34 +158,54 @@ def speed(family: Any, repeats: int, side: int, *, wide: bool) -> dict[str, Any]
         "ratio_of_wall_times": round(min(walls["unpruned"]) / min(walls["pruned"]), 3),
         "ratio_of_blocks": round(best["unpruned"]["blocks"] / best["pruned"]["blocks"], 3),
         "ratio_of_flops": round(flops_ratio((side // 8) ** 2, share), 3),
-        "ratio_of_window_alone": round(whole[list(plans)[-1]] / whole["unpruned"], 3) if wide else None,
-        "laps": {name: {lap: round(value, 3) for lap, value in laps.items()} for name, laps in best.items()},
+        "ratio_of_window_alone": round(whole[list(plans)[-1]] / whole["unpruned"], 3)
+        if wide
+        else None,
+        "laps": {
+            name: {lap: round(value, 3) for lap, value in laps.items()}
+            for name, laps in best.items()
+        },
         "tau1": rule.tau1,
     }
-    print(f"speed: random Wan, {MIDDLING['num_layers']} layers, {FRAMES} frames of {side}x{side}, 3 + 1 passes")
-    print(f"  {'':<32} {'text':>7} {'encode':>7} {'mask':>7} {'blocks':>7} {'decode':>7} {'all':>7}   relative")
+    print(
+        f"speed: random Wan, {MIDDLING['num_layers']} layers, {FRAMES} frames of {side}x{side}, "
+        "3 + 1 passes"
+    )
+    print(
+        f"  {'':<32} {'text':>7} {'encode':>7} {'mask':>7} {'blocks':>7} {'decode':>7} "
+        f"{'all':>7}   relative"
+    )
     for name, laps in best.items():
         cells = " ".join(f"{laps[lap] / whole['unpruned']:7.3f}" for lap in laps)
-        print(f"  {name:<32} {cells} {whole[name] / whole['unpruned']:7.3f}   {whole['unpruned'] / whole[name]:.2f}x")
-    print(f"  {share:.1%} of tokens pruned; by FLOPs of the blocks alone {found['ratio_of_flops']:.2f}x\n")
+        print(
+            f"  {name:<32} {cells} {whole[name] / whole['unpruned']:7.3f}   "
+            f"{whole['unpruned'] / whole[name]:.2f}x"
+        )
+    print(
+        f"  {share:.1%} of tokens pruned; by FLOPs of the blocks alone "
+        f"{found['ratio_of_flops']:.2f}x\n"
+    )
     return found
 
 
 def flops_ratio(per_frame: int, share: float) -> float:
-    """Of a five-block stream whose first block is whole and whose others share the pruning evenly."""
+    """Of a five-block stream whose first block is whole and whose others share the pruning
+    evenly."""
     block, window = 3 * per_frame, (3, 6, 7, 7, 7)
     kept = [block] + [block * (1 - share * 5 / 4)] * 4
     width = MIDDLING["num_attention_heads"] * MIDDLING["attention_head_dim"]
-    size = {"layers": MIDDLING["num_layers"], "width": width, "ffn_width": MIDDLING["ffn_dim"], "text": 32}
-    whole = sum(pass_flops(block, frames * per_frame, **size) for frames in window)
-    return whole / sum(pass_flops(k, frames * per_frame, **size) for k, frames in zip(kept, window, strict=True))
+    size = BlockSize(width, MIDDLING["ffn_dim"], 32)
+    whole = sum(sum(size.flops(block, frames * per_frame)) for frames in window)
+    pairs = zip(kept, window, strict=True)
+    return whole / sum(sum(size.flops(round(k), frames * per_frame)) for k, frames in pairs)
 
 
 # --- quality ------------------------------------------------------------------------------------
 
 
 def quality(family: Any, captions: int) -> dict[str, Any]:
-    """Every rival against the unpruned stream of its seed; PSNR of decoded pixels by region, in dB."""
+    """Every rival against the unpruned stream of its seed; PSNR of decoded pixels by region, in
+    dB."""
     rows: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number, (caption, video) in enumerate(scenes_worth_pruning(family, captions)):
         source = family.encode_video(video)
@@ -189,7 +221,15 @@ def quality(family: Any, captions: int) -> dict[str, Any]:
             condition: Condition = condition,
             seed: int = number,
         ) -> np.ndarray:
-            blocks = stream(family.transformers[0], condition, source, plan, seed=seed, keep=mask, recovery=recovery)
+            blocks = stream(
+                family.transformers[0],
+                condition,
+                source,
+                plan,
+                seed=seed,
+                keep=mask,
+                recovery=recovery,
+            )
             frames: np.ndarray = family.decode(torch.cat(list(blocks), dim=2))
             return frames
 
@@ -209,7 +249,10 @@ def quality(family: Any, captions: int) -> dict[str, Any]:
             "whole frames skipped": skipped_frames(keep),
         }
         rivals |= {name: (mask, made(mask)) for name, mask in masks.items()}
-        rivals["window trimmed to (1, 3)"] = (None, made(None, plan=replace(QUALITY_PLAN, window=Window(1, 3, 21))))
+        rivals["window trimmed to (1, 3)"] = (
+            None,
+            made(None, plan=replace(QUALITY_PLAN, window=Window(1, 3, 21))),
+        )
         for name, (mask, frames) in rivals.items():
             here = torch.ones_like(keep) if mask is None else with_first_block(mask)
             kept, pruned = region_psnr(frames, reference, here)
@@ -217,12 +260,21 @@ def quality(family: Any, captions: int) -> dict[str, Any]:
             rows[name]["pruned_db"].append(pruned)
             rows[name]["share"].append(1 - float(here.float().mean()))
             rows[name]["motion"].append(motion_energy(frames) / max(motion_energy(reference), 1e-6))
-    found = {name: {key: round(mean_of(values), 3) for key, values in row.items()} for name, row in rows.items()}
+    found = {
+        name: {key: round(mean_of(values), 3) for key, values in row.items()}
+        for name, row in rows.items()
+    }
     gain = found["LIPAR, noise-aware"]["kept_db"] - found["pruning alone"]["kept_db"]
-    print(f"quality: {captions} edits, PSNR to the unpruned stream of the same seed and window, motion relative to it")
+    print(
+        f"quality: {captions} edits, PSNR to the unpruned stream of the same seed and window, "
+        "motion relative to it"
+    )
     print(f"  {'':<28} {'pruned':>7} {'kept dB':>8} {'pruned dB':>10} {'motion':>7}")
     for name, row in found.items():
-        print(f"  {name:<28} {row['share']:7.1%} {row['kept_db']:8.2f} {row['pruned_db']:10.2f} {row['motion']:7.2f}")
+        print(
+            f"  {name:<28} {row['share']:7.1%} {row['kept_db']:8.2f} {row['pruned_db']:10.2f} "
+            f"{row['motion']:7.2f}"
+        )
     bound = found["every key its own (bound)"]["kept_db"] - found["pruning alone"]["kept_db"]
     print(f"  recovery is worth {gain:+.2f} dB in kept regions, exact keys {bound:+.2f} dB\n")
     return {
@@ -238,7 +290,7 @@ def quality(family: Any, captions: int) -> dict[str, Any]:
 
 def edits(captions: int) -> dict[str, Any]:
     """The method `lipar` on flipbook as it is."""
-    from vidplat.workers.acceleration.table import Installed
+    from vidplat.methods.installed import Installed
     from vidplat.workers.edit import edit
     from vidplat.workers.text_cache import TextCache
 
@@ -252,10 +304,16 @@ def edits(captions: int) -> dict[str, Any]:
         spec, point = replace(shape.defaults, seed=number), OperatingPoint(12)
 
         def made(
-            method: str, video: np.ndarray = video, caption: str = caption, spec: Any = spec, point: Any = point
+            method: str,
+            video: np.ndarray = video,
+            caption: str = caption,
+            spec: Any = spec,
+            point: Any = point,
         ) -> Any:
             installed.use(method)
-            return edit(family, texts, video, recoloured(caption), "", spec, point, 0.6, installed=installed)
+            return edit(
+                family, texts, video, recoloured(caption), "", spec, point, 0.6, installed=installed
+            )
 
         plain = made("")
         for recovery in ("noise-aware", "noisy", "none"):
@@ -265,10 +323,16 @@ def edits(captions: int) -> dict[str, Any]:
             rows[recovery]["pruned_db"].append(pruned)
             rows[recovery]["denoise"].append(plain.phases["denoise"] / done.phases["denoise"])
     installed.remove()
-    found = {name: {key: round(mean_of(values), 3) for key, values in row.items()} for name, row in rows.items()}
+    found = {
+        name: {key: round(mean_of(values), 3) for key, values in row.items()}
+        for name, row in rows.items()
+    }
     print("edit: flipbook, all frames at once, 12 steps at strength 0.6")
     for name, row in found.items():
-        print(f"  {name:<14} kept {row['kept_db']:6.2f} dB  pruned {row['pruned_db']:6.2f} dB  {row['denoise']:.2f}x")
+        print(
+            f"  {name:<14} kept {row['kept_db']:6.2f} dB  pruned {row['pruned_db']:6.2f} dB  "
+            f"{row['denoise']:.2f}x"
+        )
     print()
     return found
 
@@ -282,21 +346,25 @@ def a_scene(number: int, *, side: int = 64, frames: int = 33) -> tuple[str, np.n
 
 
 def scenes_worth_pruning(family: Any, count: int) -> list[tuple[str, np.ndarray]]:
-    """Scenes of which a stream prunes a quarter to two fifths at flipbook's thresholds: about PRUNED on average."""
+    """Scenes of which a stream prunes a quarter to two fifths at flipbook's thresholds: about
+    PRUNED on average."""
     found: list[tuple[str, np.ndarray]] = []
     number = 0
     while len(found) < count:
         caption, video = a_scene(number)
         keep = keep_mask(family.encode_video(video)[0], (1, 1), flipbook_rule(3))
         share = 1 - float(with_first_block(keep).float().mean())
-        if 0.25 <= share <= 0.40 and "cut to" not in caption:  # a cut's blocks are either whole or nothing
+        if (
+            0.25 <= share <= 0.40 and "cut to" not in caption
+        ):  # a cut's blocks are either whole or nothing
             found.append((caption, video))
         number += 1
     return found
 
 
 def flipbook_rule(block: int | None) -> MaskRule:
-    """Thresholds in units of flipbook's latents; of a stream with `block`, else of all frames at once."""
+    """Thresholds in units of flipbook's latents; of a stream with `block`, else of all frames at
+    once."""
     return MaskRule(tau1=TAU1, tau2=2 * TAU1, block=block or 1, causal=block is not None)
 
 
@@ -307,7 +375,8 @@ def recoloured(caption: str) -> str:
 
 
 def rule_for(source: Tensor, share: float) -> tuple[MaskRule, float]:
-    """The thresholds at which a stream prunes about `share` of all tokens, and the share reached."""
+    """The thresholds at which a stream prunes about `share` of all tokens, and the share
+    reached."""
 
     def pruned(rule: MaskRule) -> float:
         return 1 - float(with_first_block(keep_mask(source, (1, 1), rule)).float().mean())
@@ -346,19 +415,25 @@ def pixel_mask(video: np.ndarray, keep: Tensor) -> Tensor:
 
 
 def skipped_frames(keep: Tensor, block: int = 3) -> Tensor:
-    """Whole frames dropped, evenly from the end of each block on, about as many tokens as `keep` drops."""
+    """Whole frames dropped, evenly from the end of each block on, about as many tokens as `keep`
+    drops."""
     drop = round(float((~with_first_block(keep)).flatten(1).float().mean(1).sum()))
-    later = [frame for turn in range(1, block + 1) for frame in range(2 * block - turn, len(keep), block)]
+    later = [
+        frame for turn in range(1, block + 1) for frame in range(2 * block - turn, len(keep), block)
+    ]
     mask = torch.ones_like(keep)
     mask[later[:drop]] = False
     return mask
 
 
 def region_psnr(frames: np.ndarray, reference: np.ndarray, keep: Tensor) -> tuple[float, float]:
-    """PSNR in the pixels of kept and of pruned tokens; NaN for a region that is empty. At most 60 dB."""
+    """PSNR in the pixels of kept and of pruned tokens; NaN for a region that is empty. At most 60
+    dB."""
     rows, columns = frames.shape[1] // keep.shape[1], frames.shape[2] // keep.shape[2]
     shown = keep.repeat_interleave(rows, 1).repeat_interleave(columns, 2)
-    where = torch.cat([shown[:1], shown[1:].repeat_interleave(4, 0)]).numpy()  # one pixel frame, then four per frame
+    where = torch.cat(
+        [shown[:1], shown[1:].repeat_interleave(4, 0)]
+    ).numpy()  # one pixel frame, then four per frame
     error = ((frames.astype(np.float64) - reference) ** 2).mean(-1)
 
     def psnr(mask: np.ndarray) -> float:

@@ -1,14 +1,16 @@
 """Quality against cost for every method and peer, on the same weights, prompts, seeds and noise.
 
-    python benchmarks/methods.py [--model flipbook] [--captions 24] [--threads 1] [--only hsa,steps] [--write]
+    python benchmarks/methods.py [--model flipbook] [--captions 24] [--threads 1] [--only hsa,steps]
+    [--write]
                                  [--targets 0.75 0.5 0.25] [--beside FILE.parquet]
 
-For target costs of 75, 50 and 25 % of the measured denoising time each method's knob is tuned to within 2 % where it
-can be. Every video is compared with the full-step video of its own solver and seed, made in the same round. Captions
-are held out and spread evenly over the classes of movement. `--beside` adds the rows of an earlier survey of the same
-model, so that other targets come into one profile. Per-prompt rows go to <out>.parquet, the picture to <out>.svg;
-`--write` puts the points worth having into the model's profile. Prints a card and ends with one JSON line. An interrupt
-ends the survey after the rows made so far; all ways at 24 captions take about 45 minutes on one core.
+For target costs of 75, 50 and 25 % of the measured denoising time each method's knob is tuned to
+within 2 % where it can be. Every video is compared with the full-step video of its own solver and
+seed, made in the same round. Captions are held out and spread evenly over the classes of movement.
+`--beside` adds the rows of an earlier survey of the same model, so that other targets come into one
+profile. Per-prompt rows go to <out>.parquet, the picture to <out>.svg; `--write` puts the points
+worth having into the model's profile. Prints a card and ends with one JSON line. An interrupt ends
+the survey after the rows made so far; all ways at 24 captions take about 45 minutes on one core.
 """
 
 from __future__ import annotations
@@ -37,10 +39,14 @@ def main() -> None:
     words.add_argument("--threads", type=int, default=1)
     words.add_argument("--steps", type=int, help="steps of the full run; default: the model's")
     words.add_argument("--only", help="methods, separated by commas")
-    words.add_argument("--targets", type=float, nargs="+", default=None, help="shares of the full denoising time")
+    words.add_argument(
+        "--targets", type=float, nargs="+", default=None, help="shares of the full denoising time"
+    )
     words.add_argument("--beside", type=Path, help="rows of an earlier survey")
     words.add_argument("--out", type=Path, default=Path("benchmarks/results/methods"))
-    words.add_argument("--write", action="store_true", help="put what is worth having into the model's profile")
+    words.add_argument(
+        "--write", action="store_true", help="put what is worth having into the model's profile"
+    )
     told = words.parse_args()
 
     import pyarrow as pa
@@ -48,11 +54,11 @@ def main() -> None:
     import torch
 
     from vidplat.cli.method_chart import method_chart
-    from vidplat.workers.candidates import candidates
-    from vidplat.workers.findings import by_kind, findings, profile_points
+    from vidplat.platform.measuring.findings import by_kind, findings, profile_points
     from vidplat.workers.models.catalogue import describe_model, locate
     from vidplat.workers.models.family import load_family
-    from vidplat.workers.survey import TARGETS, Bench, Row, survey
+    from vidplat.workers.survey.candidates import candidates
+    from vidplat.workers.survey.survey import TARGETS, Bench, Row, survey
 
     torch.set_num_threads(told.threads)
     ref, shape = describe_model(told.model)
@@ -86,15 +92,23 @@ def main() -> None:
     found, split = findings(rows), by_kind(rows)
 
     told.out.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), told.out.with_suffix(".parquet"))
-    lines = {name: [(f.cost, f.psnr_db) for f in found if f.method == name] for name in {f.method: 0 for f in found}}
+    pq.write_table(
+        pa.Table.from_pylist([asdict(row) for row in rows]), told.out.with_suffix(".parquet")
+    )
+    lines = {
+        name: [(f.cost, f.psnr_db) for f in found if f.method == name]
+        for name in {f.method: 0 for f in found}
+    }
     title = f"{told.model}: quality against cost, {told.captions} prompts"
     chart = method_chart(lines, title=title, measure="PSNR to the full run, dB")
     told.out.with_suffix(".svg").write_text(chart, encoding="utf-8")
 
     print("\n".join(card(told.model, ref.revision, spec, told.captions, found, split)))
     points = profile_points(found, spec.num_inference_steps)
-    print("worth having beside fewer steps: " + (", ".join(point.method for point in points) or "none"))
+    print(
+        "worth having beside fewer steps: "
+        + (", ".join(point.method for point in points) or "none")
+    )
     if told.write:
         write_points(locate(told.model).root / "profile.json", points)
     print(
@@ -107,7 +121,8 @@ def main() -> None:
                 "seeds": f"{FIRST_SEED}..",
                 "full_steps": spec.num_inference_steps,
                 "findings": [
-                    {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(f).items()} for f in found
+                    {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(f).items()}
+                    for f in found
                 ],
                 "psnr_db_by_class": {
                     kind: {f"{f.method} {f.target:.0%}": round(f.psnr_db, 2) for f in group}
@@ -130,9 +145,9 @@ def replaced(spec, steps):  # type: ignore[no-untyped-def]
 
 def subjects(count, fps):  # type: ignore[no-untyped-def]
     """`count` held-out captions, the classes of movement in turn."""
-    from vidplat.training import world
+    from flipbook_training import world
     from vidplat.training.prompt_fit import prompt_fit
-    from vidplat.workers.survey import Subject
+    from vidplat.workers.survey.survey import Subject
 
     wanted, seed = cycle(CLASSES), FIRST_SEED
     for _ in range(count):
@@ -154,24 +169,35 @@ def subjects(count, fps):  # type: ignore[no-untyped-def]
 def card(model, revision, spec, count, found, split):  # type: ignore[no-untyped-def]
     full_fit = next((f.fit_full for f in found if f.fit_full is not None), None)
     steps = spec.num_inference_steps
-    yield f"{model} {revision[:12]}, {count} held-out captions, against {steps} steps of the same seed"
+    yield (
+        f"{model} {revision[:12]}, {count} held-out captions, against {steps} steps of the "
+        "same seed"
+    )
     if full_fit is not None:
         yield f"  prompt fit of the full runs: {full_fit:.1%}"
     yield (
-        f"  {'method':<15}{'target':>7} {'point':<44}{'time':>7}{'e2e':>7}{'FLOPs':>7}{'PSNR':>7}{'SSIM':>8}"
+        f"  {'method':<15}{'target':>7} "
+        f"{'point':<44}{'time':>7}{'e2e':>7}{'FLOPs':>7}{'PSNR':>7}{'SSIM':>8}"
         f"{'fit':>7}{'flicker':>8}{'motion':>7}{'MiB':>6}"
     )
     for f in found:
         yield (
-            f"  {f.method:<15}{f.target:>7.0%} {f.label:<44}{f.cost:>7.3f}{f.cost_end_to_end:>7.3f}{f.work:>7.3f}"
-            f"{f.psnr_db:>7.2f}{f.ssim:>8.4f}{f.fit or 0:>7.1%}{f.flicker_ratio or 0:>8.2f}{f.motion_ratio or 0:>7.2f}"
+            f"  {f.method:<15}{f.target:>7.0%} "
+            f"{f.label:<44}{f.cost:>7.3f}{f.cost_end_to_end:>7.3f}{f.work:>7.3f}"
+            f"{f.psnr_db:>7.2f}{f.ssim:>8.4f}{f.fit or 0:>7.1%}{f.flicker_ratio or 0:>8.2f}"
+            f"{f.motion_ratio or 0:>7.2f}"
             f"{f.peak_bytes / 2**20:>6.0f}"
         )
     yield "  PSNR by class of movement, dB"
     yield f"  {'method':<15}{'target':>7}" + "".join(f"{kind:>8}" for kind in split)
     for f in found:
-        cells = [next(g for g in group if (g.method, g.target) == (f.method, f.target)) for group in split.values()]
-        yield f"  {f.method:<15}{f.target:>7.0%}" + "".join(f"{cell.psnr_db:>8.2f}" for cell in cells)
+        cells = [
+            next(g for g in group if (g.method, g.target) == (f.method, f.target))
+            for group in split.values()
+        ]
+        yield f"  {f.method:<15}{f.target:>7.0%}" + "".join(
+            f"{cell.psnr_db:>8.2f}" for cell in cells
+        )
 
 
 def write_points(path, points):  # type: ignore[no-untyped-def]

@@ -1,11 +1,12 @@
 """What the platform itself costs: jobs per second with a model that takes no time.
 
-    python benchmarks/overhead.py                 submit to committed row, in this process and through Ray
+    python benchmarks/overhead.py                 submit to committed row, in this process and
+                                                  through Ray
     python benchmarks/overhead.py --jobs 2000 --only local
 
-SQLite and a folder on local disk, as by default; every job is claimed, made, written, verified, committed and
-recorded. Bars: 200 jobs/s in this process, 50 through Ray actors. Beside them stands the rate of bare Ray
-calls on this machine, the ceiling. Ends with one JSON line.
+SQLite and a folder on local disk, as by default; every job is claimed, made, written, verified,
+committed and recorded. Bars: 200 jobs/s in this process, 50 through Ray actors. Beside them stands
+the rate of bare Ray calls on this machine, the ceiling. Ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def run(jobs: int, *, local: bool, step_s: float = 0.0) -> BatchResult:
     """One batch of `jobs` with the fake model, in a fresh folder."""
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.txt"
-        prompts.write_text("".join(f"a red circle drifts to the left, take {n}\n" for n in range(jobs)))
+        prompts.write_text(
+            "".join(f"a red circle drifts to the left, take {n}\n" for n in range(jobs))
+        )
         config = Config(
             catalog=CatalogConfig(f"sqlite:///{folder}/catalog.db"),
             store=StoreConfig(f"{folder}/out"),
@@ -44,7 +47,13 @@ def bare_ray_calls_per_s(calls: int = 2_000) -> float:
     class Empty:
         def nothing(self) -> None: ...
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     actors = [ray.remote(Empty).remote() for _ in range(2)]
     ray.get([actor.nothing.remote() for actor in actors])
     began = time.monotonic()
@@ -66,11 +75,17 @@ def figures(result: BatchResult) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=2_000)
     parser.add_argument("--only", choices=("local", "ray"))
     options = parser.parse_args()
-    card: dict[str, object] = {"benchmark": "overhead", "python": platform.python_version(), "cpus": os.cpu_count()}
+    card: dict[str, object] = {
+        "benchmark": "overhead",
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+    }
     card["load"] = round(os.getloadavg()[0], 1)  # others on this machine make every figure smaller
     if options.only != "ray":
         card["local"] = figures(run(options.jobs, local=True))

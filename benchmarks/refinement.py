@@ -1,18 +1,22 @@
 """Does a depth beyond flow help: a few low-noise steps of a small model over the interpolated clip?
 
-    python benchmarks/refinement.py [--captions 8] [--refiners flipbook-edge flipbook] [--guidance 1 6]
-                                    [--strengths 0.1 0.2 0.35 0.5] [--steps 1 2 4] [--noise own|fresh] [--kept eco|full]
+    python benchmarks/refinement.py [--captions 8] [--refiners flipbook-edge flipbook] [--guidance 1
+    6]
+                                    [--strengths 0.1 0.2 0.35 0.5] [--steps 1 2 4] [--noise
+                                    own|fresh] [--kept eco|full]
 
-For each held-out caption (seeds from 9,700,300,000, the classes of movement in turn) flipbook makes the full video and
-that of `eco:k=5`, whose decoded frames are filled in at D=1. That clip is encoded, noised to sigma = strength as
-`workers/edit.py` does it, denoised in so many steps under the same caption and decoded: once for all frames, once for
-the made ones alone, where decoded frames stay as they were. The noise is the run's own, or fresh. `--kept full` fills
-between the full run's own frames instead, so that nothing but the filling is wrong.
+For each held-out caption (seeds from 9,700,300,000, the classes of movement in turn) flipbook makes
+the full video and that of `eco:k=5`, whose decoded frames are filled in at D=1. That clip is
+encoded, noised to sigma = strength as `workers/edit.py` does it, denoised in so many steps under
+the same caption and decoded: once for all frames, once for the made ones alone, where decoded
+frames stay as they were. The noise is the run's own, or fresh. `--kept full` fills between the full
+run's own frames instead, so that nothing but the filling is wrong.
 
-Controls: other depths; the autoencoder's round trip alone; the large model as refiner. PSNR, SSIM and prompt fit are
-means; motion, flicker (first and second difference in time) and warp (what optical flow between neighbours leaves,
-where it agrees with the flow back) are the full run's as 1. Seconds are processor time: of encoding, steps and
-decoding, in D=1 fillings and in full denoisings. Prints a card and one JSON line.
+Controls: other depths; the autoencoder's round trip alone; the large model as refiner. PSNR, SSIM
+and prompt fit are means; motion, flicker (first and second difference in time) and warp (what
+optical flow between neighbours leaves, where it agrees with the flow back) are the full run's as 1.
+Seconds are processor time: of encoding, steps and decoding, in D=1 fillings and in full denoisings.
+Prints a card and one JSON line.
 """
 
 from __future__ import annotations
@@ -34,19 +38,19 @@ import cv2
 import numpy as np
 import torch
 
+from flipbook_training import world
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.keyframes import uniform
-from vidplat.timeline import Moment, true_moments, true_times
-from vidplat.training import world
+from vidplat.methods.eco.keyframes import uniform
+from vidplat.methods.filling.flow import Pair, contradiction, warp
+from vidplat.methods.filling.frames import DEPTHS, filled
+from vidplat.methods.filling.moments import Moment, true_moments, true_times
+from vidplat.methods.installed import Installed
+from vidplat.methods.solver import Solver
+from vidplat.quality import flicker, motion_energy, psnr_db, ssim
 from vidplat.training.prompt_fit import prompt_fit
-from vidplat.workers.acceleration.table import Installed
-from vidplat.workers.flow import Pair, contradiction, warp
 from vidplat.workers.generate import Made, Wishes, conditioned, draft
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.family import Condition, TakesVideo, load_family
-from vidplat.workers.models.solver import Solver
-from vidplat.workers.quality import flicker, motion_energy, psnr_db, ssim
-from vidplat.workers.reconstruct import DEPTHS, filled
 from vidplat.workers.text_cache import TextCache
 
 FIRST_SEED = 9_700_300_000  # captions from here on; training drew below 3e9
@@ -94,7 +98,8 @@ def subjects(count: int) -> Iterator[tuple[str, str, int]]:
 
 
 def low_noise(family: TakesVideo, strength: float, steps: int) -> Solver:
-    """A solver whose first sigma is the nearest to `strength` of a fine schedule, with `steps` steps to the end."""
+    """A solver whose first sigma is the nearest to `strength` of a fine schedule, with `steps`
+    steps to the end."""
     solver = family.solver(FINE)
     away = [abs(sigma - strength) for sigma in solver.sigmas[:-1]]
     solver.skip(away.index(min(away)))
@@ -103,7 +108,8 @@ def low_noise(family: TakesVideo, strength: float, steps: int) -> Solver:
 
 
 def warp_error(frames: np.ndarray) -> float:
-    """Mean |I_t - I_{t+1} looked up along flow| / 255 where flow there and back agrees; a cut says nothing."""
+    """Mean |I_t - I_{t+1} looked up along flow| / 255 where flow there and back agrees; a cut says
+    nothing."""
     left = []
     for first, second in pairwise(frames):
         pair = Pair(first, second)
@@ -130,7 +136,9 @@ class Table:
         self.kinds: list[str] = []
         self._fps = fps
 
-    def add(self, way: str, frames: np.ndarray, full: np.ndarray, caption: str, seconds: float) -> None:
+    def add(
+        self, way: str, frames: np.ndarray, full: np.ndarray, caption: str, seconds: float
+    ) -> None:
         row = self.rows[way]
         row["psnr_db"].append(min(MOST_DB, psnr_db(frames, full)))
         row["ssim"].append(ssim(frames, full))
@@ -141,12 +149,16 @@ class Table:
         row["seconds"].append(seconds)
 
     def told(self, base: str, denoise_s: float) -> dict[str, dict[str, float]]:
-        """Means by way; motion, flicker and warp relative to the full run; seconds likewise to filling and denoising.
+        """Means by way; motion, flicker and warp relative to the full run; seconds likewise to
+        filling and denoising.
 
-        `better` counts captions whose SSIM rose above that of `base` by more than a thousandth, `worse` those whose
-        fell by that.
+        `better` counts captions whose SSIM rose above that of `base` by more than a thousandth,
+        `worse` those whose fell by that.
         """
-        sums = {way: {name: float(np.mean(values)) for name, values in row.items()} for way, row in self.rows.items()}
+        sums = {
+            way: {name: float(np.mean(values)) for name, values in row.items()}
+            for way, row in self.rows.items()
+        }
         full, filling_s = sums["full"], sums[base]["seconds"]
         told = {}
         for way, row in sums.items():
@@ -172,7 +184,8 @@ class Refiner:
     steps: int
 
     def refined(self, clean: torch.Tensor, noise: torch.Tensor, caption: str) -> np.ndarray:
-        """Frames of the latents `clean`, noised to sigma = strength and denoised in so many steps."""
+        """Frames of the latents `clean`, noised to sigma = strength and denoised in so many
+        steps."""
         family, condition = self.model.family, self.model.told(caption, self.guidance)
         solver = low_noise(family, self.strength, self.steps)
         latents = solver.noised(clean, noise)
@@ -211,7 +224,9 @@ class Bench:
         kept = np.array([moment.is_decoded for moment in moments])
 
         clean, encode_s = timed(partial(family.encode_video, clip))
-        noise = family.noise(spec if self.own_noise else replace(spec, seed=seed + FRESH), clean.shape[2])
+        noise = family.noise(
+            spec if self.own_noise else replace(spec, seed=seed + FRESH), clean.shape[2]
+        )
         ways = {"round trip": partial(family.decode, clean)}
         for name, refiner in self.refiners.items():
             refiner.model.told(caption, refiner.guidance)  # reading the text is no part of refining
@@ -222,7 +237,9 @@ class Bench:
             self.table.add(f"{name}, all", frames, whole.frames, caption, encode_s + seconds)
             self.table.add(f"{name}, made", made_only, whole.frames, caption, encode_s + seconds)
 
-    def _start(self, whole: np.ndarray, caption: str, spec: VideoSpec) -> tuple[np.ndarray, tuple[Moment, ...]]:
+    def _start(
+        self, whole: np.ndarray, caption: str, spec: VideoSpec
+    ) -> tuple[np.ndarray, tuple[Moment, ...]]:
         """Decoded frames and the moments to be filled in."""
         if not self.keeps_eco:
             key = uniform((spec.num_frames - 1) // 4 + 1, KEPT)
@@ -263,8 +280,12 @@ def main() -> None:
     large = a_model("flipbook")
     models = {name: large if name == "flipbook" else a_model(name) for name in told.refiners}
     refiners = {
-        f"{name} g={guidance:g} s={strength:g} n={steps}": Refiner(models[name], guidance, strength, steps)
-        for name, guidance, strength, steps in product(models, told.guidance, told.strengths, told.steps)
+        f"{name} g={guidance:g} s={strength:g} n={steps}": Refiner(
+            models[name], guidance, strength, steps
+        )
+        for name, guidance, strength, steps in product(
+            models, told.guidance, told.strengths, told.steps
+        )
     }
     spec = describe_model("flipbook")[1].defaults
     table = Table(spec.fps)
@@ -272,7 +293,9 @@ def main() -> None:
     with torch.inference_mode():
         for kind, caption, seed in subjects(told.captions):
             bench.measure(kind, caption, seed)
-            print(f"  {len(table.kinds)} of {told.captions}: {caption}", file=sys.stderr, flush=True)
+            print(
+                f"  {len(table.kinds)} of {told.captions}: {caption}", file=sys.stderr, flush=True
+            )
     found = table.told("D=1", float(np.mean(bench.denoise_s)))
     print("\n".join(card(told, found, table)))
     eco = float(np.sum(bench.eco_s) / np.sum(bench.denoise_s))
@@ -287,31 +310,43 @@ def main() -> None:
                 "seeds": f"{FIRST_SEED}..",
                 "noise": told.noise,
                 "kept": told.kept,
-                "ways": {way: {name: round(value, 4) for name, value in row.items()} for way, row in found.items()},
+                "ways": {
+                    way: {name: round(value, 4) for name, value in row.items()}
+                    for way, row in found.items()
+                },
                 "psnr_db_by_caption": {
-                    way: [round(value, 2) for value in row["psnr_db"]] for way, row in table.rows.items()
+                    way: [round(value, 2) for value in row["psnr_db"]]
+                    for way, row in table.rows.items()
                 },
                 "classes": table.kinds,
                 "method_in_denoisings": round(eco, 3) if bench.eco_s else None,
                 "threads": 1,
                 "machine": platform.processor() or platform.machine(),
-                "versions": {name: version(name) for name in ("torch", "diffusers", "numpy", "vidplat")}
+                "versions": {
+                    name: version(name) for name in ("torch", "diffusers", "numpy", "vidplat")
+                }
                 | {"opencv": cv2.__version__},
             }
         )
     )
 
 
-def card(told: argparse.Namespace, found: dict[str, dict[str, float]], table: Table) -> Iterator[str]:
+def card(
+    told: argparse.Namespace, found: dict[str, dict[str, float]], table: Table
+) -> Iterator[str]:
     source = f"decoded frames of {METHOD}" if told.kept == "eco" else "the full run's own frames"
-    yield f"\n{source} filled in and refined, {told.captions} captions, {told.noise} noise, against the full run"
+    yield (
+        f"\n{source} filled in and refined, {told.captions} captions, {told.noise} noise, "
+        "against the full run"
+    )
     yield (
         f"  {'':<34}{'PSNR':>7}{'SSIM':>8}{'fit':>8}{'motion':>8}{'flicker':>8}{'warp':>7}"
         f"{'fillings':>10}{'denoisings':>11}{'better':>7}{'worse':>6}"
     )
     for way, row in found.items():
         yield (
-            f"  {way:<34}{row['psnr_db']:7.2f}{row['ssim']:8.4f}{row['fit']:8.1%}{row['motion']:8.2f}"
+            f"  {way:<34}{row['psnr_db']:7.2f}{row['ssim']:8.4f}{row['fit']:8.1%}"
+            f"{row['motion']:8.2f}"
             f"{row['flicker']:8.2f}{row['warp']:7.2f}{row['in_fillings']:10.1f}{row['in_denoisings']:11.3f}"
             f"{row['better']:7.0f}{row['worse']:6.0f}"
         )
@@ -321,7 +356,10 @@ def card(told: argparse.Namespace, found: dict[str, dict[str, float]], table: Ta
     best = sorted((way for way in found if " s=" in way), key=lambda way: -found[way]["ssim"])[:4]
     for way in ("D=1", "round trip, all", "round trip, made", *best):
         values = table.rows[way]["psnr_db"]
-        cells = [np.mean([v for v, k in zip(values, table.kinds, strict=True) if k == kind]) for kind in kinds]
+        cells = [
+            np.mean([v for v, k in zip(values, table.kinds, strict=True) if k == kind])
+            for kind in kinds
+        ]
         yield f"  {way:<34}" + "".join(f"{cell:8.2f}" for cell in cells)
 
 

@@ -1,17 +1,20 @@
-"""Tile-sparse attention of one layer against dense attention: how much of the saved work is saved time.
+"""Tile-sparse attention of one layer against dense attention: how much of the saved work is saved
+time.
 
-    python benchmarks/sparse_attention.py [--rounds 5] [--threads 1] [--frames 21] [--per-frame 256] [--heads 12]
+    python benchmarks/sparse_attention.py [--rounds 5] [--threads 1] [--frames 21] [--per-frame 256]
+    [--heads 12]
                                           [--head-width 128] [--clock wall|cpu]
 
-The layer has the heads and the frame count of Wan 2.1 1.3B at 81 frames, and 256 tokens per frame. The rival is torch's
-`scaled_dot_product_attention` without a mask, as a stock pipeline calls it; the same with the boolean mask shows what a
-mask alone does. In bfloat16 on a CPU our paths use plain matrix products, which are faster than torch's kernel
-whatever is sparse, so there they are compared with dense attention by the same products as well: that ratio is the
-gain from the mask alone. Each round runs all ways once, in an order that turns; ratios are taken round by round.
-The ideal is 1 / rho, all dense time over the kept tiles' share of it; more than all of it means that pieces which fit
-into caches are faster than the whole. `--clock cpu` counts the thread's own seconds: for a machine that does other
-work.
-Random normal q, k, v of seed 0. Prints a card and one JSON line.
+The layer has the heads and the frame count of Wan 2.1 1.3B at 81 frames, and 256 tokens per frame.
+The rival is torch's `scaled_dot_product_attention` without a mask, as a stock pipeline calls it;
+the same with the boolean mask shows what a mask alone does. In bfloat16 on a CPU our paths use
+plain matrix products, which are faster than torch's kernel whatever is sparse, so there they are
+compared with dense attention by the same products as well: that ratio is the gain from the mask
+alone. Each round runs all ways once, in an order that turns; ratios are taken round by round. The
+ideal is 1 / rho, all dense time over the kept tiles' share of it; more than all of it means that
+pieces which fit into caches are faster than the whole. `--clock cpu` counts the thread's own
+seconds: for a machine that does other work. Random normal q, k, v of seed 0. Prints a card and one
+JSON line.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidplat import tiles
-from vidplat.workers.acceleration.attention import masked_attention
-from vidplat.workers.acceleration.tile_paths import PATHS, Tiling, attention, tile_mask
+from vidplat.methods.seams.attention import masked_attention
+from vidplat.methods.vdit import tiles
+from vidplat.methods.vdit.paths import PATHS, Tiling, attention, tile_mask
 
 KS = (1, 3, 5)
 BAR = 0.80  # of the ideal, for gather at k = 3 against stock dense attention
@@ -50,8 +53,10 @@ def main() -> None:
     now = time.perf_counter if told.clock == "wall" else time.thread_time
 
     print(
-        f"one layer, {told.frames} frames of {told.per_frame} tokens, {told.heads} heads of {told.head_width}, "
-        f"{_processor()}, {told.threads} thread(s), {told.clock} clock, median of {told.rounds} rounds"
+        f"one layer, {told.frames} frames of {told.per_frame} tokens, {told.heads} heads of "
+        f"{told.head_width}, "
+        f"{_processor()}, {told.threads} thread(s), {told.clock} clock, median of {told.rounds} "
+        "rounds"
     )
     rows = []
     with torch.inference_mode():
@@ -59,12 +64,20 @@ def main() -> None:
             rows += _measured(told, dtype, now)
     judged = [row for row in rows if row["way"] == "gather" and row["k"] == 3]
     reached = {
-        row["dtype"]: (row["ratio_to_dense"] / row["ideal"], row["ratio_to_same_kernel"] / row["ideal"])
+        row["dtype"]: (
+            row["ratio_to_dense"] / row["ideal"],
+            row["ratio_to_same_kernel"] / row["ideal"],
+        )
         for row in judged
     }
     met = all(min(shares) >= BAR for shares in reached.values())
-    shown = ", ".join(f"{a:.0%} ({b:.0%} by the same kernel) in {dtype}" for dtype, (a, b) in reached.items())
-    print(f"\ngather at k = 3 reaches of the ideal {shown}; the bar of {BAR:.0%} is {'met' if met else 'missed'}")
+    shown = ", ".join(
+        f"{a:.0%} ({b:.0%} by the same kernel) in {dtype}" for dtype, (a, b) in reached.items()
+    )
+    print(
+        f"\ngather at k = 3 reaches of the ideal {shown}; the bar of {BAR:.0%} is "
+        f"{'met' if met else 'missed'}"
+    )
     print(
         json.dumps(
             {
@@ -80,7 +93,9 @@ def main() -> None:
     )
 
 
-def _measured(told: argparse.Namespace, dtype: torch.dtype, now: Callable[[], float]) -> list[dict[str, Any]]:
+def _measured(
+    told: argparse.Namespace, dtype: torch.dtype, now: Callable[[], float]
+) -> list[dict[str, Any]]:
     name = str(dtype).removeprefix("torch.")
     generator = torch.Generator().manual_seed(0)
     shape = (1, told.frames * told.per_frame, told.heads, told.head_width)
@@ -91,7 +106,10 @@ def _measured(told: argparse.Namespace, dtype: torch.dtype, now: Callable[[], fl
         return attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
 
     rows: list[dict[str, Any]] = []
-    print(f"\n{name:<10}  k   way            ms    dense/way   ideal   of ideal   same kernel   max difference")
+    print(
+        f"\n{name:<10}  k   way            ms    dense/way   ideal   of ideal   same kernel   "
+        "max difference"
+    )
     for refs in KS:
         tiling = Tiling(told.frames, told.per_frame, refs)
         mask = tile_mask(tiling)
@@ -105,7 +123,9 @@ def _measured(told: argparse.Namespace, dtype: torch.dtype, now: Callable[[], fl
             ways["products"] = products
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         due = ways["masked"]().float()
-        off = {way: float((ways[way]().float() - due).abs().max()) for way in ("gather", "lse")}  # warms up as well
+        off = {
+            way: float((ways[way]().float() - due).abs().max()) for way in ("gather", "lse")
+        }  # warms up as well
         off["masked"] = 0.0
         for number in range(told.rounds):
             names = list(ways)
@@ -145,7 +165,10 @@ def _ratio(dense: list[float], way: list[float]) -> float:
 
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        "unknown",
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""Measures what fewer steps and fewer keyframes cost in quality: the profile that the planner chooses from.
+"""Measures what fewer steps and fewer keyframes cost in quality: the profile that the planner
+chooses from.
 
-    python benchmarks/steps_and_keyframes.py [--model flipbook] [--captions 24] [--threads 1] [--write]
+    python benchmarks/steps_and_keyframes.py [--model flipbook] [--captions 24] [--threads 1]
+    [--write]
 
-For held-out captions and fixed seeds each operating point is compared with the full-step video of the same
-seed: SSIM (the profile's quality), PSNR and prompt fit, beside its seconds relative to full quality.
-`--write` stores the points as profile.json in the model's directory. Prints a card and one JSON line.
+For held-out captions and fixed seeds each operating point is compared with the full-step video of
+the same seed: SSIM (the profile's quality), PSNR and prompt fit, beside its seconds relative to
+full quality. `--write` stores the points as profile.json in the model's directory. Prints a card
+and one JSON line.
 """
 
 from __future__ import annotations
@@ -33,13 +36,14 @@ def main() -> None:
 
     import torch
 
-    from vidplat.domain import OperatingPoint, ProfilePoint
-    from vidplat.training import world
+    from flipbook_training import world
+    from vidplat.domain import OperatingPoint
+    from vidplat.methods.model_shape import ProfilePoint
+    from vidplat.quality import psnr_db, ssim
     from vidplat.training.prompt_fit import prompt_fit
     from vidplat.workers.generate import generate
     from vidplat.workers.models.catalogue import describe_model, locate
     from vidplat.workers.models.family import load_family
-    from vidplat.workers.quality import psnr_db, ssim
     from vidplat.workers.text_cache import TextCache
 
     torch.set_num_threads(told.threads)
@@ -50,7 +54,9 @@ def main() -> None:
     full = OperatingPoint(spec.num_inference_steps)
     latent = shape.latent_frames(spec.num_frames)
     points = [OperatingPoint(steps, None, "steps") for steps in STEPS]
-    points += [OperatingPoint(steps, k, "keyframes") for k, counts in KEYFRAMES.items() for steps in counts]
+    points += [
+        OperatingPoint(steps, k, "keyframes") for k, counts in KEYFRAMES.items() for steps in counts
+    ]
 
     rows: dict[OperatingPoint, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number in range(told.captions):
@@ -69,15 +75,23 @@ def main() -> None:
             rows[point]["fit"].append(prompt_fit(made.frames, caption, spec.fps).share)
 
     found = []
-    print(f"{told.model} {ref.revision[:12]}, {told.captions} captions, against {full.steps} steps of the same seed")
+    print(
+        f"{told.model} {ref.revision[:12]}, {told.captions} captions, against {full.steps} "
+        "steps of the same seed"
+    )
     print(f"  {'point':<22} {'cost':>6} {'SSIM':>7} {'+-':>6} {'PSNR':>7} {'fit':>7}")
-    print(f"  {'full':<22} {1:6.2f} {1:7.4f} {0:6.3f} {'':>7} {statistics.mean(rows[full]['fit']):7.1%}")
+    print(
+        f"  {'full':<22} {1:6.2f} {1:7.4f} {0:6.3f} {'':>7} "
+        f"{statistics.mean(rows[full]['fit']):7.1%}"
+    )
     for point in points:
         row = rows[point]
         found.append(
             ProfilePoint(
                 steps_fraction=round(point.steps / full.steps, 6),
-                keyframes_fraction=1.0 if point.keyframes is None else round(point.keyframes / latent, 6),
+                keyframes_fraction=1.0
+                if point.keyframes is None
+                else round(point.keyframes / latent, 6),
                 quality=round(statistics.mean(row["ssim"]), 4),
                 quality_spread=round(statistics.stdev(row["ssim"]), 4),
                 psnr_db=round(statistics.mean(row["psnr"]), 2),

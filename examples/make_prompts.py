@@ -1,4 +1,6 @@
-"""Writes prompts.parquet: twenty captions of the embedded model's world, each motion at least once."""
+"""Writes prompts.parquet: twenty captions of the embedded model's world, each motion at least
+once.
+"""
 
 from pathlib import Path
 
@@ -17,8 +19,10 @@ PROMPTS = {
     "late-dash": "a large yellow circle pauses then dashes up on a striped navy background",
     "pan-left": "a small red cross on a striped forest background, the camera pans left",
     "pan-right": "a large cyan square on a checkered gray background, the camera pans right",
-    "cut": "a large red circle on a plain navy background, cut to a small yellow square on a plain maroon background",
-    "two": "a small green circle moves slowly right and a large magenta square rests on a plain navy background",
+    "cut": "a large red circle on a plain navy background, cut to a small yellow square on a "
+    "plain maroon background",
+    "two": "a small green circle moves slowly right and a large magenta square rests on a plain "
+    "navy background",
     "climb": "a large blue triangle moves fast up on a striped maroon background",
     "glide": "a small white circle moves slowly left on a checkered navy background",
     "fall": "a large magenta cross moves quickly down on a plain forest background",
@@ -30,7 +34,9 @@ PROMPTS = {
 
 
 def main() -> None:
-    table = pa.table({"id": list(PROMPTS), "prompt": list(PROMPTS.values()), "seed": list(range(len(PROMPTS)))})
+    table = pa.table(
+        {"id": list(PROMPTS), "prompt": list(PROMPTS.values()), "seed": list(range(len(PROMPTS)))}
+    )
     pq.write_table(table, Path(__file__).with_name("prompts.parquet"))
 
 

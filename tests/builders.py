@@ -1,7 +1,8 @@
 """Builders with neutral defaults: a test names only what matters to it.
 
-The world they build: now is second 0; the model's full quality is 24 steps; on device class "cpu-1" of
-`knowledge()` one job at full quality takes 10 s at p50 (see there), so sums can be done in one's head.
+The world they build: now is second 0; the model's full quality is 24 steps; on device class "cpu-1"
+of `knowledge()` one job at full quality takes 10 s at p50 (see there), so sums can be done in one's
+head.
 """
 
 from __future__ import annotations
@@ -9,19 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from vidplat.domain import (
-    Job,
-    ModelRef,
-    ModelShape,
-    OpenJob,
-    OperatingPoint,
-    ProfilePoint,
-    Snapshot,
-    VideoSpec,
-    WorkerState,
-    job_id,
-)
+from vidplat.domain import Job, ModelRef, OpenJob, OperatingPoint, VideoSpec, WorkerState, job_id
+from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.scheduler.cost import CostModel, Observation
+from vidplat.scheduler.decision import Snapshot
 from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.work import STAGES, features
@@ -79,7 +71,18 @@ def a_job(
 ) -> Job:
     text = f"prompt {row}" if prompt is None else prompt
     made = a_spec() if spec is None else spec
-    return Job(job_id(text, "", made, model), text, "", made, model, row, None, priority, deadline_at, method)
+    return Job(
+        job_id(text, "", made, model),
+        text,
+        "",
+        made,
+        model,
+        row,
+        None,
+        priority,
+        deadline_at,
+        method,
+    )
 
 
 def an_open_job(
@@ -95,7 +98,9 @@ def an_open_job(
     method: str | None = None,
     spec: VideoSpec | None = None,
 ) -> OpenJob:
-    what = job or a_job(row=row, deadline_at=deadline_at, priority=priority, method=method, spec=spec)
+    what = job or a_job(
+        row=row, deadline_at=deadline_at, priority=priority, method=method, spec=spec
+    )
     return OpenJob(what, attempt, not_before, frozenset(avoid), rung_down)
 
 
@@ -115,7 +120,16 @@ def a_worker(
     alive: bool = True,
     suspect: bool = False,
 ) -> WorkerState:
-    return WorkerState(worker_id, pool, device_class, int(free_gb * 1e9), ready_at, speed, alive=alive, suspect=suspect)
+    return WorkerState(
+        worker_id,
+        pool,
+        device_class,
+        int(free_gb * 1e9),
+        ready_at,
+        speed,
+        alive=alive,
+        suspect=suspect,
+    )
 
 
 def a_snapshot(
@@ -141,10 +155,12 @@ def knowledge(
     device_classes: dict[str, float] | None = None,
     timings: int = 40,
 ) -> Knowledge:
-    """Costs learnt from `timings` exact timings, so that each stage's p90 is 1.02 x its p50 (the least spread).
+    """Costs learnt from `timings` exact timings, so that each stage's p90 is 1.02 x its p50 (the
+    least spread).
 
-    A default job takes `full_s` at its full steps; `fixed_s` of it does not depend on steps (decoding, mp4, ...).
-    `device_classes` maps a device class to how many times slower it is (default: cpu-1 at 1, cpu-2 at 0.5).
+    A default job takes `full_s` at its full steps; `fixed_s` of it does not depend on steps
+    (decoding, mp4, ...). `device_classes` maps a device class to how many times slower it is
+    (default: cpu-1 at 1, cpu-2 at 0.5).
     """
     shape = shape or a_shape()
     spec = shape.defaults
@@ -153,9 +169,14 @@ def knowledge(
         small = 0.01 * fixed_s
         for steps in [4, 24, 12, 8, 16, 20, 6, 10] * max(1, timings // 8):
             counted = features(shape, spec, OperatingPoint(steps))
-            took = {"denoise": (full_s - fixed_s) * steps / spec.num_inference_steps, "decode": fixed_s - 3 * small}
+            took = {
+                "denoise": (full_s - fixed_s) * steps / spec.num_inference_steps,
+                "decode": fixed_s - 3 * small,
+            }
             for stage in STAGES:
                 if any(counted[stage].vector):
                     seconds = took.get(stage, small) * slower
-                    costs = costs.observe(Observation(FLIPBOOK.id, device_class, stage, counted[stage], seconds))
+                    costs = costs.observe(
+                        Observation(FLIPBOOK.id, device_class, stage, counted[stage], seconds)
+                    )
     return Knowledge({FLIPBOOK.id: shape}, costs)

@@ -1,12 +1,15 @@
-"""Builders of what the catalog is given and gives back: batches, assignments, artifacts and outcomes.
+"""Builders of what the catalog is given and gives back: batches, assignments, artifacts and
+outcomes.
 
-Neutral defaults, as in builders.py: now is second 0, full quality is 24 steps, a job takes ten seconds.
+Neutral defaults, as in builders.py: now is second 0, full quality is 24 steps, a job takes ten
+seconds.
 """
 
 from __future__ import annotations
 
 from tests.builders import FLIPBOOK
-from vidplat.domain import Artifact, Assignment, Batch, Failure, ModelRef, OperatingPoint, Outcome
+from vidplat.domain import Artifact, Batch, Failure, ModelRef, OperatingPoint, Outcome
+from vidplat.scheduler.decision import Assignment
 
 
 def a_batch(
@@ -33,16 +36,32 @@ def a_batch(
 
 
 def an_assignment(
-    job_id: str, *, worker_id: str = "w1", pool: str = "cloud", steps: int = 24, quality: float = 1.0
+    job_id: str,
+    *,
+    worker_id: str = "w1",
+    pool: str = "cloud",
+    steps: int = 24,
+    quality: float = 1.0,
 ) -> Assignment:
     """Ten seconds of work from second 0, twelve at p90."""
     point = OperatingPoint(steps, None, "full" if steps == 24 else "steps")
-    return Assignment(job_id, worker_id, pool, point, 0.0, 10.0, 12.0, quality, 10.0, 12.0, "full quality")
+    return Assignment(
+        job_id, worker_id, pool, point, 0.0, 10.0, 12.0, quality, 10.0, 12.0, "full quality"
+    )
 
 
-def an_artifact(job_id: str, *, attempt: int = 1, prefix: str = "memory://videos/batches/b00000000001") -> Artifact:
+def an_artifact(
+    job_id: str, *, attempt: int = 1, prefix: str = "memory://videos/batches/b00000000001"
+) -> Artifact:
     folder = f"{prefix}/jobs/{job_id[:2]}/{job_id}"
-    return Artifact(f"{folder}/video.mp4", f"{folder}/poster.jpg", f"{folder}/meta.json", "ab" * 32, 12_345, attempt)
+    return Artifact(
+        f"{folder}/video.mp4",
+        f"{folder}/poster.jpg",
+        f"{folder}/meta.json",
+        "ab" * 32,
+        12_345,
+        attempt,
+    )
 
 
 def an_outcome(

@@ -3,9 +3,9 @@
     postgres_url       URL of a database of its own for each test, empty
     postgres_catalog   the same, with the catalog's tables in it
 
-The server is Debian's PostgreSQL where it is installed (run as user postgres when the tests run as root), else the one
-that the `pgserver` package brings. Without either, tests that need it skip with one line. It runs without fsync: tests
-kill processes, not the power.
+The server is Debian's PostgreSQL where it is installed (run as user postgres when the tests run as
+root), else the one that the `pgserver` package brings. Without either, tests that need it skip with
+one line. It runs without fsync: tests kill processes, not the power.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ class PostgresServer:
     admin_url: str
 
     def fresh_database(self, like: str = "template1") -> str:
-        """The URL of a new database: empty, or a copy of the one named `like`, which nobody may be using."""
+        """The URL of a new database: empty, or a copy of the one named `like`, which nobody may be
+        using."""
         name = f"test_{secrets.token_hex(6)}"
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')  # our own names: random hex digits
+            connection.execute(
+                f'CREATE DATABASE "{name}" TEMPLATE "{like}"'
+            )  # our own names: random hex digits
         return make_url(self.admin_url).set(database=name).render_as_string(hide_password=False)
 
 
@@ -45,7 +48,9 @@ def postgres_server() -> Iterator[PostgresServer]:
     home = Path(tempfile.mkdtemp(prefix="vidplat-postgres-"))
     try:
         programs = _debian_programs()
-        yield from _debian_server(programs, home) if programs is not None else _packaged_server(home)
+        yield from (
+            _debian_server(programs, home) if programs is not None else _packaged_server(home)
+        )
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -57,7 +62,8 @@ def postgres_url(postgres_server: PostgresServer) -> str:
 
 @pytest.fixture(scope="session")
 def migrated_database(postgres_server: PostgresServer) -> str:
-    """The name of a database that others are copied from: migrating anew would take twice as long."""
+    """The name of a database that others are copied from: migrating anew would take twice as
+    long."""
     url = postgres_server.fresh_database()
     open_catalog(url, migrate=True).close()
     return str(make_url(url).database)
@@ -70,7 +76,9 @@ def postgres_catalog(postgres_server: PostgresServer, migrated_database: str) ->
 
 def _debian_programs() -> Path | None:
     """The folder with initdb and pg_ctl of the newest installed PostgreSQL."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)
+    )
     if not found or (os.geteuid() == 0 and shutil.which("runuser") is None):
         return None
     return found[-1]
@@ -86,13 +94,16 @@ def _debian_server(programs: Path, home: Path) -> Iterator[PostgresServer]:
         as_user = ("runuser", "-u", "postgres", "--")
 
     def run(program: str, *arguments: str) -> None:
-        # Output goes to a file and not to a pipe: the server inherits it, and a pipe would never end.
+        # Output goes to a file and not to a pipe: the server inherits it, and a pipe would never
+        # end.
         with (home / "out").open("ab") as out:
             command = (*as_user, str(programs / program), "-D", str(data), *arguments)
             subprocess.run(command, stdout=out, stderr=out, cwd="/", timeout=120, check=True)
 
     run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
-    settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+    settings = (
+        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+    )
     run("pg_ctl", "-w", "-l", str(data / "log"), "-o", settings, "start")
     try:
         yield PostgresServer(f"postgresql://postgres@127.0.0.1:{port}/postgres")
@@ -101,7 +112,9 @@ def _debian_server(programs: Path, home: Path) -> Iterator[PostgresServer]:
 
 
 def _packaged_server(home: Path) -> Iterator[PostgresServer]:
-    pgserver = pytest.importorskip("pgserver", reason="no real PostgreSQL: neither Debian's nor pgserver is installed")
+    pgserver = pytest.importorskip(
+        "pgserver", reason="no real PostgreSQL: neither Debian's nor pgserver is installed"
+    )
     server = pgserver.get_server(home / "packaged")
     try:
         yield PostgresServer(server.get_uri())

@@ -1,10 +1,11 @@
 """Real S3-compatible servers for tests: each starts on a free loopback port, once per test session.
 
-    s3_server     Ceph's radosgw with one monitor and one disk: real signatures, real durability, 20 s to start
+    s3_server     Ceph's radosgw with one monitor and one disk: real signatures, real durability, 20
+                  s to start
     moto_server   in memory, without authentication, 3 s to start: for most tests
 
-Both skip with one line where their programs cannot be had. `bucket_url` makes a fresh bucket on a server and
-`with_credentials` puts its keys into the environment, where boto3 looks for them.
+Both skip with one line where their programs cannot be had. `bucket_url` makes a fresh bucket on a
+server and `with_credentials` puts its keys into the environment, where boto3 looks for them.
 """
 
 from __future__ import annotations
@@ -121,7 +122,10 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     needed = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "monmaptool")
     if missing := [name for name in needed if shutil.which(name) is None]:
-        pytest.skip(f"no real S3 server: {', '.join(missing)} not found (Debian packages radosgw ceph-mon ceph-osd)")
+        pytest.skip(
+            f"no real S3 server: {', '.join(missing)} not found (Debian packages radosgw "
+            "ceph-mon ceph-osd)"
+        )
     if os.geteuid() != 0:
         pytest.skip("no real S3 server: ceph starts as root only here")
     home = tmp_path_factory.mktemp("ceph")
@@ -137,8 +141,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def _started_radosgw(home: Path, daemons: list[subprocess.Popen[bytes]]) -> S3Server:
     for folder in ("mon", "osd", "run", "log", "rgw"):
         (home / folder).mkdir()
-    conf, port, mon_port, old_mon_port = home / "ceph.conf", _free_port(), _free_port(), _free_port()
-    cluster, disk, first_port = str(uuid.uuid4()), str(uuid.uuid4()), 20103 + os.getpid() % 100 * 100
+    conf, port, mon_port, old_mon_port = (
+        home / "ceph.conf",
+        _free_port(),
+        _free_port(),
+        _free_port(),
+    )
+    cluster, disk, first_port = (
+        str(uuid.uuid4()),
+        str(uuid.uuid4()),
+        20103 + os.getpid() % 100 * 100,
+    )
     conf.write_text(
         _CEPH_CONF.format(
             cluster=cluster,
@@ -155,18 +168,32 @@ def _started_radosgw(home: Path, daemons: list[subprocess.Popen[bytes]]) -> S3Se
 
     def start(*command: str) -> None:
         with (home / "log" / f"{command[0]}.out").open("wb") as log:
-            daemons.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
+            daemons.append(
+                subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            )
 
     def ceph_says(expected: bytes, *words: str) -> bool:
         try:
-            told = subprocess.run(("ceph", "-c", str(conf), *words), capture_output=True, timeout=10, check=False)
+            told = subprocess.run(
+                ("ceph", "-c", str(conf), *words), capture_output=True, timeout=10, check=False
+            )
         except subprocess.TimeoutExpired:
             return False
         return told.returncode == 0 and expected in told.stdout
 
     # 1. a monitor  2. a disk  3. the S3 gateway  4. a user
     address = f"[v2:127.0.0.1:{mon_port},v1:127.0.0.1:{old_mon_port}]"
-    run("monmaptool", "--create", "--clobber", "--fsid", cluster, "--addv", "a", address, str(home / "monmap"))
+    run(
+        "monmaptool",
+        "--create",
+        "--clobber",
+        "--fsid",
+        cluster,
+        "--addv",
+        "a",
+        address,
+        str(home / "monmap"),
+    )
     run("ceph-mon", "-c", str(conf), "-i", "a", "--mkfs", "--monmap", str(home / "monmap"))
     start("ceph-mon", "-c", str(conf), "-i", "a", "-f")
     _wait("ceph-mon", 60, lambda: ceph_says(b"", "mon", "stat"))
@@ -179,7 +206,17 @@ def _started_radosgw(home: Path, daemons: list[subprocess.Popen[bytes]]) -> S3Se
     endpoint = f"http://127.0.0.1:{port}"
     _wait("radosgw", 120, lambda: _answers(endpoint))
     server = S3Server(endpoint, "testak", "testsecretsecret")
-    admin = ("radosgw-admin", "-c", str(conf), "user", "create", "--uid", "vid", "--display-name", "vid")
+    admin = (
+        "radosgw-admin",
+        "-c",
+        str(conf),
+        "user",
+        "create",
+        "--uid",
+        "vid",
+        "--display-name",
+        "vid",
+    )
     run(*admin, "--access-key", server.access_key, "--secret-key", server.secret_key)
     return server
 

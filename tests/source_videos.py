@@ -1,4 +1,6 @@
-"""Small real videos as cameras, screen recorders and editors write them, made by PyAV: for tests of input videos."""
+"""Small real videos as cameras, screen recorders and editors write them, made by PyAV: for tests of
+input videos.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ LIMITED, PQ, HLG, BT709, BT2020 = 1, 16, 18, 1, 9  # numbers of ITU-T H.273
 
 
 def counted(frames: int, rows: int = 32, columns: int = 32, step: int = 7) -> np.ndarray:
-    """(frames, rows, columns, 3) uint8: frame t is plain grey of level 20 + step t, so a pixel tells its time."""
+    """(frames, rows, columns, 3) uint8: frame t is plain grey of level 20 + step t, so a pixel
+    tells its time."""
     levels = 20 + step * np.arange(frames)
     assert levels[-1] <= 255
     return np.broadcast_to(levels[:, None, None, None], (frames, rows, columns, 3)).astype(np.uint8)
@@ -44,7 +47,8 @@ def a_video(
 ) -> Path:
     """Write `frames` (default: 33 of `counted`) to `path`, whose suffix names the container.
 
-    `ticks` are the frames' times, `ticks_per_s` to the second (default: one tick a frame); `tags` are set on the codec.
+    `ticks` are the frames' times, `ticks_per_s` to the second (default: one tick a frame); `tags`
+    are set on the codec.
     """
     frames = counted(33) if frames is None else frames
     time_base = Fraction(1, ticks_per_s or fps)
@@ -54,7 +58,9 @@ def a_video(
         stream.pix_fmt = pixels
         stream.codec_context.time_base = time_base
         stream.thread_count = 1
-        stream.options = {"crf": "1", "preset": "ultrafast", **options} if codec == "libx264" else dict(options)
+        stream.options = (
+            {"crf": "1", "preset": "ultrafast", **options} if codec == "libx264" else dict(options)
+        )
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
         listening = out.add_stream("aac", rate=44_100) if sound else None
@@ -69,7 +75,9 @@ def a_video(
         out.mux(stream.encode(None))
         if listening is not None:
             for start in range(0, int(44_100 * len(frames) / fps), 1024):
-                heard = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                heard = av.AudioFrame.from_ndarray(
+                    np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+                )
                 heard.sample_rate, heard.pts = 44_100, start
                 out.mux(listening.encode(heard))
             out.mux(listening.encode(None))
@@ -83,8 +91,11 @@ def an_mp4(path: Path, frames: np.ndarray | None = None, fps: int = 16) -> Path:
 
 
 def with_variable_rate(path: Path) -> Path:
-    """33 frames in two seconds, shown for 30 ms and 90 ms by turns: frame 2 k appears at 120 k ms."""
-    return a_video(path, ticks=[60 * (t // 2) * 2 + 30 * (t % 2) for t in range(33)], ticks_per_s=1000)
+    """33 frames in two seconds, shown for 30 ms and 90 ms by turns: frame 2 k appears at 120 k
+    ms."""
+    return a_video(
+        path, ticks=[60 * (t // 2) * 2 + 30 * (t % 2) for t in range(33)], ticks_per_s=1000
+    )
 
 
 def with_odd_sides(path: Path) -> Path:
@@ -113,7 +124,9 @@ def with_sound_only(path: Path) -> Path:
     with av.open(str(path), "w", format="mp4") as out:
         stream = out.add_stream("aac", rate=44_100)
         for start in range(0, 44_100, 1024):
-            heard = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            heard = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
             heard.sample_rate, heard.pts = 44_100, start
             out.mux(stream.encode(heard))
         out.mux(stream.encode(None))

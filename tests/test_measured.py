@@ -1,4 +1,6 @@
-"""What a user measured about a model lies under its revision, and goes before what the model came with."""
+"""What a user measured about a model lies under its revision, and goes before what the model came
+with.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,9 @@ from vidplat.measured import content_sha256, folder, root
 from vidplat.workers.models.catalogue import describe_model, searched_masks
 
 
-def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("VIDPLAT_MEASURED", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert folder("abc") == tmp_path / "vidplat" / "models" / "abc"
@@ -50,17 +54,26 @@ def test_masks_here_have_one_hash_per_length_and_the_user_s_own_go_before_the_mo
     assert searched_masks(str(model), 5) == content_sha256({"k": 2})
 
     (own / "bb-F5.json").write_text('{"k": 3}')  # of a second transformer
-    assert searched_masks(str(model), 5) not in ("", content_sha256({"k": 2}), content_sha256({"k": 3}))
+    assert searched_masks(str(model), 5) not in (
+        "",
+        content_sha256({"k": 2}),
+        content_sha256({"k": 3}),
+    )
 
 
-def test_a_profile_measured_here_is_the_one_that_plans_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_profile_measured_here_is_the_one_that_plans_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("VIDPLAT_MEASURED", str(tmp_path))
     describe_model.cache_clear()
     ref, shipped = describe_model("flipbook")
     mine = tmp_path / ref.revision
     mine.mkdir()
     (mine / "profile.json").write_text(
-        json.dumps({"points": [{"steps_fraction": 0.5, "keyframes_fraction": 1.0, "quality": 0.5}]}), encoding="utf-8"
+        json.dumps(
+            {"points": [{"steps_fraction": 0.5, "keyframes_fraction": 1.0, "quality": 0.5}]}
+        ),
+        encoding="utf-8",
     )
     describe_model.cache_clear()
     _, own = describe_model("flipbook")

@@ -1,9 +1,10 @@
-"""Configuration: one frozen class per room, put together in `Config`, and the ways people write times.
+"""Configuration: one frozen class per room, put together in `Config`, and the ways people write
+times.
 
-How a value is found, the strongest first: an option of the command line (`overrides`), an environment
-variable (`VIDPLAT_CATALOG`, `VIDPLAT_OUTPUT`, `VIDPLAT_MODEL`, `RAY_ADDRESS`), `vidplat.toml` in the
-working directory, the default here. `load_config` is the only reader of files and environment; every
-class checks its own bounds and its messages quote the values they refuse.
+How a value is found, the strongest first: an option of the command line (`overrides`), an
+environment variable (`VIDPLAT_CATALOG`, `VIDPLAT_OUTPUT`, `VIDPLAT_MODEL`, `RAY_ADDRESS`),
+`vidplat.toml` in the working directory, the default here. `load_config` is the only reader of files
+and environment; every class checks its own bounds and its messages quote the values they refuse.
 
     # vidplat.toml
     catalog = "postgresql://user@host/vidplat"
@@ -53,7 +54,8 @@ def _check(holds: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class CatalogConfig:
-    """Where the truth is kept: `sqlite:///path` (relative to the working directory) or a PostgreSQL URL."""
+    """Where the truth is kept: `sqlite:///path` (relative to the working directory) or a PostgreSQL
+    URL."""
 
     url: str = DEFAULT_CATALOG
 
@@ -79,16 +81,26 @@ class PoolConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", self.name):
             raise UsageError(
-                f"pool name {printable(self.name)!r} must be 1 to 32 of a-z, 0-9, - and _, starting with a letter"
+                f"pool name {printable(self.name)!r} must be 1 to 32 of a-z, 0-9, - and _, "
+                "starting with a letter"
             )
-        _check(0 <= self.workers <= 10_000, f"pool {self.name}: workers must be 0 to 10000, not {self.workers}")
-        _check(1 <= self.threads <= 1024, f"pool {self.name}: threads must be 1 to 1024, not {self.threads}")
+        _check(
+            0 <= self.workers <= 10_000,
+            f"pool {self.name}: workers must be 0 to 10000, not {self.workers}",
+        )
+        _check(
+            1 <= self.threads <= 1024,
+            f"pool {self.name}: threads must be 1 to 1024, not {self.threads}",
+        )
         _check(0 <= self.gpus <= 64, f"pool {self.name}: gpus must be 0 to 64, not {self.gpus}")
         _check(
             math.isfinite(self.price_per_s) and self.price_per_s >= 0,
             f"pool {self.name}: price_per_s must be zero or more, not {self.price_per_s}",
         )
-        _check(not (self.light and self.gpus), f"pool {self.name}: light workers use no GPU, found gpus = {self.gpus}")
+        _check(
+            not (self.light and self.gpus),
+            f"pool {self.name}: light workers use no GPU, found gpus = {self.gpus}",
+        )
 
 
 @dataclass(frozen=True)
@@ -112,17 +124,22 @@ class RunConfig:
     start_timeout_s: float = 300.0  # a worker that has not come up by then counts as lost
 
     def __post_init__(self) -> None:
-        _check(1 <= self.max_attempts <= 100, f"run.max_attempts must be 1 to 100, not {self.max_attempts}")
+        _check(
+            1 <= self.max_attempts <= 100,
+            f"run.max_attempts must be 1 to 100, not {self.max_attempts}",
+        )
         _check(1 <= self.window <= 100_000, f"run.window must be 1 to 100000, not {self.window}")
         _check(
             0 < self.heartbeat_s * 3 <= self.lease_s,
-            f"run.lease_s ({self.lease_s}) must be at least three times run.heartbeat_s ({self.heartbeat_s})",
+            f"run.lease_s ({self.lease_s}) must be at least three times run.heartbeat_s "
+            f"({self.heartbeat_s})",
         )
 
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How large the input videos of rows may be. Beyond these a row is refused; see docs/decisions on input videos."""
+    """How large the input videos of rows may be. Beyond these a row is refused; see docs/decisions
+    on input videos."""
 
     max_bytes: int = 256 * 2**20  # of one file: a worker holds it in memory
     max_seconds: float = 120.0
@@ -137,7 +154,9 @@ class InputConfig:
             ("max_frame_pixels", 256, 2**28),
         ):
             value = getattr(self, name)
-            _check(least <= value <= most, f"inputs.{name} must be {least:g} to {most:g}, not {value}")
+            _check(
+                least <= value <= most, f"inputs.{name} must be {least:g} to {most:g}, not {value}"
+            )
 
 
 @dataclass(frozen=True)
@@ -162,17 +181,20 @@ class Config:
 
 
 def default_pools(*, cpus: int | None = None, gpus: int | None = None) -> tuple[PoolConfig, ...]:
-    """One cloud and one edge worker on this machine, which share its cores; the cloud gets the GPUs.
+    """One cloud and one edge worker on this machine, which share its cores; the cloud gets the
+    GPUs.
 
-    With GPUs the cloud has one worker per GPU. `cpus` and `gpus` are counted here when not given; GPUs
-    are counted without loading a GPU library.
+    With GPUs the cloud has one worker per GPU. `cpus` and `gpus` are counted here when not given;
+    GPUs are counted without loading a GPU library.
     """
     cores = cpus if cpus is not None else usable_cores()
     cards = gpus if gpus is not None else len(gpu_names())
     threads = max(1, cores // 2)
     if cards:
         return (
-            PoolConfig("cloud", workers=cards, threads=max(1, threads // cards), gpus=1.0, price_per_s=4.0),
+            PoolConfig(
+                "cloud", workers=cards, threads=max(1, threads // cards), gpus=1.0, price_per_s=4.0
+            ),
             PoolConfig("edge", workers=1, threads=threads),
         )
     return (PoolConfig("cloud", threads=threads), PoolConfig("edge", threads=threads))
@@ -180,11 +202,14 @@ def default_pools(*, cpus: int | None = None, gpus: int | None = None) -> tuple[
 
 def usable_cores() -> int:
     """CPU cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    )
 
 
 def gpu_names() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them; empty when none."""
+    """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them; empty
+    when none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
         return ()
@@ -206,15 +231,18 @@ def load_config(
 ) -> Config:
     """The configuration of this run.
 
-    `overrides` are options that were given, with `None` for those that were not: `catalog`, `output`,
-    `model`, `address`, `local`, `dashboard`, `max_attempts` and `pools` (a sequence of `name=workers[:threads]`).
-    Raises UsageError for an unknown key, a wrong type or a value out of bounds.
+    `overrides` are options that were given, with `None` for those that were not: `catalog`,
+    `output`, `model`, `address`, `local`, `dashboard`, `max_attempts` and `pools` (a sequence of
+    `name=workers[:threads]`). Raises UsageError for an unknown key, a wrong type or a value out of
+    bounds.
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     environment = os.environ if env is None else env
     written = _read_file(file)
 
-    top: dict[str, Any] = {key: written.pop(key) for key in ("catalog", "output", "model") if key in written}
+    top: dict[str, Any] = {
+        key: written.pop(key) for key in ("catalog", "output", "model") if key in written
+    }
     pools = _pools_of(written.pop("pools", {}))
     ray = _section(RayConfig, "ray", written.pop("ray", {}))
     run = _section(RunConfig, "run", written.pop("run", {}))
@@ -222,7 +250,11 @@ def load_config(
     if written:
         raise UsageError(f"{CONFIG_FILE}: unknown key {printable(next(iter(written)))!r}")
 
-    for key, variable in (("catalog", "VIDPLAT_CATALOG"), ("output", "VIDPLAT_OUTPUT"), ("model", "VIDPLAT_MODEL")):
+    for key, variable in (
+        ("catalog", "VIDPLAT_CATALOG"),
+        ("output", "VIDPLAT_OUTPUT"),
+        ("model", "VIDPLAT_MODEL"),
+    ):
         if environment.get(variable):
             top[key] = environment[variable]
     if environment.get("RAY_ADDRESS"):
@@ -248,11 +280,13 @@ def load_config(
 
 
 def parse_pool(text: str) -> PoolConfig:
-    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three that load no model."""
+    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three that load
+    no model."""
     found = re.fullmatch(r"([^=:]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?", text.strip())
     if found is None:
         raise UsageError(
-            f"--pool {printable(text)!r}: write name=workers or name=workers:threads, e.g. cloud=2:4, and :light "
+            f"--pool {printable(text)!r}: write name=workers or name=workers:threads, e.g. "
+            "cloud=2:4, and :light "
             "behind it for workers that load no model"
         )
     usual = {pool.name: pool for pool in default_pools()}.get(found[1], PoolConfig("cloud"))
@@ -274,9 +308,14 @@ def _read_file(file: Path | None) -> dict[str, Any]:
 
 
 def _pools_of(written: Any) -> tuple[PoolConfig, ...]:
-    if not isinstance(written, dict) or not all(isinstance(body, dict) for body in written.values()):
+    if not isinstance(written, dict) or not all(
+        isinstance(body, dict) for body in written.values()
+    ):
         raise UsageError(f"{CONFIG_FILE}: write each pool as a table, [pools.cloud]")
-    return tuple(_section(PoolConfig, f"pools.{name}", {"name": name, **body}) for name, body in written.items())
+    return tuple(
+        _section(PoolConfig, f"pools.{name}", {"name": name, **body})
+        for name, body in written.items()
+    )
 
 
 def _section(kind: type[T], name: str, written: Any) -> T:
@@ -286,7 +325,8 @@ def _section(kind: type[T], name: str, written: Any) -> T:
     for key, value in written.items():
         if key not in known:
             raise UsageError(
-                f"{CONFIG_FILE}: [{printable(name)}] has no {printable(key)!r}; it knows {', '.join(known)}"
+                f"{CONFIG_FILE}: [{printable(name)}] has no {printable(key)!r}; it knows "
+                f"{', '.join(known)}"
             )
         wanted = known[key].removesuffix(" | None")
         fits = {
@@ -296,7 +336,10 @@ def _section(kind: type[T], name: str, written: Any) -> T:
             "str": isinstance(value, str),
         }[wanted]
         if not fits:
-            raise UsageError(f"{CONFIG_FILE}: [{printable(name)}] {key} must be a {wanted}, not {printable(value)!r}")
+            raise UsageError(
+                f"{CONFIG_FILE}: [{printable(name)}] {key} must be a {wanted}, not "
+                f"{printable(value)!r}"
+            )
     return kind(**written)
 
 
@@ -304,12 +347,15 @@ def _section(kind: type[T], name: str, written: Any) -> T:
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])")
-_FORMS = "use a duration such as 60s, 90m, 6h, 2d or 1h30m, a time of day such as 06:00, or ISO 8601"
+_FORMS = (
+    "use a duration such as 60s, 90m, 6h, 2d or 1h30m, a time of day such as 06:00, or ISO 8601"
+)
 _LONGEST_S = 3660 * 86_400.0  # ten years: farther is a slip of the pen
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in `90m`, `1h30m`, `2d`. Raises UsageError; a bare number is refused, since its unit is a guess."""
+    """Seconds in `90m`, `1h30m`, `2d`. Raises UsageError; a bare number is refused, since its unit
+    is a guess."""
     plain = text.strip().lower()
     shown = printable(text)
     if re.fullmatch(r"\d+(\.\d+)?", plain):
@@ -319,7 +365,9 @@ def parse_duration(text: str) -> float:
         raise UsageError(f"deadline {shown!r} is not understood: {_FORMS}")
     units = [unit for _, unit in parts]
     if sorted(units, key="dhms".index) != units or len(set(units)) != len(units):
-        raise UsageError(f"deadline {shown!r} is not understood: write each unit once, longest first, e.g. 1h30m")
+        raise UsageError(
+            f"deadline {shown!r} is not understood: write each unit once, longest first, e.g. 1h30m"
+        )
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if not 0 < seconds <= _LONGEST_S:
         raise UsageError(f"deadline {shown!r} must be longer than nothing and at most ten years")
@@ -329,8 +377,8 @@ def parse_duration(text: str) -> float:
 def parse_deadline(text: str, now: float) -> float:
     """The moment meant by `text`, in seconds since the epoch.
 
-    Durations count from `now`; `06:00` is the next such local time; an ISO 8601 time without an offset
-    is local. Raises UsageError for anything else and for moments that have passed.
+    Durations count from `now`; `06:00` is the next such local time; an ISO 8601 time without an
+    offset is local. Raises UsageError for anything else and for moments that have passed.
     """
     plain = text.strip()
     shown = printable(text)

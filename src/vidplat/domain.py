@@ -1,9 +1,9 @@
 """The words of vidplat: plain frozen values shared by every room.
 
 They hold no behaviour beyond small facts about themselves, do no I/O and import only the standard
-library. A change is a new value (`dataclasses.replace`). Times called `*_at` are seconds since the Unix
-epoch (UTC); durations end in `_s`; sizes end in `_bytes`. Frames and sizes count pixels unless a name
-says latent.
+library. A change is a new value (`dataclasses.replace`). Times called `*_at` are seconds since the
+Unix epoch (UTC); durations end in `_s`; sizes end in `_bytes`. Frames and sizes count pixels unless
+a name says latent.
 
 One job's journey is a walk through this file:
 row -> Prompt -> Job -> Snapshot -> Plan -> (stages) -> Outcome with an Artifact -> JobRecord.
@@ -25,7 +25,8 @@ DEFAULT_STRENGTH = 0.6  # of rows with an input video that say nothing
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """What to make. Filled by intake: the row's values over the batch's over the model's defaults."""
+    """What to make. Filled by intake: the row's values over the batch's over the model's
+    defaults."""
 
     width: int
     height: int
@@ -51,7 +52,9 @@ class Prompt:
     external_id: str | None = None  # the user's own id: data only, never part of a path
     overrides: Mapping[str, Any] = field(default_factory=dict)  # VideoSpec fields the row sets
     priority: int | None = None  # higher goes first; None: the batch's
-    deadline: str | None = None  # as written in the row ("60s", "06:00", ISO 8601); None: the batch's
+    deadline: str | None = (
+        None  # as written in the row ("60s", "06:00", ISO 8601); None: the batch's
+    )
     model: str | None = None  # None: the batch's
     method: str | None = None  # None: the planner chooses
     input_video: str | None = None  # where it lies: an absolute path or a URL, without any secret
@@ -68,7 +71,8 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class Job:
-    """A Prompt with its VideoSpec and model. `id` is a hash of all that decides the pixels at full quality."""
+    """A Prompt with its VideoSpec and model. `id` is a hash of all that decides the pixels at full
+    quality."""
 
     id: str  # 32 hex digits, see `job_id`
     prompt: str
@@ -80,9 +84,15 @@ class Job:
     priority: int = 0
     deadline_at: float | None = None
     method: str | None = None
-    input_video: str | None = None  # video-to-video: where the source was at submit; None: made from text alone
-    input_sha256: str | None = None  # of the source's bytes, which the output prefix keeps (storage.inputs)
-    strength: float | None = None  # in (0, 1]: how much of the source is noised away; set exactly when there is one
+    input_video: str | None = (
+        None  # video-to-video: where the source was at submit; None: made from text alone
+    )
+    input_sha256: str | None = (
+        None  # of the source's bytes, which the output prefix keeps (storage.inputs)
+    )
+    strength: float | None = (
+        None  # in (0, 1]: how much of the source is noised away; set exactly when there is one
+    )
 
 
 def job_id(
@@ -94,10 +104,12 @@ def job_id(
     strength: float | None = None,
     masks_sha256: str = "",
 ) -> str:
-    """32 hex digits of SHA-256 over the canonical JSON of everything that decides the pixels at full quality.
+    """32 hex digits of SHA-256 over the canonical JSON of everything that decides the pixels at
+    full quality.
 
-    A source video counts by its content, not by its place, and so do the searched masks of a method that reads them:
-    a method's text does not change when they do. Jobs without either have the ids they always had.
+    A source video counts by its content, not by its place, and so do the searched masks of a method
+    that reads them: a method's text does not change when they do. Jobs without either have the ids
+    they always had.
     """
     facts = [prompt, negative_prompt, *asdict(spec).values(), model.id, model.revision]
     if input_sha256 is not None:
@@ -118,7 +130,8 @@ class OnInfeasible(StrEnum):
 
 @dataclass(frozen=True)
 class Batch:
-    """The jobs of one submit. `id` is a hash of its rows and prefix: submitting the same again resumes."""
+    """The jobs of one submit. `id` is a hash of its rows and prefix: submitting the same again
+    resumes."""
 
     id: str  # "b" and 11 hex digits
     source: str  # what the user typed: a path, URL or "-"
@@ -157,8 +170,11 @@ class OperatingPoint:
     """How a job is made: the methods and their parameters. Chosen by the planner."""
 
     steps: int  # denoising steps actually spent
-    keyframes: int | None = None  # latent frames generated; None: all of them, nothing is interpolated
-    method: str = "full"  # full, steps, keyframes, or a canonical text of `vidplat.methods`: "hsa:preset=25"
+    keyframes: int | None = (
+        None  # latent frames generated; None: all of them, nothing is interpolated
+    )
+    # full, steps, keyframes, or a canonical text of `vidplat.methods.language`: "hsa:preset=25"
+    method: str = "full"
 
     @property
     def accelerator(self) -> str:
@@ -174,67 +190,6 @@ class OperatingPoint:
         return text if self.keyframes is None else f"{text}, {self.keyframes} keyframes"
 
 
-@dataclass(frozen=True)
-class ProfilePoint:
-    """One measured operating point of a model: what it costs and what it loses against full quality."""
-
-    steps_fraction: float  # steps / full steps, in (0, 1]
-    keyframes_fraction: float  # latent frames generated / all latent frames, in (0, 1]
-    quality: float  # mean SSIM to the full-step video of the same seed, in [0, 1]; full quality is 1
-    quality_spread: float = 0.0  # standard deviation over prompts
-    psnr_db: float | None = None
-    prompt_fit: float | None = None  # share of caption attributes shown, where that can be measured
-    samples: int = 0
-    method: str = ""  # canonical text of `vidplat.methods`; "": none
-    linear_work: float = 1.0  # FLOPs of projections and feed forward over those of as many plain steps
-    attention_work: float = 1.0  # FLOPs of self-attention, likewise
-    work_spread: float = 0.0  # standard deviation of linear_work over prompts, where it depends on the video
-    overhead: float = 1.0  # measured denoising seconds over those that this work takes in plain steps
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """How a block-causal model makes a video: some latent frames after the others. From its `causal.json`."""
-
-    frames: int  # latent frames of a block; the last block may have fewer
-    steps: tuple[float, ...]  # thousandths of the schedule, before the shift, falling; the first is 1000: noise alone
-    shift: float
-    sink: int  # a block attends to the first so many finished frames ...
-    recent: int  # ... and to the last so many, its own included
-    trained: int  # positions in time that the model has learnt, in latent frames
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What the scheduler must know of a model to count its work. Filled by `workers.models` from config files.
-
-    Legend: D hidden width, L blocks. `tokens` of a video = latent frames x (height / s / p) x (width / s / p).
-    """
-
-    family: str  # wan, causal-wan, ...
-    layers: int
-    width: int  # D
-    ffn_width: int
-    text_tokens: int
-    patch: tuple[int, int, int]  # latent frames, rows, columns per token
-    temporal_factor: int  # pixels frames per latent frame: F_latent = (F - 1) / factor + 1
-    spatial_factor: int  # pixels per latent cell, per axis
-    parameter_bytes: int
-    defaults: VideoSpec  # seed 0
-    profile: tuple[ProfilePoint, ...] = ()  # empty: not measured; the planner then says so and uses steps alone
-    blocks: Blocks | None = None  # None: all frames are made together
-
-    def latent_frames(self, num_frames: int) -> int:
-        return (num_frames - 1) // self.temporal_factor + 1
-
-    def tokens(self, spec: VideoSpec, latent_frames: int | None = None) -> int:
-        """Transformer tokens of one video, or of its first `latent_frames`."""
-        frames = self.latent_frames(spec.num_frames) if latent_frames is None else latent_frames
-        cell = self.spatial_factor
-        rows, columns = spec.height // cell // self.patch[1], spec.width // cell // self.patch[2]
-        return (frames // self.patch[0]) * rows * columns
-
-
 # --- what the platform sees and decides ----------------------------------------------------------
 
 
@@ -247,21 +202,13 @@ class WorkerState:
     device_class: str  # e.g. "cpu-1" (one thread), "NVIDIA H200": equal text, equal speed expected
     free_bytes: int
     ready_at: float  # when it can take its next job: now, or the expected end of what it does
-    speed: float = 1.0  # measured over expected speed of its device class (an EWMA; 1 = as expected)
+    speed: float = (
+        1.0  # measured over expected speed of its device class (an EWMA; 1 = as expected)
+    )
     running: str | None = None  # job id
     price_per_s: float = 1.0
     alive: bool = True
     suspect: bool = False  # several different jobs failed here: last choice
-
-
-@dataclass(frozen=True)
-class Finisher:
-    """A worker that may finish drafts, at the moment of a snapshot."""
-
-    device_class: str
-    ready_at: float  # when it is up, and through with the drafts it has and its share of those in the making
-    speed: float = 1.0
-    bits_per_s: float | None = None  # of its link, as last seen; None: it has fetched nothing yet
 
 
 @dataclass(frozen=True)
@@ -273,69 +220,6 @@ class OpenJob:
     not_before: float = 0.0  # back-off after a failure
     avoid: frozenset[str] = frozenset()  # workers that failed it
     rung_down: int = 0  # how many rungs cheaper than planned it must be (out of memory)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that a decision may look at."""
-
-    now: float
-    jobs: tuple[OpenJob, ...]
-    workers: tuple[WorkerState, ...]
-    deadline_at: float | None = None
-    quality_floor: float = 0.0
-    finishers: tuple[Finisher, ...] = ()  # light workers that may be counted on
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """This job, made so, by that worker, at about that time."""
-
-    job_id: str
-    worker_id: str
-    pool: str
-    point: OperatingPoint
-    start_at: float
-    p50_s: float  # seconds of work, median; with `handed_s` of both workers
-    p90_s: float
-    quality: float  # predicted, in [0, 1]
-    finish_p50_at: float
-    finish_p90_at: float
-    reason: str = ""  # e.g. "full quality", "8 of 24 steps: 12 s short"
-    finish_by: float | None = None  # latest end that keeps this job and all after it on its worker in time, as planned
-    handed_s: float = 0.0  # of `p50_s`, what another worker is counted on for; 0: its own finishes it
-
-
-@dataclass(frozen=True)
-class Deferred:
-    """A job that gets no place in this plan, and why."""
-
-    job_id: str
-    reason: str
-
-
-class Verdict(StrEnum):
-    FEASIBLE = "feasible"
-    DEGRADED = "degraded"
-    INFEASIBLE = "infeasible"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Assignments in the order they start, deferrals with reasons, and the promise."""
-
-    verdict: Verdict
-    assignments: tuple[Assignment, ...]
-    deferred: tuple[Deferred, ...] = ()
-    earliest_at: float = 0.0  # p90 finish with every job at its cheapest acceptable point
-    full_quality_at: float = 0.0  # p90 finish with every job at full quality
-    finish_p50_at: float = 0.0
-    finish_p90_at: float = 0.0
-    device_seconds: float = 0.0  # p50 sum over assignments
-    mean_quality: float = 1.0
-    quality_bound: float = 1.0  # upper bound on the mean quality (LP relaxation): the plan's certificate
-    reason: str = ""
-    notes: tuple[str, ...] = ()  # e.g. "no profile for this model: steps alone"
 
 
 # --- what happened --------------------------------------------------------------------------------
@@ -377,30 +261,25 @@ class Outcome:
     point: OperatingPoint
     started_at: float
     finished_at: float
-    phases: Mapping[str, float] = field(default_factory=dict)  # source, encode, denoise, decode, ..., mp4, store
+    phases: Mapping[str, float] = field(
+        default_factory=dict
+    )  # source, encode, denoise, decode, ..., mp4, store
     artifact: Artifact | None = None
     failure: Failure | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)  # quality facts measured on the finished video
+    metrics: Mapping[str, float] = field(
+        default_factory=dict
+    )  # quality facts measured on the finished video
     steps_done: int = 0
-    quality: float | None = None  # predicted for `point`, when less was spent than planned; filled by the platform
-    drafted_by: str = ""  # the worker that denoised, where `worker_id` only filled in what was left out
+    quality: float | None = (
+        None  # predicted for `point`, when less was spent than planned; filled by the platform
+    )
+    drafted_by: str = (
+        ""  # the worker that denoised, where `worker_id` only filled in what was left out
+    )
 
     @property
     def ok(self) -> bool:
         return self.artifact is not None
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A video of which frames are still to be filled in: what one worker leaves for another to finish."""
-
-    video: Any  # mp4 bytes of the frames that were decoded, or where a dispatcher put them
-    size_bytes: int  # of these
-    filling: Mapping[str, Any]  # `timeline.Filling` as JSON
-    meta: Mapping[str, Any]  # the sidecar so far
-    phases: Mapping[str, float]  # seconds so far
-    metrics: Mapping[str, float]
-    steps_done: int
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,26 @@
-"""One tree of errors. Whether a retry can help is an attribute, so nobody reads message text to decide.
+"""One tree of errors. Whether a retry can help is an attribute, so nobody reads message text to
+decide.
 
     VidplatError
-    ├── RequestError            the request is wrong; the same request will be wrong again      exit 2
+    ├── RequestError            the request is wrong; the same request will be wrong again      exit
+                                2
     │   ├── UsageError              an option or its value
     │   ├── InputError              the prompt file, or rows of it (all listed at once)
     │   ├── ModelError              unknown model, missing or refused files
     │   └── SpecError               a size, length or step count the model cannot make
-    ├── InfeasibleError         no plan meets the deadline; carries the earliest time           exit 3
-    ├── JobError                this job failed                                                 (exit 4)
+    ├── InfeasibleError         no plan meets the deadline; carries the earliest time           exit
+                                3
+    ├── JobError                this job failed
+                                (exit 4)
     │   └── OutOfMemoryError        one rung cheaper may fit
-    └── InfrastructureError     the surroundings failed; a retry can help                       exit 1
+    └── InfrastructureError     the surroundings failed; a retry can help                       exit
+                                1
         ├── StoreError              object storage or disk
         ├── CatalogError            the SQL catalog: unreachable, locked, from a newer version
         └── ClusterError            Ray, or a worker of it
 
-A message says what was needed, what was found, where, and what to do. Messages are single sentences or
-short lists, safe to print: `printable` has been applied to everything that came from outside.
+A message says what was needed, what was found, where, and what to do. Messages are single sentences
+or short lists, safe to print: `printable` has been applied to everything that came from outside.
 """
 
 from __future__ import annotations
@@ -29,14 +34,16 @@ _SECRETS = re.compile(
 
 
 def printable(text: object, limit: int = 200) -> str:
-    """`text` fit for a terminal, a page or a log: control characters escaped, shortened to `limit`, no secrets."""
+    """`text` fit for a terminal, a page or a log: control characters escaped, shortened to `limit`,
+    no secrets."""
     plain = _SECRETS.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", str(text))
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def plain_place(source: str) -> str:
-    """A path as it is; a URL without user, options and fragment, any of which may be a secret (a signature, a key)."""
+    """A path as it is; a URL without user, options and fragment, any of which may be a secret (a
+    signature, a key)."""
     scheme, found, rest = source.partition("://")
     if not found or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return source
@@ -72,7 +79,8 @@ class ModelError(RequestError):
 
 
 class SpecError(RequestError):
-    """A VideoSpec that the model cannot make; the message gives the rule and the nearest valid value."""
+    """A VideoSpec that the model cannot make; the message gives the rule and the nearest valid
+    value."""
 
 
 class InfeasibleError(VidplatError):

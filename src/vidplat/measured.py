@@ -1,10 +1,12 @@
-"""Where this machine's user keeps what was measured about a model: one folder per revision of its weights.
+"""Where this machine's user keeps what was measured about a model: one folder per revision of its
+weights.
 
-`$VIDPLAT_MEASURED`, else `vidplat/models` under the user's data folder (`$XDG_DATA_HOME` or `~/.local/share`). In the
-folder of a revision lie `profile.json`, written by `vidplat bench`, and `masks/`, written by `vidplat profile`. A model
-directory may hold the same, as the embedded model does; that is used where the user has measured nothing.
+`$VIDPLAT_MEASURED`, else `vidplat/models` under the user's data folder (`$XDG_DATA_HOME` or
+`~/.local/share`). In the folder of a revision lie `profile.json`, written by `vidplat bench`, and
+`masks/`, written by `vidplat profile`. A model directory may hold the same, as the embedded model
+does; that is used where the user has measured nothing.
 
-Left to others: what is in these files (`workers.models.catalogue`, `workers.acceleration.mask_file`).
+Left to others: what is in these files (`workers.models.catalogue`, `methods.vdit.mask_file`).
 """
 
 from __future__ import annotations
@@ -33,13 +35,19 @@ def root() -> Path:
 
 
 def folder(revision: str) -> Path:
-    """The folder of one revision; it need not exist. Raises `ValueError` for a text that could leave its prefix."""
+    """The folder of one revision; it need not exist. Raises `ValueError` for a text that could
+    leave its prefix."""
     if not _REVISION.fullmatch(revision) or revision.startswith("."):
         raise ValueError(f"not a revision: {revision!r}")
     return root() / revision
 
 
 def content_sha256(document: Mapping[str, Any]) -> str:
-    """SHA-256 of a JSON document's canonical text: equal for equal content, however its file is laid out."""
-    plain = json.loads(json.dumps(document))  # keys become the texts that they are in a file, and sort like them
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """SHA-256 of a JSON document's canonical text: equal for equal content, however its file is
+    laid out."""
+    plain = json.loads(
+        json.dumps(document)
+    )  # keys become the texts that they are in a file, and sort like them
+    return hashlib.sha256(
+        json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()

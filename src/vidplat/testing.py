@@ -1,17 +1,20 @@
 """Twins for tests, benchmarks and dry runs: real implementations, only smaller and faster.
 
-- `FakeModel`: a video maker that spends time and memory as told and returns a few deterministic bytes. It loads
-  the source of a job that has one, and looks at its bytes no further.
-  It is chosen by a model id that starts with `fake`, so that it also works through the command line and in
+- `FakeModel`: a video maker that spends time and memory as told and returns a few deterministic
+  bytes. It loads the source of a job that has one, and looks at its bytes no further. It is chosen
+  by a model id that starts with `fake`, so that it also works through the command line and in
   worker processes: `fake`, `fake:step_s=0.02,load_s=0.5`.
 - `MemoryStore`: the in-memory artifact store.
-- `crash_points`: dies at the instrumented point that the environment variable CRASH_AT names or counts.
+- `crash_points`: dies at the instrumented point that the environment variable CRASH_AT names or
+  counts.
 
 A word in square brackets in a prompt makes the fake model misbehave there:
 
-    [abort]    the process dies at the first step            [oom]      out of memory, unless the point is cheaper
+    [abort]    the process dies at the first step            [oom]      out of memory, unless the
+               point is cheaper
     [abort-late]  the process dies while frames are filled in
-    [fail]     this job fails, always                        [flaky]    fails on its first attempt only
+    [fail]     this job fails, always                        [flaky]    fails on its first attempt
+               only
     [wrong]    the request is refused                        [slow]     takes five times as long
 """
 
@@ -26,13 +29,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidplat.domain import Draft, Job, ModelRef, ModelShape, OperatingPoint, ProfilePoint, VideoSpec
+from vidplat.domain import Job, ModelRef, OperatingPoint, VideoSpec
 from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
+from vidplat.methods.model_shape import ModelShape, ProfilePoint
+from vidplat.workers.draft import Draft
 
 if TYPE_CHECKING:
     from vidplat.storage.memory import MemoryStore
 
-__all__ = ["FAKE_SHAPE", "FakeModel", "FakeRendered", "MemoryStore", "crash_points", "describe_fake"]
+__all__ = [
+    "FAKE_SHAPE",
+    "FakeModel",
+    "FakeRendered",
+    "MemoryStore",
+    "crash_points",
+    "describe_fake",
+]
 
 FAKE_SHAPE = ModelShape(
     family="fake",
@@ -44,7 +56,15 @@ FAKE_SHAPE = ModelShape(
     temporal_factor=4,
     spatial_factor=8,
     parameter_bytes=1_000_000,
-    defaults=VideoSpec(width=64, height=64, num_frames=33, fps=16, num_inference_steps=8, guidance_scale=5.0, seed=0),
+    defaults=VideoSpec(
+        width=64,
+        height=64,
+        num_frames=33,
+        fps=16,
+        num_inference_steps=8,
+        guidance_scale=5.0,
+        seed=0,
+    ),
     profile=tuple(
         # A concave curve, like a real one: half the steps keep most of the quality.
         ProfilePoint(steps_fraction=part, keyframes_fraction=1.0, quality=quality, samples=100)
@@ -67,8 +87,9 @@ class FakeRendered:
 class FakeModel:
     """Spends `step_s` per denoising step and makes a few bytes that depend on the job alone.
 
-    An edit takes `source_s` more for its source; under `lipar` its steps take the share `kept` of their time. Under
-    `eco` frames are left out, and filling them in takes `reconstruct_s`, here or in the worker that finishes the draft.
+    An edit takes `source_s` more for its source; under `lipar` its steps take the share `kept` of
+    their time. Under `eco` frames are left out, and filling them in takes `reconstruct_s`, here or
+    in the worker that finishes the draft.
     """
 
     step_s: float = 0.0
@@ -85,7 +106,8 @@ class FakeModel:
 
     @classmethod
     def from_id(cls, model_id: str, load_source: Callable[[Job], bytes] | None = None) -> FakeModel:
-        """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
+        """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for
+        unknown settings."""
         kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(
             ("step_s", "decode_s", "source_s", "kept", "load_s", "reconstruct_s"), float
         )
@@ -144,7 +166,12 @@ class FakeModel:
             if self.load_source is None:
                 raise JobError("this fake model was given no way to load input videos")
             size_bytes = len(self.load_source(job))
-            told = {"video": job.input_video, "sha256": job.input_sha256, "strength": job.strength, "bytes": size_bytes}
+            told = {
+                "video": job.input_video,
+                "sha256": job.input_sha256,
+                "strength": job.strength,
+                "bytes": size_bytes,
+            }
             time.sleep(self.source_s)
             phases["source"] = time.monotonic() - began
             began = time.monotonic()
@@ -165,7 +192,11 @@ class FakeModel:
                 time.sleep(step_s)
             done += 1
             limit = finish_by()
-            if limit is not None and min_steps <= done < point.steps and time.time() + step_s + self.decode_s > limit:
+            if (
+                limit is not None
+                and min_steps <= done < point.steps
+                and time.time() + step_s + self.decode_s > limit
+            ):
                 break
         on_progress("decode", done, point.steps)
         denoised = time.monotonic()
@@ -181,7 +212,11 @@ class FakeModel:
             "steps": done,
             **({"input": told} if told else {}),
         }
-        phases |= {"encode": encoded - began, "denoise": denoised - encoded, "decode": decoded - denoised}
+        phases |= {
+            "encode": encoded - began,
+            "denoise": denoised - encoded,
+            "decode": decoded - denoised,
+        }
         left_out = point.accelerator.startswith("eco")
         drafted = Draft(video, len(video), {"left_out": left_out}, meta, phases, metrics, done)
         if left_out and hand_over:
@@ -207,12 +242,18 @@ class FakeModel:
         poster = _bytes_of(f"{job.id} poster", 64)
         phases["mp4"] = time.monotonic() - began
         return FakeRendered(
-            draft.video, poster, {**draft.meta, "attempt": attempt}, phases, draft.metrics, draft.steps_done
+            draft.video,
+            poster,
+            {**draft.meta, "attempt": attempt},
+            phases,
+            draft.metrics,
+            draft.steps_done,
         )
 
 
 def describe_fake(model_id: str) -> tuple[ModelRef, ModelShape]:
-    """What the platform must know of a fake model. Its settings change seconds, never bytes: one revision."""
+    """What the platform must know of a fake model. Its settings change seconds, never bytes: one
+    revision."""
     FakeModel.from_id(model_id)
     return ModelRef(model_id, "1"), replace(FAKE_SHAPE)
 
@@ -226,7 +267,8 @@ def _bytes_of(text: str, count: int) -> bytes:
 
 
 class _CrashPoints:
-    """Counts the instrumented points this process passes and dies, as by `kill -9`, at the n-th, or at a name."""
+    """Counts the instrumented points this process passes and dies, as by `kill -9`, at the n-th, or
+    at a name."""
 
     def __init__(self, at: str, log: Path | None) -> None:
         self._at, self._log, self._passed = at, log, 0

@@ -16,14 +16,16 @@ from typing import Any
 import pytest
 import torch
 
-from vidplat.hsa_schedule import schedule_for
-from vidplat.tiles import density
-from vidplat.workers.acceleration.lipar_mask import MaskRule
+from vidplat.methods.hsa.schedule import schedule_for
+from vidplat.methods.lipar.mask import MaskRule
+from vidplat.methods.vdit.tiles import density
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_methods.py"
 TOKENS, FRAMES, STEPS = 7 * 6 * 8, 7, 24  # of the small setting
 WIDTH, FFN, TEXT = 128, 512, 16
-OF_TOKENS = (12 * WIDTH**2 + 4 * TEXT * WIDTH + 4 * WIDTH * FFN) * TOKENS  # FLOPs of a block; see scheduler.work
+OF_TOKENS = (
+    12 * WIDTH**2 + 4 * TEXT * WIDTH + 4 * WIDTH * FFN
+) * TOKENS  # FLOPs of a block; see scheduler.work
 OF_TEXT, OF_ATTENTION = 4 * TEXT * WIDTH**2, 4 * TOKENS**2 * WIDTH
 PATHS = ("gather", "lse")
 HSA = ("75A", "75B", "50", "25")
@@ -44,14 +46,28 @@ def script() -> Any:
 def rows() -> dict[str, dict[str, Any]]:
     """All rows of one round of the script, by their names."""
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--small", "--rounds", "1", "--paths", *PATHS, "--compile", "none"],
+        [
+            sys.executable,
+            str(SCRIPT),
+            "--small",
+            "--rounds",
+            "1",
+            "--paths",
+            *PATHS,
+            "--compile",
+            "none",
+        ],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
     )
     answer = json.loads(done.stdout.splitlines()[-1])
-    assert (answer["benchmark"], answer["interrupted"], answer["steps"]) == ("gpu_methods", False, STEPS)
+    assert (answer["benchmark"], answer["interrupted"], answer["steps"]) == (
+        "gpu_methods",
+        False,
+        STEPS,
+    )
     return {row["way"]: row for row in answer["rows"]}
 
 
@@ -63,7 +79,9 @@ def as_before() -> Iterator[None]:
     signal.signal(signal.SIGTERM, handler)
 
 
-def test_every_way_is_a_row_with_a_finite_time_and_nothing_to_excuse(rows: dict[str, dict[str, Any]]) -> None:
+def test_every_way_is_a_row_with_a_finite_time_and_nothing_to_excuse(
+    rows: dict[str, dict[str, Any]],
+) -> None:
     assert list(rows) == [
         *(f"hsa:{preset}" for preset in HSA),
         *(f"sparse:k={k},path={path}" for k in (1, 3, 5) for path in PATHS),
@@ -74,7 +92,13 @@ def test_every_way_is_a_row_with_a_finite_time_and_nothing_to_excuse(rows: dict[
     ]
     for name, row in rows.items():
         assert row["reason"] == "", name
-        for figure in ("ms_per_step", "dense_ms_per_step", "time_ratio", "flop_ratio", "time_over_flops"):
+        for figure in (
+            "ms_per_step",
+            "dense_ms_per_step",
+            "time_ratio",
+            "flop_ratio",
+            "time_over_flops",
+        ):
             assert math.isfinite(row[figure]) and row[figure] > 0, (name, figure)
         assert isinstance(row["within"], bool) and row["peak_bytes"] > 0
 
@@ -87,28 +111,37 @@ def test_the_work_of_hsa_is_its_share_of_tokens_and_the_text_of_the_passes_that_
     share = float(schedule.exact_cost(TOKENS))
     runs = sum(any(schedule.active(step)) for step in range(STEPS)) / STEPS
     linear = (share * OF_TOKENS + runs * OF_TEXT) / (OF_TOKENS + OF_TEXT)
-    due = (share * (OF_TOKENS + OF_ATTENTION) + runs * OF_TEXT) / (OF_TOKENS + OF_TEXT + OF_ATTENTION)
+    due = (share * (OF_TOKENS + OF_ATTENTION) + runs * OF_TEXT) / (
+        OF_TOKENS + OF_TEXT + OF_ATTENTION
+    )
     assert_work(rows[f"hsa:{preset}"], linear, share, due)
     assert share == pytest.approx(schedule.relative_cost, abs=1 / TOKENS)
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_the_work_of_sparse_attention_is_its_density(rows: dict[str, dict[str, Any]], k: int, path: str) -> None:
+def test_the_work_of_sparse_attention_is_its_density(
+    rows: dict[str, dict[str, Any]], k: int, path: str
+) -> None:
     rho = density(FRAMES, k)
     due = (OF_TOKENS + OF_TEXT + rho * OF_ATTENTION) / (OF_TOKENS + OF_TEXT + OF_ATTENTION)
     assert_work(rows[f"sparse:k={k},path={path}"], 1.0, rho, due)
 
 
 @pytest.mark.parametrize("preset", ["50", "25"])
-def test_the_work_of_both_is_nearly_the_product(rows: dict[str, dict[str, Any]], preset: str) -> None:
-    """Not quite: tokens of reference frames attend to all, and HSA may choose more of those than of others."""
+def test_the_work_of_both_is_nearly_the_product(
+    rows: dict[str, dict[str, Any]], preset: str
+) -> None:
+    """Not quite: tokens of reference frames attend to all, and HSA may choose more of those than of
+    others."""
     for path in PATHS:
         row = rows[f"hsa:{preset}+sparse:k=3,path={path}"]
         share = float(schedule_for(preset, STEPS).exact_cost(TOKENS))
         assert row["flops_closed"]["attention"] == pytest.approx(share * density(FRAMES, 3))
         assert row["flops_counted"]["linear"] == pytest.approx(row["flops_closed"]["linear"])
-        assert row["flops_counted"]["attention"] == pytest.approx(row["flops_closed"]["attention"], rel=0.1)
+        assert row["flops_counted"]["attention"] == pytest.approx(
+            row["flops_closed"]["attention"], rel=0.1
+        )
 
 
 @pytest.mark.parametrize(("recovery", "keys"), [("noisy", 1), ("none", 2), ("bias", 2)])
@@ -118,21 +151,30 @@ def test_the_work_of_lipar_is_its_kept_share_of_queries_and_perhaps_of_keys(
     row = rows[f"lipar:recovery={recovery}"]
     kept = row["kept_share"]
     linear = (kept * OF_TOKENS + OF_TEXT) / (OF_TOKENS + OF_TEXT)
-    due = (kept * OF_TOKENS + OF_TEXT + kept**keys * OF_ATTENTION) / (OF_TOKENS + OF_TEXT + OF_ATTENTION)
+    due = (kept * OF_TOKENS + OF_TEXT + kept**keys * OF_ATTENTION) / (
+        OF_TOKENS + OF_TEXT + OF_ATTENTION
+    )
     assert_work(row, linear, kept**keys, due)
 
 
 @pytest.mark.parametrize("kept", [2, 3, 4, 5, 7])
-def test_the_work_of_fewer_frames_is_their_share_and_its_square(rows: dict[str, dict[str, Any]], kept: int) -> None:
+def test_the_work_of_fewer_frames_is_their_share_and_its_square(
+    rows: dict[str, dict[str, Any]], kept: int
+) -> None:
     share = kept / FRAMES
     linear = (share * OF_TOKENS + OF_TEXT) / (OF_TOKENS + OF_TEXT)
-    due = (share * OF_TOKENS + OF_TEXT + share**2 * OF_ATTENTION) / (OF_TOKENS + OF_TEXT + OF_ATTENTION)
+    due = (share * OF_TOKENS + OF_TEXT + share**2 * OF_ATTENTION) / (
+        OF_TOKENS + OF_TEXT + OF_ATTENTION
+    )
     assert_work(rows[f"{kept} latent frames"], linear, share**2, due)
 
 
 def test_clean_keys_cost_lipar_one_pass_more(rows: dict[str, dict[str, Any]]) -> None:
     """0.6 of 24 steps are taken, 14, and one pass more in each branch."""
-    more, plain = (rows[f"lipar:recovery={form}"]["flops_counted"]["total"] for form in ("noise-aware", "noisy"))
+    more, plain = (
+        rows[f"lipar:recovery={form}"]["flops_counted"]["total"]
+        for form in ("noise-aware", "noisy")
+    )
     assert more == pytest.approx(plain * 15 / 14)
 
 
@@ -146,9 +188,11 @@ def assert_work(row: dict[str, Any], linear: float, attention: float, total: flo
 
 
 @pytest.mark.parametrize(("first", "part"), [(1, 1), (3, 2)])
-def test_the_source_prunes_a_third_of_the_full_videos_tokens(script: Any, first: int, part: int) -> None:
-    """PRUNED is 32 %; of the 32 760 tokens a column of one frame is 30, and dilation adds some columns at once.
-    The stream's mask is tried on a half of the picture's side."""
+def test_the_source_prunes_a_third_of_the_full_videos_tokens(
+    script: Any, first: int, part: int
+) -> None:
+    """PRUNED is 32 %; of the 32 760 tokens a column of one frame is 30, and dilation adds some
+    columns at once. The stream's mask is tried on a half of the picture's side."""
     rule = MaskRule(block=first, causal=first > 1)
     frames, rows, columns = script.FULL.latents
     source, keep = script.a_source((frames, rows // part, columns // part), rule, first=first)
@@ -211,7 +255,10 @@ def test_an_interrupt_keeps_what_was_measured(
 
 
 def told(
-    script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+    script: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *arguments: str,
 ) -> dict[str, Any]:
     """What the script answers with on its last line."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

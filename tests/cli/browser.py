@@ -1,8 +1,8 @@
 """A real headless Chromium, driven over its DevTools pipe with the standard library alone.
 
-`Browser` starts one, `open` loads a page and returns when it has loaded, `run` evaluates JavaScript in it (outside
-the page's own Content-Security-Policy, as a person with developer tools would). What the page asks of the network,
-and what its console says, is kept in `requests` and `console`.
+`Browser` starts one, `open` loads a page and returns when it has loaded, `run` evaluates JavaScript
+in it (outside the page's own Content-Security-Policy, as a person with developer tools would). What
+the page asks of the network, and what its console says, is kept in `requests` and `console`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ PATIENCE_S = 60.0
 
 def chromium() -> str | None:
     """The path of a Chromium or Chrome, or None."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
 
 
 class Browser:
@@ -66,14 +68,19 @@ class Browser:
         os.close(commands)
         os.close(answers)
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
         self.resize(*self._size)
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             self._session = None
@@ -98,9 +105,14 @@ class Browser:
         self._await(lambda event: event["method"] == "Page.loadEventFired")
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression; a promise is awaited. Raises AssertionError if it throws."""
+        """The value of a JavaScript expression; a promise is awaited. Raises AssertionError if it
+        throws."""
         told = self._call(
-            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True
+            "Runtime.evaluate",
+            expression=script,
+            returnByValue=True,
+            awaitPromise=True,
+            userGesture=True,
         )
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
@@ -117,11 +129,20 @@ class Browser:
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def resize(self, width: int, height: int) -> None:
-        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     def prefer(self, **features: str) -> None:
         """Media features, e.g. `prefer(color_scheme="dark")`."""
-        wanted = [{"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in features.items()]
+        wanted = [
+            {"name": f"prefers-{name.replace('_', '-')}", "value": value}
+            for name, value in features.items()
+        ]
         self._call("Emulation.setEmulatedMedia", features=wanted)
 
     def disable_javascript(self) -> None:
@@ -129,19 +150,29 @@ class Browser:
 
     def picture(self, *, whole: bool = False) -> bytes:
         """A PNG of the window, or of the whole page."""
-        return base64.b64decode(self._call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
+        return base64.b64decode(
+            self._call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+        )
 
     @property
     def requests(self) -> list[str]:
         """URLs the page asked for since `open`, without those of data URIs."""
-        asked = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
+        asked = [
+            e["params"]["request"]["url"]
+            for e in self.events
+            if e["method"] == "Network.requestWillBeSent"
+        ]
         return [url for url in asked if not url.startswith("data:")]
 
     @property
     def console(self) -> list[str]:
         """Errors and log entries since `open`: script errors, blocked content, missing files."""
-        self._call("Runtime.evaluate", expression="0")  # a round trip, so that what was said has arrived
-        said = [e["params"]["entry"]["text"] for e in self.events if e["method"] == "Log.entryAdded"]
+        self._call(
+            "Runtime.evaluate", expression="0"
+        )  # a round trip, so that what was said has arrived
+        said = [
+            e["params"]["entry"]["text"] for e in self.events if e["method"] == "Log.entryAdded"
+        ]
         thrown = [str(e["params"]) for e in self.events if e["method"] == "Runtime.exceptionThrown"]
         return said + thrown
 

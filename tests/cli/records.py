@@ -1,4 +1,6 @@
-"""Builders of catalog records for reports and tables: neutral defaults, only what matters is named."""
+"""Builders of catalog records for reports and tables: neutral defaults, only what matters is
+named.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from vidplat.domain import (
 
 SUBMITTED_AT = 1_700_000_000.0
 MODEL = ModelRef("flipbook", "0123456789abcdef")
-SPEC = VideoSpec(width=64, height=64, num_frames=33, fps=16, num_inference_steps=24, guidance_scale=5.0, seed=0)
+SPEC = VideoSpec(
+    width=64, height=64, num_frames=33, fps=16, num_inference_steps=24, guidance_scale=5.0, seed=0
+)
 
 
 def a_batch(**changes: Any) -> Batch:
@@ -57,7 +61,9 @@ def a_record(
 ) -> JobRecord:
     """A job that took `took_s` from `start_s` seconds after submit; not done means no artifact."""
     spec = replace(SPEC, seed=row)
-    job = Job(job_id(prompt, "", spec, MODEL), prompt, "", spec, MODEL, row, external_id=external_id)
+    job = Job(
+        job_id(prompt, "", spec, MODEL), prompt, "", spec, MODEL, row, external_id=external_id
+    )
     done = state is JobState.DONE
     folder = f"{prefix}/batches/{batch_id}/jobs/{job.id[:2]}/{job.id}"
     record = JobRecord(
@@ -74,7 +80,12 @@ def a_record(
         started_at=SUBMITTED_AT + start_s if state is not JobState.QUEUED else None,
         finished_at=SUBMITTED_AT + start_s + took_s if state.is_final else None,
         artifact=Artifact(
-            f"{folder}/video.mp4", f"{folder}/poster.jpg", f"{folder}/meta.json", "ab" * 32, 12_345, attempt=1
+            f"{folder}/video.mp4",
+            f"{folder}/poster.jpg",
+            f"{folder}/meta.json",
+            "ab" * 32,
+            12_345,
+            attempt=1,
         )
         if done
         else None,
@@ -91,8 +102,16 @@ class Rows:
     records: Sequence[JobRecord] = field(default_factory=tuple)
 
     def jobs(
-        self, batch_id: str, *, states: Sequence[JobState] | None = None, after_row: int = 0, limit: int | None = None
+        self,
+        batch_id: str,
+        *,
+        states: Sequence[JobState] | None = None,
+        after_row: int = 0,
+        limit: int | None = None,
     ) -> list[JobRecord]:
-        rows = sorted((record for record in self.records if record.job.row > after_row), key=lambda r: r.job.row)
+        rows = sorted(
+            (record for record in self.records if record.job.row > after_row),
+            key=lambda r: r.job.row,
+        )
         wanted = [record for record in rows if states is None or record.state in states]
         return wanted[:limit]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tests.cli.records import SUBMITTED_AT, a_batch
 from vidplat.domain import (
-    Assignment,
     Batch,
     Failure,
     FailureKind,
@@ -16,10 +15,9 @@ from vidplat.domain import (
     JobState,
     OperatingPoint,
     Outcome,
-    Plan,
     Progress,
-    Verdict,
 )
+from vidplat.scheduler.decision import Assignment, Plan, Verdict
 from vidplat.storage import open_catalog, open_store
 from vidplat.storage.catalog_words import Claim, GiveUp
 
@@ -29,7 +27,8 @@ VIDEO, POSTER = b"not really a video", b"not really a poster"
 def tell(
     folder: Path, records: Sequence[JobRecord], *, state: str | None = None, **wishes: object
 ) -> tuple[str, Batch]:
-    """Writes catalog.db and renders/ below `folder` for these jobs; returns the catalog's URL and the batch."""
+    """Writes catalog.db and renders/ below `folder` for these jobs; returns the catalog's URL and
+    the batch."""
     url = f"sqlite:///{folder}/catalog.db"
     batch = a_batch(output_prefix=str(folder / "renders"), total=len(records), **wishes)
     store = open_store(batch.output_prefix)
@@ -47,15 +46,24 @@ def tell(
         catalog.save_plan(batch.id, plan, now=SUBMITTED_AT + 1, inputs_sha256="")
         claims = [Claim(_assignment(record), "here:1:0") for record in begun]
         catalog.claim(batch.id, claims, now=SUBMITTED_AT + 6, lease_s=30)
-        beats = [Progress(r.job.id, 1, f"{r.pool}-0", "denoise", 12, 24, SUBMITTED_AT + 7) for r in begun]
+        beats = [
+            Progress(r.job.id, 1, f"{r.pool}-0", "denoise", 12, 24, SUBMITTED_AT + 7) for r in begun
+        ]
         catalog.heartbeat(batch.id, beats, now=SUBMITTED_AT + 7, lease_s=30)
         ended = [record for record in begun if record.state.is_final]
         outcomes = [_outcome(record, batch) for record in ended]
         for outcome in outcomes:
             if outcome.artifact is not None:
-                for uri, data in ((outcome.artifact.video_uri, VIDEO), (outcome.artifact.poster_uri, POSTER)):
+                for uri, data in (
+                    (outcome.artifact.video_uri, VIDEO),
+                    (outcome.artifact.poster_uri, POSTER),
+                ):
                     store.put(uri.removeprefix(store.uri("x")[:-1]), data)
-        catalog.finish(batch.id, outcomes, {r.job.id: GiveUp(r.state) for r in ended if r.state is not JobState.DONE})
+        catalog.finish(
+            batch.id,
+            outcomes,
+            {r.job.id: GiveUp(r.state) for r in ended if r.state is not JobState.DONE},
+        )
         if state is not None:
             catalog.set_batch_state(batch.id, state, at=SUBMITTED_AT + 60)
     finally:
@@ -83,7 +91,9 @@ def _outcome(record: JobRecord, batch: Batch) -> Outcome:
     assert record.point and record.started_at and record.finished_at
     artifact = record.artifact
     if artifact is not None:
-        folder = f"{batch.output_prefix}/batches/{batch.id}/jobs/{record.job.id[:2]}/{record.job.id}"
+        folder = (
+            f"{batch.output_prefix}/batches/{batch.id}/jobs/{record.job.id[:2]}/{record.job.id}"
+        )
         artifact = replace(
             artifact,
             video_uri=f"{folder}/video.mp4",

@@ -55,16 +55,37 @@ def test_a_part_of_the_picture_is_not_kept_for_plans(
     assert not measured.exists()
 
 
-def test_prompts_come_from_a_file(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "prompts.txt").write_text("a red circle\na blue square\na green circle\n", encoding="utf-8")
+def test_prompts_come_from_a_file(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prompts.txt").write_text(
+        "a red circle\na blue square\na green circle\n", encoding="utf-8"
+    )
 
-    assert main(["bench", "methods", model, "--only", "unipc", "--prompts", "prompts.txt", "--count", "2"]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                "methods",
+                model,
+                "--only",
+                "unipc",
+                "--prompts",
+                "prompts.txt",
+                "--count",
+                "2",
+            ]
+        )
+        == 0
+    )
 
     rows = pq.read_table("bench/methods.parquet").to_pylist()
     assert {row["prompt"] for row in rows} == {"a red circle", "a blue square"}
 
 
-def test_an_unknown_method_is_refused_with_the_list(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_method_is_refused_with_the_list(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["bench", "methods", model, "--only", "stepz"]) == 2
 
     assert "'stepz' is not known; there are steps, unipc, hsa" in capsys.readouterr().err

@@ -34,7 +34,9 @@ def test_in_an_empty_folder_catalog_and_store_are_fine_and_not_made(
 ) -> None:
     found = findings(capsys)
 
-    assert found["catalog"]["health"] == "ok" and "the first submit makes" in found["catalog"]["found"]
+    assert (
+        found["catalog"]["health"] == "ok" and "the first submit makes" in found["catalog"]["found"]
+    )
     assert found["store"]["health"] == "ok"
     assert not (elsewhere / ".vidplat").exists()
     assert not list(elsewhere.rglob("*.mp4"))

@@ -47,7 +47,9 @@ def test_each_kind_of_error_has_its_exit_code(error: BaseException, code: int) -
     assert edge.run(raising(error), []) == code
 
 
-def test_an_error_is_one_message_on_stderr_and_nothing_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_message_on_stderr_and_nothing_on_stdout(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     edge.run(raising(StoreError("the disk is full")), [])
 
     shown = capsys.readouterr()
@@ -56,9 +58,17 @@ def test_an_error_is_one_message_on_stderr_and_nothing_on_stdout(capsys: pytest.
 
 
 def test_all_bad_rows_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    edge.run(raising(InputError("2 rows are bad", ["row 3: empty prompt", "row 9: fps must be 1 or more"])), [])
+    edge.run(
+        raising(
+            InputError("2 rows are bad", ["row 3: empty prompt", "row 9: fps must be 1 or more"])
+        ),
+        [],
+    )
 
-    assert capsys.readouterr().err == "error: 2 rows are bad\n  row 3: empty prompt\n  row 9: fps must be 1 or more\n"
+    assert (
+        capsys.readouterr().err
+        == "error: 2 rows are bad\n  row 3: empty prompt\n  row 9: fps must be 1 or more\n"
+    )
 
 
 def test_with_json_the_error_is_an_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +88,9 @@ def test_with_json_the_error_is_an_object_on_stdout(capsys: pytest.CaptureFixtur
     }
 
 
-def test_terminal_escapes_and_secrets_in_a_message_are_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_escapes_and_secrets_in_a_message_are_harmless(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     edge.run(raising(StoreError("s3://key:hunter2@host said \x1b[2J\x07")), [])
 
     shown = capsys.readouterr().err
@@ -115,16 +127,26 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         "import sys; from vidplat.cli import edge\n"
         "sys.exit(edge.run(lambda a: [print('x' * 999) for _ in range(999)] and None, []))"
     )
-    done = subprocess.run(["bash", "-c", f'{sys.executable} -c "$0" | head -1', script], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "$0" | head -1', script],
+        capture_output=True,
+        text=True,
+    )
 
     assert done.stdout == "x" * 999 + "\n"
     assert done.stderr == ""
 
 
 def test_a_full_disk_behind_stdout_is_said_in_one_line() -> None:
-    script = "import sys; from vidplat.cli import edge\nsys.exit(edge.run(lambda a: print('x' * 99999), []))"
+    script = (
+        "import sys; from vidplat.cli import edge\nsys.exit(edge.run(lambda a: print('x' "
+        "* "
+        "99999), []))"
+    )
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a path to build
-        done = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True
+        )
 
     assert done.returncode == 1
     assert done.stderr == "error: cannot write to standard output: No space left on device\n"

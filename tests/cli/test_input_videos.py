@@ -27,7 +27,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prompts(*rows: dict[str, object]) -> str:
-    Path("prompts.jsonl").write_text("".join(json.dumps({"prompt": "a red circle", **row}) + "\n" for row in rows))
+    Path("prompts.jsonl").write_text(
+        "".join(json.dumps({"prompt": "a red circle", **row}) + "\n" for row in rows)
+    )
     return "prompts.jsonl"
 
 
@@ -38,19 +40,29 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 def an_edited_batch(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     """One job from a video and one from text; what `ls --json` says of them."""
-    assert main(["submit", prompts({"input_video": "clips/dancer.mp4", "strength": 0.4}, {}), *FAKE]) == 0
+    assert (
+        main(["submit", prompts({"input_video": "clips/dancer.mp4", "strength": 0.4}, {}), *FAKE])
+        == 0
+    )
     capsys.readouterr()
     batch = document(capsys, "ls")[0]["batch"]
     return list(document(capsys, "ls", batch))
 
 
-def test_lists_and_records_tell_the_source(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_lists_and_records_tell_the_source(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
     edited, plain = an_edited_batch(capsys)
     place = str(elsewhere / "clips" / "dancer.mp4")
-    assert (edited["input_video"], edited["strength"], len(edited["input_sha256"])) == (place, 0.4, 64)
+    assert (edited["input_video"], edited["strength"], len(edited["input_sha256"])) == (
+        place,
+        0.4,
+        64,
+    )
     assert (plain["input_video"], plain["strength"], plain["input_sha256"]) == (None, None, None)
 
-    # `ls` has a column for it, `show` two lines, the manifest three columns, the report a line on its card
+    # `ls` has a column for it, `show` two lines, the manifest three columns, the report a line on
+    # its card
     assert main(["ls", edited["batch"]]) == 0
     shown = capsys.readouterr().out
     assert "FROM" in shown and "dancer.mp4" in shown
@@ -72,7 +84,9 @@ def test_a_batch_made_from_text_alone_looks_as_before(capsys: pytest.CaptureFixt
     assert "FROM" not in capsys.readouterr().out
 
 
-def test_bad_sources_are_listed_with_their_rows_and_exit_2(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_bad_sources_are_listed_with_their_rows_and_exit_2(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
     cut(elsewhere / "clips" / "cut.mp4", elsewhere / "clips" / "dancer.mp4")
     with_alpha(elsewhere / "clips" / "logo.mov")
     secret = "s3://bucket/a.mp4?X-Amz-Signature=hunter2"
@@ -99,20 +113,29 @@ def test_bad_sources_are_listed_with_their_rows_and_exit_2(capsys: pytest.Captur
     assert not Path("renders").exists()
 
 
-def test_what_is_converted_is_a_warning(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_what_is_converted_is_a_warning(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
     with_variable_rate(elsewhere / "clips" / "phone.mp4")
-    assert main(["submit", prompts({"input_video": "clips/phone.mp4", "num_frames": 29}), *FAKE]) == 0
-    assert "row 1 has an input video with a variable frame rate" in " ".join(capsys.readouterr().err.split())
+    assert (
+        main(["submit", prompts({"input_video": "clips/phone.mp4", "num_frames": 29}), *FAKE]) == 0
+    )
+    assert "row 1 has an input video with a variable frame rate" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_no_log_line_catalog_or_sidecar_holds_a_refused_secret(
     capsys: pytest.CaptureFixture[str], elsewhere: Path
 ) -> None:
-    # given a file whose first row is good and whose second names a signed URL, and one submit that goes through
+    # given a file whose first row is good and whose second names a signed URL, and one submit that
+    # goes through
     an_edited_batch(capsys)
     signed = "https://bucket.s3.amazonaws.com/a.mp4?sig=hunter2"
     assert main(["--debug", "submit", prompts({}, {"input_video": signed}), *FAKE]) == 2
     assert "hunter2" not in "".join(capsys.readouterr())
-    kept = [path for path in elsewhere.rglob("*") if path.is_file() and path.name != "prompts.jsonl"]
+    kept = [
+        path for path in elsewhere.rglob("*") if path.is_file() and path.name != "prompts.jsonl"
+    ]
     assert len(kept) > 5
     assert [path for path in kept if b"hunter2" in path.read_bytes()] == []

@@ -16,7 +16,9 @@ VIDPLAT = [sys.executable, "-m", "vidplat"]
 def test_ctrl_c_drains_exits_130_and_resume_makes_the_rest(tmp_path: Path) -> None:
     # given a submit of six videos of about a second each, two of which are under way
     (tmp_path / "p.txt").write_text("".join(f"prompt {row}\n" for row in range(6)))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VIDPLAT_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("VIDPLAT_")
+    }
     process = subprocess.Popen(
         [*VIDPLAT, "submit", "p.txt", "--model", "fake:step_s=0.12", "--local"],
         cwd=tmp_path,
@@ -26,7 +28,11 @@ def test_ctrl_c_drains_exits_130_and_resume_makes_the_rest(tmp_path: Path) -> No
         text=True,
     )
     until = time.monotonic() + 120
-    while not list(tmp_path.rglob("video.mp4")) and process.poll() is None and time.monotonic() < until:
+    while (
+        not list(tmp_path.rglob("video.mp4"))
+        and process.poll() is None
+        and time.monotonic() < until
+    ):
         time.sleep(0.05)
 
     # when a person presses Ctrl-C once
@@ -41,7 +47,11 @@ def test_ctrl_c_drains_exits_130_and_resume_makes_the_rest(tmp_path: Path) -> No
     made = len(list(tmp_path.rglob("video.mp4")))
     assert 0 < made < 6
     resumed = subprocess.run(
-        [*VIDPLAT, "resume", "--local", "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [*VIDPLAT, "resume", "--local", "--json"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     result = json.loads(resumed.stdout)
     assert (resumed.returncode, result["jobs"]["done"], result["computed"]) == (0, 6, 6 - made)

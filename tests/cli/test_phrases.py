@@ -31,7 +31,9 @@ def test_seconds_have_the_precision_a_person_needs(value: float | None, text: st
     assert phrases.seconds(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (999, "999 B"), (9_400, "9.4 kB"), (1_200_000, "1.2 MB")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0 B"), (999, "999 B"), (9_400, "9.4 kB"), (1_200_000, "1.2 MB")]
+)
 def test_sizes_are_decimal(value: int, text: str) -> None:
     assert phrases.size(value) == text
 
@@ -48,4 +50,9 @@ def test_counts_agree_with_their_noun() -> None:
 
 
 def test_ticks_are_labelled_in_the_unit_they_are_round_in() -> None:
-    assert [phrases.seconds_tick(tick) for tick in (0, 20, 300, 7200)] == ["0", "20 s", "5 min", "2 h"]
+    assert [phrases.seconds_tick(tick) for tick in (0, 20, 300, 7200)] == [
+        "0",
+        "20 s",
+        "5 min",
+        "2 h",
+    ]

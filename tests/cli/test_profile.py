@@ -9,7 +9,7 @@ import pytest
 
 from tests.workers.tiny_models import a_tiny_wan
 from vidplat.cli.app import main
-from vidplat.workers.acceleration import mask_file
+from vidplat.methods.vdit import mask_file
 from vidplat.workers.models.catalogue import describe_model
 
 SHORT = ["--prompts", "1", "--num-frames", "17", "--steps", "4"]  # 17 frames are 5 latent ones
@@ -66,7 +66,9 @@ def test_another_place_may_be_named(
     assert f"as {mask_file.load(out).transformer}-F5.json" in capsys.readouterr().out
 
 
-def test_it_says_when_nothing_is_within_the_threshold(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_when_nothing_is_within_the_threshold(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["profile", "masks", model, "--r", "0", *SHORT]) == 0
 
     assert "no layer has a mask within this error" in capsys.readouterr().err

@@ -10,16 +10,14 @@ from tests.cli.records import SUBMITTED_AT, a_batch
 from vidplat.cli.progress import Doing, Glance, RunDisplay, draw, sentence
 from vidplat.domain import (
     Artifact,
-    Assignment,
     Failure,
     FailureKind,
     JobState,
     OperatingPoint,
     Outcome,
-    Plan,
     Progress,
-    Verdict,
 )
+from vidplat.scheduler.decision import Assignment, Plan, Verdict
 
 ARTIFACT = Artifact("v", "p", "m", "00", 1, 1)
 
@@ -29,7 +27,8 @@ def a_plan(**steps: int) -> Plan:
     return Plan(
         Verdict.FEASIBLE,
         tuple(
-            Assignment(job, "cloud-0", "cloud", OperatingPoint(many), 0, 1, 1, 1.0, 1, 1) for job, many in steps.items()
+            Assignment(job, "cloud-0", "cloud", OperatingPoint(many), 0, 1, 1, 1.0, 1, 1)
+            for job, many in steps.items()
         ),
         finish_p50_at=SUBMITTED_AT + 30,
         finish_p90_at=SUBMITTED_AT + 40,
@@ -90,7 +89,12 @@ def test_a_video_that_stopped_early_counts_the_steps_it_spent() -> None:
     display.outcome(an_outcome("one", steps=18))
 
     glance = display.glance()
-    assert (glance.steps_done, glance.steps_total, glance.made, glance.doing) == (18, 18 + 24, 1, ())
+    assert (glance.steps_done, glance.steps_total, glance.made, glance.doing) == (
+        18,
+        18 + 24,
+        1,
+        (),
+    )
 
 
 def test_a_failed_attempt_gives_its_steps_back(capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +140,10 @@ def test_the_line_for_pipes_says_steps_videos_finish_and_deadline() -> None:
 
 
 def test_a_deadline_that_has_passed_is_said_so() -> None:
-    assert sentence(Glance(now=100.0, total=2, deadline_at=88.0)) == "0 of 2 videos, deadline was 12 s ago"
+    assert (
+        sentence(Glance(now=100.0, total=2, deadline_at=88.0))
+        == "0 of 2 videos, deadline was 12 s ago"
+    )
 
 
 def test_what_is_drawn_on_a_terminal_is_harmless() -> None:
@@ -147,7 +154,15 @@ def test_what_is_drawn_on_a_terminal_is_harmless() -> None:
     out = Console(file=StringIO(), force_terminal=True, width=80, color_system=None)
 
     out.print(
-        draw(Glance(now=0, phase="\x1b[2J", steps_total=10, steps_done=5, doing=(Doing("w\x07", "x", 1, 2, "[b]"),)))
+        draw(
+            Glance(
+                now=0,
+                phase="\x1b[2J",
+                steps_total=10,
+                steps_done=5,
+                doing=(Doing("w\x07", "x", 1, 2, "[b]"),),
+            )
+        )
     )
 
     text = out.file.getvalue()  # type: ignore[attr-defined]

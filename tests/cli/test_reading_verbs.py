@@ -46,7 +46,9 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     return json.loads(said(capsys, *arguments, "--json"))
 
 
-def test_status_says_where_the_latest_batch_stands(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_says_where_the_latest_batch_stands(
+    story: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     out = said(capsys, "status", *story)
 
     assert "1 of 4 made, 1 queued, 1 running, 1 failed" in out
@@ -55,7 +57,9 @@ def test_status_says_where_the_latest_batch_stands(story: list[str], capsys: pyt
     assert "vidplat resume b0123456789a" in out  # its platform has been silent since 2023
 
 
-def test_status_as_json_has_counts_steps_and_promise(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_as_json_has_counts_steps_and_promise(
+    story: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     found = document(capsys, "status", "b0123", *story)
 
     assert found["batch"] == "b0123456789a"
@@ -67,8 +71,16 @@ def test_status_as_json_has_counts_steps_and_promise(story: list[str], capsys: p
     assert found["submitted_at"].endswith("Z")
 
 
-def test_ls_lists_batches_and_the_jobs_of_one(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, "ls", *story).splitlines()[1].split()[:5] == ["b0123456789a", "open", "1", "1", "4"]
+def test_ls_lists_batches_and_the_jobs_of_one(
+    story: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(capsys, "ls", *story).splitlines()[1].split()[:5] == [
+        "b0123456789a",
+        "open",
+        "1",
+        "1",
+        "4",
+    ]
     assert [job["row"] for job in document(capsys, "ls", "b0", *story)] == [1, 2, 3, 4]
     assert [job["row"] for job in document(capsys, "ls", "b0", "--state", "failed", *story)] == [2]
 
@@ -93,7 +105,9 @@ def test_show_finds_a_job_by_the_start_of_its_id_or_by_the_users_own(
     assert "a red circle drifts left" in said(capsys, "show", "clip-1", *story)
 
 
-def test_show_tells_a_failure_and_its_attempts(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_tells_a_failure_and_its_attempts(
+    story: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     job = document(capsys, "ls", "--state", "failed", *story)[0]["job"]
 
     found = document(capsys, "show", job, *story)
@@ -102,7 +116,9 @@ def test_show_tells_a_failure_and_its_attempts(story: list[str], capsys: pytest.
     assert [attempt["ended"] for attempt in found["attempts"]] == ["failed"]
 
 
-def test_logs_are_events_one_object_a_line(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_are_events_one_object_a_line(
+    story: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = [json.loads(line) for line in said(capsys, "logs", "--json", *story).splitlines()]
 
     assert lines[0]["kind"] == "submitted"
@@ -110,21 +126,35 @@ def test_logs_are_events_one_object_a_line(story: list[str], capsys: pytest.Capt
     assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
 
 
-def test_logs_of_one_job_leave_out_the_others(story: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [json.loads(line) for line in said(capsys, "logs", "--job", "clip-1", "--json", *story).splitlines()]
+def test_logs_of_one_job_leave_out_the_others(
+    story: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        json.loads(line)
+        for line in said(capsys, "logs", "--job", "clip-1", "--json", *story).splitlines()
+    ]
 
     assert [line["kind"] for line in lines] == ["started", "done"]
 
 
-def test_watch_of_a_batch_that_ended_says_so_and_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_of_a_batch_that_ended_says_so_and_returns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     url, _ = tell(tmp_path, [a_record(1)], state="done")
 
     found = json.loads(said(capsys, "watch", "--json", "--catalog", url))
 
-    assert (found["state"], found["made"], found["total"], found["steps_done"]) == ("done", 1, 1, 24)
+    assert (found["state"], found["made"], found["total"], found["steps_done"]) == (
+        "done",
+        1,
+        1,
+        24,
+    )
 
 
-def test_watch_ends_with_4_when_videos_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_ends_with_4_when_videos_are_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     url, _ = tell(tmp_path, [a_record(1, state=JobState.FAILED, failure="no")], state="done")
 
     assert "1 failed" in said(capsys, "watch", "--catalog", url, code=4)
@@ -146,7 +176,9 @@ def test_export_writes_the_manifest_in_each_format(
     assert from_parquet[1]["prompt"] == NASTY
 
 
-def test_export_to_stdout_is_only_data(story: list[str], capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_export_to_stdout_is_only_data(
+    story: list[str], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
     assert main(["export", "-", "--what", "metrics", *story]) == 0
 
     lines = capfdbinary.readouterr().out.splitlines()
@@ -156,7 +188,11 @@ def test_export_to_stdout_is_only_data(story: list[str], capfdbinary: pytest.Cap
 def test_videos_are_exported_under_names_a_prompt_cannot_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records = [a_record(1, "../../x/\x00a\\b: É con?*"), a_record(2, "漢字 only"), a_record(3, "👩‍🚀")]
+    records = [
+        a_record(1, "../../x/\x00a\\b: É con?*"),
+        a_record(2, "漢字 only"),
+        a_record(3, "👩‍🚀"),
+    ]
     url, _ = tell(tmp_path, records)
     monkeypatch.chdir(tmp_path)
 
@@ -167,7 +203,9 @@ def test_videos_are_exported_under_names_a_prompt_cannot_choose(
     assert (tmp_path / "films" / "3.mp4").read_bytes() == VIDEO
 
 
-def test_a_damaged_video_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_video_is_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     url, batch = tell(tmp_path, [a_record(1)])
     (video,) = Path(batch.output_prefix).rglob("video.mp4")
     video.write_bytes(b"rotten")
@@ -190,7 +228,7 @@ def test_the_report_lies_beside_the_videos_or_where_it_is_wanted(
     assert (beside["made"], beside["total"]) == (1, 4)
 
 
-# --- what is not there -------------------------------------------------------------------------------------
+# --- what is not there ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -234,7 +272,8 @@ def test_reading_loads_neither_torch_nor_ray(story: list[str]) -> None:
     script = (
         "import sys; from vidplat.cli.app import main\n"
         f"assert main(['status', *{story!r}]) == 0\n"
-        "heavy = {'torch', 'ray', 'diffusers', 'transformers', 'boto3', 'alembic', 'pyarrow'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'diffusers', 'transformers', 'boto3', 'alembic', 'pyarrow'} & "
+        "set(sys.modules)\n"
         "assert not heavy, heavy"
     )
 

@@ -27,7 +27,9 @@ def test_a_cell_can_neither_colour_nor_break_the_table() -> None:
 def test_in_a_pipe_no_cell_is_cut() -> None:
     out = io.StringIO()
 
-    render.print_table([Column("PROMPT", gives_way=True), Column("LAST")], [("word " * 60, "end")], to=out)
+    render.print_table(
+        [Column("PROMPT", gives_way=True), Column("LAST")], [("word " * 60, "end")], to=out
+    )
 
     assert "word " * 59 in out.getvalue()
     assert "end" in out.getvalue()

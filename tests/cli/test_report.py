@@ -9,15 +9,17 @@ from html.parser import HTMLParser
 from tests.cli.records import SUBMITTED_AT, Rows, a_batch, a_record
 from vidplat.cli.report_charts import ticks
 from vidplat.cli.report_page import headline, page
-from vidplat.domain import JobRecord, JobState, Verdict
+from vidplat.domain import JobRecord, JobState
 from vidplat.platform import report as reports
 from vidplat.platform.report import Report, gather, link
+from vidplat.scheduler.decision import Verdict
 from vidplat.storage.catalog_words import PlanRecord
 from vidplat.storage.memory import MemoryStore
 
 NASTY = (
     '<script>alert(1)</script><img src=x onerror=alert(1)>"\' onload=alert(1) x="'
-    "</title></style></textarea><!-- ]]> \x1b[31m \x00 {{7*7}} javascript:alert(1) '); DROP TABLE jobs;-- ‮"
+    "</title></style></textarea><!-- ]]> \x1b[31m \x00 {{7*7}} javascript:alert(1) '); DROP "
+    "TABLE jobs;-- ‮"
 )
 
 
@@ -26,7 +28,7 @@ def a_report(*records: JobRecord, state: str = "done", **wishes: object) -> Repo
     return gather(Rows(records), batch, state=state, now=SUBMITTED_AT + 70)
 
 
-# --- gathering -----------------------------------------------------------------------------------------
+# --- gathering ------------------------------------------------------------------------------------
 
 
 def test_jobs_made_alike_are_one_line_of_predicted_against_actual() -> None:
@@ -47,7 +49,9 @@ def test_late_and_missing_videos_are_counted_by_cause() -> None:
     failed = a_record(2, state=JobState.FAILED, failure="out of memory")
     batch = a_batch(total=2)
 
-    report = gather(Rows([late, failed]), batch, state="done", now=0, causes={late.job.id: "worker lost"})
+    report = gather(
+        Rows([late, failed]), batch, state="done", now=0, causes={late.job.id: "worker lost"}
+    )
 
     assert report.late == 1
     assert report.causes == {"worker lost": 1, "failed": 1}
@@ -112,7 +116,7 @@ def test_a_video_outside_the_store_is_not_linked() -> None:
     assert card.video is None
 
 
-# --- the sentence at the top -----------------------------------------------------------------------------
+# --- the sentence at the top ----------------------------------------------------------------------
 
 
 def test_the_headline_says_how_it_ended() -> None:
@@ -123,13 +127,19 @@ def test_the_headline_says_how_it_ended() -> None:
 
     assert headline(a_report(on_time, a_record(5))) == "All 2 videos, 52 s before the deadline"
     assert headline(a_report(on_time, late)) == "All 2 videos, 1 late, the last by 2.0 s"
-    assert headline(a_report(on_time, failed)) == "1 of 2 videos, 52 s before the deadline; 1 could not be made"
+    assert (
+        headline(a_report(on_time, failed))
+        == "1 of 2 videos, 52 s before the deadline; 1 could not be made"
+    )
     assert headline(a_report(on_time, queued, state="open")) == "1 of 2 videos so far, 1 to go"
-    assert headline(a_report(queued, state="infeasible")) == "Nothing was made: no plan met the deadline"
+    assert (
+        headline(a_report(queued, state="infeasible"))
+        == "Nothing was made: no plan met the deadline"
+    )
     assert headline(a_report(on_time, deadline_at=None)) == "1 video made"
 
 
-# --- the page ----------------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 class Tags(HTMLParser):
@@ -147,12 +157,23 @@ class Tags(HTMLParser):
 
 
 def a_nasty_report() -> Report:
-    record = a_record(1, NASTY, external_id=NASTY, failure=NASTY, state=JobState.FAILED, pool="cloud")
+    record = a_record(
+        1, NASTY, external_id=NASTY, failure=NASTY, state=JobState.FAILED, pool="cloud"
+    )
     record = replace(record, worker_id=NASTY, job=replace(record.job, negative_prompt=NASTY))
     done = replace(a_record(2, NASTY, external_id="../../x"), worker_id=NASTY, pool=NASTY)
-    plan = PlanRecord(1, 0.0, "", Verdict.DEGRADED, NASTY, 0, 0, SUBMITTED_AT + 1, SUBMITTED_AT + 2, 1, 1, 1, 2)
+    plan = PlanRecord(
+        1, 0.0, "", Verdict.DEGRADED, NASTY, 0, 0, SUBMITTED_AT + 1, SUBMITTED_AT + 2, 1, 1, 1, 2
+    )
     batch = a_batch(source=NASTY, method=NASTY, output_prefix=NASTY, total=2)
-    return gather(Rows([record, done]), batch, state="done", now=0, promise=plan, causes={record.job.id: NASTY})
+    return gather(
+        Rows([record, done]),
+        batch,
+        state="done",
+        now=0,
+        promise=plan,
+        causes={record.job.id: NASTY},
+    )
 
 
 def test_nothing_from_outside_becomes_an_element_or_an_attribute() -> None:
@@ -172,7 +193,11 @@ def test_control_characters_are_spelled_out_in_the_page() -> None:
 def test_the_page_names_nothing_outside_itself() -> None:
     html = page(a_report(a_record(1)))
 
-    links = [value for name, value in Tags(html).attributes if name in ("src", "href", "poster", "action")]
+    links = [
+        value
+        for name, value in Tags(html).attributes
+        if name in ("src", "href", "poster", "action")
+    ]
     assert links == []  # no video was linked, and there is no style sheet, font or script elsewhere
     assert "http://" not in html and "https://" not in html
 

@@ -16,9 +16,14 @@ from vidplat.platform.report import gather, link, page_key
 from vidplat.storage import open_store
 
 CHROMIUM = chromium()
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the report page is not opened")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: the report page is not opened"
+)
 
-NASTY = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>"><svg onload=window.hacked=1>'
+NASTY = (
+    '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>"><svg '
+    "onload=window.hacked=1>"
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,9 @@ def video() -> tuple[bytes, bytes]:
     return to_mp4(frames, 16), to_poster(frames)
 
 
-def write(folder: Path, records: list[JobRecord], video: tuple[bytes, bytes], *, embed: bool) -> Path:
+def write(
+    folder: Path, records: list[JobRecord], video: tuple[bytes, bytes], *, embed: bool
+) -> Path:
     """The page and its videos under `folder`, as a run leaves them."""
     store = open_store(str(folder))
     for record in records:
@@ -76,7 +83,8 @@ def test_a_click_plays_the_video_from_disk(
             card.querySelector('.play').click();
             await new Promise((tell, fail) => {
                 video.addEventListener('timeupdate', () => video.currentTime > 0 && tell());
-                setTimeout(() => fail(new Error('it did not play: ' + video.error?.message)), 20000);
+                const late = () => fail(new Error('it did not play: ' + video.error?.message));
+                setTimeout(late, 20000);
             });
             return [video.videoWidth, video.videoHeight, video.paused, video.muted];
         })()"""
@@ -89,7 +97,9 @@ def test_a_click_plays_the_video_from_disk(
     assert len(browser.requests) == 1 or not embed
 
 
-def test_a_prompt_full_of_html_is_only_text(browser: Browser, video: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_a_prompt_full_of_html_is_only_text(
+    browser: Browser, video: tuple[bytes, bytes], tmp_path: Path
+) -> None:
     browser.open(write(tmp_path, three(tmp_path), video, embed=True))
 
     assert browser.run("window.hacked") is None
@@ -110,7 +120,9 @@ def test_even_a_hole_in_the_escaping_runs_no_script(
     assert any("Content Security Policy" in line for line in browser.console)
 
 
-def test_filters_and_order_choose_cards(browser: Browser, video: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_filters_and_order_choose_cards(
+    browser: Browser, video: tuple[bytes, bytes], tmp_path: Path
+) -> None:
     browser.open(write(tmp_path, three(tmp_path), video, embed=True))
 
     def rows_after(control: str, value: str) -> list[str]:
@@ -120,9 +132,11 @@ def test_filters_and_order_choose_cards(browser: Browser, video: tuple[bytes, by
                     const control = document.querySelector('[data-control="{control}"]');
                     control.value = {value!r};
                     control.dispatchEvent(new Event('input'));
-                    const shown = [...document.querySelectorAll('.card')].filter(card => !card.hidden);
+                    const cards = [...document.querySelectorAll('.card')];
+                    const shown = cards.filter(card => !card.hidden);
                     control.value = control.tagName === 'SELECT' ? control.options[0].value : '';
-                    if (control.dataset.control !== 'order') control.dispatchEvent(new Event('input'));
+                    const isOrder = control.dataset.control === 'order';
+                    if (!isOrder) control.dispatchEvent(new Event('input'));
                     return shown.map(card => card.dataset.row);
                 }})()"""
             )
@@ -135,7 +149,9 @@ def test_filters_and_order_choose_cards(browser: Browser, video: tuple[bytes, by
     assert rows_after("order", "seconds") == ["2", "1", "3"]
 
 
-def test_the_keyboard_reaches_and_plays_a_video(browser: Browser, video: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_the_keyboard_reaches_and_plays_a_video(
+    browser: Browser, video: tuple[bytes, bytes], tmp_path: Path
+) -> None:
     browser.open(write(tmp_path, three(tmp_path), video, embed=True))
     browser.run("document.querySelector('[data-control=all]').focus()")
 
@@ -184,7 +200,8 @@ def test_text_is_readable_in_light_and_in_dark(
                 const ink = light(getComputedStyle(node).color);
                 return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
             };
-            return Math.min(...[...document.querySelectorAll('h1,h2,h3,p,td,th,dt,dd,summary,b')].map(ratio));
+            const nodes = document.querySelectorAll('h1,h2,h3,p,td,th,dt,dd,summary,b');
+            return Math.min(...[...nodes].map(ratio));
         })()"""
     )
 
@@ -192,7 +209,9 @@ def test_text_is_readable_in_light_and_in_dark(
     assert worst >= 4.5
 
 
-def test_without_javascript_every_video_has_its_controls(video: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_without_javascript_every_video_has_its_controls(
+    video: tuple[bytes, bytes], tmp_path: Path
+) -> None:
     path = write(tmp_path, three(tmp_path), video, embed=True)
     html = path.read_text()
 

@@ -1,4 +1,6 @@
-"""submit, plan, resume, retry and cancel from the command line, with the fake model in this process."""
+"""submit, plan, resume, retry and cancel from the command line, with the fake model in this
+process.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_a_submit_ends_with_videos_a_comparison_and_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_submit_ends_with_videos_a_comparison_and_a_report(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     source = prompts({"prompt": "a red circle"}, {"prompt": "a blue square"})
 
     code = main(["submit", source, "--deadline", "10m", *FAKE])
@@ -77,9 +81,19 @@ def test_an_infeasible_deadline_exits_3_with_the_earliest_time_and_makes_nothing
     assert not list(Path().rglob("video.mp4"))
 
 
-def test_best_effort_runs_late_exits_5_and_remembers_why(capsys: pytest.CaptureFixture[str]) -> None:
+def test_best_effort_runs_late_exits_5_and_remembers_why(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     source = prompts({"prompt": "a red circle"})
-    late = ["--deadline", "1s", "--on-infeasible", "best-effort", "--model", "fake:load_s=1.5", "--local"]
+    late = [
+        "--deadline",
+        "1s",
+        "--on-infeasible",
+        "best-effort",
+        "--model",
+        "fake:load_s=1.5",
+        "--local",
+    ]
 
     code, result = document(capsys, "submit", source, *late)
 
@@ -109,7 +123,9 @@ def test_a_dry_run_is_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert not list(Path().rglob("video.mp4"))
 
 
-def test_a_row_that_fails_is_told_kept_and_can_be_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_that_fails_is_told_kept_and_can_be_tried_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     source = prompts({"prompt": "a red circle"}, {"prompt": "a blue square [fail]", "id": "mine"})
 
     code, result = document(capsys, "submit", source, *FAKE)
@@ -121,11 +137,15 @@ def test_a_row_that_fails_is_told_kept_and_can_be_tried_again(capsys: pytest.Cap
     assert resumed["computed"] == 0
 
 
-def test_prompts_from_stdin_are_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_from_stdin_are_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import io
     import sys
 
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a red circle\na blue square\n")))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a red circle\na blue square\n"))
+    )
 
     code, result = document(capsys, "submit", "-", "--format", "txt", *FAKE)
 
@@ -135,7 +155,11 @@ def test_prompts_from_stdin_are_read(capsys: pytest.CaptureFixture[str], monkeyp
 def test_a_hostile_prompt_and_id_come_out_harmless_everywhere(
     capsys: pytest.CaptureFixture[str], elsewhere: Path
 ) -> None:
-    rows = [{"prompt": NASTY, "id": "../../x"}, {"prompt": "fine", "id": "/etc/x"}, {"prompt": "👩‍🚀", "id": "👍"}]
+    rows = [
+        {"prompt": NASTY, "id": "../../x"},
+        {"prompt": "fine", "id": "/etc/x"},
+        {"prompt": "👩‍🚀", "id": "👍"},
+    ]
     source = prompts(*rows)
 
     assert main(["submit", source, *FAKE]) == 0
@@ -149,11 +173,12 @@ def test_a_hostile_prompt_and_id_come_out_harmless_everywhere(
     assert all(path.as_posix().isascii() for path in Path("renders").rglob("*"))
 
 
-# --- bad input: one clear message, the right exit code, nothing lost, nothing made -----------------------------
+# --- bad input: one clear message, the right exit code, nothing lost, nothing made ----------------
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    """The message of a command that must refuse: no traceback, nothing on stdout, nothing enqueued."""
+    """The message of a command that must refuse: no traceback, nothing on stdout, nothing
+    enqueued."""
     found = main(list(arguments))
     shown = capsys.readouterr()
     assert found == code, shown.err
@@ -227,23 +252,37 @@ def test_all_bad_rows_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_duplicate_ids_are_refused_with_both_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(capsys, "submit", prompts({"prompt": "a", "id": "x"}, {"prompt": "b", "id": "x"}), *FAKE)
+    message = refused(
+        capsys, "submit", prompts({"prompt": "a", "id": "x"}, {"prompt": "b", "id": "x"}), *FAKE
+    )
 
     assert "row 2" in message and "1" in message
 
 
 @pytest.mark.parametrize(
     ("deadline", "words"),
-    [("60", "60s"), ("-5s", "past"), ("tomorrow", "tomorrow"), ("2001-01-01T00:00", "past"), ("", "deadline")],
+    [
+        ("60", "60s"),
+        ("-5s", "past"),
+        ("tomorrow", "tomorrow"),
+        ("2001-01-01T00:00", "past"),
+        ("", "deadline"),
+    ],
 )
 def test_a_deadline_that_cannot_be_meant_is_refused(
     deadline: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert words in refused(capsys, "submit", prompts({"prompt": "a"}), "--deadline", deadline, *FAKE)
+    assert words in refused(
+        capsys, "submit", prompts({"prompt": "a"}), "--deadline", deadline, *FAKE
+    )
 
 
-def test_an_unknown_model_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "flipbok" in refused(capsys, "submit", prompts({"prompt": "a"}), "--model", "flipbok", "--local")
+def test_an_unknown_model_is_refused_with_those_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "flipbok" in refused(
+        capsys, "submit", prompts({"prompt": "a"}), "--model", "flipbok", "--local"
+    )
 
 
 def test_a_pickled_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,7 +302,9 @@ def test_a_pickled_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_output_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").write_text("in the way")
 
-    message = refused(capsys, "submit", prompts({"prompt": "a"}), "--output", "file/below", *FAKE, code=1)
+    message = refused(
+        capsys, "submit", prompts({"prompt": "a"}), "--output", "file/below", *FAKE, code=1
+    )
 
     assert "file/below" in message
 
@@ -276,14 +317,18 @@ def test_an_unreachable_bucket_is_told_without_secrets(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     began = time.monotonic()
 
-    message = refused(capsys, "submit", prompts({"prompt": "a"}), "--output", "s3://bucket/x", *FAKE, code=1)
+    message = refused(
+        capsys, "submit", prompts({"prompt": "a"}), "--output", "s3://bucket/x", *FAKE, code=1
+    )
 
     assert "127.0.0.1:9" in message or "bucket" in message
     assert "canary-secret" not in message
     assert time.monotonic() - began < 60
 
 
-def test_an_unreachable_catalog_is_told_without_its_password(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_catalog_is_told_without_its_password(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     url = "postgresql://ada:hunter2@127.0.0.1:9/vidplat"
 
     message = refused(capsys, "submit", prompts({"prompt": "a"}), "--catalog", url, *FAKE, code=1)
@@ -291,7 +336,9 @@ def test_an_unreachable_catalog_is_told_without_its_password(capsys: pytest.Capt
     assert "127.0.0.1" in message and "hunter2" not in message
 
 
-def test_a_catalog_of_a_newer_version_is_refused_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_catalog_of_a_newer_version_is_refused_and_left_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     import sqlite3
 
     source = prompts({"prompt": "a"})

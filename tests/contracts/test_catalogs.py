@@ -12,7 +12,6 @@ import pytest
 from tests.builders import a_job, a_worker
 from tests.catalog_builders import a_batch, an_artifact, an_assignment, an_outcome
 from vidplat.domain import (
-    Deferred,
     Failure,
     FailureKind,
     Job,
@@ -20,11 +19,10 @@ from vidplat.domain import (
     ModelRef,
     OnInfeasible,
     OperatingPoint,
-    Plan,
     Progress,
-    Verdict,
 )
 from vidplat.errors import CatalogError, UsageError
+from vidplat.scheduler.decision import Deferred, Plan, Verdict
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.catalog_words import BatchState, Claim, GiveUp, PointShare, Requeue
@@ -63,7 +61,9 @@ def some_jobs(count: int) -> list[Job]:
     return [a_job(row=row) for row in range(1, count + 1)]
 
 
-def begin(catalog: Catalog, jobs: Sequence[Job], *, now: float = 0.0, owner: str = ME, **chosen: object) -> None:
+def begin(
+    catalog: Catalog, jobs: Sequence[Job], *, now: float = 0.0, owner: str = ME, **chosen: object
+) -> None:
     claims = [Claim(an_assignment(job.id, **chosen), owner) for job in jobs]  # type: ignore[arg-type]
     assert len(catalog.claim(BATCH.id, claims, now=now, lease_s=30)) == len(jobs)
 
@@ -74,14 +74,18 @@ def state_of(catalog: Catalog, job: Job) -> JobState:
 
 BROKEN = Failure(FailureKind.JOB, "frames are not finite")
 
-# --- adding -------------------------------------------------------------------------------------------------
+# --- adding ---------------------------------------------------------------------------------------
 
 
 def test_a_batch_and_its_jobs_come_back_as_they_went_in(catalog: Catalog) -> None:
-    batch = replace(BATCH, deadline_at=60.0, priority=3, quality_floor=0.5, on_infeasible=OnInfeasible.REJECT)
+    batch = replace(
+        BATCH, deadline_at=60.0, priority=3, quality_floor=0.5, on_infeasible=OnInfeasible.REJECT
+    )
     plain = a_job(row=1)
     special = replace(
-        a_job(row=2, model=ModelRef("other", "r9"), deadline_at=30.5, priority=7, method="steps:12"),
+        a_job(
+            row=2, model=ModelRef("other", "r9"), deadline_at=30.5, priority=7, method="steps:12"
+        ),
         external_id="mine",
         negative_prompt="blurry",
     )
@@ -98,7 +102,11 @@ def test_a_job_made_from_a_video_keeps_its_source_wherever_it_is_read(catalog: C
     assert catalog.open_jobs(BATCH.id)[0].job == job
     assert catalog.find_job(job.id)[0].job == job
     ((row,),) = catalog.job_rows(BATCH.id, ("input_video", "input_sha256", "strength"))
-    assert (row["input_video"], row["input_sha256"], row["strength"]) == ("/data/a b.mp4", "ab" * 32, 0.25)
+    assert (row["input_video"], row["input_sha256"], row["strength"]) == (
+        "/data/a b.mp4",
+        "ab" * 32,
+        0.25,
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,11 +132,22 @@ def test_a_prompt_is_only_ever_data(catalog: Catalog, text: str) -> None:
 def test_the_same_batch_again_inserts_nothing_and_takes_the_new_wishes(catalog: Catalog) -> None:
     first, second = some_jobs(2)
     catalog.add_batch(BATCH, [first, second])
-    later = replace(BATCH, deadline_at=99.0, priority=5, quality_floor=0.7, on_infeasible=OnInfeasible.BEST_EFFORT)
-    added = catalog.add_batch(later, [replace(first, priority=5), replace(second, deadline_at=42.0)])
+    later = replace(
+        BATCH,
+        deadline_at=99.0,
+        priority=5,
+        quality_floor=0.7,
+        on_infeasible=OnInfeasible.BEST_EFFORT,
+    )
+    added = catalog.add_batch(
+        later, [replace(first, priority=5), replace(second, deadline_at=42.0)]
+    )
     assert (added.new, added.inserted, added.reused) == (False, 0, 0)
     assert added.batch == replace(later, total=2)
-    assert [(each.job.priority, each.job.deadline_at) for each in catalog.jobs(BATCH.id)] == [(5, None), (0, 42.0)]
+    assert [(each.job.priority, each.job.deadline_at) for each in catalog.jobs(BATCH.id)] == [
+        (5, None),
+        (0, 42.0),
+    ]
 
 
 def test_a_batch_that_fails_half_way_leaves_nothing(catalog: Catalog) -> None:
@@ -162,7 +181,7 @@ def test_of_eight_submitters_of_one_batch_exactly_one_adds_it(shared_url: str) -
     assert all(added.batch.total == 500 for added in seen)
 
 
-# --- reuse --------------------------------------------------------------------------------------------------
+# --- reuse ----------------------------------------------------------------------------------------
 
 
 def test_a_job_done_in_another_batch_of_the_prefix_is_born_done(catalog: Catalog) -> None:
@@ -178,7 +197,11 @@ def test_a_job_done_in_another_batch_of_the_prefix_is_born_done(catalog: Catalog
     assert [each.job for each in catalog.open_jobs(other.id)] == [new]
     [record] = catalog.jobs(other.id, states=[JobState.DONE])
     assert record.artifact == an_artifact(old.id)
-    assert (record.reused_from, record.finished_at, record.predicted_p50_s) == (BATCH.id, 100.0, None)
+    assert (record.reused_from, record.finished_at, record.predicted_p50_s) == (
+        BATCH.id,
+        100.0,
+        None,
+    )
 
 
 def test_a_reused_job_names_the_batch_that_made_the_video(catalog: Catalog) -> None:
@@ -211,7 +234,7 @@ def test_a_video_that_is_not_what_was_asked_for_is_not_reused(
     assert catalog.add_batch(other, [replace(job, **wanted)]).reused == 0  # type: ignore[arg-type]
 
 
-# --- reading ------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_a_batch_is_found_by_a_prefix_that_only_it_has(catalog: Catalog) -> None:
@@ -271,26 +294,43 @@ def test_step_totals_are_the_progress_of_the_whole_batch(catalog: Catalog) -> No
     catalog.add_batch(BATCH, jobs)
     begin(catalog, jobs[:2], steps=8)
     catalog.finish(BATCH.id, [an_outcome(jobs[0].id, steps=8)])
-    catalog.heartbeat(BATCH.id, [Progress(jobs[1].id, 1, "w1", "denoise", 3, 8, 5.0)], now=5.0, lease_s=30)
+    catalog.heartbeat(
+        BATCH.id, [Progress(jobs[1].id, 1, "w1", "denoise", 3, 8, 5.0)], now=5.0, lease_s=30
+    )
     totals = catalog.step_totals(BATCH.id)
     # one job done with 8 steps; one at step 3 of 8, so 5 to go; one queued at its full 24
     assert (totals.done, totals.running, totals.ahead) == (8, 3, 5 + 24)
 
 
-# --- the usual way of a job -----------------------------------------------------------------------------------
+# --- the usual way of a job -----------------------------------------------------------------------
 
 
 def test_a_claimed_job_runs_under_its_next_attempt(catalog: Catalog) -> None:
     [job] = some_jobs(1)
     catalog.add_batch(BATCH, [job])
-    got = catalog.claim(BATCH.id, [Claim(an_assignment(job.id, steps=8, quality=0.9), ME)], now=3.0, lease_s=30)
+    got = catalog.claim(
+        BATCH.id, [Claim(an_assignment(job.id, steps=8, quality=0.9), ME)], now=3.0, lease_s=30
+    )
     assert got == {job.id: 1}
     record = catalog.jobs(BATCH.id)[0]
-    assert (record.state, record.attempt, record.point) == (JobState.RUNNING, 1, OperatingPoint(8, None, "steps"))
-    assert (record.predicted_p50_s, record.predicted_p90_s, record.predicted_quality) == (10.0, 12.0, 0.9)
+    assert (record.state, record.attempt, record.point) == (
+        JobState.RUNNING,
+        1,
+        OperatingPoint(8, None, "steps"),
+    )
+    assert (record.predicted_p50_s, record.predicted_p90_s, record.predicted_quality) == (
+        10.0,
+        12.0,
+        0.9,
+    )
     [running] = catalog.running(BATCH.id)
     assert (running.owner, running.worker_id, running.pool) == (ME, "w1", "cloud")
-    assert (running.step, running.steps, running.started_at, running.lease_until) == (0, 8, 3.0, 33.0)
+    assert (running.step, running.steps, running.started_at, running.lease_until) == (
+        0,
+        8,
+        3.0,
+        33.0,
+    )
 
 
 def test_a_job_is_claimed_once(catalog: Catalog) -> None:
@@ -328,7 +368,12 @@ def test_a_heartbeat_tells_progress_and_renews_the_lease(catalog: Catalog) -> No
     beats = [Progress(job.id, 1, "w1", "denoise", step, 24, float(step)) for step in (4, 5)]
     assert catalog.heartbeat(BATCH.id, beats, now=20.0, lease_s=30) == set()
     [running] = catalog.running(BATCH.id)
-    assert (running.phase, running.step, running.beat_at, running.lease_until) == ("denoise", 5, 5.0, 50.0)
+    assert (running.phase, running.step, running.beat_at, running.lease_until) == (
+        "denoise",
+        5,
+        5.0,
+        50.0,
+    )
     assert catalog.expired(BATCH.id, 49.0) == []
     assert catalog.expired(BATCH.id, 51.0) == [(job.id, 1, "w1")]
 
@@ -362,18 +407,31 @@ def test_a_finished_job_has_its_artifact_and_one_attempt(catalog: Catalog) -> No
     begin(catalog, [job])
     assert catalog.finish(BATCH.id, [an_outcome(job.id)]) == {job.id}
     [record] = catalog.jobs(BATCH.id)
-    assert (record.state, record.artifact, record.failure) == (JobState.DONE, an_artifact(job.id), None)
+    assert (record.state, record.artifact, record.failure) == (
+        JobState.DONE,
+        an_artifact(job.id),
+        None,
+    )
     assert (record.started_at, record.finished_at) == (0.0, 10.0)
     assert (record.phases, record.metrics) == ({"denoise": 7.0, "decode": 2.5}, {"flicker": 0.25})
     [attempt] = catalog.attempts(BATCH.id, job.id)
-    assert (attempt.attempt, attempt.ended, attempt.steps_done, attempt.counts) == (1, "done", 24, False)
+    assert (attempt.attempt, attempt.ended, attempt.steps_done, attempt.counts) == (
+        1,
+        "done",
+        24,
+        False,
+    )
     assert catalog.running(BATCH.id) == []
     assert [event.kind for event in catalog.events(BATCH.id, job.id)] == ["started", "done"]
 
 
 def test_artifacts_that_do_not_lie_side_by_side_are_kept_as_they_are(catalog: Catalog) -> None:
     [job] = some_jobs(1)
-    apart = replace(an_artifact(job.id), poster_uri="s3://other/poster.jpg", meta_uri="memory://videos/batches/m.json")
+    apart = replace(
+        an_artifact(job.id),
+        poster_uri="s3://other/poster.jpg",
+        meta_uri="memory://videos/batches/m.json",
+    )
     catalog.add_batch(BATCH, [job])
     begin(catalog, [job])
     catalog.finish(BATCH.id, [an_outcome(job.id, artifact=apart)])
@@ -385,9 +443,16 @@ def test_a_failed_job_goes_back_to_the_queue_as_decided(catalog: Catalog) -> Non
     catalog.add_batch(BATCH, [job])
     begin(catalog, [job])
     again = Requeue(not_before=15.0, avoid=frozenset({"w1", "w2"}), rung_down=1)
-    assert catalog.finish(BATCH.id, [an_outcome(job.id, failure=BROKEN)], {job.id: again}) == {job.id}
+    assert catalog.finish(BATCH.id, [an_outcome(job.id, failure=BROKEN)], {job.id: again}) == {
+        job.id
+    }
     [waiting] = catalog.open_jobs(BATCH.id)
-    assert (waiting.attempt, waiting.not_before, waiting.avoid, waiting.rung_down) == (1, 15.0, {"w1", "w2"}, 1)
+    assert (waiting.attempt, waiting.not_before, waiting.avoid, waiting.rung_down) == (
+        1,
+        15.0,
+        {"w1", "w2"},
+        1,
+    )
     assert catalog.jobs(BATCH.id)[0].failure == BROKEN
     [attempt] = catalog.attempts(BATCH.id, job.id)
     assert (attempt.ended, attempt.failure, attempt.counts) == ("failed", BROKEN, True)
@@ -440,10 +505,14 @@ def test_many_jobs_move_in_one_call(catalog: Catalog) -> None:
     decisions = {job.id: Requeue() if job.row % 2 else GiveUp() for job in jobs if job.row % 3 == 0}
     assert len(catalog.finish(BATCH.id, outcomes, decisions)) == 1_200
     counts = catalog.counts(BATCH.id)
-    assert (counts[JobState.DONE], counts[JobState.QUEUED], counts[JobState.FAILED]) == (800, 200, 200)
+    assert (counts[JobState.DONE], counts[JobState.QUEUED], counts[JobState.FAILED]) == (
+        800,
+        200,
+        200,
+    )
 
 
-# --- the unusual ways -------------------------------------------------------------------------------------------
+# --- the unusual ways -----------------------------------------------------------------------------
 
 
 def test_what_the_store_proves_is_done_whatever_the_catalog_thought(catalog: Catalog) -> None:
@@ -457,7 +526,12 @@ def test_what_the_store_proves_is_done_whatever_the_catalog_thought(catalog: Cat
     won_by = {queued.id: 1, running.id: 2, taken_over.id: 1, cancelled.id: 1}
     marked = {
         job.id: catalog.mark_done(
-            BATCH.id, job.id, an_artifact(job.id, attempt=won_by[job.id]), won_by[job.id], 9.0, point=small
+            BATCH.id,
+            job.id,
+            an_artifact(job.id, attempt=won_by[job.id]),
+            won_by[job.id],
+            9.0,
+            point=small,
         )
         for job in jobs
     }
@@ -497,7 +571,11 @@ def test_cancelling_a_batch_cancels_what_is_open_and_keeps_what_is_done(catalog:
     begin(catalog, [done, running])
     catalog.finish(BATCH.id, [an_outcome(done.id)])
     assert catalog.cancel(BATCH.id, now=5.0) == 2
-    assert [state_of(catalog, job) for job in jobs] == [JobState.DONE, JobState.CANCELLED, JobState.CANCELLED]
+    assert [state_of(catalog, job) for job in jobs] == [
+        JobState.DONE,
+        JobState.CANCELLED,
+        JobState.CANCELLED,
+    ]
     assert catalog.batch_state(BATCH.id) == BatchState.CANCELLED
     assert catalog.finish(BATCH.id, [an_outcome(running.id)]) == set()
 
@@ -506,17 +584,30 @@ def test_retrying_queues_what_was_given_up_and_forgives_its_attempts(catalog: Ca
     failed, cancelled, done = jobs = some_jobs(3)
     catalog.add_batch(BATCH, jobs)
     begin(catalog, [failed, done])
-    catalog.finish(BATCH.id, [an_outcome(failed.id, failure=BROKEN), an_outcome(done.id)], {failed.id: GiveUp()})
+    catalog.finish(
+        BATCH.id,
+        [an_outcome(failed.id, failure=BROKEN), an_outcome(done.id)],
+        {failed.id: GiveUp()},
+    )
     catalog.cancel(BATCH.id, cancelled.id, now=11.0)
     catalog.set_batch_state(BATCH.id, "done", at=12.0)
     assert catalog.retry_failed(BATCH.id, now=13.0) == 2
-    assert [state_of(catalog, job) for job in jobs] == [JobState.QUEUED, JobState.QUEUED, JobState.DONE]
+    assert [state_of(catalog, job) for job in jobs] == [
+        JobState.QUEUED,
+        JobState.QUEUED,
+        JobState.DONE,
+    ]
     assert catalog.batch_state(BATCH.id) == BatchState.OPEN
     assert [each.counts for each in catalog.attempts(BATCH.id, failed.id)] == [False]
     # a new failure counts, under a new number
     begin(catalog, [failed])
-    catalog.finish(BATCH.id, [an_outcome(failed.id, attempt=2, failure=BROKEN)], {failed.id: GiveUp()})
-    assert [(each.attempt, each.counts) for each in catalog.attempts(BATCH.id, failed.id)] == [(1, False), (2, True)]
+    catalog.finish(
+        BATCH.id, [an_outcome(failed.id, attempt=2, failure=BROKEN)], {failed.id: GiveUp()}
+    )
+    assert [(each.attempt, each.counts) for each in catalog.attempts(BATCH.id, failed.id)] == [
+        (1, False),
+        (2, True),
+    ]
     assert catalog.retry_failed(BATCH.id, failed.id, now=14.0) == 1
     assert catalog.retry_failed(BATCH.id, done.id, now=14.0) == 0
 
@@ -553,7 +644,7 @@ def test_of_processes_that_race_for_a_batch_one_holds_it(shared_url: str) -> Non
     setting_up.close()
 
 
-# --- history and memory -----------------------------------------------------------------------------------------
+# --- history and memory ---------------------------------------------------------------------------
 
 
 def test_events_are_followed_from_the_last_one_seen(catalog: Catalog) -> None:
@@ -562,7 +653,9 @@ def test_events_are_followed_from_the_last_one_seen(catalog: Catalog) -> None:
     submitted, note = catalog.events(BATCH.id)
     assert (submitted.kind, submitted.detail["jobs"]) == ("submitted", 1)
     assert (note.kind, note.at, note.detail["text"]) == ("note", 5.0, "a\x00b \ud800")
-    assert catalog.events(BATCH.id, after_id=submitted.id) == catalog.events(BATCH.id, limit=1, newest_first=True)
+    assert catalog.events(BATCH.id, after_id=submitted.id) == catalog.events(
+        BATCH.id, limit=1, newest_first=True
+    )
     assert catalog.events(BATCH.id, after_id=note.id) == []
 
 
@@ -585,17 +678,38 @@ def test_a_plan_is_kept_as_its_promise_and_its_shape(catalog: Catalog) -> None:
     few = [an_assignment("f" * 32, pool="edge", steps=8, quality=0.8)]
     waiting = tuple(Deferred(f"{number:032x}", "no worker has room") for number in range(150))
     plan = Plan(
-        Verdict.DEGRADED, (*full, *few), waiting, 20.0, 30.0, 25.0, 28.0, 40.0, 0.95, 0.97, "1 of 4", ("no profile",)
+        Verdict.DEGRADED,
+        (*full, *few),
+        waiting,
+        20.0,
+        30.0,
+        25.0,
+        28.0,
+        40.0,
+        0.95,
+        0.97,
+        "1 of 4",
+        ("no profile",),
     )
     catalog.save_plan(BATCH.id, plan, now=1.0, inputs_sha256="ab" * 32)
     catalog.save_plan(BATCH.id, replace(plan, reason="again"), now=2.0, inputs_sha256="cd" * 32)
     first, second = catalog.plans(BATCH.id)
-    assert (first.verdict, first.earliest_at, first.mean_quality, first.quality_bound) == ("degraded", 20, 0.95, 0.97)
+    assert (first.verdict, first.earliest_at, first.mean_quality, first.quality_bound) == (
+        "degraded",
+        20,
+        0.95,
+        0.97,
+    )
     assert first.shares == (
         PointShare("cloud", OperatingPoint(24, None, "full"), 3, 1.0, 30.0),
         PointShare("edge", OperatingPoint(8, None, "steps"), 1, 0.8, 10.0),
     )
-    assert (first.jobs, first.deferred_count, len(first.deferred), first.notes) == (4, 150, 100, ("no profile",))
+    assert (first.jobs, first.deferred_count, len(first.deferred), first.notes) == (
+        4,
+        150,
+        100,
+        ("no profile",),
+    )
     assert second.reason == "again"
     assert catalog.plans(BATCH.id, limit=1) == [second]
 
@@ -609,7 +723,13 @@ def test_the_cost_models_memory_is_replaced_as_a_whole(catalog: Catalog) -> None
 
 def test_observations_are_kept_and_read_by_model_and_device(catalog: Catalog) -> None:
     seen = [
-        {"model_id": model, "device_class": "cpu-1", "stage": "denoise", "seconds": 1.5, "features": {"flops": 2e9}}
+        {
+            "model_id": model,
+            "device_class": "cpu-1",
+            "stage": "denoise",
+            "seconds": 1.5,
+            "features": {"flops": 2e9},
+        }
         for model in ("flipbook", "other")
     ]
     catalog.add_observations([{**each, "at": float(number)} for number, each in enumerate(seen)])

@@ -1,4 +1,6 @@
-"""What every store must do: memory, a folder, a fast S3 imitation, and a real S3-compatible server."""
+"""What every store must do: memory, a folder, a fast S3 imitation, and a real S3-compatible
+server.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,12 @@ def test_of_sixteen_racing_writers_exactly_one_wins(store: Store) -> None:
     for round_number in range(5):
         key, winners, start = f"race/{round_number}", [], threading.Barrier(16)
 
-        def race(number: int, key: str = key, winners: list[int] = winners, start: threading.Barrier = start) -> None:
+        def race(
+            number: int,
+            key: str = key,
+            winners: list[int] = winners,
+            start: threading.Barrier = start,
+        ) -> None:
             start.wait()
             if store.put_if_absent(key, b"%d" % number):
                 winners.append(number)
@@ -137,7 +144,9 @@ def test_a_listing_is_of_one_folder_and_complete(store: Store) -> None:
 
 
 def test_an_object_of_many_parts_is_whole(store: Store) -> None:
-    data = bytes(range(251)) * (90_000)  # 22.6 MB: above the multipart threshold, with an odd last part
+    data = bytes(range(251)) * (
+        90_000
+    )  # 22.6 MB: above the multipart threshold, with an odd last part
     store.put("large", data, content_type="video/mp4")
     facts = store.facts("large")
     assert store.get("large") == data
@@ -162,7 +171,22 @@ def test_nothing_unfinished_is_swept_where_nothing_is_unfinished(store: Store) -
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/etc/x", "../x", "a/../../x", "a//b", "a/", "./a", "a\0b", "é", "a b", "a\\b", "x" * 129, ".partial-x"]
+    "key",
+    [
+        "",
+        "/etc/x",
+        "../x",
+        "a/../../x",
+        "a//b",
+        "a/",
+        "./a",
+        "a\0b",
+        "é",
+        "a b",
+        "a\\b",
+        "x" * 129,
+        ".partial-x",
+    ],
 )
 def test_a_key_off_the_allow_list_is_refused_by_every_method(store: Store, key: str) -> None:
     for step in (store.get, store.facts, store.delete, store.uri, lambda k: store.put(k, b"")):

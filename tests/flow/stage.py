@@ -1,6 +1,7 @@
 """The stage of the flow tests: a folder with prompts, a catalog and a store, and batches run on it.
 
-`Stage(tmp_path)` runs in this process; `in_a_process` does the same in another one, which may be killed.
+`Stage(tmp_path)` runs in this process; `in_a_process` does the same in another one, which may be
+killed.
 """
 
 from __future__ import annotations
@@ -46,19 +47,30 @@ class Stage:
 
     def write(self, prompts: Sequence[str] | int) -> str:
         """A text file of prompts (or of that many neutral ones); its path."""
-        lines = [f"a red circle, take {n}" for n in range(prompts)] if isinstance(prompts, int) else prompts
+        lines = (
+            [f"a red circle, take {n}" for n in range(prompts)]
+            if isinstance(prompts, int)
+            else prompts
+        )
         path = self.folder / "prompts.txt"
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return str(path)
 
-    def submit(self, prompts: Sequence[str] | int, listener: Memory | None = None, **wishes: Any) -> BatchResult:
-        return submit(SubmitRequest(self.write(prompts), **wishes), self.config, listener or Memory())
+    def submit(
+        self, prompts: Sequence[str] | int, listener: Memory | None = None, **wishes: Any
+    ) -> BatchResult:
+        return submit(
+            SubmitRequest(self.write(prompts), **wishes), self.config, listener or Memory()
+        )
 
     def resume(self, batch_id: str = "b", listener: Memory | None = None) -> BatchResult:
         return resume(batch_id, self.config, listener or Memory())
 
-    def in_a_process(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """`submit FILE` or `resume BATCH` in a process of its own, which ends with the exit code."""
+    def in_a_process(
+        self, *words: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """`submit FILE` or `resume BATCH` in a process of its own, which ends with the exit
+        code."""
         settings: dict[str, Any] = {
             "folder": str(self.folder),
             "model": self.model,
@@ -91,7 +103,8 @@ class Stage:
             catalog.close()
 
     def check_nothing_lost_or_twice(self) -> None:
-        """Every done job has exactly its three files and its COMMIT.json, with the bytes that were promised."""
+        """Every done job has exactly its three files and its COMMIT.json, with the bytes that were
+        promised."""
         import hashlib
 
         catalog = open_catalog(self.config.catalog.url)
@@ -103,7 +116,11 @@ class Stage:
                     assert hashlib.sha256(video.read_bytes()).hexdigest() == record.artifact.sha256
                     commit = json.loads((video.parent / "COMMIT.json").read_text())
                     assert commit["attempt"] == record.artifact.attempt
-                    ended = [each for each in catalog.attempts(batch.id, record.job.id) if each.ended == "done"]
+                    ended = [
+                        each
+                        for each in catalog.attempts(batch.id, record.job.id)
+                        if each.ended == "done"
+                    ]
                     assert len(ended) <= 1
         finally:
             catalog.close()
@@ -116,13 +133,25 @@ class Stage:
 def main() -> int:
     settings = json.loads(sys.argv[1])
     pools = tuple(PoolConfig(**pool) for pool in settings["pools"])
-    stage = Stage(Path(settings["folder"]), settings["model"], settings["local"], pools, output=settings["output"])
+    stage = Stage(
+        Path(settings["folder"]),
+        settings["model"],
+        settings["local"],
+        pools,
+        output=settings["output"],
+    )
     verb, what, *wishes = sys.argv[2:]
     if verb == "resume":
         result = resume(what, stage.config, Memory())
     else:
-        result = submit(SubmitRequest(what, **dict(pair.split("=") for pair in wishes)), stage.config, Memory())
-    print(json.dumps({"code": result.exit_code, "computed": result.computed, "message": result.message}))
+        result = submit(
+            SubmitRequest(what, **dict(pair.split("=") for pair in wishes)), stage.config, Memory()
+        )
+    print(
+        json.dumps(
+            {"code": result.exit_code, "computed": result.computed, "message": result.message}
+        )
+    )
     return result.exit_code
 
 

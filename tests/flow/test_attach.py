@@ -24,7 +24,9 @@ def config_for(stage: Stage, address: str) -> Config:
 
 
 @pytest.mark.parametrize("address", ["ray://somewhere:10001", ""])
-def test_an_address_where_nobody_listens_is_one_message_within_seconds(tmp_path: Path, address: str):
+def test_an_address_where_nobody_listens_is_one_message_within_seconds(
+    tmp_path: Path, address: str
+):
     # given a port that was free a moment ago
     if not address:
         with socket.socket() as free:

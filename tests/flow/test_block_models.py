@@ -1,4 +1,6 @@
-"""Prompts and an input video through intake, plan, worker and store, on a tiny block-causal model."""
+"""Prompts and an input video through intake, plan, worker and store, on a tiny block-causal
+model.
+"""
 
 from __future__ import annotations
 
@@ -49,15 +51,23 @@ def test_two_prompts_and_an_edit_become_videos(stage: Stage):
 
     result = submit(SubmitRequest(file), stage.config, heard)
 
-    assert (result.exit_code, result.computed) == (0, 3), [outcome.failure for outcome in heard.outcomes]
+    assert (result.exit_code, result.computed) == (0, 3), [
+        outcome.failure for outcome in heard.outcomes
+    ]
     stage.check_nothing_lost_or_twice()
     folder = stage.folder / "out" / "batches" / result.batch.id
     metrics = {row["row"]: row for row in pq.read_table(folder / "metrics.parquet").to_pylist()}
     assert sorted(metrics) == [1, 2, 3]
     told = [json.loads(path.read_text()) for path in folder.rglob("meta.json")]
     spent = {meta["prompt"]: meta["point"]["steps_done"] for meta in told}
-    assert spent == {"a red circle moves left": 4, "a blue square moves right": 2, "a red circle": 4}
-    assert [meta["metrics"].get("kept_share") for meta in told if "input" in meta] == [pytest.approx(1 / 3, abs=1e-6)]
+    assert spent == {
+        "a red circle moves left": 4,
+        "a blue square moves right": 2,
+        "a red circle": 4,
+    }
+    assert [meta["metrics"].get("kept_share") for meta in told if "input" in meta] == [
+        pytest.approx(1 / 3, abs=1e-6)
+    ]
     # Passes are what workers report: three blocks of four or two steps, and one more each.
     assert {beat.steps for beat in heard.steps if beat.phase == "denoise"} == {15, 9}
     # Submitted again, nothing is made twice.
@@ -65,15 +75,28 @@ def test_two_prompts_and_an_edit_become_videos(stage: Stage):
 
 
 def test_what_such_a_model_cannot_do_is_refused_at_submit_row_by_row(stage: Stage):
-    file = rows(stage, {"method": "keyframes:3"}, {"method": "hsa:50"}, {"method": "lipar"}, {"steps": 9}, {})
+    file = rows(
+        stage,
+        {"method": "keyframes:3"},
+        {"method": "hsa:50"},
+        {"method": "lipar"},
+        {"steps": 9},
+        {},
+    )
 
     with pytest.raises(InputError) as caught:
         submit(SubmitRequest(file), stage.config, Memory())
 
     first, second, third, fourth = caught.value.problems
-    assert first.startswith("row 1, method: keyframes cannot be used: each block is made from the frames right before")
-    assert second.startswith("row 2, method: hsa is not made for a model that makes its frames block by block")
-    assert third.startswith("row 3, method: lipar leaves out what does not change in an input video")
+    assert first.startswith(
+        "row 1, method: keyframes cannot be used: each block is made from the frames right before"
+    )
+    assert second.startswith(
+        "row 2, method: hsa is not made for a model that makes its frames block by block"
+    )
+    assert third.startswith(
+        "row 3, method: lipar leaves out what does not change in an input video"
+    )
     assert fourth.startswith("row 4, video: num_inference_steps must be at most 4")
 
 

@@ -18,12 +18,22 @@ from vidplat.domain import JobState
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog import Catalog
 
-PUBLISHED = {"video.mp4", "poster.jpg", "meta.json", "COMMIT.json", "manifest.parquet", "metrics.parquet"}
-#: What a death leaves of an attempt and, where another thread was writing, of a file; both are swept when they are old.
+PUBLISHED = {
+    "video.mp4",
+    "poster.jpg",
+    "meta.json",
+    "COMMIT.json",
+    "manifest.parquet",
+    "metrics.parquet",
+}
+#: What a death leaves of an attempt and, where another thread was writing, of a file; both are
+#: swept when they are old.
 UNFINISHED = (".attempt-", ".partial-")
 
 
-def wait_for(stage: Stage, done: int, process: subprocess.Popen[str], limit_s: float = 120.0) -> None:
+def wait_for(
+    stage: Stage, done: int, process: subprocess.Popen[str], limit_s: float = 120.0
+) -> None:
     """Until that many videos are committed in the store."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
@@ -36,7 +46,8 @@ def wait_for(stage: Stage, done: int, process: subprocess.Popen[str], limit_s: f
 
 
 def test_a_platform_killed_at_any_point_of_a_commit_is_resumed_to_the_end(tmp_path: Path):
-    """Dies at the 1st, 2nd, 3rd ... instrumented point of bench, commit and turn; one batch survives them all."""
+    """Dies at the 1st, 2nd, 3rd ... instrumented point of bench, commit and turn; one batch
+    survives them all."""
     # given two jobs, whose making passes some thirty points
     stage = Stage(tmp_path)
     file = stage.write(2)
@@ -45,7 +56,11 @@ def test_a_platform_killed_at_any_point_of_a_commit_is_resumed_to_the_end(tmp_pa
 
     # when a run dies at the n-th point and the next resumes, until one ends by itself
     for n in range(1, 60):
-        verb = ("submit", file) if n == 1 or not (tmp_path / "catalog.db").exists() else ("resume", "b")
+        verb = (
+            ("submit", file)
+            if n == 1 or not (tmp_path / "catalog.db").exists()
+            else ("resume", "b")
+        )
         process = stage.in_a_process(*verb, env={"CRASH_AT": str(n), "CRASH_LOG": str(log)})
         said, _ = process.communicate(timeout=120)
         assert process.returncode in (0, 137), said
@@ -61,7 +76,8 @@ def test_a_platform_killed_at_any_point_of_a_commit_is_resumed_to_the_end(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "point", ["claimed", "sent", "before-write", "verified", "committed", "before-finish", "after-finish"]
+    "point",
+    ["claimed", "sent", "before-write", "verified", "committed", "before-finish", "after-finish"],
 )
 def test_a_platform_killed_at_a_named_point_is_resumed_to_the_end(tmp_path: Path, point: str):
     stage = Stage(tmp_path)
@@ -98,7 +114,9 @@ def test_kill_minus_nine_in_mid_batch_then_resume(tmp_path: Path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_drains_and_what_is_left_can_be_resumed(tmp_path: Path, number: signal.Signals):
+def test_the_first_signal_drains_and_what_is_left_can_be_resumed(
+    tmp_path: Path, number: signal.Signals
+):
     # given jobs of 0.4 s
     stage = Stage(tmp_path, model="fake:step_s=0.05")
     process = stage.in_a_process("submit", stage.write(40))
@@ -199,7 +217,9 @@ def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(
     # given a store that has room for the probe and little else
     out = tmp_path / "out"
     out.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(out)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(out)], capture_output=True
+    )
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a tmpfs")
     try:
@@ -217,8 +237,13 @@ def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(
         assert counts.get(JobState.QUEUED, 0) + counts.get(JobState.FAILED, 0) >= 1
         stage.check_nothing_lost_or_twice()
         catalog = open_catalog(stage.config.catalog.url)
-        failures = [r.failure for r in catalog.jobs(catalog.batches()[0].id) if r.failure is not None]
+        failures = [
+            r.failure for r in catalog.jobs(catalog.batches()[0].id) if r.failure is not None
+        ]
         catalog.close()
-        assert any("full" in failure.message.lower() or "space" in failure.message.lower() for failure in failures)
+        assert any(
+            "full" in failure.message.lower() or "space" in failure.message.lower()
+            for failure in failures
+        )
     finally:
         subprocess.run(["umount", str(out)], check=True)

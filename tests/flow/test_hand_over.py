@@ -1,4 +1,6 @@
-"""Jobs whose frames are filled in by light workers: the same end, with threads and on a Ray cluster."""
+"""Jobs whose frames are filled in by light workers: the same end, with threads and on a Ray
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,18 @@ from tests.flow.test_ray import children_of, name_of
 from tests.platform.builders import Memory
 from tests.platform.test_workbench import FAKE
 from vidplat.config import PoolConfig, RayConfig
-from vidplat.domain import Draft, JobState, OperatingPoint, Outcome
-from vidplat.platform import ray_dispatch
-from vidplat.platform.dispatch import BenchSpec, Dispatcher, Event, HandedOver, Seat, WorkerLost, WorkerUp
+from vidplat.domain import JobState, OperatingPoint, Outcome
+from vidplat.platform.dispatch import on_ray as ray_dispatch
+from vidplat.platform.dispatch.dispatcher import (
+    BenchSpec,
+    Dispatcher,
+    Event,
+    HandedOver,
+    Seat,
+    WorkerLost,
+    WorkerUp,
+)
+from vidplat.workers.draft import Draft
 
 POOLS = (PoolConfig("cloud"), PoolConfig("edge", workers=2, light=True))
 
@@ -34,7 +45,8 @@ def test_light_workers_fill_in_what_the_cloud_left_out(tmp_path: Path, local: bo
     # when
     result = stage.submit(40, heard, method="eco")
 
-    # then every video was begun in the cloud, and once the edge was up its workers finished what was
+    # then every video was begun in the cloud, and once the edge was up its workers finished what
+    # was
     assert result.exit_code == 0
     assert stage.counts() == {JobState.DONE: 40}
     stage.check_nothing_lost_or_twice()
@@ -55,7 +67,9 @@ def test_other_methods_stay_in_the_cloud(tmp_path: Path):
 
 def test_a_platform_killed_while_a_draft_is_on_its_way_is_resumed_to_the_end(tmp_path: Path):
     stage = Stage(tmp_path, model="fake:reconstruct_s=0.05", pools=POOLS)
-    process = stage.in_a_process("submit", stage.write(3), "method=eco", env={"CRASH_AT": "handed-over"})
+    process = stage.in_a_process(
+        "submit", stage.write(3), "method=eco", env={"CRASH_AT": "handed-over"}
+    )
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 137, said
 
@@ -71,7 +85,8 @@ def test_a_platform_killed_while_a_draft_is_on_its_way_is_resumed_to_the_end(tmp
 def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # given a run on Ray whose light workers take drafts, and one of them stops without dying, as behind a dead link
+    # given a run on Ray whose light workers take drafts, and one of them stops without dying, as
+    # behind a dead link
     monkeypatch.setattr(ray_dispatch, "LONG_POLL_S", 1.0)
     monkeypatch.setattr(ray_dispatch, "_SILENT_S", 3.0)
     stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.2", pools=POOLS, local=False)
@@ -81,8 +96,13 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
         def outcome(self, outcome: Outcome) -> None:
             super().outcome(outcome)
             at_work = {each.worker_id for each in self.outcomes}
-            if {"edge-1", "edge-2"} <= at_work and not stopped:  # one that is still starting is waited for
-                stopped.append(max(pid for pid in children_of(os.getpid()) if "BenchActor" in name_of(pid)))
+            if {
+                "edge-1",
+                "edge-2",
+            } <= at_work and not stopped:  # one that is still starting is waited for
+                stopped.append(
+                    max(pid for pid in children_of(os.getpid()) if "BenchActor" in name_of(pid))
+                )
                 os.kill(stopped[0], signal.SIGSTOP)
 
     # when there is more to do than the silence may last, whether or not that worker holds a draft
@@ -122,7 +142,9 @@ def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path):
 
 @pytest.mark.ray
 @pytest.mark.timeout(120)
-def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(monkeypatch: pytest.MonkeyPatch):
+def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(
+    monkeypatch: pytest.MonkeyPatch,
+):
     # given a worker that has stopped without dying
     monkeypatch.setattr(ray_dispatch, "_RECALL_WITHIN_S", 1.0)
     spec = BenchSpec("cloud-1", "cloud", "b1", FAKE, "memory://")

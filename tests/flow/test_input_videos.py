@@ -28,7 +28,9 @@ class Editing(Stage):
 
     def rows(self, *rows: dict[str, Any]) -> str:
         path = self.folder / "prompts.jsonl"
-        path.write_text("".join(json.dumps({"prompt": "a red circle", **row}) + "\n" for row in rows))
+        path.write_text(
+            "".join(json.dumps({"prompt": "a red circle", **row}) + "\n" for row in rows)
+        )
         return str(path)
 
     def edit(self, *rows: dict[str, Any], listener: Memory | None = None, **wishes: Any):
@@ -65,31 +67,48 @@ def test_rows_with_and_without_a_video_become_videos_in_one_batch(stage: Editing
     stage.check_nothing_lost_or_twice()
     first, second, third, plain = (record.job for record in stage.jobs())
     here = str(stage.folder / "clips")
-    assert [job.input_video for job in (first, second, third)] == [f"{here}/a.mp4", f"{here}/a.mp4", f"{here}/b.mp4"]
+    assert [job.input_video for job in (first, second, third)] == [
+        f"{here}/a.mp4",
+        f"{here}/a.mp4",
+        f"{here}/b.mp4",
+    ]
     assert [job.strength for job in (first, second, third, plain)] == [0.6, 0.25, 0.6, None]
     # two sources are kept, and the manifest and the sidecar tell which a video is from
-    assert sorted(path.name for path in stage.copies()) == sorted({first.input_sha256, third.input_sha256})
+    assert sorted(path.name for path in stage.copies()) == sorted(
+        {first.input_sha256, third.input_sha256}
+    )
     folder = stage.folder / "out" / "batches" / result.batch.id
     manifest = pq.read_table(folder / "manifest.parquet")
-    assert manifest["input_sha256"].to_pylist() == [first.input_sha256] * 2 + [third.input_sha256, None]
+    assert manifest["input_sha256"].to_pylist() == [first.input_sha256] * 2 + [
+        third.input_sha256,
+        None,
+    ]
     sidecar = json.loads((folder / "jobs" / second.id[:2] / second.id / "meta.json").read_text())
     assert sidecar["input"]["sha256"] == second.input_sha256
     assert sidecar["input"]["bytes"] == (stage.folder / "clips" / "a.mp4").stat().st_size
-    plain_sidecar = json.loads((folder / "jobs" / plain.id[:2] / plain.id / "meta.json").read_text())
+    plain_sidecar = json.loads(
+        (folder / "jobs" / plain.id[:2] / plain.id / "meta.json").read_text()
+    )
     assert "input" not in plain_sidecar
 
 
 def test_a_batch_of_edits_is_predicted_with_its_sources(stage: Editing):
     # given a model whose video takes 0.4 s: 0.2 s for the source, and eight steps of 0.025 s
     stage.model = "fake:step_s=0.025,source_s=0.2"
-    taught = stage.edit(*({"input_video": "clips/a.mp4", "seed": seed, "method": "full"} for seed in range(6)))
+    taught = stage.edit(
+        *({"input_video": "clips/a.mp4", "seed": seed, "method": "full"} for seed in range(6))
+    )
     assert taught.computed == 6
 
     # when another batch follows, of other strengths
-    rows = ({"input_video": "clips/b.mp4", "seed": s, "method": "full", "strength": 0.1 + s / 10} for s in range(8))
+    rows = (
+        {"input_video": "clips/b.mp4", "seed": s, "method": "full", "strength": 0.1 + s / 10}
+        for s in range(8)
+    )
     result = stage.edit(*rows)
 
-    # then it is predicted as closely as videos from text are (15 %), and the sources are in the prediction
+    # then it is predicted as closely as videos from text are (15 %), and the sources are in the
+    # prediction
     assert result.score is not None
     assert abs(result.score.median_error) < 0.15
     made = [record for record in stage.jobs() if record.batch_id == result.batch.id]
@@ -104,7 +123,9 @@ def test_a_batch_with_lipar_is_promised_at_full_work_until_a_share_was_measured(
     stage.pools = (PoolConfig("cloud"),)
 
     def lipar(first: int, count: int) -> SubmitRequest:
-        rows = ({"input_video": "clips/a.mp4", "seed": seed} for seed in range(first, first + count))
+        rows = (
+            {"input_video": "clips/a.mp4", "seed": seed} for seed in range(first, first + count)
+        )
         return SubmitRequest(stage.rows(*rows), method="lipar")
 
     stage.edit(*({"input_video": "clips/a.mp4", "seed": seed} for seed in range(4)), method="full")
@@ -134,7 +155,11 @@ def test_every_bad_source_is_listed_with_its_row_and_nothing_is_stored(stage: Ed
         (an_mp4(folder / "short.mp4", counted(9)), "lasts 0.56 s, 2.00 s are needed"),
     ]
     rows: list[dict[str, Any]] = [{"input_video": f"clips/{path.name}"} for path, _ in made]
-    rows += [{"input_video": "https://host/a.mp4?sig=hunter2"}, {"input_video": "clips/a.mp4"}, {"width": 65}]
+    rows += [
+        {"input_video": "https://host/a.mp4?sig=hunter2"},
+        {"input_video": "clips/a.mp4"},
+        {"width": 65},
+    ]
 
     with pytest.raises(InputError) as caught:
         stage.edit(*rows)
@@ -154,7 +179,10 @@ def test_what_is_converted_is_told_once(stage: Editing):
     videos.with_variable_rate(stage.folder / "clips" / "vfr.mp4")
     a_video(stage.folder / "clips" / "odd.mov", counted(33, 37, 53), codec="qtrle", pixels="rgb24")
     heard = Memory()
-    rows = [{"input_video": f"clips/{name}", "num_frames": 17} for name in ("vfr.mp4", "vfr.mp4", "odd.mov")]
+    rows = [
+        {"input_video": f"clips/{name}", "num_frames": 17}
+        for name in ("vfr.mp4", "vfr.mp4", "odd.mov")
+    ]
 
     assert stage.edit(*rows, listener=heard).exit_code == 0
 
@@ -178,14 +206,18 @@ def test_the_same_content_at_another_place_makes_nothing_twice(stage: Editing):
     again = stage.edit({"input_video": "clips/moved.mp4"}, {"input_video": "clips/b.mp4"})
     assert (again.batch.id, again.computed) == (first.batch.id, 0)
     # and another strength makes another video
-    other = stage.edit({"input_video": "clips/moved.mp4", "strength": 0.5}, {"input_video": "clips/b.mp4"})
+    other = stage.edit(
+        {"input_video": "clips/moved.mp4", "strength": 0.5}, {"input_video": "clips/b.mp4"}
+    )
     assert (other.computed, other.reused) == (1, 1)
 
 
 @pytest.mark.parametrize("point", ["claimed", "committed", "before-finish"])
 def test_a_killed_batch_goes_on_though_its_sources_are_gone(stage: Editing, point: str):
     # given a platform that dies in mid batch
-    file = stage.rows(*({"input_video": f"clips/{name}.mp4", "seed": n} for n, name in enumerate("aabb")))
+    file = stage.rows(
+        *({"input_video": f"clips/{name}.mp4", "seed": n} for n, name in enumerate("aabb"))
+    )
     process = stage.in_a_process("submit", file, env={"CRASH_AT": point})
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 137, said
@@ -199,12 +231,16 @@ def test_a_killed_batch_goes_on_though_its_sources_are_gone(stage: Editing, poin
     stage.check_nothing_lost_or_twice()
 
 
-def test_a_lost_copy_fails_its_jobs_at_once_and_the_next_submit_brings_it_back(stage: Editing, monkeypatch):
+def test_a_lost_copy_fails_its_jobs_at_once_and_the_next_submit_brings_it_back(
+    stage: Editing, monkeypatch
+):
     # given a copy that somebody removes between enqueuing and making
     from vidplat.platform import assemble
 
     real = assemble.keep
-    monkeypatch.setattr(assemble, "keep", lambda store, inputs: [real(store, inputs), _remove(stage.copies())])
+    monkeypatch.setattr(
+        assemble, "keep", lambda store, inputs: [real(store, inputs), _remove(stage.copies())]
+    )
     lost = stage.edit({"input_video": "clips/a.mp4"}, {})
     assert lost.exit_code == 4
     failed, plain = stage.jobs()
@@ -240,13 +276,17 @@ def test_a_thousand_rows_of_one_source_look_at_it_once(stage: Editing, monkeypat
 
     seen = []
     real = source_video.look_at
-    monkeypatch.setattr(source_video, "look_at", lambda file, limits: [seen.append(1), real(file, limits)][1])
+    monkeypatch.setattr(
+        source_video, "look_at", lambda file, limits: [seen.append(1), real(file, limits)][1]
+    )
     path = stage.rows(*({"input_video": "clips/a.mp4", "seed": seed} for seed in range(1_000)))
     assert plan_only(SubmitRequest(path), stage.config, Silence()).jobs == 1_000
     assert len(seen) == 1
 
 
-def test_sources_beside_a_prompt_file_in_a_bucket_are_edited_into_a_bucket(stage: Editing, moto_server, monkeypatch):
+def test_sources_beside_a_prompt_file_in_a_bucket_are_edited_into_a_bucket(
+    stage: Editing, moto_server, monkeypatch
+):
     # given a bucket with a prompt file, and beside it the clip that it names
     moto_server.with_credentials(monkeypatch)
     store, output = open_store(moto_server.bucket_url()), moto_server.bucket_url()

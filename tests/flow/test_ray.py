@@ -112,7 +112,8 @@ def test_ctrl_c_drains_on_ray_too(tmp_path: Path):
 def test_workers_whose_clocks_are_minutes_off_neither_hurry_nor_confuse_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: int
 ):
-    # given a run on Ray with time enough, whose workers believe it to be ten minutes later or earlier
+    # given a run on Ray with time enough, whose workers believe it to be ten minutes later or
+    # earlier
     wrong = tmp_path / "wrong"
     wrong.mkdir()
     (wrong / "sitecustomize.py").write_text(
@@ -120,7 +121,9 @@ def test_workers_whose_clocks_are_minutes_off_neither_hurry_nor_confuse_the_reco
         "if any('default_worker' in word for word in sys.orig_argv):\n"
         f"    time.time = lambda right=time.time: right() + {ahead_s}\n"
     )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(wrong), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(filter(None, [str(wrong), os.environ.get("PYTHONPATH")]))
+    )
     stage, heard = Stage(tmp_path, model="fake:step_s=0.02", local=False), Memory()
 
     # when

@@ -1,4 +1,6 @@
-"""A batch on the services of a cluster: the catalog in PostgreSQL, the videos in an S3-compatible store."""
+"""A batch on the services of a cluster: the catalog in PostgreSQL, the videos in an S3-compatible
+store.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,11 @@ def test_a_batch_runs_on_postgresql_and_s3_and_a_rerun_is_free(
     # given
     moto_server.with_credentials(monkeypatch)
     stage, heard = Stage(tmp_path), Memory()
-    config = replace(stage.config, catalog=CatalogConfig(postgres_catalog), store=StoreConfig(moto_server.bucket_url()))
+    config = replace(
+        stage.config,
+        catalog=CatalogConfig(postgres_catalog),
+        store=StoreConfig(moto_server.bucket_url()),
+    )
     prompts = stage.write(["one", "two", "[flaky] three", "[wrong] four"])
 
     # when
@@ -56,7 +62,9 @@ def test_an_unreachable_store_or_wrong_keys_are_one_message_without_a_secret(
 
 def test_an_unreachable_catalog_is_one_message_without_its_password(tmp_path: Path):
     stage = Stage(tmp_path)
-    config = replace(stage.config, catalog=CatalogConfig("postgresql://me:canarysecret@127.0.0.1:9/vidplat"))
+    config = replace(
+        stage.config, catalog=CatalogConfig("postgresql://me:canarysecret@127.0.0.1:9/vidplat")
+    )
     with pytest.raises(CatalogError) as caught:
         submit(SubmitRequest(stage.write(1)), config, Silence())
     assert "canarysecret" not in str(caught.value)

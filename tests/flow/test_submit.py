@@ -10,9 +10,10 @@ import pytest
 from tests.flow.stage import Stage
 from tests.platform.builders import Memory
 from vidplat.config import PoolConfig
-from vidplat.domain import JobState, OnInfeasible, Verdict
+from vidplat.domain import JobState, OnInfeasible
 from vidplat.errors import InputError, StoreError, UsageError
 from vidplat.platform import Silence, SubmitRequest, cancel, plan_only, resume, retry, submit
+from vidplat.scheduler.decision import Verdict
 from vidplat.storage import open_catalog
 
 
@@ -84,7 +85,8 @@ def test_best_effort_makes_late_videos_and_says_so(tmp_path):
 
 
 def test_a_job_that_turns_out_slow_spends_fewer_steps_rather_than_be_late(tmp_path):
-    # given a model that is known to be fast, and one prompt that takes five times as long: 8 steps of 0.5 s
+    # given a model that is known to be fast, and one prompt that takes five times as long: 8 steps
+    # of 0.5 s
     stage = Stage(tmp_path, model="fake:step_s=0.1", pools=(PoolConfig("cloud"),))
     stage.submit(12)
 
@@ -114,7 +116,10 @@ def test_a_failing_job_is_tried_three_times_and_does_not_stop_the_others(tmp_pat
     assert stage.counts() == {JobState.DONE: 3, JobState.FAILED: 2}
     catalog = open_catalog(stage.config.catalog.url)
     by_prompt = {record.job.prompt: record for record in catalog.jobs(result.batch.id)}
-    assert by_prompt["[fail] always"].attempt in (2, 3)  # two workers, so the third try may find both to blame
+    assert by_prompt["[fail] always"].attempt in (
+        2,
+        3,
+    )  # two workers, so the third try may find both to blame
     assert by_prompt["[wrong] by itself"].attempt == 1
     assert by_prompt["[flaky] once"].attempt == 2
     catalog.close()

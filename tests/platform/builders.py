@@ -7,10 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vidplat.domain import Batch, JobState, ModelRef, ModelShape, Outcome, Plan, Progress, Prompt, VideoSpec
-from vidplat.platform.edits import Source
-from vidplat.platform.intake import Taken, Wishes, take_in
+from vidplat.domain import Batch, JobState, ModelRef, Outcome, Progress, Prompt, VideoSpec
+from vidplat.methods.model_shape import ModelShape
+from vidplat.platform.intake.edits import Source
+from vidplat.platform.intake.take_in import Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult
+from vidplat.scheduler.decision import Plan
 from vidplat.testing import describe_fake
 from vidplat.workers.models.limits import check_spec, nearest_frames
 
@@ -38,7 +40,8 @@ class FakeModels:
 
 @dataclass
 class FakeSources:
-    """Input videos that intake may ask for, by place; a text is what is wrong with one. Remembers what was asked."""
+    """Input videos that intake may ask for, by place; a text is what is wrong with one. Remembers
+    what was asked."""
 
     known: Mapping[str, Source | str] = field(default_factory=dict)
     asked: list[Sequence[str]] = field(default_factory=list)
@@ -53,7 +56,8 @@ def a_source(letter: str = "a", seconds: float = 2.1, **changed: Any) -> Source:
 
 
 def a_prompt(row: int = 1, text: str = "a red circle", **fields: Any) -> Prompt:
-    """`a_prompt(3, seed=7, deadline="60s")`: names of Prompt fields, anything else is an override."""
+    """`a_prompt(3, seed=7, deadline="60s")`: names of Prompt fields, anything else is an
+    override."""
     own = {name: fields.pop(name) for name in list(fields) if name in Prompt.__dataclass_fields__}
     return Prompt(row, text, overrides=fields, **own)
 

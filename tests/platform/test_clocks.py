@@ -1,4 +1,6 @@
-"""Two clocks: what differs between a worker's and ours is found and taken out of everything that crosses."""
+"""Two clocks: what differs between a worker's and ours is found and taken out of everything that
+crosses.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.builders import a_job
-from vidplat.domain import Assignment, Draft, OperatingPoint, Outcome, Progress
-from vidplat.platform.clocks import ahead_of_ours, heard, told, told_ends
-from vidplat.platform.dispatch import HandedOver, Order, WorkerLost, WorkerUp
+from vidplat.domain import OperatingPoint, Outcome, Progress
+from vidplat.platform.dispatch.clocks import ahead_of_ours, heard, told, told_ends
+from vidplat.platform.dispatch.dispatcher import HandedOver, Order, WorkerLost, WorkerUp
+from vidplat.scheduler.decision import Assignment
+from vidplat.workers.draft import Draft
 
 
 def ticking(*seconds: float) -> Iterator[float]:
@@ -17,7 +21,9 @@ def ticking(*seconds: float) -> Iterator[float]:
 
 
 def test_the_quickest_answer_tells_how_far_a_clock_is_ahead():
-    ours = ticking(100.0, 104.0, 110.0, 110.2, 120.0, 121.0)  # three questions: 4, 0.2 and 1 s there and back
+    ours = ticking(
+        100.0, 104.0, 110.0, 110.2, 120.0, 121.0
+    )  # three questions: 4, 0.2 and 1 s there and back
     theirs = ticking(401.0, 410.1, 420.9)
     assert ahead_of_ours(lambda: next(theirs), lambda: next(ours)) == pytest.approx(300.0)
 

@@ -25,7 +25,15 @@ NOON = datetime(2030, 5, 17, 12, 0, 0).timestamp()  # local time
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [("60s", 60), ("90m", 5400), ("6h", 21_600), ("2d", 172_800), ("1h30m", 5400), ("1.5h", 5400), (" 60S ", 60)],
+    [
+        ("60s", 60),
+        ("90m", 5400),
+        ("6h", 21_600),
+        ("2d", 172_800),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        (" 60S ", 60),
+    ],
 )
 def test_durations_are_a_number_and_a_unit(written, seconds):
     assert parse_duration(written) == seconds
@@ -38,7 +46,8 @@ def test_a_bare_number_is_refused_and_the_message_adds_the_unit():
 
 
 @pytest.mark.parametrize(
-    "written", ["-5s", "tomorrow", "", "0s", "30m1h", "5s5s", "1e9s", "25:00", "12:60", "99999d", "5 s"]
+    "written",
+    ["-5s", "tomorrow", "", "0s", "30m1h", "5s5s", "1e9s", "25:00", "12:60", "99999d", "5 s"],
 )
 def test_what_cannot_be_meant_is_refused_with_the_forms_that_can(written):
     with pytest.raises(UsageError):
@@ -75,7 +84,9 @@ def test_any_text_is_a_future_moment_or_a_usage_error(text):
 def test_options_win_over_the_environment_which_wins_over_the_file(tmp_path):
     # given all three
     file = tmp_path / "vidplat.toml"
-    file.write_text('catalog = "sqlite:///file.db"\noutput = "file"\nmodel = "file"\n[run]\nmax_attempts = 7\n')
+    file.write_text(
+        'catalog = "sqlite:///file.db"\noutput = "file"\nmodel = "file"\n[run]\nmax_attempts = 7\n'
+    )
     env = {"VIDPLAT_CATALOG": "sqlite:///env.db", "VIDPLAT_OUTPUT": "env"}
 
     # when
@@ -107,7 +118,16 @@ def test_pools_are_written_as_name_workers_threads():
     assert parse_pool("edge=0").workers == 0
     assert parse_pool("edge=2:light").light
     assert parse_pool("tv=2:3:light") == PoolConfig("tv", workers=2, threads=3, light=True)
-    for wrong in ("cloud", "cloud=", "cloud=x", "=3", "../x=1", "cloud=1:0", "cloud=-1", "cloud=1:dark"):
+    for wrong in (
+        "cloud",
+        "cloud=",
+        "cloud=x",
+        "=3",
+        "../x=1",
+        "cloud=1:0",
+        "cloud=-1",
+        "cloud=1:dark",
+    ):
         with pytest.raises(UsageError):
             parse_pool(wrong)
 

@@ -1,5 +1,6 @@
-"""A draft goes to whoever is through with it first, and plans count on the light workers that are up. The workers are
-a script."""
+"""A draft goes to whoever is through with it first, and plans count on the light workers that are
+up. The workers are a script.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +11,23 @@ import pytest
 from tests.builders import FLIPBOOK, a_job, a_shape, an_open_job
 from tests.catalog_builders import an_assignment
 from tests.platform.test_turn import SECONDS, Scene, scene
-from vidplat.domain import Artifact, Draft, JobState, OperatingPoint, Outcome, Progress
-from vidplat.eco_schedule import budgets, kept_latents
+from vidplat.domain import Artifact, JobState, OperatingPoint, Outcome, Progress
 from vidplat.errors import ClusterError
-from vidplat.platform.dispatch import HandedOver, Order, Seat, WorkerUp
-from vidplat.platform.hands import InHand
-from vidplat.platform.promise import make_promise
+from vidplat.methods.eco.words import budgets, kept_latents
+from vidplat.platform.dispatch.dispatcher import HandedOver, Order, Seat, WorkerUp
+from vidplat.platform.run.hands import InHand
+from vidplat.platform.run.promise import make_promise
 from vidplat.scheduler import Observation, features, plan
+from vidplat.workers.draft import Draft
 
 __all__ = ["scene"]
 
 
 def with_light(stage: Scene, *worker_ids: str) -> None:
     for worker_id in worker_ids:
-        stage.dispatcher.places[worker_id] = Seat(worker_id, "edge", "cpu-1", 0, 1.0, up=True, since=0.0, light=True)
+        stage.dispatcher.places[worker_id] = Seat(
+            worker_id, "edge", "cpu-1", 0, 1.0, up=True, since=0.0, light=True
+        )
         stage.dispatcher.sent[worker_id] = []
 
 
@@ -40,10 +44,18 @@ def finishes(stage: Scene, order: Order, worker_id: str, at: float) -> None:
     phases = {"denoise": 8.0, "network": 0.1, "reconstruct": 0.3, "mp4": 0.1, "store": 0.1}
     stage.dispatcher.events.append(
         Outcome(
-            order.job.id, order.attempt, worker_id, order.assignment.point, order.drafted.started_at, at, phases,
-            artifact=artifact, metrics={"draft_bytes": 20_000.0}, drafted_by=order.drafted.worker_id,
+            order.job.id,
+            order.attempt,
+            worker_id,
+            order.assignment.point,
+            order.drafted.started_at,
+            at,
+            phases,
+            artifact=artifact,
+            metrics={"draft_bytes": 20_000.0},
+            drafted_by=order.drafted.worker_id,
         )
-    )  # fmt: skip
+    )
 
 
 def test_without_light_workers_nobody_is_asked_for_a_draft(scene):
@@ -77,7 +89,9 @@ def test_a_draft_goes_to_an_idle_light_worker_and_its_maker_gets_the_next_job(sc
 
 
 @pytest.mark.parametrize(("late_s", "is_asked"), [(0.0, True), (100.0, False)])
-def test_a_draft_is_asked_for_when_a_light_worker_is_expected_before_it_is_there(scene, late_s, is_asked):
+def test_a_draft_is_asked_for_when_a_light_worker_is_expected_before_it_is_there(
+    scene, late_s, is_asked
+):
     # given a light worker that is still coming, and one that should have been up long ago
     stage = scene(1)
     with_light(stage, "e1")
@@ -99,13 +113,15 @@ def still_coming(stage: Scene, worker_id: str, since: float = 0.0) -> float:
 
 
 def comes_up(stage: Scene, worker_id: str, at: float) -> None:
-    stage.dispatcher.places[worker_id] = replace(stage.dispatcher.places[worker_id], up=True, since=at)
+    stage.dispatcher.places[worker_id] = replace(
+        stage.dispatcher.places[worker_id], up=True, since=at
+    )
     stage.dispatcher.events.append(WorkerUp(worker_id, "cpu-2", 0, 1.0, at=at))
 
 
 def a_draft_made_before_its_light_worker_is_up(scene, *makers: str, before_s: float = 1.0):
-    """A stage at which a maker that needs 6 s to store hands over so long before its light worker is expected, and has
-    not been heard; that draft, and when the light worker is expected."""
+    """A stage at which a maker that needs 6 s to store hands over so long before its light worker
+    is expected, and has not been heard; that draft, and when the light worker is expected."""
     stage = scene([a_job(method="eco:k=5")], *makers)
     behind_a_thin_link(stage)
     with_light(stage, "e1")
@@ -134,7 +150,9 @@ def test_a_draft_waits_for_a_light_worker_that_will_be_through_before_its_maker(
 
 def test_a_draft_that_is_heard_of_just_before_its_light_worker_is_up_is_sent_once(scene):
     stage, drafted, up_at = a_draft_made_before_its_light_worker_is_up(scene, before_s=0.0)
-    comes_up(stage, "e1", up_at)  # both are heard in one turn, and by then its seat says that it is up
+    comes_up(
+        stage, "e1", up_at
+    )  # both are heard in one turn, and by then its seat says that it is up
     stage.turn(up_at)
     assert drafts_sent(stage, "e1") == [drafted]
 
@@ -168,12 +186,17 @@ def test_a_draft_whose_maker_is_lost_does_not_wait_for_a_light_worker_that_may_n
 
 
 @pytest.mark.parametrize(("late_s", "counts"), [(0.0, True), (100.0, False)])
-def test_plans_count_on_a_light_worker_that_is_still_starting_until_it_should_be_up(scene, late_s, counts):
-    # given a video that its maker alone has no time to make well, and a light worker that is up before the deadline
+def test_plans_count_on_a_light_worker_that_is_still_starting_until_it_should_be_up(
+    scene, late_s, counts
+):
+    # given a video that its maker alone has no time to make well, and a light worker that is up
+    # before the deadline
     stage = a_thin_scene(scene, "e1", deadline_at=12.0)
     still_coming(stage, "e1", since=-late_s)
     world = stage.world
-    (alone,) = plan(replace(world.observe(), finishers=()), world.policy, world.learner.knowledge).assignments
+    (alone,) = plan(
+        replace(world.observe(), finishers=()), world.policy, world.learner.knowledge
+    ).assignments
     stage.turn(0.0)
 
     # then it is made better, and not said to be there before that worker is up
@@ -201,7 +224,9 @@ def test_a_draft_stays_with_its_maker_when_light_workers_would_take_longer(scene
     (order,) = stage.dispatcher.sent["w1"]
     (held,) = stage.world.hands.of("w1")
     other = replace(order, job=replace(order.job, id="f" * 40))
-    stage.world.hands.put("e1", replace(held, order=other, stages={"reconstruct": 100.0}, sent_at=8.0))
+    stage.world.hands.put(
+        "e1", replace(held, order=other, stages={"reconstruct": 100.0}, sent_at=8.0)
+    )
 
     # when
     hands_over(stage, order, at=8.0)
@@ -212,8 +237,11 @@ def test_a_draft_stays_with_its_maker_when_light_workers_would_take_longer(scene
     assert [each.drafted is not None for each in stage.dispatcher.sent["w1"]] == [False, True]
 
 
-def test_a_maker_with_jobs_planned_does_not_finish_a_draft_that_a_light_worker_is_through_with_before_them(scene):
-    # given a light worker that needs 15 s, and a maker that has 10 s in hand and 20 s planned behind that
+def test_a_busy_maker_leaves_a_draft_to_a_light_worker_that_is_through_first(
+    scene,
+):
+    # given a light worker that needs 15 s, and a maker that has 10 s in hand and 20 s planned
+    # behind that
     stage = scene(4)
     with_light(stage, "e1")
     stage.turn(0.0)
@@ -221,7 +249,9 @@ def test_a_maker_with_jobs_planned_does_not_finish_a_draft_that_a_light_worker_i
     order = stage.dispatcher.sent["w1"][0]
     (held, *_) = stage.world.hands.of("w1")
     other = replace(order, job=replace(order.job, id="f" * 40))
-    stage.world.hands.put("e1", replace(held, order=other, stages={"reconstruct": 15.0}, sent_at=SECONDS))
+    stage.world.hands.put(
+        "e1", replace(held, order=other, stages={"reconstruct": 15.0}, sent_at=SECONDS)
+    )
 
     # when
     drafted = hands_over(stage, order, at=SECONDS)
@@ -232,21 +262,31 @@ def test_a_maker_with_jobs_planned_does_not_finish_a_draft_that_a_light_worker_i
 
 
 @pytest.mark.parametrize(("maker_store_s", "whose"), [(10.0, "e1"), (0.02, "w1")])
-def test_a_maker_does_not_store_over_the_link_that_drafts_are_still_to_travel_on(scene, maker_store_s, whose):
+def test_a_maker_does_not_store_over_the_link_that_drafts_are_still_to_travel_on(
+    scene, maker_store_s, whose
+):
     # given a link that takes 8 s for a draft
     stage = scene([a_job(row=row, method="eco:k=5") for row in (1, 2)])
     behind_a_thin_link(stage, store_s=maker_store_s)
     with_light(stage, "e1")
     stage.dispatcher.places["e1"] = replace(stage.dispatcher.places["e1"], device_class="cpu-2")
     seen = Outcome(
-        "j", 1, "e1", OperatingPoint(24, None, "eco:k=5"), 0.0, 8.0, {"network": 8.0},
-        metrics={"draft_bytes": 20_000.0}, drafted_by="w1",
-    )  # fmt: skip
+        "j",
+        1,
+        "e1",
+        OperatingPoint(24, None, "eco:k=5"),
+        0.0,
+        8.0,
+        {"network": 8.0},
+        metrics={"draft_bytes": 20_000.0},
+        drafted_by="w1",
+    )
     stage.world.learner.finished(seen, a_job(), "cpu-2", "cpu-1")
     stage.turn(0.0)
     stage.turn(SECONDS - 0.5)
 
-    # when the second of two comes at once: 16 s by the light worker; by its maker what storing takes, alone on the link
+    # when the second of two comes at once: 16 s by the light worker; by its maker what storing
+    # takes, alone on the link
     drafts = [hands_over(stage, order, at=SECONDS) for order in stage.dispatcher.sent["w1"]]
     stage.turn(SECONDS)
 
@@ -354,7 +394,7 @@ def test_a_batch_with_only_light_workers_left_ends_with_that_reason(scene):
             stage.turn(float(at))
 
 
-# --- keyframes follow what a hand-over makes time for ----------------------------------------------
+# --- keyframes follow what a hand-over makes time for ---------------------------------------------
 
 
 def behind_a_thin_link(stage: Scene, store_s: float = 6.0) -> None:
@@ -362,15 +402,21 @@ def behind_a_thin_link(stage: Scene, store_s: float = 6.0) -> None:
     learner = stage.world.learner
     spec = a_job().spec
     counted = features(a_shape(), spec, OperatingPoint(spec.num_inference_steps))["store"]
-    known = {key: cost for key, cost in learner.costs.stages.items() if key[1:] != ("cpu-1", "store")}
+    known = {
+        key: cost for key, cost in learner.costs.stages.items() if key[1:] != ("cpu-1", "store")
+    }
     learner.costs = replace(learner.costs, stages=known)
     for _ in range(40):
-        learner.costs = learner.costs.observe(Observation(FLIPBOOK.id, "cpu-1", "store", counted, store_s))
+        learner.costs = learner.costs.observe(
+            Observation(FLIPBOOK.id, "cpu-1", "store", counted, store_s)
+        )
 
 
 def kept(stage: Scene, worker_id: str = "w1") -> list[int]:
     """Latent frames, of nine, that each order sent is to keep."""
-    return [kept_latents(order.assignment.point.method, 9) for order in stage.dispatcher.sent[worker_id]]
+    return [
+        kept_latents(order.assignment.point.method, 9) for order in stage.dispatcher.sent[worker_id]
+    ]
 
 
 def planned(stage: Scene) -> list[int]:
@@ -380,12 +426,16 @@ def planned(stage: Scene) -> list[int]:
     return [kept_latents(each.point.method, 9) for each in decided.assignments]
 
 
-def a_thin_scene(scene, *light: str, method: str = "eco", deadline_at: float | None = 10.0) -> Scene:
+def a_thin_scene(
+    scene, *light: str, method: str = "eco", deadline_at: float | None = 10.0
+) -> Scene:
     stage = scene([a_job(method=method)], deadline_at=deadline_at)
     behind_a_thin_link(stage)
     with_light(stage, *light)
     for worker_id in light:
-        stage.dispatcher.places[worker_id] = replace(stage.dispatcher.places[worker_id], device_class="cpu-2")
+        stage.dispatcher.places[worker_id] = replace(
+            stage.dispatcher.places[worker_id], device_class="cpu-2"
+        )
     return stage
 
 
@@ -431,7 +481,8 @@ def test_what_a_worker_leaves_to_another_is_not_in_its_way(scene):
 
 
 def test_makers_whose_drafts_wait_for_one_light_worker_are_told_when_to_end(scene):
-    # given two makers and one light worker, so that a video may come later than its own two halves take
+    # given two makers and one light worker, so that a video may come later than its own two halves
+    # take
     stage = scene([a_job(row=row, method="eco") for row in (1, 2)], "w1", "w2", deadline_at=10.5)
     behind_a_thin_link(stage, store_s=4.0)
     with_light(stage, "e1")
@@ -459,9 +510,16 @@ def test_a_busy_edge_leaves_the_plan_as_it_is(scene):
 def test_a_link_that_was_seen_to_be_slow_leaves_the_plan_as_it_is(scene):
     stage = a_thin_scene(scene, "e1")
     carried = Outcome(
-        "j", 1, "e1", OperatingPoint(24, None, "eco:k=5"), 0.0, 100.0, {"network": 90.0},
-        metrics={"draft_bytes": 20_000.0}, drafted_by="w1",
-    )  # fmt: skip
+        "j",
+        1,
+        "e1",
+        OperatingPoint(24, None, "eco:k=5"),
+        0.0,
+        100.0,
+        {"network": 90.0},
+        metrics={"draft_bytes": 20_000.0},
+        drafted_by="w1",
+    )
     stage.world.learner.finished(carried, a_job(), "cpu-2", "cpu-1")
     few = planned(stage)
     stage.turn(0.0)
@@ -476,7 +534,9 @@ def test_a_draft_that_is_long_on_its_way_tells_that_the_link_has_become_slow(sce
     (order,) = stage.dispatcher.sent["w1"]
     hands_over(stage, order, at=8.0)
     stage.turn(8.0)
-    stage.dispatcher.events.append(Progress(order.job.id, order.attempt, "e1", "network", 24, 24, 8.0))
+    stage.dispatcher.events.append(
+        Progress(order.job.id, order.attempt, "e1", "network", 24, 24, 8.0)
+    )
     stage.turn(8.0)
     assert [each.bits_per_s for each in stage.world.observe().finishers] == [None]
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import an_open_job
-from vidplat.domain import Assignment, OperatingPoint, Progress
-from vidplat.platform.dispatch import Order
-from vidplat.platform.hands import Hands, InHand
+from vidplat.domain import OperatingPoint, Progress
+from vidplat.platform.dispatch.dispatcher import Order
+from vidplat.platform.run.hands import Hands, InHand
+from vidplat.scheduler.decision import Assignment
 
 STAGES = {"encode": 1.0, "denoise": 8.0, "decode": 2.0, "mp4": 1.0}  # 12 s
 
 
 def in_hand(row: int = 1, sent_at: float = 0.0) -> InHand:
     open_job = an_open_job(row=row)
-    planned = Assignment(open_job.job.id, "w", "cloud", OperatingPoint(8), 0.0, 12.0, 15.0, 1.0, 12.0, 15.0)
+    planned = Assignment(
+        open_job.job.id, "w", "cloud", OperatingPoint(8), 0.0, 12.0, 15.0, 1.0, 12.0, 15.0
+    )
     return InHand(Order(planned, open_job.job, 1), open_job, STAGES, sent_at)
 
 
@@ -39,10 +42,13 @@ def test_heartbeats_count_the_steps_that_are_left_at_the_pace_of_those_done():
 
 
 def test_the_pace_is_that_of_the_steps_between_heartbeats():
-    # given denoising first heard of at second 3 with 2 of 8 steps done, and 4 done at second 7: 2 s a step, 4 left
+    # given denoising first heard of at second 3 with 2 of 8 steps done, and 4 done at second 7: 2 s
+    # a step, 4 left
     held = in_hand()
     held.note(at_step(2, 3.0))
-    assert held.remaining_s(3.0, is_first=True) == pytest.approx(6.0 + 3.0)  # as predicted, 1 s a step
+    assert held.remaining_s(3.0, is_first=True) == pytest.approx(
+        6.0 + 3.0
+    )  # as predicted, 1 s a step
     held.note(at_step(4, 7.0))
 
     assert held.remaining_s(7.0, is_first=True) == pytest.approx(8.0 + 3.0)

@@ -1,4 +1,6 @@
-"""Each heavy library has one room: the platform starts without torch and, until a cluster is asked for, without Ray."""
+"""Each heavy library has one room: the platform starts without torch and, until a cluster is asked
+for, without Ray.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ import pytest
         ("vidplat.config", ("torch", "ray", "sqlalchemy", "pyarrow", "numpy")),
         ("vidplat.platform.assemble", ("torch", "ray", "diffusers", "transformers")),
         # what a worker process loads before it loads its model
-        ("vidplat.platform.bench_tools", ("torch", "ray", "sqlalchemy", "alembic", "pyarrow", "boto3")),
+        (
+            "vidplat.platform.dispatch.bench_tools",
+            ("torch", "ray", "sqlalchemy", "alembic", "pyarrow", "boto3"),
+        ),
         ("vidplat.testing", ("torch", "ray", "sqlalchemy", "pyarrow")),
     ],
 )

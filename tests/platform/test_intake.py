@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.platform.builders import NOW, FakeSources, a_prompt, a_source, taken
 from vidplat.domain import DEFAULT_STRENGTH, ModelRef, VideoSpec, job_id
 from vidplat.errors import InputError, ModelError, UsageError
-from vidplat.platform.spool import JobSpool, Row
+from vidplat.platform.intake.spool import JobSpool, Row
 from vidplat.storage.prompt_cells import RowProblem
 
 
@@ -23,7 +23,12 @@ def problems_of(*prompts, **wishes) -> tuple[str, ...]:
 
 def test_a_row_that_says_nothing_gets_the_submits_wishes_and_then_the_models_defaults():
     # given a submit that asks for 17 frames, and a row that asks for another width
-    batch = taken([a_prompt(), a_prompt(2, "a blue square", width=128)], spec={"num_frames": 17}, seed=5, priority=2)
+    batch = taken(
+        [a_prompt(), a_prompt(2, "a blue square", width=128)],
+        spec={"num_frames": 17},
+        seed=5,
+        priority=2,
+    )
 
     # when
     first, second = batch.jobs
@@ -42,7 +47,9 @@ def test_a_row_that_says_nothing_gets_the_submits_wishes_and_then_the_models_def
     guidance=st.one_of(st.integers(0, 100), st.floats(0, 100)),
 )
 def test_job_ids_are_those_of_the_domain(text, negative, seed, guidance):
-    (job,) = taken([a_prompt(text=text, negative_prompt=negative, seed=seed, guidance_scale=guidance)]).jobs
+    (job,) = taken(
+        [a_prompt(text=text, negative_prompt=negative, seed=seed, guidance_scale=guidance)]
+    ).jobs
     assert job.id == job_id(job.prompt, job.negative_prompt, job.spec, job.model)
 
 
@@ -75,9 +82,16 @@ def test_rows_may_have_their_own_deadline_method_and_priority():
 
 
 def test_more_keyframes_than_a_row_has_latent_frames_are_refused_by_that_row():
-    rows = a_prompt(1, method="eco:K=9"), a_prompt(2, method="eco:K=9", num_frames=17), a_prompt(3, method="eco")
+    rows = (
+        a_prompt(1, method="eco:K=9"),
+        a_prompt(2, method="eco:K=9", num_frames=17),
+        a_prompt(3, method="eco"),
+    )
     (problem,) = problems_of(*rows)
-    assert problem == "row 2, method: 9 keyframes cannot be chosen from 5 latent frames; take K=5 or less"
+    assert (
+        problem
+        == "row 2, method: 9 keyframes cannot be chosen from 5 latent frames; take K=5 or less"
+    )
 
 
 def test_every_bad_row_is_listed_with_its_column_and_what_would_be_right():
@@ -91,9 +105,21 @@ def test_every_bad_row_is_listed_with_its_column_and_what_would_be_right():
         a_prompt(7, num_inference_steps=10**6),
         a_prompt(8, width=16_384, height=16_384, num_frames=99_997),
     )
-    assert [text.partition(",")[0] for text in problems] == [f"row {n}" for n in (2, 3, 4, 5, 6, 7, 8)]
+    assert [text.partition(",")[0] for text in problems] == [
+        f"row {n}" for n in (2, 3, 4, 5, 6, 7, 8)
+    ]
     text = "\n".join(problems)
-    for said in ("multiple of 16", "use 64", "4k+1", "use 29", "is empty", "e.g. 60s", "magic", "at most", "too large"):
+    for said in (
+        "multiple of 16",
+        "use 64",
+        "4k+1",
+        "use 29",
+        "is empty",
+        "e.g. 60s",
+        "magic",
+        "at most",
+        "too large",
+    ):
         assert said in text
 
 
@@ -117,7 +143,12 @@ def test_a_column_name_full_of_escapes_is_harmless_in_the_message():
 
 
 def test_a_submit_whose_own_wishes_are_wrong_is_refused_before_any_row():
-    for wishes in ({"spec": {"width": 30}}, {"deadline": "60"}, {"method": "magic"}, {"quality_floor": 2.0}):
+    for wishes in (
+        {"spec": {"width": 30}},
+        {"deadline": "60"},
+        {"method": "magic"},
+        {"quality_floor": 2.0},
+    ):
         with pytest.raises(UsageError):
             taken([a_prompt()], **wishes)
     with pytest.raises(ModelError):
@@ -149,7 +180,10 @@ def test_a_spool_can_be_read_more_than_once_and_between_writes():
     with closing(JobSpool()) as spool:
         # given more than two lines of the spool
         template = spool.template(VideoSpec(64, 64, 33, 16, 8, 5.0, 0), ModelRef("fake", "1"))
-        rows = [Row(f"{n:032x}", f"prompt {n}", "", template, n, n + 1, None, 0, None, None) for n in range(2_501)]
+        rows = [
+            Row(f"{n:032x}", f"prompt {n}", "", template, n, n + 1, None, 0, None, None)
+            for n in range(2_501)
+        ]
         for row in rows:
             spool.append(row)
 
@@ -167,7 +201,7 @@ def test_rows_of_another_model_keep_it():
     assert (first.model.id, second.model.id) == ("fake", "fake:step_s=0.5")
 
 
-# --- input videos ------------------------------------------------------------------------------------------------
+# --- input videos ---------------------------------------------------------------------------------
 
 A, B = "/clips/a.mp4", "/clips/b.mp4"
 
@@ -183,11 +217,17 @@ def test_a_row_with_an_input_video_becomes_a_job_of_its_content():
     batch = taken(rows, sources=with_sources())
     first, second, plain = batch.jobs
 
-    assert (first.input_video, first.input_sha256, first.strength) == (A, "a" * 64, DEFAULT_STRENGTH)
+    assert (first.input_video, first.input_sha256, first.strength) == (
+        A,
+        "a" * 64,
+        DEFAULT_STRENGTH,
+    )
     assert (second.input_video, second.input_sha256, second.strength) == (B, "b" * 64, 0.3)
     assert (plain.input_video, plain.input_sha256, plain.strength) == (None, None, None)
     for job in (first, second, plain):
-        assert job.id == job_id("a red circle", "", job.spec, job.model, job.input_sha256, job.strength)
+        assert job.id == job_id(
+            "a red circle", "", job.spec, job.model, job.input_sha256, job.strength
+        )
     assert len({first.id, second.id, plain.id}) == 3
     assert batch.inputs == {"a" * 64: A, "b" * 64: B}
 
@@ -195,17 +235,25 @@ def test_a_row_with_an_input_video_becomes_a_job_of_its_content():
 def test_ids_of_jobs_made_from_text_are_what_they_were_before_there_were_sources():
     # the id that the first version gave to this job, kept here as digits
     spec = VideoSpec(64, 64, 33, 16, 24, 5.0, 7)
-    assert job_id("a red circle", "", spec, ModelRef("flipbook", "r1")) == "560d18470612a4eb7e965ff0a74c0a9a"
+    assert (
+        job_id("a red circle", "", spec, ModelRef("flipbook", "r1"))
+        == "560d18470612a4eb7e965ff0a74c0a9a"
+    )
 
 
 def test_a_job_made_by_searched_masks_is_another_one_when_they_are_searched_anew():
     # given masks for videos of 33 frames, which are 9 latent ones, and rows of which one reads them
-    rows = [a_prompt(1, seed=1, method="sparse:masks=searched"), a_prompt(2, seed=2, method="sparse:k=2")]
+    rows = [
+        a_prompt(1, seed=1, method="sparse:masks=searched"),
+        a_prompt(2, seed=2, method="sparse:k=2"),
+    ]
     old, new = (taken(rows, masks={9: digit * 64, 5: "f" * 64}) for digit in "ab")
 
     for batch, digit in ((old, "a"), (new, "b")):
         searched, uniform = batch.jobs
-        assert searched.id == job_id("a red circle", "", searched.spec, searched.model, masks_sha256=digit * 64)
+        assert searched.id == job_id(
+            "a red circle", "", searched.spec, searched.model, masks_sha256=digit * 64
+        )
         assert uniform.id == job_id("a red circle", "", uniform.spec, uniform.model)
     # so neither a batch nor a video of the old masks is taken for one of the new
     assert old.batch.id != new.batch.id
@@ -222,23 +270,34 @@ def test_the_same_bytes_at_another_place_are_the_same_job():
 
 
 def test_the_same_prompt_over_different_sources_needs_no_different_seeds():
-    rows = [a_prompt(1, input_video=A), a_prompt(2, input_video=B), a_prompt(3, input_video=A), a_prompt(4)]
+    rows = [
+        a_prompt(1, input_video=A),
+        a_prompt(2, input_video=B),
+        a_prompt(3, input_video=A),
+        a_prompt(4),
+    ]
     jobs = list(taken(rows, sources=with_sources()).jobs)
     assert [job.spec.seed for job in jobs] == [0, 0, 1, 0]
     (problem,) = problems_of(
-        a_prompt(1, input_video=A, seed=4), a_prompt(2, input_video=A, seed=4), sources=with_sources()
+        a_prompt(1, input_video=A, seed=4),
+        a_prompt(2, input_video=A, seed=4),
+        sources=with_sources(),
     )
     assert problem.startswith("row 2, seed: asks for the same video as row 1")
 
 
 def test_each_page_asks_for_its_places_once():
     sources = with_sources()
-    taken([a_prompt(row, input_video=A if row % 3 else B) for row in range(1, 1_001)], sources=sources)
+    taken(
+        [a_prompt(row, input_video=A if row % 3 else B) for row in range(1, 1_001)], sources=sources
+    )
     assert sources.asked == [[A, B]]
 
 
 def test_a_bad_source_is_listed_with_its_row_beside_all_that_is_wrong_elsewhere():
-    sources = FakeSources({A: a_source(), B: "is truncated: 12 of its bytes are missing; copy it again"})
+    sources = FakeSources(
+        {A: a_source(), B: "is truncated: 12 of its bytes are missing; copy it again"}
+    )
     problems = problems_of(
         a_prompt(1, input_video=B),
         a_prompt(2, input_video=A),
@@ -249,49 +308,76 @@ def test_a_bad_source_is_listed_with_its_row_beside_all_that_is_wrong_elsewhere(
     )
     found = [tuple(text.partition(":")[0].removeprefix("row ").split(", ")) for text in problems]
     assert found == [
-        ("1", "input_video"), ("3", "input_video"), ("3", "deadline"),
-        ("4", "video"), ("5", "input_video"), ("5", "video"),
-    ]  # fmt: skip
+        ("1", "input_video"),
+        ("3", "input_video"),
+        ("3", "deadline"),
+        ("4", "video"),
+        ("5", "input_video"),
+        ("5", "video"),
+    ]
     assert problems[0].endswith("is truncated: 12 of its bytes are missing; copy it again")
 
 
 def test_a_source_must_last_until_the_last_frame_but_one():
-    # 33 frames at 16 fps: the last is at 2 s; a source of 1.94 s holds its last frame for it, one of 1.9 s does not
+    # 33 frames at 16 fps: the last is at 2 s; a source of 1.94 s holds its last frame for it, one
+    # of 1.9 s does not
     assert taken([a_prompt(input_video=A)], sources=with_sources(seconds=1.94)).batch.total == 1
     (problem,) = problems_of(a_prompt(input_video=A), sources=with_sources(seconds=1.9))
     assert problem == (
         "row 1, input_video: lasts 1.90 s, 2.00 s are needed for 33 frames at 16 fps: "
         "ask for at most 31 frames, or give a longer one"
     )
-    assert taken([a_prompt(input_video=A, num_frames=29)], sources=with_sources(seconds=1.9)).batch.total == 1
+    assert (
+        taken(
+            [a_prompt(input_video=A, num_frames=29)], sources=with_sources(seconds=1.9)
+        ).batch.total
+        == 1
+    )
 
 
 def test_what_is_converted_is_told_once_per_kind_with_the_first_row():
     told: list[str] = []
     sources = FakeSources(
-        {A: a_source(seconds=9.0, notes=("a variable frame rate: so be it",)), B: a_source("b", width=128)}
+        {
+            A: a_source(seconds=9.0, notes=("a variable frame rate: so be it",)),
+            B: a_source("b", width=128),
+        }
     )
-    taken([a_prompt(1), *(a_prompt(row, input_video=A) for row in (2, 3)), a_prompt(4, input_video=B)],
-          sources=sources, warn=told.append)  # fmt: skip
+    taken(
+        [
+            a_prompt(1),
+            *(a_prompt(row, input_video=A) for row in (2, 3)),
+            a_prompt(4, input_video=B),
+        ],
+        sources=sources,
+        warn=told.append,
+    )
     assert told == [
         "2 rows (the first is 2) have an input video with a variable frame rate: so be it",
-        "2 rows (the first is 2) have an input video with more seconds than are asked for: its beginning is used",
+        "2 rows (the first is 2) have an input video with more seconds than are asked for: its "
+        "beginning is used",
         "row 4 has an input video with another shape than is asked for: its middle is used",
     ]
 
 
 def test_lipar_is_for_rows_with_an_input_video():
-    (problem,) = problems_of(a_prompt(1, method="lipar"), a_prompt(2, input_video=A), sources=with_sources())
+    (problem,) = problems_of(
+        a_prompt(1, method="lipar"), a_prompt(2, input_video=A), sources=with_sources()
+    )
     assert problem == (
-        "row 1, method: lipar leaves out what does not change in an input video, and this row has none: "
+        "row 1, method: lipar leaves out what does not change in an input video, and this row "
+        "has none: "
         "add input_video, or choose another method"
     )
 
 
 def test_the_submits_own_method_is_checked_row_by_row():
-    (problem,) = problems_of(a_prompt(1), a_prompt(2, input_video=A), method="keyframes:5", sources=with_sources())
+    (problem,) = problems_of(
+        a_prompt(1), a_prompt(2, input_video=A), method="keyframes:5", sources=with_sources()
+    )
     assert problem.startswith(
-        "row 2, method: keyframes is not made for rows with an input video: use full, steps or lipar"
+        "row 2, method: keyframes is not made for rows with an input video: use full, steps or "
+        "lipar"
     )
 
 
@@ -308,11 +394,20 @@ def test_other_methods_are_refused_for_it(method):
 
 
 def test_unless_it_says_otherwise_only_its_steps_are_the_planners_to_choose():
-    jobs = taken([a_prompt(1, input_video=A), a_prompt(2, input_video=A, method="auto"), a_prompt(3)],
-                 sources=with_sources()).jobs  # fmt: skip
+    jobs = taken(
+        [a_prompt(1, input_video=A), a_prompt(2, input_video=A, method="auto"), a_prompt(3)],
+        sources=with_sources(),
+    ).jobs
     assert [job.method for job in jobs] == ["steps", "steps", None]
 
 
 def test_a_spool_keeps_the_source_of_a_job():
-    (job,) = taken([a_prompt(input_video=A, strength=0.125, external_id="mine")], sources=with_sources()).jobs
-    assert (job.input_video, job.input_sha256, job.strength, job.external_id) == (A, "a" * 64, 0.125, "mine")
+    (job,) = taken(
+        [a_prompt(input_video=A, strength=0.125, external_id="mine")], sources=with_sources()
+    ).jobs
+    assert (job.input_video, job.input_sha256, job.strength, job.external_id) == (
+        A,
+        "a" * 64,
+        0.125,
+        "mine",
+    )

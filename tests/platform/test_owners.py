@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from vidplat.platform.interrupts import Interrupts
-from vidplat.platform.owners import is_surely_gone, this_owner
+from vidplat.platform.run.interrupts import Interrupts
+from vidplat.platform.run.owners import is_surely_gone, this_owner
 
 
 def test_this_process_is_alive():
@@ -19,7 +19,7 @@ def test_this_process_is_alive():
 
 
 def test_a_process_that_ended_is_surely_gone():
-    code = "from vidplat.platform.owners import this_owner; print(this_owner())"
+    code = "from vidplat.platform.run.owners import this_owner; print(this_owner())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert is_surely_gone(found.stdout.strip())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidplat.platform.plan_age import PlanAge
+from vidplat.platform.run.plan_age import PlanAge
 
 
 def a_plan(took_s: float = 0.1) -> PlanAge:

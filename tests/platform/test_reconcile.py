@@ -5,19 +5,26 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import FLIPBOOK, a_job
-from vidplat.domain import Assignment, Batch, JobState, OperatingPoint
-from vidplat.platform.reconcile import Repairs, reconcile
+from vidplat.domain import Batch, JobState, OperatingPoint
+from vidplat.platform.run.reconcile import Repairs, reconcile
+from vidplat.scheduler.decision import Assignment
 from vidplat.storage import open_catalog, open_store
 from vidplat.storage.artifacts import commit
 from vidplat.storage.catalog_words import Claim
 
-META = {"point": {"steps": 24, "steps_done": 20, "keyframes": None, "method": "full"}, "phases_s": {"denoise": 3.5}}
+META = {
+    "point": {"steps": 24, "steps_done": 20, "keyframes": None, "method": "full"},
+    "phases_s": {"denoise": 3.5},
+}
 
 
 @pytest.fixture
 def catalog(tmp_path):
     opened = open_catalog(f"sqlite:///{tmp_path}/c.db")
-    opened.add_batch(Batch("b1", "x", str(tmp_path), FLIPBOOK, 0.0, total=4), [a_job(row=row) for row in range(1, 5)])
+    opened.add_batch(
+        Batch("b1", "x", str(tmp_path), FLIPBOOK, 0.0, total=4),
+        [a_job(row=row) for row in range(1, 5)],
+    )
     yield opened
     opened.close()
 
@@ -30,11 +37,21 @@ def claim(catalog, row: int) -> None:
 
 def store_video(store, row: int) -> None:
     job = a_job(row=row)
-    commit(store, batch_id="b1", job_id=job.id, attempt=1, token="t", video=b"v", poster=b"p", meta=META)
+    commit(
+        store,
+        batch_id="b1",
+        job_id=job.id,
+        attempt=1,
+        token="t",
+        video=b"v",
+        poster=b"p",
+        meta=META,
+    )
 
 
 def test_what_the_store_has_is_done_and_what_ran_is_queued_again(tmp_path, catalog):
-    # given a killed run: row 1 committed but running in the catalog, row 2 committed but queued, row 3 just running
+    # given a killed run: row 1 committed but running in the catalog, row 2 committed but queued,
+    # row 3 just running
     store = open_store(str(tmp_path / "out"))
     claim(catalog, 1)
     claim(catalog, 3)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import FLIPBOOK, a_job
-from vidplat.domain import Artifact, Assignment, Batch, Failure, FailureKind, OperatingPoint, Outcome, Plan, Verdict
-from vidplat.platform.dispatch import Order
-from vidplat.platform.score import Tally
+from vidplat.domain import Artifact, Batch, Failure, FailureKind, OperatingPoint, Outcome
+from vidplat.platform.dispatch.dispatcher import Order
+from vidplat.platform.run.score import Tally
+from vidplat.scheduler.decision import Assignment, Plan, Verdict
 
 BATCH = Batch("b1", "x", "/out", FLIPBOOK, submitted_at=0.0, deadline_at=60.0)
 PLAN = Plan(Verdict.FEASIBLE, (), finish_p50_at=50.0, finish_p90_at=55.0)
@@ -18,11 +19,24 @@ ARTIFACT = Artifact("v", "p", "m", "0" * 64, 1, 1)
 
 def an_order(row: int = 1) -> Order:
     job = a_job(row=row)
-    return Order(Assignment(job.id, "w", "cloud", OperatingPoint(8), 10.0, 10.0, 15.0, 0.9, 20.0, 25.0), job, 1)
+    return Order(
+        Assignment(job.id, "w", "cloud", OperatingPoint(8), 10.0, 10.0, 15.0, 0.9, 20.0, 25.0),
+        job,
+        1,
+    )
 
 
 def an_outcome(order: Order, began: float, ended: float, **changed) -> Outcome:
-    made = Outcome(order.job.id, 1, "w", OperatingPoint(8), began, ended, {"denoise": ended - began}, artifact=ARTIFACT)
+    made = Outcome(
+        order.job.id,
+        1,
+        "w",
+        OperatingPoint(8),
+        began,
+        ended,
+        {"denoise": ended - began},
+        artifact=ARTIFACT,
+    )
     return replace(made, **changed)
 
 
@@ -33,7 +47,8 @@ def a_tally(plan: Plan = PLAN, workers: int = 2) -> Tally:
 
 
 def test_a_run_is_scored_against_its_promise():
-    # given two jobs of 10 s predicted at p50 and 15 at p90, that took 12 and 18, on two workers from second 10
+    # given two jobs of 10 s predicted at p50 and 15 at p90, that took 12 and 18, on two workers
+    # from second 10
     tally = a_tally()
     tally.ended(an_order(1), an_outcome(an_order(1), 10.0, 22.0))
     tally.ended(an_order(2), an_outcome(an_order(2), 10.0, 28.0))

@@ -14,8 +14,8 @@ from tests import source_videos as videos
 from tests.source_videos import an_mp4, counted, cut
 from vidplat.config import InputConfig
 from vidplat.errors import InputError, StoreError
-from vidplat.platform.edits import Source
-from vidplat.platform.source_videos import SourceVideos, keep
+from vidplat.platform.intake.edits import Source
+from vidplat.platform.intake.source_videos import SourceVideos, keep
 from vidplat.storage import open_store
 from vidplat.storage.inputs import load_input
 
@@ -41,7 +41,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_a_source_is_described_by_its_content(tmp_path: Path):
     path = an_mp4(tmp_path / "a.mp4")
     (found,) = SourceVideos(LIMITS).look([str(path)]).values()
-    assert found == Source(hashlib.sha256(path.read_bytes()).hexdigest(), 32, 32, pytest.approx(2.0625))
+    assert found == Source(
+        hashlib.sha256(path.read_bytes()).hexdigest(), 32, 32, pytest.approx(2.0625)
+    )
 
 
 def test_one_source_is_looked_into_once_whatever_it_is_called(tmp_path: Path, looks: list[str]):
@@ -60,7 +62,9 @@ def test_one_source_is_looked_into_once_whatever_it_is_called(tmp_path: Path, lo
     assert len({found for answer in answers for found in answer.values()}) == 1
 
 
-def test_a_file_that_was_written_anew_is_another_source_to_the_next_intake(tmp_path: Path, looks: list[str]):
+def test_a_file_that_was_written_anew_is_another_source_to_the_next_intake(
+    tmp_path: Path, looks: list[str]
+):
     path = an_mp4(tmp_path / "a.mp4")
     sources = SourceVideos(LIMITS)
     first = sources.look([str(path)])

@@ -1,4 +1,6 @@
-"""One turn: hear, observe, plan, carry out. The catalog is real, the workers are a script and time stands still."""
+"""One turn: hear, observe, plan, carry out. The catalog is real, the workers are a script and time
+stands still.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,10 @@ from vidplat.domain import (
     Progress,
 )
 from vidplat.errors import CatalogError, ClusterError, ModelError
-from vidplat.platform.dispatch import Event, Order, Seat, WorkerLost, WorkerUp
-from vidplat.platform.learning import Learner
-from vidplat.platform.score import Tally
-from vidplat.platform.turn import Rules, World, take_turn
+from vidplat.platform.dispatch.dispatcher import Event, Order, Seat, WorkerLost, WorkerUp
+from vidplat.platform.run.learning import Learner
+from vidplat.platform.run.score import Tally
+from vidplat.platform.run.turn import Rules, World, take_turn
 from vidplat.scheduler import Observation, Policy, features
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog_words import BatchState
@@ -39,7 +41,9 @@ class ScriptedDispatcher:
     """Workers that do what the test says."""
 
     def __init__(self, *worker_ids: str) -> None:
-        self.places = {w: Seat(w, "cloud", "cpu-1", 2**34, 1.0, up=True, since=0.0) for w in worker_ids}
+        self.places = {
+            w: Seat(w, "cloud", "cpu-1", 2**34, 1.0, up=True, since=0.0) for w in worker_ids
+        }
         self.sent: dict[str, list[Order]] = {w: [] for w in worker_ids}
         self.events: list[Event] = []
         self.hurried: dict[str, float | None] = {}
@@ -72,13 +76,24 @@ class ScriptedDispatcher:
 
     def finishes(self, order: Order, at: float, failure: Failure | None = None) -> None:
         planned = order.assignment
-        artifact = None if failure else Artifact("/o/v/video.mp4", "/o/v/p", "/o/v/m", "0" * 64, 1, order.attempt)
+        artifact = (
+            None
+            if failure
+            else Artifact("/o/v/video.mp4", "/o/v/p", "/o/v/m", "0" * 64, 1, order.attempt)
+        )
         self.events.append(
             Outcome(
-                order.job.id, order.attempt, planned.worker_id, planned.point, at - 1, at, {"denoise": 1.0},
-                artifact=artifact, failure=failure,
+                order.job.id,
+                order.attempt,
+                planned.worker_id,
+                planned.point,
+                at - 1,
+                at,
+                {"denoise": 1.0},
+                artifact=artifact,
+                failure=failure,
             )
-        )  # fmt: skip
+        )
 
     def loses(self, worker_id: str, at: float, successor: str | None = None, **more: bool) -> None:
         seat = self.places.pop(worker_id)
@@ -91,10 +106,14 @@ class ScriptedDispatcher:
 class Scene:
     """A world over a real catalog, at second 0, with jobs of 10 seconds."""
 
-    def __init__(self, tmp_path, jobs: Sequence[Job], *workers: str, deadline_at: float | None = None, **run) -> None:
+    def __init__(
+        self, tmp_path, jobs: Sequence[Job], *workers: str, deadline_at: float | None = None, **run
+    ) -> None:
         self.now = 0.0
         self.catalog = open_catalog(f"sqlite:///{tmp_path}/c.db")
-        self.batch = Batch("b1", "x", "/o", FLIPBOOK, submitted_at=0.0, deadline_at=deadline_at, total=len(jobs))
+        self.batch = Batch(
+            "b1", "x", "/o", FLIPBOOK, submitted_at=0.0, deadline_at=deadline_at, total=len(jobs)
+        )
         self.catalog.add_batch(self.batch, jobs)
         self.catalog.hold_batch("b1", ME, now=0.0, lease_s=60.0)
         self.dispatcher = ScriptedDispatcher(*(workers or ("w1",)))
@@ -104,10 +123,16 @@ class Scene:
         learner.costs = knowledge().costs
         self.tally = Tally(self.batch, 1, None, 0.0)
         self.world = World(
-            self.batch, self.catalog, self.dispatcher, learner, self.heard,
+            self.batch,
+            self.catalog,
+            self.dispatcher,
+            learner,
+            self.heard,
             Rules(RunConfig(**run), Policy(), ME, clock=lambda: self.now),
-            find_commit=self.committed.get, describe=lambda model_id: a_shape(), tally=self.tally,
-        )  # fmt: skip
+            find_commit=self.committed.get,
+            describe=lambda model_id: a_shape(),
+            tally=self.tally,
+        )
         self.world.begin()
 
     def turn(self, at: float | None = None) -> None:
@@ -298,7 +323,9 @@ def test_a_running_job_is_hurried_when_the_plan_gets_tighter(scene):
     (order,) = stage.dispatcher.sent["w1"]
 
     # when it turns out to be slow: 4 of 24 steps after 10 s, and a new plan is made
-    stage.dispatcher.events = [Progress(order.job.id, 1, "w1", "denoise", step, 24, 2.5 * step) for step in (0, 4)]
+    stage.dispatcher.events = [
+        Progress(order.job.id, 1, "w1", "denoise", step, 24, 2.5 * step) for step in (0, 4)
+    ]
     stage.turn(10.1)
 
     # then it hears of an earlier end than the deadline, so that the second fits behind it
@@ -325,7 +352,9 @@ def test_a_cancelled_batch_starts_nothing_more(scene):
     stage.catalog.cancel("b1", now=1.0)
     stage.turn(2.0)
     assert stage.world.state is BatchState.CANCELLED
-    stage.dispatcher.finishes(stage.dispatcher.sent["w1"][0], at=9.0, failure=Failure(FailureKind.JOB, "cancelled"))
+    stage.dispatcher.finishes(
+        stage.dispatcher.sent["w1"][0], at=9.0, failure=Failure(FailureKind.JOB, "cancelled")
+    )
     stage.turn(9.0)
     assert len(stage.dispatcher.sent["w1"]) == 1
     assert stage.world.is_over()
@@ -420,7 +449,9 @@ def test_a_backed_off_job_waits_for_its_time(scene):
     job: OpenJob = stage.catalog.open_jobs("b1")[0]
     stage.turn(0.0)
     (order,) = stage.dispatcher.sent["w1"]
-    stage.dispatcher.finishes(order, at=1.0, failure=Failure(FailureKind.INFRASTRUCTURE, "disk full"))
+    stage.dispatcher.finishes(
+        order, at=1.0, failure=Failure(FailureKind.INFRASTRUCTURE, "disk full")
+    )
     stage.turn(1.0)
     (again,) = stage.catalog.open_jobs("b1")
     assert again.job.id == job.job.id

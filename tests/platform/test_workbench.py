@@ -10,18 +10,37 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import a_job
-from vidplat.domain import Artifact, Assignment, Draft, FailureKind, ModelRef, OperatingPoint, Outcome, Progress
-from vidplat.errors import ClusterError, InputError, JobError, ModelError, OutOfMemoryError, StoreError
-from vidplat.platform.dispatch import BenchSpec, HandedOver, Order, Succession, WorkerUp
-from vidplat.platform.workbench import Bench, BenchEvent, BenchFailed, Outbox, Tools, least_steps, sort_failure
+from vidplat.domain import Artifact, FailureKind, ModelRef, OperatingPoint, Outcome, Progress
+from vidplat.errors import (
+    ClusterError,
+    InputError,
+    JobError,
+    ModelError,
+    OutOfMemoryError,
+    StoreError,
+)
+from vidplat.platform.dispatch.dispatcher import BenchSpec, HandedOver, Order, Succession, WorkerUp
+from vidplat.platform.dispatch.workbench import (
+    Bench,
+    BenchEvent,
+    BenchFailed,
+    Outbox,
+    Tools,
+    least_steps,
+    sort_failure,
+)
+from vidplat.scheduler.decision import Assignment
 from vidplat.testing import FakeModel
+from vidplat.workers.draft import Draft
 
 FAKE = ModelRef("fake", "1")
 SPEC = BenchSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
 ARTIFACT = Artifact("v", "p", "m", "0" * 64, 1, 1)
 
 
-def an_order(row: int = 1, prompt: str | None = None, steps: int = 4, finish_by: float | None = None) -> Order:
+def an_order(
+    row: int = 1, prompt: str | None = None, steps: int = 4, finish_by: float | None = None
+) -> Order:
     job = replace(a_job(row=row, prompt=prompt), model=FAKE)
     point = OperatingPoint(steps)
     planned = Assignment(job.id, "cloud-1", "cloud", point, 0.0, 1.0, 1.5, 1.0, 1.0, 1.5)
@@ -100,7 +119,10 @@ def test_a_store_that_fails_is_the_surroundings_fault(opened):
     running.bench.put([an_order()])
     (outcome,) = running.outcomes()
     assert outcome.failure is not None
-    assert (outcome.failure.kind, outcome.failure.message) == (FailureKind.INFRASTRUCTURE, "the disk is full")
+    assert (outcome.failure.kind, outcome.failure.message) == (
+        FailureKind.INFRASTRUCTURE,
+        "the disk is full",
+    )
 
 
 def test_a_model_that_cannot_be_loaded_is_told_once():
@@ -156,7 +178,9 @@ def test_a_cancelled_job_stops_between_two_steps(opened):
 
 def with_a_draft(row: int) -> Order:
     order = an_order(row)
-    drafted = HandedOver(order.job.id, 1, "cloud-9", Draft(b"frames", 6, {"left_out": True}, {}, {}, {}, 4), 0.0, 1.0)
+    drafted = HandedOver(
+        order.job.id, 1, "cloud-9", Draft(b"frames", 6, {"left_out": True}, {}, {}, {}, 4), 0.0, 1.0
+    )
     return replace(order, drafted=drafted)
 
 
@@ -200,7 +224,10 @@ def test_a_draft_that_does_not_come_fails_its_job_alone(opened):
     lost, made = running.outcomes(2)
 
     assert lost.failure is not None
-    assert (lost.failure.kind, lost.failure.message) == (FailureKind.INFRASTRUCTURE, "a draft was lost on its way")
+    assert (lost.failure.kind, lost.failure.message) == (
+        FailureKind.INFRASTRUCTURE,
+        "a draft was lost on its way",
+    )
     assert made.ok
 
 

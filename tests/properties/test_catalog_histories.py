@@ -1,7 +1,9 @@
-"""On any history of claims, ends, crashes and interference: one final state, one winner, nobody waits for ever.
+"""On any history of claims, ends, crashes and interference: one final state, one winner, nobody
+waits for ever.
 
-Several platforms (owners) act on one batch through one catalog. Each remembers what it was given and may act on it
-late. Beside the catalog a few dictionaries hold what must be true; after every step the two are compared.
+Several platforms (owners) act on one batch through one catalog. Each remembers what it was given
+and may act on it late. Beside the catalog a few dictionaries hold what must be true; after every
+step the two are compared.
 """
 
 from __future__ import annotations
@@ -33,8 +35,12 @@ class Histories(RuleBasedStateMachine):
         self.catalog = open_catalog("sqlite://")
         self.catalog.add_batch(BATCH, JOBS)
         self.now = 0.0
-        self.in_hand: list[tuple[str, int, str]] = []  # (job, attempt, owner): every attempt ever given out
-        self.current: dict[str, tuple[int, str]] = {}  # job -> the attempt under way and whose it is
+        self.in_hand: list[
+            tuple[str, int, str]
+        ] = []  # (job, attempt, owner): every attempt ever given out
+        self.current: dict[
+            str, tuple[int, str]
+        ] = {}  # job -> the attempt under way and whose it is
         self.attempts = dict.fromkeys(IDS, 0)
         self.final: dict[str, JobState] = {}
         self.winner: dict[str, int] = {}
@@ -43,13 +49,15 @@ class Histories(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.catalog.close()
 
-    # --- what platforms do ------------------------------------------------------------------------------
+    # --- what platforms do ------------------------------------------------------------------------
 
     @rule(wanted=st.lists(job_ids, unique=True, min_size=1), owner=owners)
     def claim(self, wanted: list[str], owner: str) -> None:
         claims = [Claim(an_assignment(job_id), owner) for job_id in wanted]
         got = self.catalog.claim(BATCH.id, claims, now=self.now, lease_s=LEASE_S)
-        assert set(got) == {each for each in wanted if each not in self.current and each not in self.final}
+        assert set(got) == {
+            each for each in wanted if each not in self.current and each not in self.final
+        }
         for job_id, attempt in got.items():
             self.attempts[job_id] += 1
             assert attempt == self.attempts[job_id]
@@ -62,9 +70,13 @@ class Histories(RuleBasedStateMachine):
         """Any attempt ever given out may report, in time or long after, once or again."""
         job_id, attempt, _owner = data.draw(st.sampled_from(self.in_hand))
         outcome = an_outcome(job_id, attempt=attempt, failure=BROKEN if fails else None)
-        decision: Decision = GiveUp(JobState.QUARANTINED) if gives_up else Requeue(self.now, frozenset({"w1"}), 1)
+        decision: Decision = (
+            GiveUp(JobState.QUARANTINED) if gives_up else Requeue(self.now, frozenset({"w1"}), 1)
+        )
         counted = self._is_current(job_id, attempt)
-        assert self.catalog.finish(BATCH.id, [outcome], {job_id: decision}) == ({job_id} if counted else set())
+        assert self.catalog.finish(BATCH.id, [outcome], {job_id: decision}) == (
+            {job_id} if counted else set()
+        )
         if counted:
             self._end(job_id)
             if not fails:
@@ -84,11 +96,13 @@ class Histories(RuleBasedStateMachine):
     def crash(self, owner: str) -> None:
         """A platform dies, and whoever comes next releases its jobs."""
         released = self.catalog.release(BATCH.id, owner, now=self.now)
-        assert sorted(released) == sorted(each for each, (_, whose) in self.current.items() if whose == owner)
+        assert sorted(released) == sorted(
+            each for each, (_, whose) in self.current.items() if whose == owner
+        )
         for job_id in released:
             self._end(job_id)
 
-    # --- what others do ------------------------------------------------------------------------------------
+    # --- what others do ---------------------------------------------------------------------------
 
     @rule(seconds=st.floats(0.0, 100.0))
     def time_passes(self, seconds: float) -> None:
@@ -99,7 +113,9 @@ class Histories(RuleBasedStateMachine):
     def reconcile(self, data: st.DataObject) -> None:
         """The store proves that some attempt had won, though the catalog never heard of it."""
         job_id, attempt, _owner = data.draw(st.sampled_from(self.in_hand))
-        repaired = self.catalog.mark_done(BATCH.id, job_id, an_artifact(job_id, attempt=attempt), attempt, self.now)
+        repaired = self.catalog.mark_done(
+            BATCH.id, job_id, an_artifact(job_id, attempt=attempt), attempt, self.now
+        )
         assert repaired == (job_id not in self.final)
         if repaired:
             if self._is_current(job_id, attempt):
@@ -118,7 +134,9 @@ class Histories(RuleBasedStateMachine):
     @rule(job_id=st.none() | job_ids)
     def retry(self, job_id: str | None) -> None:
         chosen = [
-            each for each in ([job_id] if job_id else IDS) if self.final.get(each, JobState.DONE) != JobState.DONE
+            each
+            for each in ([job_id] if job_id else IDS)
+            if self.final.get(each, JobState.DONE) != JobState.DONE
         ]
         assert self.catalog.retry_failed(BATCH.id, job_id, now=self.now) == len(chosen)
         for each in chosen:
@@ -129,14 +147,16 @@ class Histories(RuleBasedStateMachine):
         added = self.catalog.add_batch(BATCH, JOBS)
         assert (added.new, added.inserted) == (False, 0)
 
-    # --- what must always be true ----------------------------------------------------------------------------
+    # --- what must always be true -----------------------------------------------------------------
 
     @invariant()
     def every_job_is_where_history_put_it(self) -> None:
         records = {record.job.id: record for record in self.catalog.jobs(BATCH.id)}
         assert len(records) == len(JOBS)
         for job_id, record in records.items():
-            expected = self.final.get(job_id, JobState.RUNNING if job_id in self.current else JobState.QUEUED)
+            expected = self.final.get(
+                job_id, JobState.RUNNING if job_id in self.current else JobState.QUEUED
+            )
             assert (record.state, record.attempt) == (expected, self.attempts[job_id])
             assert (record.artifact is not None) == (expected is JobState.DONE)
             if record.artifact is not None:
@@ -149,7 +169,9 @@ class Histories(RuleBasedStateMachine):
         leased = {each.job_id for each in self.catalog.running(BATCH.id)}
         assert leased == set(self.current)
         assert waiting | leased | set(self.final) == set(IDS)
-        assert {each for each, _, _ in self.catalog.expired(BATCH.id, self.now + LEASE_S + 1)} == leased
+        assert {
+            each for each, _, _ in self.catalog.expired(BATCH.id, self.now + LEASE_S + 1)
+        } == leased
 
     @invariant()
     def history_has_one_line_per_ended_attempt(self) -> None:

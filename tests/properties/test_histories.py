@@ -1,7 +1,8 @@
-"""On generated histories of failures, every job ends in exactly one final state and nobody waits for ever.
+"""On generated histories of failures, every job ends in exactly one final state and nobody waits
+for ever.
 
-A tiny clockwork: plan, let the worker that starts first do its job, let fate decide how that ends, apply the
-retry rules, and again until nothing is open.
+A tiny clockwork: plan, let the worker that starts first do its job, let fate decide how that ends,
+apply the retry rules, and again until nothing is open.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ fates = st.sampled_from(["ok", "ok", *FailureKind])
     fate=st.lists(fates, max_size=60),
     poison=st.sets(st.integers(1, 6), max_size=2),
 )
-def test_every_job_ends_in_one_final_state_and_nobody_waits_for_ever(count, workers, due, fate, poison):
+def test_every_job_ends_in_one_final_state_and_nobody_waits_for_ever(
+    count, workers, due, fate, poison
+):
     policy, now = a_policy(), 0.0
     queue: dict[str, OpenJob] = {o.job.id: o for o in open_jobs(count)}
     team = [a_worker(f"w{k}") for k in range(workers)]
@@ -39,7 +42,9 @@ def test_every_job_ends_in_one_final_state_and_nobody_waits_for_ever(count, work
             break
         sick = suspects(history, policy)
         seen = [replace(w, suspect=w.id in sick) for w in team]
-        decided = plan(a_snapshot(jobs=queue.values(), workers=seen, now=now, deadline_at=due), policy, KNOWN)
+        decided = plan(
+            a_snapshot(jobs=queue.values(), workers=seen, now=now, deadline_at=due), policy, KNOWN
+        )
         assert decided.assignments, "an open job that no plan ever takes would wait for ever"
 
         first = decided.assignments[0]

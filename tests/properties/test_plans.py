@@ -8,9 +8,19 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders import a_job, a_policy, a_shape, a_snapshot, a_spec, a_worker, an_open_job, knowledge
-from vidplat.domain import OnInfeasible, OpenJob, Snapshot, Verdict, WorkerState
+from tests.builders import (
+    a_job,
+    a_policy,
+    a_shape,
+    a_snapshot,
+    a_spec,
+    a_worker,
+    an_open_job,
+    knowledge,
+)
+from vidplat.domain import OnInfeasible, OpenJob, WorkerState
 from vidplat.scheduler import answer, plan
+from vidplat.scheduler.decision import Snapshot, Verdict
 from vidplat.scheduler.work import needed_bytes
 
 KNOWN = knowledge()
@@ -29,7 +39,9 @@ specs = st.sampled_from(
         a_spec(width=512, height=512, frames=81),
     ]
 )
-methods = st.sampled_from([None, None, None, "auto", "full", "steps", "steps:6", "keyframes", "keyframes:3"])
+methods = st.sampled_from(
+    [None, None, None, "auto", "full", "steps", "steps:6", "keyframes", "keyframes:3"]
+)
 deadlines = st.none() | st.floats(-50, 2000, allow_nan=False)
 
 
@@ -91,7 +103,9 @@ known = st.sampled_from([KNOWN, WIDE])
 def test_each_job_is_assigned_once_or_deferred_with_a_reason(snapshot, policy, knows):
     decided = plan(snapshot, policy, knows)
 
-    mentioned = Counter([a.job_id for a in decided.assignments] + [d.job_id for d in decided.deferred])
+    mentioned = Counter(
+        [a.job_id for a in decided.assignments] + [d.job_id for d in decided.deferred]
+    )
     assert mentioned == Counter(o.job.id for o in snapshot.jobs)
     assert all(d.reason for d in decided.deferred)
     assert all(a.reason for a in decided.assignments)
@@ -99,7 +113,9 @@ def test_each_job_is_assigned_once_or_deferred_with_a_reason(snapshot, policy, k
 
 
 @given(snapshots(), policies, known, st.randoms(use_true_random=False))
-def test_the_same_snapshot_gives_the_same_plan_whatever_the_order_of_its_rows(snapshot, policy, knows, rnd):
+def test_the_same_snapshot_gives_the_same_plan_whatever_the_order_of_its_rows(
+    snapshot, policy, knows, rnd
+):
     jobs, workers = list(snapshot.jobs), list(snapshot.workers)
     rnd.shuffle(jobs)
     rnd.shuffle(workers)
@@ -148,7 +164,10 @@ def test_no_worker_is_given_more_than_its_memory_holds(snapshot, policy, knows):
     spec = {o.job.id: o.job.spec for o in snapshot.jobs}
 
     for a in plan(snapshot, policy, knows).assignments:
-        assert free[a.worker_id] == 0 or needed_bytes(SHAPE, spec[a.job_id], a.point) <= free[a.worker_id]
+        assert (
+            free[a.worker_id] == 0
+            or needed_bytes(SHAPE, spec[a.job_id], a.point) <= free[a.worker_id]
+        )
 
 
 @given(snapshots(), policies, known)
@@ -159,11 +178,15 @@ def test_mean_quality_never_exceeds_its_certificate(snapshot, policy, knows):
 
 
 @given(snapshots(), policies, known)
-def test_a_verdict_of_feasible_means_every_job_at_the_best_its_request_allows(snapshot, policy, knows):
+def test_a_verdict_of_feasible_means_every_job_at_the_best_its_request_allows(
+    snapshot, policy, knows
+):
     decided = plan(snapshot, policy, knows)
 
     if decided.verdict is Verdict.FEASIBLE:
-        assert all(a.reason == "full quality" or a.reason.endswith("as asked") for a in decided.assignments)
+        assert all(
+            a.reason == "full quality" or a.reason.endswith("as asked") for a in decided.assignments
+        )
 
 
 @given(snapshots(), policies, known)
@@ -176,7 +199,9 @@ def test_a_job_may_always_take_as_long_as_planned(snapshot, policy, knows):
 def test_the_earliest_time_told_can_be_promised(jobs, workers, knows):
     told = plan(a_snapshot(jobs=jobs, workers=workers), a_policy(), knows)
 
-    again = plan(a_snapshot(jobs=jobs, workers=workers, deadline_at=told.earliest_at), a_policy(), knows)
+    again = plan(
+        a_snapshot(jobs=jobs, workers=workers, deadline_at=told.earliest_at), a_policy(), knows
+    )
 
     assert again.verdict is not Verdict.INFEASIBLE or told.deferred
 
@@ -184,7 +209,12 @@ def test_the_earliest_time_told_can_be_promised(jobs, workers, knows):
 @given(snapshots(), known, st.floats(0, 500))
 def test_postponing_every_deadline_never_makes_a_feasible_plan_infeasible(snapshot, knows, more_s):
     jobs = tuple(
-        replace(o, job=replace(o.job, deadline_at=None if o.job.deadline_at is None else o.job.deadline_at + more_s))
+        replace(
+            o,
+            job=replace(
+                o.job, deadline_at=None if o.job.deadline_at is None else o.job.deadline_at + more_s
+            ),
+        )
         for o in snapshot.jobs
     )
     later = None if snapshot.deadline_at is None else snapshot.deadline_at + more_s
@@ -202,7 +232,9 @@ def test_many_equal_jobs_are_planned_as_well_as_few(count, workers, load):
     team = [a_worker(f"w{k}") for k in range(workers)]
 
     decided = plan(
-        a_snapshot(jobs=[an_open_job(row=r) for r in range(1, count + 1)], workers=team, deadline_at=due),
+        a_snapshot(
+            jobs=[an_open_job(row=r) for r in range(1, count + 1)], workers=team, deadline_at=due
+        ),
         a_policy(),
         KNOWN,
     )

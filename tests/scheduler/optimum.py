@@ -1,9 +1,10 @@
-"""The exact optimum of small planning problems by mixed-integer programming (HiGHS), to hold plans against.
+"""The exact optimum of small planning problems by mixed-integer programming (HiGHS), to hold plans
+against.
 
-Jobs go to workers whole, in deadline order on each (which loses nothing when all may start now), and each is made
-at one point; a job's cost is its median and the share of its spread that never averages out, which no plan that
-promises at p90 can undercut. So the value found here bounds every plan's from above, and is reached when spreads
-are small.
+Jobs go to workers whole, in deadline order on each (which loses nothing when all may start now),
+and each is made at one point; a job's cost is its median and the share of its spread that never
+averages out, which no plan that promises at p90 can undercut. So the value found here bounds every
+plan's from above, and is reached when spreads are small.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_matrix
 
 from tests.builders import a_policy
-from vidplat.domain import Snapshot
+from vidplat.scheduler.decision import Snapshot
 from vidplat.scheduler.groups import group_jobs
 from vidplat.scheduler.menu import Knowledge, Menu
 
 
-def best_mean_quality(snapshot: Snapshot, knowledge: Knowledge, *, seconds: float = 20.0) -> float | None:
-    """The most mean quality of any plan with every job in time (a bound if `seconds` run out); None: not known."""
+def best_mean_quality(
+    snapshot: Snapshot, knowledge: Knowledge, *, seconds: float = 20.0
+) -> float | None:
+    """The most mean quality of any plan with every job in time (a bound if `seconds` run out);
+    None: not known."""
     workers = sorted(snapshot.workers, key=lambda w: w.id)
     groups, _ = group_jobs(snapshot, a_policy(), Menu(workers, knowledge, snapshot.quality_floor))
     columns = [  # (place in deadline order, worker, seconds, quality)
@@ -30,7 +34,8 @@ def best_mean_quality(snapshot: Snapshot, knowledge: Knowledge, *, seconds: floa
     ]
     due = [g.deadline_at for g in groups for _ in g.jobs]
     count, machines = len(due), len(workers)
-    # One running total per worker and place keeps the matrix sparse: T[i,k] = T[i,k-1] + what k takes of i.
+    # One running total per worker and place keeps the matrix sparse: T[i,k] = T[i,k-1] + what k
+    # takes of i.
     total = len(columns) + machines * count
     once, chain = lil_matrix((count, total)), lil_matrix((machines * count, total))
     for c, (k, i, cost, _) in enumerate(columns):

@@ -5,16 +5,23 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import a_policy, a_snapshot, a_spec, a_worker, an_open_job, knowledge, open_jobs
-from vidplat.domain import OnInfeasible, Verdict
+from vidplat.domain import OnInfeasible
 from vidplat.scheduler import Answer, Policy, answer, plan, wording
+from vidplat.scheduler.decision import Verdict
 
 KNOWN = knowledge()
 WORKERS = (a_worker("cloud-1", device_class="cpu-2"), a_worker("edge-1", pool="edge"))
 
 
-def answered(deadline_at: float | None, policy: Policy | None = None, *, now: float = 0.0) -> Answer:
+def answered(
+    deadline_at: float | None, policy: Policy | None = None, *, now: float = 0.0
+) -> Answer:
     policy = policy or a_policy()
-    decided = plan(a_snapshot(jobs=open_jobs(16), workers=WORKERS, deadline_at=deadline_at, now=now), policy, KNOWN)
+    decided = plan(
+        a_snapshot(jobs=open_jobs(16), workers=WORKERS, deadline_at=deadline_at, now=now),
+        policy,
+        KNOWN,
+    )
     return answer(decided, policy, now)
 
 
@@ -40,7 +47,8 @@ def test_a_plan_where_all_jobs_lose_the_same_is_told_in_one_clause():
 
     # 12 of 24 steps take 1 + 9 x 12 / 24 = 5.5 s; their measured quality is 0.92
     assert answer(decided, a_policy(), 0.0).headline == (
-        "degraded: 16 of 16 jobs at 12 of 24 steps, predicted quality 0.92; full quality needs 2 min 42 s"
+        "degraded: 16 of 16 jobs at 12 of 24 steps, predicted quality 0.92; full quality needs "
+        "2 min 42 s"
     )
 
 
@@ -55,7 +63,11 @@ def test_an_infeasible_plan_is_not_admitted_and_says_which_deadline_would_be():
 
 def test_the_deadline_that_is_advised_is_admitted_a_second_later():
     told = answered(1.0)
-    seconds = int(next(line for line in told.details if "--deadline" in line).split("--deadline ")[1].rstrip("s"))
+    seconds = int(
+        next(line for line in told.details if "--deadline" in line)
+        .split("--deadline ")[1]
+        .rstrip("s")
+    )
 
     assert answered(1.0 + seconds, now=1.0).admitted
 
@@ -71,7 +83,9 @@ def test_a_plan_that_does_nothing_is_never_admitted_while_jobs_wait():
     policy = a_policy(on_infeasible=OnInfeasible.BEST_EFFORT)
     big = an_open_job(spec=a_spec(width=8192, height=8192))
 
-    told = answer(plan(a_snapshot(jobs=[big], workers=[a_worker(free_gb=1)]), policy, KNOWN), policy, 0.0)
+    told = answer(
+        plan(a_snapshot(jobs=[big], workers=[a_worker(free_gb=1)]), policy, KNOWN), policy, 0.0
+    )
 
     assert not told.admitted
     assert told.headline.startswith("infeasible: 1 job of 1 cannot be placed: needs ")
@@ -80,9 +94,16 @@ def test_a_plan_that_does_nothing_is_never_admitted_while_jobs_wait():
 @pytest.mark.parametrize(
     ("value_s", "text"),
     [
-        (-3, "0.0 s"), (0.84, "0.8 s"), (9.96, "10 s"), (48.4, "48 s"), (59.7, "1 min"), (200, "3 min 20 s"),
-        (3599.9, "1 h"), (7500, "2 h 5 min"), (273_600, "3 d 4 h"),
+        (-3, "0.0 s"),
+        (0.84, "0.8 s"),
+        (9.96, "10 s"),
+        (48.4, "48 s"),
+        (59.7, "1 min"),
+        (200, "3 min 20 s"),
+        (3599.9, "1 h"),
+        (7500, "2 h 5 min"),
+        (273_600, "3 d 4 h"),
     ],
-)  # fmt: skip
+)
 def test_durations_read_well(value_s: float, text: str):
     assert wording.seconds(value_s) == text

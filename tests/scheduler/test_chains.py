@@ -17,10 +17,19 @@ from vidplat.scheduler.slack import _Lots, spend_slack
 
 
 def a_group(
-    *, due: float = NEVER, p50_s: tuple[float, ...] = (2.0, 4.0, 8.0), spread: float = 0.0, weight: float = 1.0
+    *,
+    due: float = NEVER,
+    p50_s: tuple[float, ...] = (2.0, 4.0, 8.0),
+    spread: float = 0.0,
+    weight: float = 1.0,
 ) -> Group:
-    """Quality 0.6, 0.9, 1.0 (or evenly rising): 0.15 a second for the first step, 0.025 for the second."""
-    qualities = (0.6, 0.9, 1.0) if len(p50_s) == 3 else tuple((k + 1) / len(p50_s) for k in range(len(p50_s)))
+    """Quality 0.6, 0.9, 1.0 (or evenly rising): 0.15 a second for the first step, 0.025 for the
+    second."""
+    qualities = (
+        (0.6, 0.9, 1.0)
+        if len(p50_s) == 3
+        else tuple((k + 1) / len(p50_s) for k in range(len(p50_s)))
+    )
     points = tuple(OperatingPoint(k + 1) for k in range(len(p50_s)))
     rungs = Rungs(points, qualities, p50_s, tuple(spread * s for s in p50_s), (None,) * len(points))
     return Group(a_job(), due, 0.0, weight, 1.0, True, {0: rungs})
@@ -50,7 +59,9 @@ seconds = st.floats(0.1, 50)
 
 
 @given(p50=seconds, spread=st.floats(0, 3), before=st.integers(0, 20), due=st.floats(0, 2000))
-def test_room_is_what_adding_jobs_one_by_one_comes_to(p50: float, spread: float, before: int, due: float):
+def test_room_is_what_adding_jobs_one_by_one_comes_to(
+    p50: float, spread: float, before: int, due: float
+):
     group = a_group(p50_s=(p50,), spread=spread)
     chain = a_chain((group, 0, before)) if before else Chain(0, 0.0)
     room = chain.room(p50, p50 * spread, due)
@@ -63,7 +74,8 @@ def test_room_is_what_adding_jobs_one_by_one_comes_to(p50: float, spread: float,
 
 
 def test_the_best_quality_per_second_is_bought_first():
-    # due at 8 s, at 2 s each: 4 s are left for one first step (2 s, 0.15 a second) of each of the two jobs
+    # due at 8 s, at 2 s each: 4 s are left for one first step (2 s, 0.15 a second) of each of the
+    # two jobs
     chain = a_chain((a_group(due=8.0), 0, 2))
 
     spend_slack(chain)
@@ -72,7 +84,8 @@ def test_the_best_quality_per_second_is_bought_first():
 
 
 def test_what_an_early_deadline_refuses_a_later_one_may_take():
-    # the first is due at 2 s, no slack; the second at 12 s has 10 - 2 = 8 s and needs 6 s for both steps
+    # the first is due at 2 s, no slack; the second at 12 s has 10 - 2 = 8 s and needs 6 s for both
+    # steps
     chain = a_chain((a_group(due=2.0), 0, 1), (a_group(due=12.0), 0, 1))
 
     spend_slack(chain)
@@ -81,7 +94,8 @@ def test_what_an_early_deadline_refuses_a_later_one_may_take():
 
 
 def test_an_upgrade_must_fit_every_later_deadline():
-    # the first could take 8 s by its own deadline, but the second, due at 11 s, needs 2 s: 1 s of slack buys nothing
+    # the first could take 8 s by its own deadline, but the second, due at 11 s, needs 2 s: 1 s of
+    # slack buys nothing
     chain = a_chain((a_group(due=20.0), 0, 1), (a_group(due=20.5, p50_s=(17.0,)), 0, 1))
 
     spend_slack(chain)
@@ -108,7 +122,9 @@ def test_part_of_a_run_rises_when_not_all_of_it_can():
 
 
 @given(
-    parts=st.lists(st.tuples(st.floats(1, 30), st.integers(1, 4), seconds, seconds), min_size=1, max_size=25),
+    parts=st.lists(
+        st.tuples(st.floats(1, 30), st.integers(1, 4), seconds, seconds), min_size=1, max_size=25
+    ),
     spread=st.sampled_from([0.0, 0.3]),
 )
 def test_rising_together_first_comes_to_what_rising_one_by_one_does(

@@ -9,15 +9,25 @@ import random
 import pytest
 
 from tests.builders import a_shape, a_spec, knowledge
-from vidplat.domain import ModelShape, OperatingPoint
+from vidplat.domain import OperatingPoint
+from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler import CostModel, Observation, updated_speed
 from vidplat.scheduler.cost import spread_of_sum
-from vidplat.scheduler.work import LOAD, STARTUP, StageFeatures, features, forward_gflop, needed_bytes
+from vidplat.scheduler.work import (
+    LOAD,
+    STARTUP,
+    StageFeatures,
+    features,
+    forward_gflop,
+    needed_bytes,
+)
 
 SHAPE = a_shape()
 
 
-def timed(costs: CostModel, steps: int, seconds: float, *, frames: int = 33, model: str = "flipbook") -> CostModel:
+def timed(
+    costs: CostModel, steps: int, seconds: float, *, frames: int = 33, model: str = "flipbook"
+) -> CostModel:
     """`costs` after one timing of the denoise stage on cpu-1."""
     counted = features(SHAPE, a_spec(frames=frames), OperatingPoint(steps))["denoise"]
     return costs.observe(Observation(model, "cpu-1", "denoise", counted, seconds))
@@ -66,7 +76,8 @@ def test_guidance_doubles_the_forwards_and_nothing_else():
 
 
 def test_keyframes_decode_fewer_frames_and_interpolate_the_rest():
-    # 33 frames are 9 latent ones; 5 keyframes decode to 4 x (5 - 1) + 1 = 17 frames, 16 are interpolated.
+    # 33 frames are 9 latent ones; 5 keyframes decode to 4 x (5 - 1) + 1 = 17 frames, 16 are
+    # interpolated.
     counted = features(SHAPE, a_spec(width=100, height=100), OperatingPoint(24, 5, "keyframes"))
 
     assert counted["decode"].megapixels == pytest.approx(0.17)
@@ -78,12 +89,19 @@ def test_a_full_video_interpolates_nothing_and_is_charged_nothing_for_it():
     counted = features(SHAPE, a_spec(), OperatingPoint(24))
 
     assert counted["interpolate"] == StageFeatures()
-    assert CostModel().predict("m", SHAPE, "cpu-1", a_spec(), OperatingPoint(24)).per_stage["interpolate"] == 0.0
+    assert (
+        CostModel()
+        .predict("m", SHAPE, "cpu-1", a_spec(), OperatingPoint(24))
+        .per_stage["interpolate"]
+        == 0.0
+    )
 
 
 def test_fewer_keyframes_need_less_memory():
     large = a_spec(width=512, height=512, frames=161)
-    assert needed_bytes(SHAPE, large, OperatingPoint(24, 5)) <= needed_bytes(SHAPE, large, OperatingPoint(24))
+    assert needed_bytes(SHAPE, large, OperatingPoint(24, 5)) <= needed_bytes(
+        SHAPE, large, OperatingPoint(24)
+    )
 
 
 def test_before_any_timing_there_is_a_guess_with_p90_at_most_one_and_a_half_times_p50():
@@ -95,7 +113,11 @@ def test_before_any_timing_there_is_a_guess_with_p90_at_most_one_and_a_half_time
 
 def test_a_gpu_is_guessed_faster_than_a_thread_and_two_threads_faster_than_one():
     def seconds(device: str) -> float:
-        return CostModel().predict("m", SHAPE, device, a_spec(width=512, height=512), OperatingPoint(24)).p50_s
+        return (
+            CostModel()
+            .predict("m", SHAPE, device, a_spec(width=512, height=512), OperatingPoint(24))
+            .p50_s
+        )
 
     assert seconds("NVIDIA H200") < seconds("cpu-2") < seconds("cpu-1")
 
@@ -117,11 +139,14 @@ def test_after_twenty_timings_predictions_are_within_15_percent_also_at_twice_th
         costs = timed(costs, steps, machine.timing(steps, frames), frames=frames)
 
     for steps, frames in ((24, 17), (24, 33), (12, 33), (6, 17), (24, 65)):
-        assert denoise_s(costs, steps, frames=frames) == pytest.approx(machine.seconds(steps, frames), rel=0.15)
+        assert denoise_s(costs, steps, frames=frames) == pytest.approx(
+            machine.seconds(steps, frames), rel=0.15
+        )
 
 
 def test_p90_covers_about_nine_in_ten_of_the_timings_to_come():
-    # given 20 % noise (p90 / p50 = exp(1.28 x 0.2) = 1.29), each timing is predicted before it is seen
+    # given 20 % noise (p90 / p50 = exp(1.28 x 0.2) = 1.29), each timing is predicted before it is
+    # seen
     machine = SlowMachine(noise=0.2)
     counted = features(SHAPE, a_spec(), OperatingPoint(24))["denoise"]
     costs, covered = CostModel(), []
@@ -215,14 +240,20 @@ def test_a_model_survives_the_way_through_json():
     assert again == costs
 
 
-@pytest.mark.parametrize("stored", [{}, {"version": 0, "stages": []}, {"version": 1, "stages": [{"model": "m"}]}])
-def test_a_stored_model_that_is_damaged_or_of_another_version_is_forgotten(stored: dict[str, object]):
+@pytest.mark.parametrize(
+    "stored", [{}, {"version": 0, "stages": []}, {"version": 1, "stages": [{"model": "m"}]}]
+)
+def test_a_stored_model_that_is_damaged_or_of_another_version_is_forgotten(
+    stored: dict[str, object],
+):
     assert CostModel.from_dict(stored) == CostModel()
 
 
 def test_startup_is_learnt_like_any_stage():
     guess = CostModel().startup("flipbook", SHAPE, "cpu-1").p50_s
-    costs = CostModel().observe(Observation("flipbook", "cpu-1", STARTUP, StageFeatures(calls=1), 3.0))
+    costs = CostModel().observe(
+        Observation("flipbook", "cpu-1", STARTUP, StageFeatures(calls=1), 3.0)
+    )
     counted = features(SHAPE, a_spec(), OperatingPoint(1))
     costs = costs.observe(Observation("flipbook", "cpu-1", LOAD, counted[LOAD], 1.5))
 

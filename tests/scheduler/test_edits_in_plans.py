@@ -1,4 +1,6 @@
-"""What the planner counts for edits: their source, the steps they take, and the tokens that lipar leaves."""
+"""What the planner counts for edits: their source, the steps they take, and the tokens that lipar
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,22 @@ from dataclasses import replace
 
 import pytest
 
-from tests.builders import FLIPBOOK, PROFILE, a_job, a_policy, a_shape, a_snapshot, a_spec, an_open_job, knowledge
-from vidplat.domain import Job, OperatingPoint, ProfilePoint
+from tests.builders import (
+    FLIPBOOK,
+    PROFILE,
+    a_job,
+    a_policy,
+    a_shape,
+    a_snapshot,
+    a_spec,
+    an_open_job,
+    knowledge,
+)
+from vidplat.domain import Job, OperatingPoint
+from vidplat.methods.model_shape import ProfilePoint
+from vidplat.methods.work import method_work
 from vidplat.scheduler import CostModel, Observation, plan
 from vidplat.scheduler.kept_share import KeptShare, expected
-from vidplat.scheduler.method_work import method_work
 from vidplat.scheduler.work import SOURCE, StageFeatures, features
 
 SHAPE = a_shape()
@@ -20,7 +33,12 @@ LIPAR = OperatingPoint(24, None, "lipar")
 
 
 def an_edit(row: int = 1, strength: float = 0.6, method: str | None = "full") -> Job:
-    return replace(a_job(row=row, method=method), input_video="/clips/a.mp4", input_sha256="0" * 64, strength=strength)
+    return replace(
+        a_job(row=row, method=method),
+        input_video="/clips/a.mp4",
+        input_sha256="0" * 64,
+        strength=strength,
+    )
 
 
 def with_source(costs: CostModel, seconds: float) -> CostModel:
@@ -40,12 +58,15 @@ def with_kept(*shares: float, costs: CostModel = CostModel()) -> CostModel:
 def test_a_source_is_counted_in_pixels_of_the_video_to_be_made_and_only_for_edits():
     # 33 frames of 100 x 100
     spec = a_spec(width=100, height=100)
-    assert features(SHAPE, spec, FULL, is_edit=True)[SOURCE] == StageFeatures(calls=1, megapixels=pytest.approx(0.33))
+    assert features(SHAPE, spec, FULL, is_edit=True)[SOURCE] == StageFeatures(
+        calls=1, megapixels=pytest.approx(0.33)
+    )
     assert features(SHAPE, spec, FULL)[SOURCE] == StageFeatures()
 
 
 def test_before_a_source_was_timed_it_is_taken_to_cost_as_much_as_decoding():
-    # given decoding learnt at 0.97 s for as many pixels, where the autoencoder's other half is timed at start
+    # given decoding learnt at 0.97 s for as many pixels, where the autoencoder's other half is
+    # timed at start
     costs = knowledge().costs
     decode_s = costs.predict(FLIPBOOK.id, SHAPE, "cpu-1", a_spec(), FULL).per_stage["decode"]
     edit = costs.predict(FLIPBOOK.id, SHAPE, "cpu-1", a_spec(), FULL, is_edit=True)
@@ -53,7 +74,9 @@ def test_before_a_source_was_timed_it_is_taken_to_cost_as_much_as_decoding():
     assert decode_s == pytest.approx(0.97)
     assert edit.per_stage[SOURCE] == pytest.approx(0.97)
     assert edit.p50_s == pytest.approx(10.97)  # a video from text alone takes 10 s
-    assert edit.p90_s - edit.p50_s > 0.4 * 0.97  # a guess is told as one: its p90 is half as much again
+    assert (
+        edit.p90_s - edit.p50_s > 0.4 * 0.97
+    )  # a guess is told as one: its p90 is half as much again
 
 
 def test_the_first_timing_of_a_source_sets_its_level_and_leaves_other_stages_alone():
@@ -78,10 +101,13 @@ def test_a_plan_counts_the_source_of_edits_and_none_for_videos_from_text():
 
 
 def test_an_edit_is_priced_by_the_steps_that_it_takes_whatever_its_strength():
-    # steps of a point are taken: at 0.3 they are the last 24 of a schedule of 80, at 0.6 of one of 40
+    # steps of a point are taken: at 0.3 they are the last 24 of a schedule of 80, at 0.6 of one of
+    # 40
     known = replace(knowledge(), costs=with_source(knowledge().costs, 1.0))
     for strength in (0.05, 0.3, 0.6, 1.0):
-        (alone,) = plan(a_snapshot(jobs=[an_open_job(an_edit(strength=strength))]), a_policy(), known).assignments
+        (alone,) = plan(
+            a_snapshot(jobs=[an_open_job(an_edit(strength=strength))]), a_policy(), known
+        ).assignments
         assert (alone.point.steps, alone.p50_s) == (24, pytest.approx(11.0))
 
 
@@ -101,11 +127,17 @@ def test_while_nobody_has_measured_a_share_lipar_counts_as_full_work():
         ("lipar:recovery=noisy", 0.5, 0.5),
         ("lipar:recovery=none", 0.5, 0.25),  # half of the queries, half of the keys
         ("lipar:recovery=bias", 0.5, 0.25),
-        ("lipar:recovery=noise-aware", 0.5 * 25 / 24, 0.5 * 25 / 24),  # and one more pass, over the source
+        (
+            "lipar:recovery=noise-aware",
+            0.5 * 25 / 24,
+            0.5 * 25 / 24,
+        ),  # and one more pass, over the source
         ("lipar+euler", 0.5, 0.5),
     ],
 )
-def test_a_kept_half_is_half_of_the_work_where_all_keys_are_attended(method: str, linear: float, attention: float):
+def test_a_kept_half_is_half_of_the_work_where_all_keys_are_attended(
+    method: str, linear: float, attention: float
+):
     found = method_work(SHAPE, a_spec(), OperatingPoint(24, None, method), 0.5)
     assert (found.linear, found.attention) == (pytest.approx(linear), pytest.approx(attention))
 
@@ -121,14 +153,18 @@ def test_shares_are_kept_as_mean_and_deviation():
 
 
 def test_a_share_that_was_learnt_sets_the_median_and_its_spread_the_p90():
-    # given denoising that is linear in FLOPs at 9 s for a full video, and twenty videos that all kept a half
+    # given denoising that is linear in FLOPs at 9 s for a full video, and twenty videos that all
+    # kept a half
     steady = with_kept(*[0.5] * 20, costs=knowledge().costs)
     varied = with_kept(*[0.25, 0.75] * 10, costs=knowledge().costs)
     plain = knowledge().costs.predict(FLIPBOOK.id, SHAPE, "cpu-1", a_spec(), FULL, is_edit=True)
     counted = features(SHAPE, a_spec(), LIPAR, is_edit=True, kept=0.5)["denoise"]
     denoise_s = knowledge().costs.stage(FLIPBOOK.id, "cpu-1", "denoise", counted).p50_s
 
-    one, other = (c.predict(FLIPBOOK.id, SHAPE, "cpu-1", a_spec(), LIPAR, is_edit=True) for c in (steady, varied))
+    one, other = (
+        c.predict(FLIPBOOK.id, SHAPE, "cpu-1", a_spec(), LIPAR, is_edit=True)
+        for c in (steady, varied)
+    )
 
     assert one.per_stage["denoise"] == other.per_stage["denoise"] == pytest.approx(denoise_s)
     assert one.p50_s < plain.p50_s - 3
@@ -145,7 +181,9 @@ def test_one_share_moves_the_median_and_leaves_the_p90_near_that_of_full_work():
 
 
 def test_of_a_profile_and_videos_made_the_one_with_more_samples_counts():
-    point = ProfilePoint(1.0, 1.0, 0.95, samples=8, method="lipar", linear_work=0.7, work_spread=0.1)
+    point = ProfilePoint(
+        1.0, 1.0, 0.95, samples=8, method="lipar", linear_work=0.7, work_spread=0.1
+    )
     shape = a_shape(profile=(*PROFILE, point))
     few, many = KeptShare(3, 0.4), KeptShare(8, 0.4)
 
@@ -159,7 +197,10 @@ def test_of_a_profile_and_videos_made_the_one_with_more_samples_counts():
 def test_shares_of_other_thresholds_models_and_methods_are_not_mixed():
     costs = with_kept(0.5)
     assert costs.kept == {(FLIPBOOK.id, "lipar"): KeptShare(1, 0.5)}
-    assert expected(SHAPE, OperatingPoint(24, None, "lipar:tau1=0.3"), {"lipar": KeptShare(1, 0.5)}) is None
+    assert (
+        expected(SHAPE, OperatingPoint(24, None, "lipar:tau1=0.3"), {"lipar": KeptShare(1, 0.5)})
+        is None
+    )
     assert costs.observe_kept(FLIPBOOK.id, FULL, 0.5) == costs
     plain = CostModel().predict("other", SHAPE, "cpu-1", a_spec(), LIPAR, is_edit=True)
     assert costs.predict("other", SHAPE, "cpu-1", a_spec(), LIPAR, is_edit=True) == plain

@@ -30,7 +30,8 @@ def test_a_fast_transfer_is_not_believed_and_a_slow_one_is():
 
     # Average 0.3 * 80 + 0.7 * 8 = 29.6, but 19 of 20 were at 8 and so is the 20th percentile.
     assert after(steady, 10_000_000, 1.0).bits_per_s == pytest.approx(8e6)
-    # The percentile stays at 8 with one slow one among 20; the average falls to 0.3 * 1 + 0.7 * 8 = 5.9.
+    # The percentile stays at 8 with one slow one among 20; the average falls to 0.3 * 1 + 0.7 * 8 =
+    # 5.9.
     assert after(steady, 125_000, 1.0).bits_per_s == pytest.approx(5.9e6)
 
 

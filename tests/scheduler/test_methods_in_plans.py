@@ -5,20 +5,29 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import a_job, a_policy, a_shape, a_snapshot, a_spec, an_open_job, knowledge
-from vidplat.domain import OperatingPoint, ProfilePoint
-from vidplat.scheduler.method_work import MethodWork, method_work
+from vidplat.domain import OperatingPoint
+from vidplat.methods.model_shape import ProfilePoint
+from vidplat.methods.work import MethodWork, method_work
 from vidplat.scheduler.planner import plan
 from vidplat.scheduler.profile import Choices, check_method, choices, quality_of
 from vidplat.scheduler.work import features
 
-# Half the steps are worth 0.90; teacache at half the work is worth 0.97, and is a tenth slower than its FLOPs.
+# Half the steps are worth 0.90; teacache at half the work is worth 0.97, and is a tenth slower than
+# its FLOPs.
 STEPS = (ProfilePoint(0.25, 1.0, 0.80), ProfilePoint(0.5, 1.0, 0.90))
-GOOD = ProfilePoint(1.0, 1.0, 0.97, method="teacache", linear_work=0.5, attention_work=0.5, overhead=1.1, samples=16)
+GOOD = ProfilePoint(
+    1.0, 1.0, 0.97, method="teacache", linear_work=0.5, attention_work=0.5, overhead=1.1, samples=16
+)
 
 
 def test_a_measured_method_is_offered_with_its_measured_quality():
     offered = choices(a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24))
-    assert dict(zip(offered.points, offered.qualities, strict=True))[OperatingPoint(24, None, "teacache")] == 0.97
+    assert (
+        dict(zip(offered.points, offered.qualities, strict=True))[
+            OperatingPoint(24, None, "teacache")
+        ]
+        == 0.97
+    )
 
 
 def test_its_work_is_the_measured_share_with_the_measured_overhead():
@@ -30,8 +39,8 @@ def test_its_work_is_the_measured_share_with_the_measured_overhead():
 
 
 def test_the_planner_takes_the_method_where_it_beats_fewer_steps():
-    # A full run takes 11 s at p50, 1 s of it beside denoising; within 9 s there is time for 17 of 24 steps, worth
-    # 0.94, or for the method: 1 + 10 x 0.5 x 1.1 = 6.5 s, worth 0.97.
+    # A full run takes 11 s at p50, 1 s of it beside denoising; within 9 s there is time for 17 of
+    # 24 steps, worth 0.94, or for the method: 1 + 10 x 0.5 x 1.1 = 6.5 s, worth 0.97.
     shape = a_shape(profile=(*STEPS, GOOD))
     snapshot = a_snapshot(jobs=[an_open_job()], deadline_at=9.0)
     decided = plan(snapshot, a_policy(), knowledge(shape=shape, full_s=11.0, fixed_s=1.0))
@@ -56,7 +65,9 @@ def test_a_method_that_was_asked_for_is_the_only_point():
 def test_a_shortened_run_with_a_method_loses_by_both():
     shape, spec = a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24)
     # 12 of 24 steps are worth 0.90, the method 0.97
-    assert quality_of(shape, spec, OperatingPoint(12, None, "teacache")) == pytest.approx(0.90 * 0.97)
+    assert quality_of(shape, spec, OperatingPoint(12, None, "teacache")) == pytest.approx(
+        0.90 * 0.97
+    )
 
 
 @pytest.mark.parametrize("method", ["hsa:50", "sparse:k=3+hsa:25", "auto", "steps:4"])
@@ -68,7 +79,9 @@ def test_closed_forms_are_used_where_there_are_any():
     shape = a_shape(profile=STEPS)
 
     def work(method: str, frames: int = 33, steps: int = 40) -> MethodWork:
-        return method_work(shape, a_spec(frames=frames, steps=steps), OperatingPoint(steps, None, method))
+        return method_work(
+            shape, a_spec(frames=frames, steps=steps), OperatingPoint(steps, None, method)
+        )
 
     hsa = work("hsa")
     assert hsa.linear == hsa.attention == pytest.approx(0.5, abs=0.001)  # the preset 50 at 40 steps
@@ -89,14 +102,20 @@ def test_closed_forms_are_used_where_there_are_any():
 
 
 def test_the_overhead_is_the_measured_one_even_where_the_work_has_a_closed_form():
-    slow = ProfilePoint(1.0, 1.0, 0.95, method="hsa", linear_work=0.5, attention_work=0.5, overhead=1.2)
-    found = method_work(a_shape(profile=(*STEPS, slow)), a_spec(steps=40), OperatingPoint(40, None, "hsa"))
+    slow = ProfilePoint(
+        1.0, 1.0, 0.95, method="hsa", linear_work=0.5, attention_work=0.5, overhead=1.2
+    )
+    found = method_work(
+        a_shape(profile=(*STEPS, slow)), a_spec(steps=40), OperatingPoint(40, None, "hsa")
+    )
     assert found.overhead == 1.2
 
 
-# --- eco: K is the planner's to choose -------------------------------------------------------------
+# --- eco: K is the planner's to choose ------------------------------------------------------------
 
-HALF = ProfilePoint(1.0, 1.0, 0.82, method="eco:k=5", linear_work=0.6, attention_work=0.4)  # of 9 latent frames
+HALF = ProfilePoint(
+    1.0, 1.0, 0.82, method="eco:k=5", linear_work=0.6, attention_work=0.4
+)  # of 9 latent frames
 MOST = ProfilePoint(1.0, 1.0, 0.86, method="eco:k=7", linear_work=0.8, attention_work=0.7)
 
 
@@ -110,7 +129,9 @@ def test_eco_without_k_offers_every_budget_with_qualities_between_the_measured_o
     offered = choices(a_shape(profile=(*STEPS, HALF, MOST)), a_spec(frames=33), "eco")
     found = in_full_steps(offered)
     assert list(found) == ["eco:k=3", "eco:k=5", "eco:k=6", "eco:k=7"]
-    assert (found["eco:k=5"], found["eco:k=6"], found["eco:k=7"]) == pytest.approx((0.82, 0.84, 0.86))
+    assert (found["eco:k=5"], found["eco:k=6"], found["eco:k=7"]) == pytest.approx(
+        (0.82, 0.84, 0.86)
+    )
     assert found["eco:k=3"] < 0.82
     assert offered.measured
 
@@ -143,7 +164,12 @@ def test_a_plan_with_less_time_takes_fewer_keyframes():
 
 def test_without_a_table_quality_is_a_guess_that_rises_with_k_and_says_so():
     offered = choices(a_shape(profile=STEPS), a_spec(), "eco")
-    assert list(in_full_steps(offered)) == ["eco:k=3", "eco:k=5", "eco:k=6", "eco:k=7"]  # by rising quality
+    assert list(in_full_steps(offered)) == [
+        "eco:k=3",
+        "eco:k=5",
+        "eco:k=6",
+        "eco:k=7",
+    ]  # by rising quality
     assert not offered.measured
 
 

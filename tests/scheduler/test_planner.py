@@ -1,5 +1,7 @@
-"""What a plan promises, job by job. In this world a default job takes 10 s at p50 on cpu-1 at full quality (24
-steps), 1 s of which does not depend on steps, so s steps take 1 + 9 s / 24; cpu-2 is twice as fast."""
+"""What a plan promises, job by job. In this world a default job takes 10 s at p50 on cpu-1 at full
+quality (24 steps), 1 s of which does not depend on steps, so s steps take 1 + 9 s / 24; cpu-2 is
+twice as fast.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,20 @@ import time
 
 import pytest
 
-from tests.builders import a_job, a_policy, a_shape, a_snapshot, a_spec, a_worker, an_open_job, knowledge, open_jobs
-from vidplat.domain import Deferred, OnInfeasible, OperatingPoint, Plan, Snapshot, Verdict
+from tests.builders import (
+    a_job,
+    a_policy,
+    a_shape,
+    a_snapshot,
+    a_spec,
+    a_worker,
+    an_open_job,
+    knowledge,
+    open_jobs,
+)
+from vidplat.domain import OnInfeasible, OperatingPoint
 from vidplat.scheduler import Backlog, Policy, latest_free, plan
+from vidplat.scheduler.decision import Deferred, Plan, Snapshot, Verdict
 
 KNOWN = knowledge()
 CLOUD_AND_EDGE = (a_worker("cloud-1", device_class="cpu-2"), a_worker("edge-1", pool="edge"))
@@ -88,13 +101,22 @@ def test_the_earliest_time_told_can_be_promised():
     jobs = open_jobs(16)
     told = planned(a_snapshot(jobs=jobs, workers=CLOUD_AND_EDGE, deadline_at=1.0)).earliest_at
 
-    assert planned(a_snapshot(jobs=jobs, workers=CLOUD_AND_EDGE, deadline_at=told)).verdict is Verdict.DEGRADED
-    assert planned(a_snapshot(jobs=jobs, workers=CLOUD_AND_EDGE, deadline_at=told - 0.5)).verdict is Verdict.INFEASIBLE
+    assert (
+        planned(a_snapshot(jobs=jobs, workers=CLOUD_AND_EDGE, deadline_at=told)).verdict
+        is Verdict.DEGRADED
+    )
+    assert (
+        planned(a_snapshot(jobs=jobs, workers=CLOUD_AND_EDGE, deadline_at=told - 0.5)).verdict
+        is Verdict.INFEASIBLE
+    )
 
 
 def test_one_hopeless_job_does_not_cost_the_others_their_quality():
     # given a job due after 0.1 s among nine due after 100 s
-    jobs = [an_open_job(row=1, deadline_at=0.1), *(an_open_job(row=r, deadline_at=100.0) for r in range(2, 11))]
+    jobs = [
+        an_open_job(row=1, deadline_at=0.1),
+        *(an_open_job(row=r, deadline_at=100.0) for r in range(2, 11)),
+    ]
 
     decided = planned(a_snapshot(jobs=jobs))
 
@@ -218,8 +240,13 @@ def test_a_job_returns_to_the_worker_that_failed_it_when_there_is_no_other():
 def test_a_suspect_worker_is_the_last_choice():
     workers = [a_worker("fast", device_class="cpu-2", suspect=True), a_worker("slow")]
 
-    assert {a.worker_id for a in planned(a_snapshot(jobs=open_jobs(4), workers=workers)).assignments} == {"slow"}
-    assert planned(a_snapshot(jobs=open_jobs(1), workers=workers[:1])).assignments[0].worker_id == "fast"
+    assert {
+        a.worker_id for a in planned(a_snapshot(jobs=open_jobs(4), workers=workers)).assignments
+    } == {"slow"}
+    assert (
+        planned(a_snapshot(jobs=open_jobs(1), workers=workers[:1])).assignments[0].worker_id
+        == "fast"
+    )
 
 
 def test_a_job_in_back_off_starts_when_it_may_and_others_go_before_it():
@@ -227,7 +254,10 @@ def test_a_job_in_back_off_starts_when_it_may_and_others_go_before_it():
 
     decided = planned(a_snapshot(jobs=jobs, deadline_at=60.0))
 
-    assert [(a.job_id, a.start_at) for a in decided.assignments] == [(jobs[1].job.id, 0.0), (jobs[0].job.id, 30.0)]
+    assert [(a.job_id, a.start_at) for a in decided.assignments] == [
+        (jobs[1].job.id, 0.0),
+        (jobs[0].job.id, 30.0),
+    ]
 
 
 def test_after_running_out_of_memory_a_job_is_made_cheaper():
@@ -289,7 +319,9 @@ def test_a_backlog_takes_its_share_of_the_time_and_gets_no_assignments():
 def test_a_backlog_of_a_million_is_planned_like_one_of_ten():
     backlog = [Backlog(an_open_job(row=11), 1_000_000)]
 
-    decided = plan(a_snapshot(jobs=open_jobs(10), deadline_at=6_000_000.0), a_policy(), KNOWN, backlog)
+    decided = plan(
+        a_snapshot(jobs=open_jobs(10), deadline_at=6_000_000.0), a_policy(), KNOWN, backlog
+    )
 
     assert decided.verdict is Verdict.DEGRADED
     assert decided.finish_p90_at <= 6_000_000.0
@@ -301,13 +333,19 @@ def test_a_model_without_a_profile_is_planned_by_steps_alone_and_the_plan_says_s
     decided = plan(a_snapshot(jobs=open_jobs(4), deadline_at=20.0), a_policy(), unmeasured)
 
     assert decided.verdict is Verdict.DEGRADED
-    assert decided.notes == ("no profile for model flipbook: step counts alone, quality is a guess",)
+    assert decided.notes == (
+        "no profile for model flipbook: step counts alone, quality is a guess",
+    )
 
 
 def test_an_empty_snapshot_has_an_empty_feasible_plan():
     decided = planned(a_snapshot())
 
-    assert (decided.verdict, decided.assignments, decided.reason) == (Verdict.FEASIBLE, (), "nothing to do")
+    assert (decided.verdict, decided.assignments, decided.reason) == (
+        Verdict.FEASIBLE,
+        (),
+        "nothing to do",
+    )
 
 
 def test_p90_of_a_long_queue_is_wider_than_p50_and_narrower_than_the_sum_of_p90s():
@@ -324,7 +362,8 @@ def test_p90_of_a_long_queue_is_wider_than_p50_and_narrower_than_the_sum_of_p90s
 
 @pytest.mark.parametrize(("jobs", "limit_s"), [(1_000, 0.1), (10_000, 1.0)])
 def test_planning_is_quick(jobs: int, limit_s: float):
-    # Processor seconds of this process, and the best of three: other work on the machine does not count.
+    # Processor seconds of this process, and the best of three: other work on the machine does not
+    # count.
     snapshot = a_snapshot(jobs=open_jobs(jobs), workers=CLOUD_AND_EDGE, deadline_at=2.0 * jobs)
     best = float("inf")
     for _ in range(3):

@@ -1,5 +1,7 @@
-"""A video begun by one worker and finished by another. Here makers are cpu-1: a default job takes 10 s there, of which
-9 s are denoising; what comes after a draft takes the seconds that each test says."""
+"""A video begun by one worker and finished by another. Here makers are cpu-1: a default job takes
+10 s there, of which 9 s are denoising; what comes after a draft takes the seconds that each test
+says.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,20 @@ from dataclasses import replace
 
 import pytest
 
-from tests.builders import FLIPBOOK, a_job, a_policy, a_shape, a_snapshot, a_worker, an_open_job, knowledge
-from vidplat.domain import Finisher, OnInfeasible, OperatingPoint, Plan, Snapshot, Verdict
-from vidplat.eco_schedule import kept_latents
+from tests.builders import (
+    FLIPBOOK,
+    a_job,
+    a_policy,
+    a_shape,
+    a_snapshot,
+    a_worker,
+    an_open_job,
+    knowledge,
+)
+from vidplat.domain import OnInfeasible, OperatingPoint
+from vidplat.methods.eco.words import kept_latents
 from vidplat.scheduler import Knowledge, Observation, features, plan, wording
+from vidplat.scheduler.decision import Finisher, Plan, Snapshot, Verdict
 from vidplat.scheduler.relay import added, lag_before
 from vidplat.scheduler.work import AFTER_DRAFT
 
@@ -21,7 +33,9 @@ LIGHT = "cpu-1 light"
 PLENTY = 1e12  # bit/s
 
 
-def a_light_worker(*, ready_at: float = 0.0, speed: float = 1.0, bits_per_s: float | None = PLENTY) -> Finisher:
+def a_light_worker(
+    *, ready_at: float = 0.0, speed: float = 1.0, bits_per_s: float | None = PLENTY
+) -> Finisher:
     return Finisher(LIGHT, ready_at, speed, bits_per_s)
 
 
@@ -33,9 +47,13 @@ def known(*, store_s: float = 6.0, light_s: float = 0.2) -> Knowledge:
     for k in (5, 7):
         counted = features(shape, shape.defaults, OperatingPoint(24, None, f"eco:k={k}"))
         for _ in range(40):
-            costs = costs.observe(Observation(FLIPBOOK.id, "cpu-1", "store", counted["store"], store_s))
+            costs = costs.observe(
+                Observation(FLIPBOOK.id, "cpu-1", "store", counted["store"], store_s)
+            )
             for stage in AFTER_DRAFT:
-                costs = costs.observe(Observation(FLIPBOOK.id, LIGHT, stage, counted[stage], light_s))
+                costs = costs.observe(
+                    Observation(FLIPBOOK.id, LIGHT, stage, counted[stage], light_s)
+                )
     return replace(base, costs=costs)
 
 
@@ -52,7 +70,7 @@ def kept(decided: Plan) -> list[int]:
     return sorted(kept_latents(each.point.accelerator, 9) for each in decided.assignments)
 
 
-# --- the arithmetic ---------------------------------------------------------------------------------
+# --- the arithmetic -------------------------------------------------------------------------------
 
 
 def test_where_light_workers_keep_up_a_maker_is_only_charged_until_the_draft():
@@ -120,18 +138,24 @@ def bisected(fits: Callable[[float], bool]) -> float:
 
 
 def test_light_workers_that_are_seldom_busy_make_up_for_being_late_by_themselves():
-    # a quarter of the queue's seconds: of 100 s they need 25, so 60 s late is nothing and 85 s late costs 40 s
+    # a quarter of the queue's seconds: of 100 s they need 25, so 60 s late is nothing and 85 s late
+    # costs 40 s
     assert lag_before(100.0, 2.0, 60.0, 0.25, light=1) == 2.0
     assert lag_before(100.0, 2.0, 85.0, 0.25, light=1) == 40.0
     # those that are always busy never do
     assert lag_before(100.0, 2.0, 30.0, 1.0, light=1) == 30.0
 
 
-def played(jobs: Sequence[tuple[float, ...]], makers: int, light: int, behind: float = 0.0) -> float:
-    """When all are through, each draft going to whoever is through with it first: a light worker, or its maker once
-    it has made the rest of its jobs. Light workers are free from `behind` on."""
+def played(
+    jobs: Sequence[tuple[float, ...]], makers: int, light: int, behind: float = 0.0
+) -> float:
+    """When all are through, each draft going to whoever is through with it first: a light worker,
+    or its maker once it has made the rest of its jobs. Light workers are free from `behind` on."""
     chains = [jobs[m::makers] for m in range(makers)]
-    free, own = [behind] * light, [0.0] * makers  # own: seconds of drafts that stay with their maker
+    free, own = (
+        [behind] * light,
+        [0.0] * makers,
+    )  # own: seconds of drafts that stay with their maker
     drafts = [(chain[0][0], m, 0) for m, chain in enumerate(chains) if chain]
     heapq.heapify(drafts)
     last = 0.0
@@ -153,13 +177,15 @@ def played(jobs: Sequence[tuple[float, ...]], makers: int, light: int, behind: f
     return last
 
 
-# --- in plans ---------------------------------------------------------------------------------------
+# --- in plans -------------------------------------------------------------------------------------
 
 
 def test_what_light_workers_store_leaves_makers_time_for_better_videos():
     jobs, what = eco_jobs(6), known()
     alone = planned(a_snapshot(jobs=jobs, deadline_at=70.0), what)
-    together = planned(replace(a_snapshot(jobs=jobs, deadline_at=70.0), finishers=(a_light_worker(),)), what)
+    together = planned(
+        replace(a_snapshot(jobs=jobs, deadline_at=70.0), finishers=(a_light_worker(),)), what
+    )
 
     assert together.mean_quality > alone.mean_quality + 0.02
     assert together.finish_p90_at <= 70.0
@@ -171,7 +197,9 @@ def test_a_batch_that_makers_alone_cannot_make_in_time_is_made_with_light_worker
     # six times 6 s of storing alone are more than there is
     jobs, what = eco_jobs(6), known()
     alone = planned(a_snapshot(jobs=jobs, deadline_at=35.0), what)
-    together = planned(replace(a_snapshot(jobs=jobs, deadline_at=35.0), finishers=(a_light_worker(),)), what)
+    together = planned(
+        replace(a_snapshot(jobs=jobs, deadline_at=35.0), finishers=(a_light_worker(),)), what
+    )
 
     assert alone.verdict is Verdict.INFEASIBLE
     assert together.verdict is Verdict.DEGRADED
@@ -194,16 +222,22 @@ def test_light_workers_that_are_no_help_leave_the_plan_as_it_is(finisher):
 
 
 def test_what_full_quality_is_short_of_is_told_by_the_time_of_the_video():
-    snapshot = replace(a_snapshot(jobs=eco_jobs(6), deadline_at=40.0), finishers=(a_light_worker(),))
+    snapshot = replace(
+        a_snapshot(jobs=eco_jobs(6), deadline_at=40.0), finishers=(a_light_worker(),)
+    )
     decided = planned(snapshot, known(light_s=1.0))
     short_s = decided.full_quality_at - 40.0
-    assert {each.reason.rpartition(" is ")[2] for each in decided.assignments} == {f"{wording.seconds(short_s)} short"}
+    assert {each.reason.rpartition(" is ")[2] for each in decided.assignments} == {
+        f"{wording.seconds(short_s)} short"
+    }
 
 
 def test_a_thinner_link_keeps_fewer_frames_or_steps():
     snapshot = a_snapshot(jobs=eco_jobs(6), deadline_at=60.0)
     qualities = [
-        planned(replace(snapshot, finishers=(a_light_worker(bits_per_s=rate),)), known()).mean_quality
+        planned(
+            replace(snapshot, finishers=(a_light_worker(bits_per_s=rate),)), known()
+        ).mean_quality
         for rate in (1e6, 20_000.0, 5_000.0, 1_000.0)
     ]
     assert qualities == sorted(qualities, reverse=True)
@@ -214,16 +248,27 @@ def test_counting_on_light_workers_never_makes_a_plan_worse():
     rng, what = random.Random(3), known()
     for _ in range(40):
         jobs = [
-            an_open_job(a_job(row=row, method=rng.choice(["eco", "eco:k=3", "auto", "full", "eco:k=9"])))
+            an_open_job(
+                a_job(row=row, method=rng.choice(["eco", "eco:k=3", "auto", "full", "eco:k=9"]))
+            )
             for row in range(1, rng.randint(2, 12))
         ]
         workers = [a_worker(f"w{n}", speed=rng.uniform(0.5, 2)) for n in range(rng.randint(1, 3))]
-        alone = a_snapshot(jobs=jobs, workers=workers, deadline_at=rng.uniform(3, 12) * len(jobs) / len(workers))
+        alone = a_snapshot(
+            jobs=jobs, workers=workers, deadline_at=rng.uniform(3, 12) * len(jobs) / len(workers)
+        )
         finishers = tuple(
-            a_light_worker(ready_at=rng.uniform(0, 20), speed=rng.uniform(0.01, 2), bits_per_s=rng.choice([None, 3e4]))
+            a_light_worker(
+                ready_at=rng.uniform(0, 20),
+                speed=rng.uniform(0.01, 2),
+                bits_per_s=rng.choice([None, 3e4]),
+            )
             for _ in range(rng.randint(1, 3))
         )
-        with_them, without = planned(replace(alone, finishers=finishers), what), planned(alone, what)
+        with_them, without = (
+            planned(replace(alone, finishers=finishers), what),
+            planned(alone, what),
+        )
         in_time = [
             sum(each.finish_p90_at <= alone.deadline_at + 1e-6 for each in decided.assignments)
             for decided in (with_them, without)
@@ -236,13 +281,18 @@ def test_counting_on_light_workers_never_makes_a_plan_worse():
 
 def test_jobs_that_leave_nothing_out_are_made_by_their_worker_alone():
     decided = planned(
-        replace(a_snapshot(jobs=eco_jobs(3, "full"), deadline_at=60.0), finishers=(a_light_worker(),)), known()
+        replace(
+            a_snapshot(jobs=eco_jobs(3, "full"), deadline_at=60.0), finishers=(a_light_worker(),)
+        ),
+        known(),
     )
     assert {each.handed_s for each in decided.assignments} == {0.0}
 
 
 def test_makers_are_told_to_hand_over_in_time_for_the_rest():
-    snapshot = replace(a_snapshot(jobs=eco_jobs(3, "eco:k=5"), deadline_at=60.0), finishers=(a_light_worker(),))
+    snapshot = replace(
+        a_snapshot(jobs=eco_jobs(3, "eco:k=5"), deadline_at=60.0), finishers=(a_light_worker(),)
+    )
     decided = planned(snapshot, known(light_s=1.0))
 
     last = decided.assignments[-1]

@@ -9,7 +9,14 @@ from vidplat.domain import Failure, FailureKind, JobState
 from vidplat.scheduler import Again, Policy, Stop, after, suspects
 
 
-def decide(kind: FailureKind, *, attempt: int = 1, worker: str = "w1", avoid: frozenset[str] = frozenset(), **more):
+def decide(
+    kind: FailureKind,
+    *,
+    attempt: int = 1,
+    worker: str = "w1",
+    avoid: frozenset[str] = frozenset(),
+    **more,
+):
     """The decision about job `j` at second 100."""
     return after(
         Failure(kind, "it broke"),
@@ -104,7 +111,8 @@ def test_a_success_clears_a_worker():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"quality_floor": 1.5}, {"max_attempts": 0}, {"backoff_s": -1.0}, {"priority_weight": 0.5}]
+    "wrong",
+    [{"quality_floor": 1.5}, {"max_attempts": 0}, {"backoff_s": -1.0}, {"priority_weight": 0.5}],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]):
     with pytest.raises(ValueError, match=next(iter(wrong)).removeprefix("max_")):

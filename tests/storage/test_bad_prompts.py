@@ -1,4 +1,6 @@
-"""Bad input: a file that cannot be used is told in one sentence, bad rows are told all at once by number."""
+"""Bad input: a file that cannot be used is told in one sentence, bad rows are told all at once by
+number.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,25 @@ from vidplat.storage.prompts import RowProblem, read_prompts
 
 
 def read(source: Path | str, **options: Any) -> list[Prompt | RowProblem]:
-    return [row for batch in read_prompts(str(source), warn=lambda text: None, **options) for row in batch]
+    return [
+        row
+        for batch in read_prompts(str(source), warn=lambda text: None, **options)
+        for row in batch
+    ]
 
 
 def problems(rows: list[dict[str, Any]], tmp_path: Path) -> list[tuple[int, str, str]]:
     """(row, column, message) of each problem when the rows come as JSON lines."""
     path = tmp_path / "rows.jsonl"
     path.write_text(jsonl(rows))
-    return [(found.row, found.column, found.message) for found in read(path) if isinstance(found, RowProblem)]
+    return [
+        (found.row, found.column, found.message)
+        for found in read(path)
+        if isinstance(found, RowProblem)
+    ]
 
 
-# --- the whole file ----------------------------------------------------------------------------------
+# --- the whole file -------------------------------------------------------------------------------
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
@@ -56,7 +66,9 @@ def test_an_empty_file_says_so(tmp_path: Path, name: str) -> None:
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.csv", "prompt,id\n"), ("a.jsonl", "\n\n"), ("a.txt", "  \n")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", "prompt,id\n"), ("a.jsonl", "\n\n"), ("a.txt", "  \n")]
+)
 def test_a_file_without_rows_says_so(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match="has no rows"):
@@ -128,7 +140,9 @@ def test_a_missing_prompt_column_is_found_in_text_formats_too(tmp_path: Path, co
         ({"prompt": ["a", "b"], "deadline": [[1], [2]]}, "must hold text or times, found list"),
     ],
 )
-def test_a_column_of_the_wrong_type_is_told_before_any_row(tmp_path: Path, column: dict[str, Any], needed: str) -> None:
+def test_a_column_of_the_wrong_type_is_told_before_any_row(
+    tmp_path: Path, column: dict[str, Any], needed: str
+) -> None:
     pq.write_table(pa.table(column), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=needed):
         read(tmp_path / "a.parquet")
@@ -143,7 +157,9 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
 def test_text_that_is_not_utf8_names_the_byte_and_the_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"prompt\nprompt \xff\n")
-    with pytest.raises(InputError, match="is not UTF-8 text: byte 0xff in line 2; save it as UTF-8"):
+    with pytest.raises(
+        InputError, match="is not UTF-8 text: byte 0xff in line 2; save it as UTF-8"
+    ):
         read(tmp_path / name)
 
 
@@ -184,7 +200,7 @@ def test_unknown_formats_and_urls_are_refused() -> None:
         read("-")
 
 
-# --- single rows -------------------------------------------------------------------------------------
+# --- single rows ----------------------------------------------------------------------------------
 
 
 def test_every_problem_of_a_file_is_told_with_its_row_and_column(tmp_path: Path) -> None:
@@ -246,25 +262,34 @@ def test_every_problem_of_a_file_is_told_with_its_row_and_column(tmp_path: Path)
         ({"strength": 1.5, "input_video": "a.mp4"}, "must be above 0 and at most 1, found 1.5"),
         (
             {"strength": 0.5},
-            "is how much of an input video is changed, and this row has none: add input_video, or leave it empty",
+            "is how much of an input video is changed, and this row has none: add input_video, "
+            "or leave it empty",
         ),
         ({"model": "a\x07b"}, "holds a control character: 'a\\x07b'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_bad_cell_says_what_is_wrong_with_it(tmp_path: Path, cell: dict[str, Any], message: str) -> None:
+def test_a_bad_cell_says_what_is_wrong_with_it(
+    tmp_path: Path, cell: dict[str, Any], message: str
+) -> None:
     assert problems([{"prompt": "fine"} | cell], tmp_path) == [(1, next(iter(cell)), message)]
 
 
 def test_empty_cells_are_absent_not_wrong(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("prompt,id,seed,width,size,image,deadline,guidance_scale\nx,,,,,,,\n")
+    (tmp_path / "a.csv").write_text(
+        "prompt,id,seed,width,size,image,deadline,guidance_scale\nx,,,,,,,\n"
+    )
     assert read(tmp_path / "a.csv") == [Prompt(1, "x")]
 
 
 def test_sizes_and_lengths_given_twice_must_agree(tmp_path: Path) -> None:
     assert problems([{"prompt": "x", "size": "64x64", "width": 64}], tmp_path) == []
     assert problems(
-        [{"prompt": "x", "size": "64x64", "height": 32}, {"prompt": "x", "seconds": 2, "num_frames": 33}], tmp_path
+        [
+            {"prompt": "x", "size": "64x64", "height": 32},
+            {"prompt": "x", "seconds": 2, "num_frames": 33},
+        ],
+        tmp_path,
     ) == [
         (1, "size", "says 64x64, but width and height say otherwise: give one of them"),
         (2, "seconds", "and num_frames are both given: give one of them"),
@@ -281,12 +306,19 @@ def test_duplicate_ids_name_both_rows_however_far_apart(tmp_path: Path) -> None:
 
 
 def test_rows_without_an_id_are_not_duplicates(tmp_path: Path) -> None:
-    assert problems([{"prompt": "x", "id": ""}, {"prompt": "x", "id": None}, {"prompt": "x"}], tmp_path) == []
+    assert (
+        problems(
+            [{"prompt": "x", "id": ""}, {"prompt": "x", "id": None}, {"prompt": "x"}], tmp_path
+        )
+        == []
+    )
 
 
 def test_lines_that_are_not_objects_are_rows_that_are_wrong(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('{"prompt": "x"}\n{"prompt": \n[1]\n' + "[" * 100_000 + '\n{"prompt": "y"}\n{"prompt": "cut')
+    path.write_text(
+        '{"prompt": "x"}\n{"prompt": \n[1]\n' + "[" * 100_000 + '\n{"prompt": "y"}\n{"prompt": "cut'
+    )
     found = read(path)
     assert [row.row for row in found] == [1, 2, 3, 4, 5, 6]
     assert [isinstance(row, Prompt) for row in found] == [True, False, False, False, True, False]
@@ -308,11 +340,13 @@ def test_broken_utf8_inside_parquet_is_told_by_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": broken}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") == [
         Prompt(1, "fine"),
-        RowProblem(2, "prompt", "holds bytes that are not text (a lone surrogate, or broken UTF-8)"),
+        RowProblem(
+            2, "prompt", "holds bytes that are not text (a lone surrogate, or broken UTF-8)"
+        ),
     ]
 
 
-# --- anything ------------------------------------------------------------------------------------------
+# --- anything -------------------------------------------------------------------------------------
 
 
 @settings(max_examples=300, deadline=None)
@@ -335,7 +369,18 @@ json_values = st.recursive(
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["prompt", "id", "size", "seed", "fps", "seconds", "deadline", "image", "input_video", "strength"]
+            [
+                "prompt",
+                "id",
+                "size",
+                "seed",
+                "fps",
+                "seconds",
+                "deadline",
+                "image",
+                "input_video",
+                "strength",
+            ]
         ),
         json_values,
     )

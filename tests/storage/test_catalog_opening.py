@@ -1,4 +1,6 @@
-"""Opening a catalog: created, brought up to date, or refused with one clear sentence and no password in it."""
+"""Opening a catalog: created, brought up to date, or refused with one clear sentence and no
+password in it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def at(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-# --- created and migrated -------------------------------------------------------------------------------------
+# --- created and migrated -------------------------------------------------------------------------
 
 
 def test_an_sqlite_catalog_is_created_with_its_folders(tmp_path: Path) -> None:
@@ -65,12 +67,18 @@ def test_the_migrations_and_the_tables_agree_on_postgres_too(postgres_catalog: s
 
 def test_the_list_of_revisions_names_every_step_in_order() -> None:
     folder = Path(migrations.__file__).parent / "versions"
-    found = [re.search(r'^revision = "(\w+)"', file.read_text(), re.M) for file in sorted(folder.glob("r*.py"))]
+    found = [
+        re.search(r'^revision = "(\w+)"', file.read_text(), re.M)
+        for file in sorted(folder.glob("r*.py"))
+    ]
     assert tuple(match[1] for match in found if match) == migrations.REVISIONS
 
 
 def test_processes_that_open_a_new_catalog_at_once_all_get_it(tmp_path: Path) -> None:
-    processes = [multiprocessing.Process(target=_open_and_add, args=(at(tmp_path / "c.db"),)) for _ in range(6)]
+    processes = [
+        multiprocessing.Process(target=_open_and_add, args=(at(tmp_path / "c.db"),))
+        for _ in range(6)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -92,16 +100,23 @@ def test_an_up_to_date_catalog_opens_without_alembic_torch_or_ray(tmp_path: Path
     open_catalog(url).close()
     program = (
         "import sys; from vidplat.storage import open_catalog; open_catalog(sys.argv[1]).close();"
-        "print([name for name in ('alembic', 'torch', 'ray', 'pyarrow', 'psycopg', 'boto3') if name in sys.modules])"
+        "print([name for name in ('alembic', 'torch', 'ray', 'pyarrow', 'psycopg', 'boto3') if "
+        "name in sys.modules])"
     )
-    told = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", program, url], capture_output=True, text=True, check=True
+    )
     assert told.stdout.strip() == "[]"
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.server)])
 def old_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A catalog as the first version left it: revision 0001, one batch with one job."""
-    url = at(tmp_path / "c.db") if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    url = (
+        at(tmp_path / "c.db")
+        if request.param == "sqlite"
+        else str(request.getfixturevalue("postgres_url"))
+    )
     database, job, batch = Database(url), a_job(), a_batch()
     with database.writing() as connection:
         migrations.upgrade(connection, "0001")
@@ -118,9 +133,13 @@ def old_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_an_old_catalog_goes_on_with_its_jobs(old_catalog: str) -> None:
     if old_catalog.startswith("postgres"):
-        with pytest.raises(CatalogError, match=r"is at revision 0001 and needs .*: run `vidplat doctor --migrate`"):
+        with pytest.raises(
+            CatalogError, match=r"is at revision 0001 and needs .*: run `vidplat doctor --migrate`"
+        ):
             open_catalog(old_catalog)
-    catalog = open_catalog(old_catalog, migrate=True if old_catalog.startswith("postgres") else None)
+    catalog = open_catalog(
+        old_catalog, migrate=True if old_catalog.startswith("postgres") else None
+    )
 
     # its job is still the same, made from text alone, and jobs made from a video join it
     edited = replace(a_job(row=2), input_video="/a.mp4", input_sha256="ab" * 32, strength=0.5)
@@ -131,15 +150,19 @@ def test_an_old_catalog_goes_on_with_its_jobs(old_catalog: str) -> None:
     catalog.close()
 
 
-# --- refused ----------------------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
-def test_a_catalog_of_a_newer_version_is_refused_and_both_revisions_are_named(tmp_path: Path) -> None:
+def test_a_catalog_of_a_newer_version_is_refused_and_both_revisions_are_named(
+    tmp_path: Path,
+) -> None:
     open_catalog(at(tmp_path / "c.db")).close()
     with sqlite3.connect(tmp_path / "c.db") as raw:
         raw.execute("UPDATE alembic_version SET version_num = '0999'")
     raw.close()
-    with pytest.raises(CatalogError, match=rf"revision 0999.*only up to {migrations.NEWEST}.*Upgrade vidplat"):
+    with pytest.raises(
+        CatalogError, match=rf"revision 0999.*only up to {migrations.NEWEST}.*Upgrade vidplat"
+    ):
         open_catalog(at(tmp_path / "c.db"))
 
 
@@ -154,7 +177,9 @@ def test_a_postgres_catalog_is_migrated_only_when_asked(postgres_url: str) -> No
 
 
 @pytest.mark.server
-def test_a_postgres_catalog_behind_its_time_asks_for_a_migration(postgres_catalog: str, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_postgres_catalog_behind_its_time_asks_for_a_migration(
+    postgres_catalog: str, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr("vidplat.storage.catalog.NEWEST", "0999")
     monkeypatch.setattr("vidplat.storage.catalog.REVISIONS", (*migrations.REVISIONS, "0999"))
     expected = f"is at revision {migrations.NEWEST} and needs 0999: run `vidplat doctor --migrate`"
@@ -167,7 +192,10 @@ def test_a_postgres_that_hangs_up_is_found_again(postgres_catalog: str) -> None:
     catalog = open_catalog(postgres_catalog)
     assert catalog.batches() == []
     # when an administrator ends every session of ours
-    admin = create_engine(make_url(postgres_catalog).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    admin = create_engine(
+        make_url(postgres_catalog).set(drivername="postgresql+psycopg"),
+        isolation_level="AUTOCOMMIT",
+    )
     with admin.connect() as connection:
         ended = text(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -237,7 +265,9 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert (tmp_path / "notes.txt").read_text().startswith("these are my notes")
 
 
-@pytest.mark.parametrize("url", ["catalog.db", "mysql://host/x", "", "sqlite", "://", "postgresql://host:port/x"])
+@pytest.mark.parametrize(
+    "url", ["catalog.db", "mysql://host/x", "", "sqlite", "://", "postgresql://host:port/x"]
+)
 def test_a_url_that_names_no_catalog_is_a_mistake_of_usage(url: str) -> None:
     with pytest.raises(UsageError):
         open_catalog(url)

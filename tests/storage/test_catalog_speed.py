@@ -1,7 +1,8 @@
-"""What a turn of the platform asks must not grow with the batch: SQLite's own account of how it searches.
+"""What a turn of the platform asks must not grow with the batch: SQLite's own account of how it
+searches.
 
-Seconds would depend on the machine; the chosen index does not. (Without statistics SQLite guesses, and once guessed
-to walk every queued job for each claim.)
+Seconds would depend on the machine; the chosen index does not. (Without statistics SQLite guesses,
+and once guessed to walk every queued job for each claim.)
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def searches_of_jobs(catalog: Catalog, call: Callable[[], object]) -> set[str]:
     """Which indexes of the table `jobs` the statements of `call` use."""
     seen: list[tuple[str, Any]] = []
 
-    def listen(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+    def listen(
+        _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
+    ) -> None:
         seen.append((statement, parameters[0] if many else parameters))
 
     engine = catalog.database._engine
@@ -65,7 +68,9 @@ def test_claims_heartbeats_and_ends_find_jobs_by_their_key(catalog: Catalog) -> 
         lambda: catalog.find_job(JOBS[0].id),
     ]
     assert [searches_of_jobs(catalog, call) for call in calls[:4]] == [{BY_KEY}] * 4
-    assert searches_of_jobs(catalog, calls[4]) == {"sqlite_autoindex_jobs_1 (job_id>? AND job_id<?)"}
+    assert searches_of_jobs(catalog, calls[4]) == {
+        "sqlite_autoindex_jobs_1 (job_id>? AND job_id<?)"
+    }
 
 
 def test_what_waits_and_what_runs_is_found_by_state(catalog: Catalog) -> None:
@@ -82,6 +87,12 @@ def test_what_waits_and_what_runs_is_found_by_state(catalog: Catalog) -> None:
 
 
 def test_pages_walk_the_rows_and_counts_read_an_index_alone(catalog: Catalog) -> None:
-    assert searches_of_jobs(catalog, lambda: catalog.jobs(BATCH.id, states=[JobState.DONE], limit=5)) == {BY_ROW}
-    assert searches_of_jobs(catalog, lambda: catalog.jobs(BATCH.id, after_row=3, limit=5)) == {BY_ROW}
-    assert searches_of_jobs(catalog, lambda: catalog.counts(BATCH.id)) == {"jobs_by_state (batch_id=?)"}
+    assert searches_of_jobs(
+        catalog, lambda: catalog.jobs(BATCH.id, states=[JobState.DONE], limit=5)
+    ) == {BY_ROW}
+    assert searches_of_jobs(catalog, lambda: catalog.jobs(BATCH.id, after_row=3, limit=5)) == {
+        BY_ROW
+    }
+    assert searches_of_jobs(catalog, lambda: catalog.counts(BATCH.id)) == {
+        "jobs_by_state (batch_id=?)"
+    }

@@ -1,4 +1,6 @@
-"""One artifact per job, whole or not at all, wherever a process dies and however many finish the job."""
+"""One artifact per job, whole or not at all, wherever a process dies and however many finish the
+job.
+"""
 
 from __future__ import annotations
 
@@ -38,21 +40,36 @@ class Died(BaseException):
     """The process is gone: nothing after this point ran."""
 
 
-@pytest.fixture(params=["memory", "folder", "moto", pytest.param("radosgw", marks=pytest.mark.server)])
+@pytest.fixture(
+    params=["memory", "folder", "moto", pytest.param("radosgw", marks=pytest.mark.server)]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     if request.param == "memory":
         return open_store(f"memory://{tmp_path.name}")
     if request.param == "folder":
         return open_store(str(tmp_path))
-    server: S3Server = request.getfixturevalue("moto_server" if request.param == "moto" else "s3_server")
+    server: S3Server = request.getfixturevalue(
+        "moto_server" if request.param == "moto" else "s3_server"
+    )
     server.with_credentials(monkeypatch)
     return open_store(server.bucket_url())
 
 
-def make(store: Store, attempt: int = 1, *, job_id: str = JOB, token: str = "t", **options: Any) -> Commit:
+def make(
+    store: Store, attempt: int = 1, *, job_id: str = JOB, token: str = "t", **options: Any
+) -> Commit:
     """Finish the job as that attempt, with a video that tells which attempt made it."""
-    facts = {"batch_id": BATCH, "job_id": job_id, "attempt": attempt, "token": token, "poster": b"poster"}
-    given = {"video": video_of(attempt, token), "meta": {"prompt": "a red circle", "attempt": attempt}} | facts
+    facts = {
+        "batch_id": BATCH,
+        "job_id": job_id,
+        "attempt": attempt,
+        "token": token,
+        "poster": b"poster",
+    }
+    given = {
+        "video": video_of(attempt, token),
+        "meta": {"prompt": "a red circle", "attempt": attempt},
+    } | facts
     return commit(store, **(given | options))
 
 
@@ -77,7 +94,10 @@ def assert_whole(store: Store, found: Commit | None) -> None:
     assert found is not None
     assert keys(store) == FINAL
     video = store.get(f"{FOLDER}/video.mp4")
-    assert (len(video), hashlib.sha256(video).hexdigest()) == (found.artifact.size_bytes, found.artifact.sha256)
+    assert (len(video), hashlib.sha256(video).hexdigest()) == (
+        found.artifact.size_bytes,
+        found.artifact.sha256,
+    )
     assert json.loads(store.get(f"{FOLDER}/meta.json")) == found.facts
 
 
@@ -218,7 +238,9 @@ def test_a_full_disk_leaves_nothing_and_says_what_to_do(tmp_path: Path) -> None:
         pytest.skip("mounting is not allowed here")
     try:
         store = open_store(str(disk))
-        with pytest.raises(StoreError, match="is full: free some space, or choose another output prefix"):
+        with pytest.raises(
+            StoreError, match="is full: free some space, or choose another output prefix"
+        ):
             make(store, video=bytes(2 << 20))
         assert [path for path in disk.rglob("*") if path.is_file()] == []
         assert make(store).won

@@ -15,7 +15,9 @@ def loaded_after(statement: str) -> set[str]:
     heavy = "{'pyarrow', 'boto3', 'sqlalchemy', 'alembic', 'fsspec', 'torch', 'ray', 'numpy'}"
     script = f"import sys\n{statement}\nprint(*({heavy} & set(sys.modules)))"
     return set(
-        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.split()
     )
 
 

@@ -1,4 +1,6 @@
-"""Where input videos may lie: every way to say it becomes one place, and no secret gets through or is shown."""
+"""Where input videos may lie: every way to say it becomes one place, and no secret gets through or
+is shown.
+"""
 
 from __future__ import annotations
 
@@ -55,14 +57,23 @@ def test_each_way_to_name_a_place_becomes_one(written: str, folder: str, place: 
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("https://host/a.mp4", "is an http(s) URL, which is not read: download the video, or put it into a bucket"),
+        (
+            "https://host/a.mp4",
+            "is an http(s) URL, which is not read: download the video, or put it into a bucket",
+        ),
         ("ftp://host/a.mp4", "cannot be read from ftp:// URLs: give a path, file:// or s3://"),
-        ("file://host/a.mp4", "names a host; a file URL has three slashes: file:///folder/video.mp4"),
+        (
+            "file://host/a.mp4",
+            "names a host; a file URL has three slashes: file:///folder/video.mp4",
+        ),
         ("s3://bucket", "must look like s3://bucket/key"),
         ("s3://bucket/a#b.mp4", "holds a '#', which cannot be part of an s3:// URL here"),
         ("s3://[/a.mp4", "is neither a path nor a URL that can be understood"),
         ("~nobody-of-that-name/a.mp4", "is neither a path nor a URL that can be understood"),
-        ("a.mp4", "is a relative path, and the prompt file has no folder to start from: give a whole one"),
+        (
+            "a.mp4",
+            "is a relative path, and the prompt file has no folder to start from: give a whole one",
+        ),
     ],
 )
 def test_what_names_no_place_is_said_in_a_sentence(written: str, said: str) -> None:
@@ -105,7 +116,9 @@ def rows_of(path: Path, **options: Any) -> list[Prompt | RowProblem]:
 
 @pytest.mark.parametrize("name", ["input_video", "video", "source_video", "Init_Video"])
 def test_the_column_has_several_names_and_strength_goes_with_it(tmp_path: Path, name: str) -> None:
-    (tmp_path / "a.csv").write_text(f"prompt,{name},strength\nx,clips/a.mp4,0.25\ny,/data/b.mp4,\nz,,\n")
+    (tmp_path / "a.csv").write_text(
+        f"prompt,{name},strength\nx,clips/a.mp4,0.25\ny,/data/b.mp4,\nz,,\n"
+    )
     assert rows_of(tmp_path / "a.csv") == [
         Prompt(1, "x", input_video=str(tmp_path / "clips/a.mp4"), strength=0.25),
         Prompt(2, "y", input_video="/data/b.mp4"),
@@ -113,7 +126,7 @@ def test_the_column_has_several_names_and_strength_goes_with_it(tmp_path: Path, 
     ]
 
 
-# --- looking -----------------------------------------------------------------------------------------------------
+# --- looking --------------------------------------------------------------------------------------
 
 
 def test_a_file_is_known_by_its_inode_size_and_time(tmp_path: Path) -> None:
@@ -152,7 +165,9 @@ def test_objects_of_stores_in_memory_are_found_by_their_uri(tmp_path: Path) -> N
         look(f"memory://{tmp_path.name}/deep/clips/b.mp4")
 
 
-def test_objects_of_a_bucket_are_known_by_their_etag(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_of_a_bucket_are_known_by_their_etag(
+    moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moto_server.with_credentials(monkeypatch)
     url, mark, options = moto_server.bucket_url().partition("?")
     open_store(f"{url}{mark}{options}").put("a.mp4", b"12345")

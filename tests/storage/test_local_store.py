@@ -1,4 +1,6 @@
-"""A folder as a store: what a person with a shell, a full quota or a second process can do to it."""
+"""A folder as a store: what a person with a shell, a full quota or a second process can do to
+it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from vidplat.storage.stores import PARTIAL, probe
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def test_opening_makes_nothing_and_the_first_write_makes_the_folder(tmp_path: Path) -> None:
@@ -26,7 +30,9 @@ def test_opening_makes_nothing_and_the_first_write_makes_the_folder(tmp_path: Pa
     assert files(tmp_path) == ["a/b/c/d"]
 
 
-def test_paths_are_absolute_whatever_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_absolute_whatever_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for url in ("renders", "./renders", str(tmp_path / "renders"), f"file://{tmp_path}/renders"):
         assert open_store(url).url == str(tmp_path / "renders")
@@ -45,12 +51,15 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         "import os, sys\nfrom pathlib import Path\n"
         "from vidplat.errors import StoreError\nfrom vidplat.storage.local import LocalStore\n"
         "os.setuid(65534)\n"
-        "try: LocalStore(Path(sys.argv[1])).put('a', b'x')\nexcept StoreError as error: print(error)\n"
+        "try: LocalStore(Path(sys.argv[1])).put('a', b'x')\nexcept StoreError as error: "
+        "print(error)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", script, str(tmp_path)]
     told = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert "cannot be written (Permission denied): choose another output prefix" in told.stdout, told
+    assert "cannot be written (Permission denied): choose another output prefix" in told.stdout, (
+        told
+    )
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
@@ -62,7 +71,9 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
         "store.put('video.mp4', bytes(1000))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], env=environment, check=False
+    )
     store = open_store(str(tmp_path))
 
     assert ended.returncode == 9
@@ -94,8 +105,11 @@ def test_another_process_may_remove_a_folder_that_this_one_remembers(tmp_path: P
     assert files(tmp_path) == ["a/y"]
 
 
-def test_a_folder_removed_while_it_is_being_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given two processes that probe one store: the other one's folder is there when mkdir is called, and then gone
+def test_a_folder_removed_while_it_is_being_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given two processes that probe one store: the other one's folder is there when mkdir is
+    # called, and then gone
     store, folder = open_store(str(tmp_path)), tmp_path / "batches"
     look, calls = Path.is_dir, []
 
@@ -116,14 +130,20 @@ def test_a_folder_removed_while_it_is_being_made_is_made_again(tmp_path: Path, m
     assert store.get("batches/a") == b"x"
 
 
-@pytest.mark.parametrize("url", ["", "a\0b", "gs://bucket/x", "http://host/x", "s3://", "file://host/x"])
+@pytest.mark.parametrize(
+    "url", ["", "a\0b", "gs://bucket/x", "http://host/x", "s3://", "file://host/x"]
+)
 def test_places_without_a_store_are_refused(url: str) -> None:
     with pytest.raises(UsageError):
         open_store(url)
 
 
 def test_no_credentials_in_urls_and_none_in_messages() -> None:
-    for url in ("s3://key:canary-secret@bucket/x", "gs://user:canary-secret@bucket", "s3://b/x?secret=canary-secret"):
+    for url in (
+        "s3://key:canary-secret@bucket/x",
+        "gs://user:canary-secret@bucket",
+        "s3://b/x?secret=canary-secret",
+    ):
         with pytest.raises(UsageError) as caught:
             open_store(url)
         assert "canary" not in str(caught.value)

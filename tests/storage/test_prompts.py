@@ -20,9 +20,30 @@ from vidplat.errors import InputError
 from vidplat.storage.prompts import RowProblem, read_prompts
 
 ROWS: list[dict[str, Any]] = [
-    {"prompt": "a red circle", "id": "one", "seed": 7, "width": 64, "height": 32, "num_frames": 33, "fps": 16},
-    {"prompt": "ein roter Kreis, 红色的圆 🎈", "id": "two", "steps": 12, "guidance_scale": 4.5, "priority": 3},
-    {"prompt": "a cut", "seconds": 2.5, "negative_prompt": "blurry", "deadline": "60s", "model": "m", "method": "x"},
+    {
+        "prompt": "a red circle",
+        "id": "one",
+        "seed": 7,
+        "width": 64,
+        "height": 32,
+        "num_frames": 33,
+        "fps": 16,
+    },
+    {
+        "prompt": "ein roter Kreis, 红色的圆 🎈",
+        "id": "two",
+        "steps": 12,
+        "guidance_scale": 4.5,
+        "priority": 3,
+    },
+    {
+        "prompt": "a cut",
+        "seconds": 2.5,
+        "negative_prompt": "blurry",
+        "deadline": "60s",
+        "model": "m",
+        "method": "x",
+    },
 ]
 PROMPTS = [
     Prompt(
@@ -65,7 +86,10 @@ def jsonl(rows: list[Any]) -> str:
 def as_csv(rows: list[dict[str, Any]], mark: str = ",") -> str:
     cells = [[str(row.get(name, "")) for name in COLUMNS] for row in rows]
     return (
-        "\n".join(mark.join(f'"{cell}"' if mark in cell else cell for cell in line) for line in [COLUMNS, *cells])
+        "\n".join(
+            mark.join(f'"{cell}"' if mark in cell else cell for cell in line)
+            for line in [COLUMNS, *cells]
+        )
         + "\n"
     )
 
@@ -86,7 +110,11 @@ def test_parquet_csv_and_jsonl_of_the_same_rows_are_the_same_prompts(tmp_path: P
 
 def test_without_a_telling_name_the_content_tells_the_format(tmp_path: Path) -> None:
     nameless = tmp_path / "nameless"
-    for content in (a_parquet(tmp_path / "x", ROWS).read_bytes(), as_csv(ROWS).encode(), jsonl(ROWS).encode()):
+    for content in (
+        a_parquet(tmp_path / "x", ROWS).read_bytes(),
+        as_csv(ROWS).encode(),
+        jsonl(ROWS).encode(),
+    ):
         nameless.write_bytes(content)
         assert read(nameless) == PROMPTS
 
@@ -94,7 +122,11 @@ def test_without_a_telling_name_the_content_tells_the_format(tmp_path: Path) -> 
 def test_text_is_one_prompt_a_line_and_rows_are_line_numbers(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfa red circle\r\n\n  a cut, then more  \nlast")
-    assert read(path) == [Prompt(1, "a red circle"), Prompt(3, "  a cut, then more  "), Prompt(4, "last")]
+    assert read(path) == [
+        Prompt(1, "a red circle"),
+        Prompt(3, "  a cut, then more  "),
+        Prompt(4, "last"),
+    ]
 
 
 def test_stdin_is_read_whatever_its_format() -> None:
@@ -126,7 +158,9 @@ def test_a_prompt_file_in_a_bucket_is_read_under_any_key(
     bucket = moto_server.bucket_url().split("/")[2]
     content = a_parquet(tmp_path / "a.parquet", ROWS).read_bytes()
     moto_server.client().put_object(Bucket=bucket, Key="my prompts/a (1).parquet", Body=content)
-    assert read(f"s3://{bucket}/my prompts/a (1).parquet?endpoint={moto_server.endpoint}") == PROMPTS
+    assert (
+        read(f"s3://{bucket}/my prompts/a (1).parquet?endpoint={moto_server.endpoint}") == PROMPTS
+    )
     with pytest.raises(InputError, match="does not exist"):
         read(f"s3://{bucket}/other.parquet?endpoint={moto_server.endpoint}")
 
@@ -134,16 +168,24 @@ def test_a_prompt_file_in_a_bucket_is_read_under_any_key(
 def test_openai_batch_lines_are_rows(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     body = {"prompt": "a cut", "model": "flipbook", "seconds": "4", "size": "64x32"}
-    path.write_text(jsonl([{"custom_id": "r-1", "method": "POST", "url": "/v1/videos", "body": body}]))
+    path.write_text(
+        jsonl([{"custom_id": "r-1", "method": "POST", "url": "/v1/videos", "body": body}])
+    )
     expected = Prompt(
-        1, "a cut", external_id="r-1", overrides={"seconds": 4.0, "width": 64, "height": 32}, model="flipbook"
+        1,
+        "a cut",
+        external_id="r-1",
+        overrides={"seconds": 4.0, "width": 64, "height": 32},
+        model="flipbook",
     )
     assert read(path) == [expected]
 
 
 @pytest.mark.parametrize("name", ["prompt", "caption", "text", "prompt_en", "Prompt", " CAPTION "])
 @pytest.mark.parametrize("id_name", ["id", "uuid", "custom_id", "job_id"])
-def test_columns_have_the_names_that_people_give_them(tmp_path: Path, name: str, id_name: str) -> None:
+def test_columns_have_the_names_that_people_give_them(
+    tmp_path: Path, name: str, id_name: str
+) -> None:
     path = a_parquet(tmp_path / "a.parquet", [{name: "a cut", id_name: "x"}])
     assert read(path) == [Prompt(1, "a cut", external_id="x")]
 
@@ -157,7 +199,9 @@ def test_of_two_columns_for_the_same_the_first_in_the_list_of_names_wins(tmp_pat
 
 def test_json_lines_may_use_different_names(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text(jsonl([{"caption": "one"}, {"prompt": "two", "caption": "no"}, {"prompt": "three"}]))
+    path.write_text(
+        jsonl([{"caption": "one"}, {"prompt": "two", "caption": "no"}, {"prompt": "three"}])
+    )
     assert read(path) == [Prompt(1, "one"), Prompt(2, "two"), Prompt(3, "three")]
 
 
@@ -174,15 +218,22 @@ def test_unknown_columns_are_told_once_with_the_nearest_known_name(tmp_path: Pat
 
 def test_hundreds_of_unknown_columns_are_not_hundreds_of_warnings(tmp_path: Path) -> None:
     warnings: list[str] = []
-    path = a_parquet(tmp_path / "a.parquet", [{"prompt": "x"} | {f"zz{number}": 1 for number in range(300)}])
+    path = a_parquet(
+        tmp_path / "a.parquet", [{"prompt": "x"} | {f"zz{number}": 1 for number in range(300)}]
+    )
     read(path, warn=warnings.append)
     assert len(warnings) == 21
     assert warnings[-1].endswith("more columns are ignored")
 
 
 def test_sizes_may_be_written_as_one(tmp_path: Path) -> None:
-    path = a_parquet(tmp_path / "a.parquet", [{"prompt": "x", "size": size} for size in ("64x32", "64 × 32", "64*32")])
-    assert [row.overrides for row in read(path) if isinstance(row, Prompt)] == [{"width": 64, "height": 32}] * 3
+    path = a_parquet(
+        tmp_path / "a.parquet",
+        [{"prompt": "x", "size": size} for size in ("64x32", "64 × 32", "64*32")],
+    )
+    assert [row.overrides for row in read(path) if isinstance(row, Prompt)] == [
+        {"width": 64, "height": 32}
+    ] * 3
 
 
 def test_parquet_types_that_mean_the_same_are_the_same(tmp_path: Path) -> None:
@@ -193,7 +244,9 @@ def test_parquet_types_that_mean_the_same_are_the_same(tmp_path: Path) -> None:
             "num_frames": pa.array([33.0, None]),
             "seed": pa.array([5, 6], pa.uint8()),
             "guidance_scale": pa.array([4, 5]),
-            "deadline": pa.array([datetime(2030, 1, 2, 6, tzinfo=UTC), None], pa.timestamp("ns", "UTC")),
+            "deadline": pa.array(
+                [datetime(2030, 1, 2, 6, tzinfo=UTC), None], pa.timestamp("ns", "UTC")
+            ),
             "model": pa.nulls(2),
         }
     )
@@ -236,7 +289,9 @@ def test_a_strange_id_is_data(tmp_path: Path, strange: str) -> None:
 
 
 def test_many_rows_come_in_batches_and_in_order(tmp_path: Path) -> None:
-    path = a_parquet(tmp_path / "a.parquet", [{"prompt": f"number {number}"} for number in range(25_000)])
+    path = a_parquet(
+        tmp_path / "a.parquet", [{"prompt": f"number {number}"} for number in range(25_000)]
+    )
     batches = list(read_prompts(str(path), warn=pytest.fail))
     assert [len(batch) for batch in batches] == [10_000, 10_000, 5_000]
     assert [row.row for batch in batches for row in batch] == list(range(1, 25_001))
@@ -244,7 +299,13 @@ def test_many_rows_come_in_batches_and_in_order(tmp_path: Path) -> None:
 
 def test_a_long_prompt_repeated_in_every_row_is_not_held_in_every_row(tmp_path: Path) -> None:
     # 10,000 rows x 1 MB would be 10 GB; parquet stores the value once, and so does the reader
-    table = pa.table({"prompt": pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), ["x" * 1_000_000])})
+    table = pa.table(
+        {
+            "prompt": pa.DictionaryArray.from_arrays(
+                pa.array([0] * 10_000, pa.int32()), ["x" * 1_000_000]
+            )
+        }
+    )
     pq.write_table(table, tmp_path / "a.parquet")
     before = pa.total_allocated_bytes()
     found = read(tmp_path / "a.parquet")

@@ -1,4 +1,6 @@
-"""manifest.parquet and metrics.parquet: one row per job, in the order of the input, joinable to it."""
+"""manifest.parquet and metrics.parquet: one row per job, in the order of the input, joinable to
+it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def a_finished_batch(catalog: Catalog) -> None:
     """Row 1 is done at second 10, row 2 done at second 30, row 3 failed, row 4 was never begun."""
     jobs = [replace(a_job(row=row), external_id=f"mine-{row}") for row in range(1, 5)]
     catalog.add_batch(BATCH, jobs)
-    catalog.claim(BATCH.id, [Claim(an_assignment(job.id), OWNER) for job in jobs[:3]], now=0.0, lease_s=30)
+    catalog.claim(
+        BATCH.id, [Claim(an_assignment(job.id), OWNER) for job in jobs[:3]], now=0.0, lease_s=30
+    )
     outcomes = [
         an_outcome(jobs[0].id),
         an_outcome(jobs[1].id, finished_at=30.0),
@@ -50,26 +54,55 @@ def test_the_manifest_tells_what_was_made_and_where(catalog: Catalog) -> None:
     a_finished_batch(catalog)
     done, _late, failed, waiting = rows(export_manifest(catalog, BATCH.id))
     artifact = an_artifact(done["job_id"])
-    assert (done["row"], done["external_id"], done["state"], done["prompt"]) == (1, "mine-1", "done", "prompt 1")
-    assert (done["video_uri"], done["poster_uri"], done["meta_uri"], done["sha256"], done["size_bytes"]) == (
+    assert (done["row"], done["external_id"], done["state"], done["prompt"]) == (
+        1,
+        "mine-1",
+        "done",
+        "prompt 1",
+    )
+    assert (
+        done["video_uri"],
+        done["poster_uri"],
+        done["meta_uri"],
+        done["sha256"],
+        done["size_bytes"],
+    ) == (
         artifact.video_uri,
         artifact.poster_uri,
         artifact.meta_uri,
         artifact.sha256,
         artifact.size_bytes,
     )
-    assert (done["width"], done["num_frames"], done["steps"], done["method"]) == (64, 33, 24, "full")
+    assert (done["width"], done["num_frames"], done["steps"], done["method"]) == (
+        64,
+        33,
+        24,
+        "full",
+    )
     assert (done["model_id"], done["model_revision"], done["attempt"]) == ("flipbook", "r1", 1)
-    assert (failed["state"], failed["failure"], failed["video_uri"]) == ("failed", "no such model", None)
+    assert (failed["state"], failed["failure"], failed["video_uri"]) == (
+        "failed",
+        "no such model",
+        None,
+    )
     assert (waiting["state"], waiting["steps"], waiting["attempt"]) == ("queued", None, None)
 
 
 def test_the_metrics_put_predicted_beside_actual_and_name_the_misses(catalog: Catalog) -> None:
     a_finished_batch(catalog)
     done, late, failed, waiting = rows(export_metrics(catalog, BATCH.id))
-    assert (done["predicted_p50_s"], done["predicted_p90_s"], done["actual_s"]) == (10.0, 12.0, 10.0)
+    assert (done["predicted_p50_s"], done["predicted_p90_s"], done["actual_s"]) == (
+        10.0,
+        12.0,
+        10.0,
+    )
     # an_outcome spends 7 s on denoising and 2.5 s on decoding
-    assert (done["denoise_s"], done["decode_s"], done["encode_s"], done["other_s"]) == (7.0, 2.5, None, None)
+    assert (done["denoise_s"], done["decode_s"], done["encode_s"], done["other_s"]) == (
+        7.0,
+        2.5,
+        None,
+        None,
+    )
     assert (done["metrics"], done["attempts"], done["deadline_at"]) == ({"flicker": 0.25}, 1, 20.0)
     assert [each["missed"] for each in (done, late, failed, waiting)] == [False, True, True, True]
     assert (failed["failure_kind"], failed["actual_s"]) == ("request", None)
@@ -78,7 +111,9 @@ def test_the_metrics_put_predicted_beside_actual_and_name_the_misses(catalog: Ca
 def test_a_rows_own_deadline_decides_whether_it_was_missed(catalog: Catalog) -> None:
     free, hurried = jobs = [a_job(row=1), a_job(row=2, deadline_at=5.0)]
     catalog.add_batch(replace(BATCH, deadline_at=None), jobs)
-    catalog.claim(BATCH.id, [Claim(an_assignment(job.id), OWNER) for job in jobs], now=0.0, lease_s=30)
+    catalog.claim(
+        BATCH.id, [Claim(an_assignment(job.id), OWNER) for job in jobs], now=0.0, lease_s=30
+    )
     catalog.finish(BATCH.id, [an_outcome(free.id), an_outcome(hurried.id)])
     assert [each["missed"] for each in rows(export_metrics(catalog, BATCH.id))] == [None, True]
 
@@ -107,8 +142,14 @@ def test_more_jobs_than_one_row_group_come_out_in_order(catalog: Catalog) -> Non
 
 
 def test_the_manifest_tells_the_source_of_an_edit(catalog: Catalog) -> None:
-    edit = replace(a_job(row=2), input_video="s3://bucket/a.mp4", input_sha256="ab" * 32, strength=0.25)
+    edit = replace(
+        a_job(row=2), input_video="s3://bucket/a.mp4", input_sha256="ab" * 32, strength=0.25
+    )
     catalog.add_batch(BATCH, [a_job(), edit])
     plain, edited = rows(export_manifest(catalog, BATCH.id))
     assert (plain["input_video"], plain["input_sha256"], plain["strength"]) == (None, None, None)
-    assert (edited["input_video"], edited["input_sha256"], edited["strength"]) == ("s3://bucket/a.mp4", "ab" * 32, 0.25)
+    assert (edited["input_video"], edited["input_sha256"], edited["strength"]) == (
+        "s3://bucket/a.mp4",
+        "ab" * 32,
+        0.25,
+    )

@@ -1,4 +1,6 @@
-"""A bucket as a store, through everything a network does: each request of a commit fails once, in each way."""
+"""A bucket as a store, through everything a network does: each request of a commit fails once, in
+each way.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,11 @@ class _Handler(BaseHTTPRequestHandler):
         if len(body) > self.server.late_above_bytes:
             time.sleep(LATE_S)
         if fault.isdigit():
-            return self._answer(int(fault), [("Content-Type", "application/xml")], b"<Error><Code>Bad</Code></Error>")
+            return self._answer(
+                int(fault),
+                [("Content-Type", "application/xml")],
+                b"<Error><Code>Bad</Code></Error>",
+            )
         if fault == "reset":
             return self._hang_up()
         connection = http.client.HTTPConnection(self.server.target, timeout=10)
@@ -73,15 +79,23 @@ class _Handler(BaseHTTPRequestHandler):
         connection.close()
         if fault == "lost answer":
             return self._hang_up()
-        return self._answer(answer.status, answer.getheaders(), content, cut=fault == "truncated body")
+        return self._answer(
+            answer.status, answer.getheaders(), content, cut=fault == "truncated body"
+        )
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False) -> None:
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                 self.send_header(name, value)
-        declared = {name.lower(): value for name, value in headers}.get("content-length", str(len(content)))
-        self.send_header("Content-Length", declared if self.command == "HEAD" else str(len(content)))
+        declared = {name.lower(): value for name, value in headers}.get(
+            "content-length", str(len(content))
+        )
+        self.send_header(
+            "Content-Length", declared if self.command == "HEAD" else str(len(content))
+        )
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content[: len(content) // 2] if cut else content)
@@ -119,8 +133,11 @@ def proxy(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pr
         yield proxy
 
 
-def each_request_once(server: S3Server, proxy: Proxy, fault: str, run: Callable[[S3Store], None]) -> int:
-    """`run` on empty stores with request 1, 2, 3, ... spoiled, until a run ends without reaching it."""
+def each_request_once(
+    server: S3Server, proxy: Proxy, fault: str, run: Callable[[S3Store], None]
+) -> int:
+    """`run` on empty stores with request 1, 2, 3, ... spoiled, until a run ends without reaching
+    it."""
     url = server.bucket_url().replace(server.endpoint, proxy.endpoint)
     store = S3Store.at(url, patience_s=20)
     for request in range(1, 200):
@@ -132,7 +149,9 @@ def each_request_once(server: S3Server, proxy: Proxy, fault: str, run: Callable[
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_commit_survives_any_single_fault_of_the_network(moto_server: S3Server, proxy: Proxy, fault: str) -> None:
+def test_a_commit_survives_any_single_fault_of_the_network(
+    moto_server: S3Server, proxy: Proxy, fault: str
+) -> None:
     def run(store: S3Store) -> None:
         done = make(store)
         assert done.won
@@ -155,11 +174,19 @@ def test_an_upload_is_waited_for_as_long_as_its_size_needs(
 
 
 def test_the_answer_to_a_small_request_is_not_waited_for_long() -> None:
-    assert [s3.answer_within_s(size) for size in (0, 1000, 15_000, 64_000, 8 << 20)] == [10, 10, 40, 160, 320]
+    assert [s3.answer_within_s(size) for size in (0, 1000, 15_000, 64_000, 8 << 20)] == [
+        10,
+        10,
+        40,
+        160,
+        320,
+    ]
 
 
 @pytest.mark.parametrize("fault", ["503", "reset", "lost answer"])
-def test_an_upload_in_parts_survives_any_single_fault(moto_server: S3Server, proxy: Proxy, fault: str) -> None:
+def test_an_upload_in_parts_survives_any_single_fault(
+    moto_server: S3Server, proxy: Proxy, fault: str
+) -> None:
     data = bytes(MULTIPART_ABOVE_BYTES + 1)
 
     def run(store: S3Store) -> None:
@@ -170,13 +197,17 @@ def test_an_upload_in_parts_survives_any_single_fault(moto_server: S3Server, pro
 
 
 @pytest.mark.server  # moto says that every upload began in 2010
-def test_what_a_dead_uploader_left_is_invisible_and_swept(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_dead_uploader_left_is_invisible_and_swept(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     s3_server.with_credentials(monkeypatch)
     url = s3_server.bucket_url()
     client, bucket = s3_server.client(), url.split("/")[2]
     store = open_store(url)
     upload = client.create_multipart_upload(Bucket=bucket, Key="some/prefix/jobs/x")["UploadId"]
-    client.upload_part(Bucket=bucket, Key="some/prefix/jobs/x", UploadId=upload, PartNumber=1, Body=b"part")
+    client.upload_part(
+        Bucket=bucket, Key="some/prefix/jobs/x", UploadId=upload, PartNumber=1, Body=b"part"
+    )
 
     assert list(store.list()) == []
     assert store.sweep_unfinished("jobs", older_than_s=3600) == 0
@@ -184,7 +215,9 @@ def test_what_a_dead_uploader_left_is_invisible_and_swept(s3_server: S3Server, m
     assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
 
 
-def test_a_listing_of_several_pages_is_complete(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_of_several_pages_is_complete(
+    moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moto_server.with_credentials(monkeypatch)
     monkeypatch.setattr("vidplat.storage.s3.PAGE_KEYS", 7)
     store = open_store(moto_server.bucket_url())
@@ -193,10 +226,12 @@ def test_a_listing_of_several_pages_is_complete(moto_server: S3Server, monkeypat
     assert len(set(store.list("jobs"))) == 22
 
 
-# --- what a person is told ----------------------------------------------------------------------------
+# --- what a person is told ------------------------------------------------------------------------
 
 
-def test_an_endpoint_where_nobody_answers_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_where_nobody_answers_is_told_within_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     S3Server("", "canary-key", "canary-secret").with_credentials(monkeypatch)
     started = time.monotonic()
     with pytest.raises(StoreError, match=r"at http://127\.0\.0\.1:9 cannot be reached") as caught:
@@ -206,18 +241,24 @@ def test_an_endpoint_where_nobody_answers_is_told_within_seconds(monkeypatch: py
     assert caught.value.retry_can_help
 
 
-def test_missing_credentials_are_told_with_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_told_with_where_to_put_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    with pytest.raises(StoreError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") as caught:
+    with pytest.raises(
+        StoreError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    ) as caught:
         probe(open_store("s3://bucket/prefix?endpoint=http://127.0.0.1:9"))
     assert not caught.value.retry_can_help
 
 
-def test_a_bucket_that_is_not_there_is_named(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_is_not_there_is_named(
+    moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moto_server.with_credentials(monkeypatch)
     with pytest.raises(StoreError, match="no bucket 'missing-bucket' at"):
         probe(open_store(f"s3://missing-bucket/x?endpoint={moto_server.endpoint}"))
@@ -229,7 +270,9 @@ def test_wrong_credentials_are_told_without_showing_them(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     url = s3_server.bucket_url()
-    keys = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key} | {wrong: "canary-of-a-secret"}
+    keys = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key} | {
+        wrong: "canary-of-a-secret"
+    }
     S3Server(s3_server.endpoint, **keys).with_credentials(monkeypatch)
     with pytest.raises(StoreError, match="S3 refused the credentials for") as caught:
         probe(open_store(url))

@@ -1,4 +1,6 @@
-"""Training a block-causal model sees what the sampler's memory shows, and goes on where it stopped."""
+"""Training a block-causal model sees what the sampler's memory shows, and goes on where it
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,18 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 
-from tests.workers.acceleration.test_seams import traces
-from tests.workers.acceleration.tiny import a_tiny_transformer
-from vidplat.training import causal, text
-from vidplat.training.causal import groups, teacher_forced, train_causal, velocity
-from vidplat.workers.acceleration.block_memory import BlockMemory, Window
-from vidplat.workers.acceleration.method import Grid
+from flipbook_training import causal, text
+from flipbook_training.causal import groups, teacher_forced, train_causal, velocity
+from tests.methods.test_seams import traces
+from tests.methods.tiny import a_tiny_transformer
+from vidplat.methods.protocol import Grid
+from vidplat.workers.blocks.memory import BlockMemory, Window
 from vidplat.workers.models.catalogue import locate
 
 
 def test_a_noisy_block_sees_itself_and_the_clean_frames_before_it() -> None:
-    # Window 1 + 4, block 3: beside its own three frames a block sees the first and the one before it.
+    # Window 1 + 4, block 3: beside its own three frames a block sees the first and the one before
+    # it.
     assert groups(7, 3, Window(1, 4, 21)) == [
         ([0, 1, 2], [0, 1, 2]),
         ([3, 4, 5], [0, 2, 3, 4, 5]),
@@ -44,10 +47,16 @@ def test_teacher_forcing_answers_as_the_samplers_memory_does() -> None:
             for start in range(0, 9, 3):
                 part = slice(start, start + 3)
                 memory.begin(start, 3)
-                for latents, time in ((noisy[:, :, part], 1000 * sigma[:, start]), (clean[:, :, part], torch.zeros(1))):
+                for latents, time in (
+                    (noisy[:, :, part], 1000 * sigma[:, start]),
+                    (clean[:, :, part], torch.zeros(1)),
+                ):
                     with twin.model.cache_context("cond", step_index=0):
                         made = twin.model(
-                            hidden_states=latents, timestep=time, encoder_hidden_states=said, return_dict=False
+                            hidden_states=latents,
+                            timestep=time,
+                            encoder_hidden_states=said,
+                            return_dict=False,
                         )[0]
                     if memory.mode == "denoise":
                         sampled.append(made)
@@ -76,7 +85,8 @@ def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_ends(
     )
     tokenizer, encoder = text.new_tokenizer(), text.new_text_encoder().eval()
     torch.save(
-        {"latents": torch.randn(5, 4, 4, 2, 2).half(), "captions": ["a red circle"] * 5}, tmp_path / "latents-64-33.pt"
+        {"latents": torch.randn(5, 4, 4, 2, 2).half(), "captions": ["a red circle"] * 5},
+        tmp_path / "latents-64-33.pt",
     )
 
     def run(folder: str, dies_after: int | None = None) -> torch.Tensor:
@@ -97,7 +107,15 @@ def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_ends(
 
         with monkeypatch.context() as patched:
             patched.setattr(causal, "run_steps", dying)
-            made = train_causal(start, tokenizer, encoder, tmp_path, tmp_path / folder, steps=6, say=lambda line: None)
+            made = train_causal(
+                start,
+                tokenizer,
+                encoder,
+                tmp_path,
+                tmp_path / folder,
+                steps=6,
+                say=lambda line: None,
+            )
         return made.proj_out.weight.detach().clone()
 
     unbroken = run("a")

@@ -1,4 +1,6 @@
-"""The shipped weights are what their card says, on small samples; benchmarks/flipbook_quality.py has the figures."""
+"""The shipped weights are what their card says, on small samples; benchmarks/flipbook_quality.py
+has the figures.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from flipbook_training import vae, world
 from vidplat.domain import OperatingPoint
-from vidplat.training import vae, world
 from vidplat.training.prompt_fit import prompt_fit
 from vidplat.workers.generate import generate
 from vidplat.workers.models.catalogue import describe_model, locate
@@ -57,6 +59,10 @@ def test_videos_show_most_of_what_their_captions_say(name: str) -> None:
     shares = []
     for number in range(8):
         caption = world.describe(world.draw_scene(np.random.default_rng(9_100_000_000 + number)))
-        made = generate(family, texts, caption, "", replace(spec, seed=number), OperatingPoint(steps))
+        made = generate(
+            family, texts, caption, "", replace(spec, seed=number), OperatingPoint(steps)
+        )
         shares.append(prompt_fit(made.frames, caption, spec.fps).share)
-    assert np.mean(shares) >= {"flipbook": 0.75, "flipbook-edge": 0.6, "flipbook-causal": 0.85}[name]
+    assert (
+        np.mean(shares) >= {"flipbook": 0.75, "flipbook-edge": 0.6, "flipbook-causal": 0.85}[name]
+    )

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from vidplat.training import world
+from flipbook_training import world
 from vidplat.training.prompt_fit import by_attribute, prompt_fit
 
 
-def a_true_video(caption: str, *, num_frames: int = 33, side: int = 64, seed: int = 3) -> np.ndarray:
+def a_true_video(
+    caption: str, *, num_frames: int = 33, side: int = 64, seed: int = 3
+) -> np.ndarray:
     scene = world.parse(caption)
     layout = world.draw_layout(scene, np.random.default_rng(seed))
     return world.render(scene, layout, num_frames=num_frames, height=side, width=side)
@@ -37,7 +39,9 @@ CAPTION = "a small red circle moves slowly left on a striped navy background"
         ("background", "navy", "gray"),
     ],
 )
-def test_each_wrong_word_fails_its_own_check_and_no_other(attribute: str, said: str, shown: str) -> None:
+def test_each_wrong_word_fails_its_own_check_and_no_other(
+    attribute: str, said: str, shown: str
+) -> None:
     video = a_true_video(CAPTION.replace(said, shown))
     wrong = [check.attribute for check in prompt_fit(video, CAPTION).checks if not check.ok]
     assert wrong == [attribute]
@@ -46,7 +50,9 @@ def test_each_wrong_word_fails_its_own_check_and_no_other(attribute: str, said: 
 def test_a_pan_to_the_other_side_is_noticed() -> None:
     caption = "a small red circle on a checkered gray background, the camera pans left"
     fit = prompt_fit(a_true_video(caption.replace("left", "right")), caption)
-    assert [(check.attribute, check.found) for check in fit.checks if not check.ok] == [("direction", "right")]
+    assert [(check.attribute, check.found) for check in fit.checks if not check.ok] == [
+        ("direction", "right")
+    ]
 
 
 def test_an_orbit_the_other_way_round_is_noticed() -> None:

@@ -40,8 +40,17 @@ with ranks.joined():
 def test_two_ranks_share_gradients_and_rank_0_goes_first(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO_RANKS, encoding="utf-8")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run([*launch, str(script), str(tmp_path)], timeout=120, capture_output=True, text=True)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    ran = subprocess.run(
+        [*launch, str(script), str(tmp_path)], timeout=120, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["gradient"] == second["gradient"] == [[0.5] * 3] * 2  # the mean of 0 and 1

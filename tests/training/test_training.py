@@ -62,7 +62,9 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 16)])
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_an_orthogonalised_matrix_has_singular_values_near_one(shape: tuple[int, int], bfloat16: bool) -> None:
+def test_an_orthogonalised_matrix_has_singular_values_near_one(
+    shape: tuple[int, int], bfloat16: bool
+) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     values = torch.linalg.svdvals(orthogonalised(matrix, bfloat16=bfloat16))
     assert values.min() > 0.5

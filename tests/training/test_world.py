@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidplat.training import world
+from flipbook_training import world
 
 seeds = st.integers(0, 2**32)
 
@@ -28,7 +28,8 @@ def test_every_caption_reads_back_as_its_scene(seed: int) -> None:
         "a small red circle on a plain pink background",
         "a small red circle moves sideways on a plain gray background",
         "a small red circle on a plain gray background, the camera pans up",
-        "a small red circle and a large red square and a small blue cross on a plain gray background",
+        "a small red circle and a large red square and a small blue cross on a plain gray "
+        "background",
     ],
 )
 def test_words_outside_the_grammar_are_refused(caption: str) -> None:
@@ -70,7 +71,11 @@ def test_a_slow_drift_moves_by_its_speed() -> None:
 def test_a_thing_that_leaves_on_one_side_enters_on_the_other() -> None:
     scene = world.parse("a small white square stays still on a plain black background")
     video = world.render(
-        scene, world.Layout((((0.0, 0.5),),), ((0.0,),), ((0.0, 0.0),)), num_frames=1, height=64, width=64
+        scene,
+        world.Layout((((0.0, 0.5),),), ((0.0,),), ((0.0, 0.0),)),
+        num_frames=1,
+        height=64,
+        width=64,
     )
     bright = (video[0, 32, :, 0] > 128).nonzero()[0]
     assert bright.min() == 0
@@ -78,7 +83,10 @@ def test_a_thing_that_leaves_on_one_side_enters_on_the_other() -> None:
 
 
 def test_a_cut_shows_two_scenes_of_half_the_length_each() -> None:
-    caption = "a small red circle on a plain navy background, cut to a large white square on a plain maroon background"
+    caption = (
+        "a small red circle on a plain navy background, cut to a large white square on a "
+        "plain maroon background"
+    )
     scene = world.parse(caption)
     layout = world.draw_layout(scene, np.random.default_rng(0))
     video = world.render(scene, layout, num_frames=33, height=32, width=32)

@@ -17,7 +17,9 @@ def tiny_wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_unipc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_tiny_wan(tmp_path_factory.mktemp("models") / "unipc", scheduler="UniPCMultistepScheduler")
+    return a_tiny_wan(
+        tmp_path_factory.mktemp("models") / "unipc", scheduler="UniPCMultistepScheduler"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from vidplat.domain import ModelRef, ProfilePoint, VideoSpec
+from vidplat.domain import ModelRef, VideoSpec
 from vidplat.errors import ModelError
+from vidplat.methods.model_shape import ProfilePoint
 from vidplat.workers import Worker
 from vidplat.workers.models import catalogue
 from vidplat.workers.models.catalogue import describe_model, list_models, locate
@@ -39,17 +40,26 @@ def test_describing_and_listing_load_no_torch(model: Path) -> None:
     script = (
         "import sys; from vidplat.workers import describe_model, list_models, check_spec;"
         f"describe_model({str(model)!r}); list_models();"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers', 'av', 'cv2', 'ray')))"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers', "
+        "'av', 'cv2', 'ray')))"
     )
 
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
 def test_a_profile_beside_the_model_is_read(model: Path) -> None:
-    point = {"steps_fraction": 0.5, "keyframes_fraction": 1.0, "quality": 0.93, "samples": 8, "note": "unknown key"}
+    point = {
+        "steps_fraction": 0.5,
+        "keyframes_fraction": 1.0,
+        "quality": 0.93,
+        "samples": 8,
+        "note": "unknown key",
+    }
     (model / "profile.json").write_text(json.dumps({"points": [point]}))
 
-    assert catalogue.read_shape(locate(str(model))).profile == (ProfilePoint(0.5, 1.0, 0.93, samples=8),)
+    assert catalogue.read_shape(locate(str(model))).profile == (
+        ProfilePoint(0.5, 1.0, 0.93, samples=8),
+    )
 
 
 @pytest.mark.parametrize("name", ["transformer/config.json", "scheduler/scheduler_config.json"])
@@ -82,9 +92,13 @@ def test_missing_files_are_named(model: Path) -> None:
 
 def test_a_missing_shard_is_named(model: Path) -> None:
     index = {"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors"}}
-    (model / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    (model / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps(index)
+    )
 
-    with pytest.raises(ModelError, match=r"misses transformer/part-1\.safetensors, transformer/part-2"):
+    with pytest.raises(
+        ModelError, match=r"misses transformer/part-1\.safetensors, transformer/part-2"
+    ):
         locate(str(model))
 
 
@@ -105,7 +119,9 @@ def test_a_model_with_code_of_its_own_is_refused(model: Path) -> None:
 
 def test_a_config_that_points_at_code_is_refused(model: Path) -> None:
     config = model / "text_encoder" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "auto_map": {"AutoModel": "x.Y"}}))
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), "auto_map": {"AutoModel": "x.Y"}})
+    )
 
     with pytest.raises(ModelError, match=r"auto_map in text_encoder/config\.json"):
         locate(str(model))
@@ -114,7 +130,9 @@ def test_a_config_that_points_at_code_is_refused(model: Path) -> None:
 def test_an_unknown_family_is_refused_with_the_known_ones(model: Path) -> None:
     (model / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
 
-    with pytest.raises(ModelError, match="is a StableDiffusionPipeline; supported are: WanPipeline"):
+    with pytest.raises(
+        ModelError, match="is a StableDiffusionPipeline; supported are: WanPipeline"
+    ):
         locate(str(model))
 
 
@@ -142,14 +160,18 @@ def test_weights_of_another_shape_are_one_sentence(model: Path) -> None:
         Worker(str(model)).load()
 
 
-def test_an_unknown_name_is_told_with_the_nearest(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_told_with_the_nearest(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(catalogue, "_embedded_roots", lambda: [model.with_name("flipbook")])
 
     with pytest.raises(ModelError, match="unknown model 'flipbok': did you mean 'flipbook'"):
         locate("flipbok")
 
 
-def test_a_hub_id_without_a_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_id_without_a_network_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
@@ -172,16 +194,23 @@ def test_an_embedded_model_may_share_the_parts_of_another(
     worker = Worker("edge")
     worker.load()
 
-    assert worker.ref == ModelRef("edge", describe_model("model")[0].revision)  # the same files decide the same pixels
+    assert worker.ref == ModelRef(
+        "edge", describe_model("model")[0].revision
+    )  # the same files decide the same pixels
 
 
-def test_the_list_says_what_is_usable_and_what_is_missing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_says_what_is_usable_and_what_is_missing(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = Path(shutil.copytree(model, model.with_name("whole")))
     shutil.rmtree(model / "text_encoder")
     monkeypatch.setattr(catalogue, "_embedded_roots", lambda: [model, whole])
 
     broken, fine = (listing for listing in list_models() if listing.origin == "embedded")
 
-    assert (broken.usable, broken.missing) == (False, ("text_encoder/config.json", "text_encoder/*.safetensors"))
+    assert (broken.usable, broken.missing) == (
+        False,
+        ("text_encoder/config.json", "text_encoder/*.safetensors"),
+    )
     assert (fine.id, fine.usable, fine.missing) == ("whole", True, ())
     assert "32x32, 9 frames at 8 fps, 4 steps" in fine.detail

@@ -1,4 +1,6 @@
-"""The block-causal driver and its memory: exactness, counts, windows, and what pruning may and may not change."""
+"""The block-causal driver and its memory: exactness, counts, windows, and what pruning may and may
+not change.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.workers.acceleration.test_seams import traces
-from tests.workers.acceleration.tiny import Twin, a_tiny_transformer
-from vidplat.workers.acceleration.attention import Attend, AttentionCall, linked, masked_attention
-from vidplat.workers.acceleration.block_memory import BlockMemory, Window
-from vidplat.workers.acceleration.layouts import layout_of
-from vidplat.workers.acceleration.layouts.wan import rotated
-from vidplat.workers.acceleration.layouts.wan_tables import tables_of
-from vidplat.workers.acceleration.lipar_mask import repeated
-from vidplat.workers.acceleration.method import Grid
-from vidplat.workers.causal import StreamPlan, stream
+from tests.methods.test_seams import traces
+from tests.methods.tiny import Twin, a_tiny_transformer
+from vidplat.methods.lipar.mask import repeated
+from vidplat.methods.protocol import Grid
+from vidplat.methods.seams.attention import Attend, AttentionCall, linked, masked_attention
+from vidplat.methods.seams.layouts import layout_of
+from vidplat.methods.seams.layouts.wan import rotated
+from vidplat.methods.seams.layouts.wan_tables import tables_of
+from vidplat.workers.blocks.memory import BlockMemory, Window
+from vidplat.workers.blocks.stream import StreamPlan, stream
 from vidplat.workers.models.family import Condition
 
 ROWS, COLUMNS = 4, 6
@@ -51,8 +53,12 @@ def a_mask(frames: int = 9, *, columns: int = 2) -> Tensor:
     return keep
 
 
-def made(twin: Twin, plan: StreamPlan = PLAN, *, frames: int = 9, guided: bool = False, **told: Any) -> Tensor:
-    blocks = stream(twin.model, a_condition(twin, guided), told.pop("source", a_source(frames)), plan, **told)
+def made(
+    twin: Twin, plan: StreamPlan = PLAN, *, frames: int = 9, guided: bool = False, **told: Any
+) -> Tensor:
+    blocks = stream(
+        twin.model, a_condition(twin, guided), told.pop("source", a_source(frames)), plan, **told
+    )
     return torch.cat(list(blocks), dim=2)
 
 
@@ -84,7 +90,11 @@ def test_the_first_block_is_the_stock_model_bit_for_bit(twin: Twin) -> None:
         for sigma, noise in zip(PLAN.sigmas, noises, strict=True):
             x = (1.0 - sigma) * clean + sigma * noise
             times = torch.full((1,), 1000.0 * sigma)
-            clean = x - sigma * twin.model(hidden_states=x, timestep=times, return_dict=False, **twin.inputs)[0]
+            clean = (
+                x
+                - sigma
+                * twin.model(hidden_states=x, timestep=times, return_dict=False, **twin.inputs)[0]
+            )
 
     assert torch.equal(made(twin, frames=3, seed=5), clean)
 
@@ -100,7 +110,8 @@ def test_all_tokens_kept_is_bit_identical_and_leaves_no_trace(twin: Twin) -> Non
 
 
 def test_every_row_listed_is_bit_identical_too(twin: Twin) -> None:
-    """All rows gathered, written row by row into the window: the path of pruning with nothing pruned."""
+    """All rows gathered, written row by row into the window: the path of pruning with nothing
+    pruned."""
     found = []
     for keep in (None, torch.ones(3, ROWS, COLUMNS, dtype=torch.bool)):
         memory = BlockMemory(twin.model, ROWS, COLUMNS, Window())
@@ -113,7 +124,9 @@ def test_every_row_listed_is_bit_identical_too(twin: Twin) -> None:
 
 def test_a_block_costs_its_steps_and_one_pass_more(twin: Twin) -> None:
     calls: list[float] = []
-    hook = twin.model.condition_embedder.register_forward_pre_hook(lambda _, args: calls.append(float(args[0][0])))
+    hook = twin.model.condition_embedder.register_forward_pre_hook(
+        lambda _, args: calls.append(float(args[0][0]))
+    )
     try:
         made(twin, frames=6)
         assert [round(time) for time in calls] == [769, 682, 625, 0] * 2
@@ -128,10 +141,12 @@ def test_queries_are_the_kept_tokens_and_keys_the_window(twin: Twin) -> None:
     with watched(twin) as seen:
         made(twin, frames=12, keep=a_mask(12))
 
-    # Per block 4 passes of 3 layers. Kept in a later block: 3 frames x 4 rows x 2 columns = 24 of 72.
+    # Per block 4 passes of 3 layers. Kept in a later block: 3 frames x 4 rows x 2 columns = 24 of
+    # 72.
     queries = [[q for _, q, _ in seen[block * 12 : block * 12 + 12]] for block in range(4)]
     assert queries == [[72] * 12, [24] * 12, [24] * 12, [24] * 12]
-    # Window 1 + 6 with the block's own 3: 3, 6, then sink + 3 + 3 = 7 frames of 24 tokens, never more.
+    # Window 1 + 6 with the block's own 3: 3, 6, then sink + 3 + 3 = 7 frames of 24 tokens, never
+    # more.
     keys = [{k for _, _, k in seen[block * 12 : block * 12 + 12]} for block in range(4)]
     assert keys == [{72}, {144}, {168}, {168}]
 
@@ -171,7 +186,13 @@ def test_memory_grows_by_whole_blocks_and_forgets_all_but_sink_and_last(twin: Tw
             assert memory.rows_held("cond") <= (1 + 6) * PER_FRAME
 
     # Right after a block: what it attended to, and itself.
-    assert held == [[0, 1, 2], [0, 1, 2, 3, 4, 5], [0, 3, 4, 5, 6, 7, 8], [0, *range(6, 12)], [0, *range(9, 15)]]
+    assert held == [
+        [0, 1, 2],
+        [0, 1, 2, 3, 4, 5],
+        [0, 3, 4, 5, 6, 7, 8],
+        [0, *range(6, 12)],
+        [0, *range(9, 15)],
+    ]
 
 
 def test_forgetting_keeps_the_rows_of_the_sink_and_the_last_frames(twin: Twin) -> None:
@@ -185,7 +206,9 @@ def test_forgetting_keeps_the_rows_of_the_sink_and_the_last_frames(twin: Twin) -
     # Held were 0, 2 and the block 3, 4, 5; left are 0 and 5.
     after = memory.branches["cond"]
     assert after.frames == [0, 5]
-    assert torch.equal(after.keys[1], torch.cat([before[:, :PER_FRAME], before[:, -PER_FRAME:]], dim=1))
+    assert torch.equal(
+        after.keys[1], torch.cat([before[:, :PER_FRAME], before[:, -PER_FRAME:]], dim=1)
+    )
 
 
 def test_a_window_that_holds_everything_is_the_same_as_none(twin: Twin) -> None:
@@ -194,7 +217,9 @@ def test_a_window_that_holds_everything_is_the_same_as_none(twin: Twin) -> None:
     keep = a_mask(12)
 
     assert torch.equal(made(twin, wide, frames=12), made(twin, wider, frames=12))
-    assert torch.equal(made(twin, wide, frames=12, keep=keep), made(twin, wider, frames=12, keep=keep))
+    assert torch.equal(
+        made(twin, wide, frames=12, keep=keep), made(twin, wider, frames=12, keep=keep)
+    )
     assert not torch.equal(made(twin, wide, frames=12), made(twin, PLAN, frames=12))
 
 
@@ -215,7 +240,9 @@ def test_a_last_block_may_be_shorter(twin: Twin) -> None:
 
     assert shorter.shape[2] == 8
     assert torch.equal(shorter[:, :, :6], whole[:, :, :6])
-    assert not torch.equal(shorter[:, :, 6:], whole[:, :, 6:8])  # the block's attention reads fewer frames
+    assert not torch.equal(
+        shorter[:, :, 6:], whole[:, :, 6:8]
+    )  # the block's attention reads fewer frames
 
 
 def test_the_branches_of_guidance_do_not_share_memory(twin: Twin) -> None:
@@ -246,13 +273,17 @@ def test_pruned_latents_are_those_of_the_frame_before_them(twin: Twin, recovery:
     whole = keep.clone()
     whole[:3] = True
     assert torch.equal(repeated(latents, whole), latents)
-    assert torch.equal(latents[:, :, 3:, :, 4:], latents[:, :, 2:3, :, 4:].expand_as(latents[:, :, 3:, :, 4:]))
+    assert torch.equal(
+        latents[:, :, 3:, :, 4:], latents[:, :, 2:3, :, 4:].expand_as(latents[:, :, 3:, :, 4:])
+    )
     assert not torch.equal(latents[:, :, 3, :, :4], latents[:, :, 2, :, :4])
 
 
 def test_noise_aware_rows_do_not_know_the_blocks_noise_and_noisy_ones_do(twin: Twin) -> None:
     keep = a_mask(4)[1:]
-    pruned = (~keep).flatten().nonzero()[:, 0] + 3 * PER_FRAME  # three frames of the past come first
+    pruned = (~keep).flatten().nonzero()[
+        :, 0
+    ] + 3 * PER_FRAME  # three frames of the past come first
     for recovery in ("noise-aware", "noisy"):
         read = []
         for seed in (1, 2):
@@ -263,14 +294,17 @@ def test_noise_aware_rows_do_not_know_the_blocks_noise_and_noisy_ones_do(twin: T
                 torch.manual_seed(seed)
                 call(twin, torch.randn(1, 4, 3, 2 * ROWS, 2 * COLUMNS), 500.0)
                 read.append([rows.clone() for rows in memory._reading["cond", 2][:2]])
-        same = [torch.equal(one[:, pruned], other[:, pruned]) for one, other in zip(*read, strict=True)]
+        same = [
+            torch.equal(one[:, pruned], other[:, pruned]) for one, other in zip(*read, strict=True)
+        ]
         assert same == [recovery == "noise-aware"] * 2
         # What is kept comes from this pass, so it does change.
         assert not torch.equal(read[0][0][:, 3 * PER_FRAME :], read[1][0][:, 3 * PER_FRAME :])
 
 
 def test_of_exact_duplicates_recovered_attention_is_full_attention(twin: Twin) -> None:
-    """The block's pruned tokens have the keys and values of the clean frame before them: nothing is lost."""
+    """The block's pruned tokens have the keys and values of the clean frame before them: nothing is
+    lost."""
     torch.manual_seed(9)
     keep, window = a_mask(4)[1:], Window()
     rows = keep.flatten().nonzero()[:, 0]
@@ -288,13 +322,19 @@ def test_of_exact_duplicates_recovered_attention_is_full_attention(twin: Twin) -
         given: list[Tensor] = [*past]
         answers: list[Tensor] = []
 
-        def replaced(call: AttentionCall, rest: Attend, given: list[Tensor] = given, to: Any = answers) -> Tensor:
+        def replaced(
+            call: AttentionCall, rest: Attend, given: list[Tensor] = given, to: Any = answers
+        ) -> Tensor:
             to.append(rest(replace(call, query=given[0], key=given[1], value=given[2])))
             return to[-1]
 
         layout = layout_of(twin.model)
         attentions = layout.attentions(twin.model)
-        with memory.installed(), linked(attentions, layout.processor, replaced, first=True), torch.inference_mode():
+        with (
+            memory.installed(),
+            linked(attentions, layout.processor, replaced, first=True),
+            torch.inference_mode(),
+        ):
             run_block(twin, memory, 0, a_source(3), None)
             given[:] = [x[:, rows] for x in own]
             answers.clear()
@@ -314,7 +354,9 @@ def test_a_block_that_keeps_nothing_is_copied_without_a_pass_and_memory_goes_on(
 
     assert len(seen) == 2 * 4 * 3  # of three blocks two were computed
     assert torch.equal(latents[:, :, 3:6], latents[:, :, 2:3].expand(-1, -1, 3, -1, -1))
-    assert {keys for _, _, keys in seen[12:]} == {7 * PER_FRAME}  # sink, three copied frames, the block
+    assert {keys for _, _, keys in seen[12:]} == {
+        7 * PER_FRAME
+    }  # sink, three copied frames, the block
     # Masks do not move the noise: the first block is as ever.
     assert torch.equal(latents[:, :, :3], made(twin)[:, :, :3])
 
@@ -325,7 +367,8 @@ def test_a_bucket_adds_kept_tokens_and_never_masks_any(twin: Twin) -> None:
 
     # 24 kept of 72, and 8 more, make two buckets of 16; the keys are recovered as ever.
     assert {(queries, keys) for _, queries, keys in seen[12:24]} == {(32, 6 * PER_FRAME)}
-    # The first eight pruned tokens of the block are those of columns 2..5 in rows 0 and 1 of frame 3: they run.
+    # The first eight pruned tokens of the block are those of columns 2..5 in rows 0 and 1 of frame
+    # 3: they run.
     assert not torch.equal(latents[:, :, 3, :4, 4:], latents[:, :, 2, :4, 4:])
     assert torch.equal(latents[:, :, 3, 4:, 4:], latents[:, :, 2, 4:, 4:])
 
@@ -341,7 +384,8 @@ def test_the_first_block_may_be_pruned_without_anything_to_recover_from(twin: Tw
     with watched(twin) as seen:
         latents = made(twin, replace(PLAN, prune_first=True), frames=3, keep=a_mask(3))
 
-    # 24 + 8 + 8 tokens run; in denoise passes they see each other alone, in the remember pass all 72.
+    # 24 + 8 + 8 tokens run; in denoise passes they see each other alone, in the remember pass all
+    # 72.
     assert [(queries, keys) for _, queries, keys in seen] == [(40, 40)] * 9 + [(40, 72)] * 3
     assert torch.equal(latents[:, :, 1:, :, 4:], latents[:, :, :1, :, 4:].expand(-1, -1, 2, -1, -1))
 
@@ -353,7 +397,9 @@ def test_wrong_plans_and_memories_are_refused_with_the_reason(twin: Twin) -> Non
         StreamPlan(steps=(1200,))
     with pytest.raises(ValueError, match="recovery must be one of noise-aware"):
         BlockMemory(twin.model, ROWS, COLUMNS, Window(), "hope")
-    with pytest.raises(ValueError, match="window of 3 frames has no clean frame before a block of 3"):
+    with pytest.raises(
+        ValueError, match="window of 3 frames has no clean frame before a block of 3"
+    ):
         made(twin, replace(PLAN, window=Window(1, 3, 21)), frames=6, keep=a_mask(6))
 
 
@@ -372,7 +418,9 @@ def call(twin: Twin, latents: Tensor, time: float) -> Tensor:
     return answer
 
 
-def run_block(twin: Twin, memory: BlockMemory, start: int, latents: Tensor, keep: Tensor | None) -> Tensor:
+def run_block(
+    twin: Twin, memory: BlockMemory, start: int, latents: Tensor, keep: Tensor | None
+) -> Tensor:
     """One denoise pass and the remember pass; the answer of the first."""
     memory.begin(start, 3, keep)
     answer = call(twin, latents, 500.0)

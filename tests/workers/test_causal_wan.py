@@ -14,19 +14,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from flipbook_training import causal
+from tests.methods.test_seams import traces
 from tests.source_videos import an_mp4, counted
-from tests.workers.acceleration.test_seams import traces
 from tests.workers.test_self_forcing import theirs
 from tests.workers.tiny_models import a_tiny_causal
-from vidplat.blocks import document, read
-from vidplat.domain import Blocks, Job, OperatingPoint, VideoSpec
+from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.errors import ModelError, SpecError
-from vidplat.training import causal
+from vidplat.methods.blocks import document, read
+from vidplat.methods.lipar.mask import MaskRule, keep_mask
+from vidplat.methods.model_shape import Blocks
 from vidplat.workers import Worker, check_spec, describe_model
-from vidplat.workers.acceleration.block_memory import Window
-from vidplat.workers.acceleration.lipar_mask import MaskRule, keep_mask
-from vidplat.workers.block_jobs import generate_blocks, kept_share, plan_of
-from vidplat.workers.causal import StreamPlan, stream
+from vidplat.workers.blocks.jobs import generate_blocks, kept_share, plan_of
+from vidplat.workers.blocks.memory import Window
+from vidplat.workers.blocks.stream import StreamPlan, stream
 from vidplat.workers.edit import edit
 from vidplat.workers.generate import Cancelled, Made, Source, Wishes, generate
 from vidplat.workers.models import catalogue, self_forcing
@@ -36,7 +37,9 @@ from vidplat.workers.text_cache import TextCache
 from vidplat.workers.video import to_frames
 
 PROMPT = "a red circle moves left"
-SPEC = VideoSpec(32, 32, 21, 8, 4, 1.0, seed=3)  # six latent frames of 4x4 tokens: three blocks of two
+SPEC = VideoSpec(
+    32, 32, 21, 8, 4, 1.0, seed=3
+)  # six latent frames of 4x4 tokens: three blocks of two
 WIDE = replace(SPEC, width=64)
 PLAN = StreamPlan(block=2, steps=(1000, 750, 500, 250), shift=3.0, window=Window(1, 4, 8))
 
@@ -64,7 +67,9 @@ def texts(family: Any) -> TextCache:
     return TextCache(family, "r")
 
 
-def made(family: Any, steps: int = 4, *, spec: VideoSpec = SPEC, wishes: Wishes = Wishes(), **told: Any) -> Made:
+def made(
+    family: Any, steps: int = 4, *, spec: VideoSpec = SPEC, wishes: Wishes = Wishes(), **told: Any
+) -> Made:
     point = told.pop("point", OperatingPoint(steps))
     return generate(family, texts(family), PROMPT, "", spec, point, wishes, **told)
 
@@ -72,7 +77,9 @@ def made(family: Any, steps: int = 4, *, spec: VideoSpec = SPEC, wishes: Wishes 
 def streamed(family: Any, plan: StreamPlan = PLAN, source: Any = None, **told: Any) -> torch.Tensor:
     condition = told.pop("condition", Condition(family.encode(PROMPT), None, 1.0))
     given = torch.zeros(1, 48, 6, 4, 4) if source is None else source
-    return torch.cat(list(stream(family.transformer, condition, given, plan, seed=SPEC.seed, **told)), dim=2)
+    return torch.cat(
+        list(stream(family.transformer, condition, given, plan, seed=SPEC.seed, **told)), dim=2
+    )
 
 
 def a_job(worker: Worker, **changed: Any) -> Job:
@@ -81,7 +88,10 @@ def a_job(worker: Worker, **changed: Any) -> Job:
 
 def an_edit(worker: Worker, **changed: Any) -> Job:
     digest = hashlib.sha256(b"clip").hexdigest()
-    return a_job(worker, **{"input_video": "/clips/a.mp4", "input_sha256": digest, "strength": 0.6, **changed})
+    return a_job(
+        worker,
+        **{"input_video": "/clips/a.mp4", "input_sha256": digest, "strength": 0.6, **changed},
+    )
 
 
 # --- finding and loading ------------------------------------------------------------------------
@@ -113,7 +123,9 @@ def test_it_is_listed_beside_other_embedded_models(
 
     listed = {listing.id: listing for listing in catalogue.list_models()}
 
-    assert (home / "tiny-causal" / "shares.json").is_file() and not (home / "tiny-causal" / "vae").exists()
+    assert (home / "tiny-causal" / "shares.json").is_file() and not (
+        home / "tiny-causal" / "vae"
+    ).exists()
     assert listed["tiny-causal"].usable
     assert "21 frames at 8 fps, 4 steps, blocks of 2 latent frames" in listed["tiny-causal"].detail
     assert "blocks" not in listed["tiny"].detail
@@ -134,7 +146,9 @@ def test_its_settings_decide_pixels_and_so_its_revision(directory: Path, tmp_pat
 def test_settings_that_cannot_be_used_are_told(directory: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(directory, tmp_path / "model"))
     (model / "causal.json").write_text('{"block": 2}')
-    with pytest.raises(ModelError, match=r"causal\.json.*it lacks sink, recent, trained, steps, shift"):
+    with pytest.raises(
+        ModelError, match=r"causal\.json.*it lacks sink, recent, trained, steps, shift"
+    ):
         catalogue.read_shape(locate(str(model)))
     with pytest.raises(ModelError, match=r"it lacks sink"):
         load_family(locate(str(model)), "cpu")
@@ -152,7 +166,9 @@ def test_more_steps_than_it_has_are_refused_at_intake(directory: Path) -> None:
         check_spec(shape, replace(SPEC, num_inference_steps=5))
 
 
-def test_converted_self_forcing_weights_load_by_the_same_path(tiny_wan: Path, tmp_path: Path) -> None:
+def test_converted_self_forcing_weights_load_by_the_same_path(
+    tiny_wan: Path, tmp_path: Path
+) -> None:
     weights = tmp_path / "self_forcing.safetensors"
     save_file({"generator_ema.model." + name: tensor for name, tensor in theirs().items()}, weights)
 
@@ -170,8 +186,15 @@ def test_training_writes_settings_that_the_sampler_can_use(tiny_wan: Path) -> No
     plain: Any = load_family(locate(str(tiny_wan)), "cpu")
     blocks = causal.settings(plain.scheduler)
 
-    # What it was trained with: the sampler's usual window, clips of nine latent frames, the solver's shift of 3.
-    assert (blocks.frames, blocks.sink, blocks.recent, blocks.trained, blocks.shift) == (3, 1, 6, 9, 3.0)
+    # What it was trained with: the sampler's usual window, clips of nine latent frames, the
+    # solver's shift of 3.
+    assert (blocks.frames, blocks.sink, blocks.recent, blocks.trained, blocks.shift) == (
+        3,
+        1,
+        6,
+        9,
+        3.0,
+    )
     assert plan_of(blocks, OperatingPoint(3)).steps == (1000, 667, 333)
     assert read(document(blocks)) == blocks
 
@@ -198,7 +221,9 @@ def test_guidance_takes_both_branches(family: Any) -> None:
     guided = made(family, 2, spec=replace(SPEC, guidance_scale=3.0))
 
     condition = Condition(family.encode(PROMPT), family.encode(""), 3.0)
-    assert torch.equal(guided.latents, streamed(family, replace(PLAN, steps=(1000, 500)), condition=condition))
+    assert torch.equal(
+        guided.latents, streamed(family, replace(PLAN, steps=(1000, 500)), condition=condition)
+    )
     assert not torch.equal(guided.latents, made(family, 2).latents)
 
 
@@ -207,7 +232,11 @@ def test_progress_is_every_pass(family: Any) -> None:
     made(family, 3, wishes=Wishes(on_step=lambda *beat: told.append(beat)))
 
     # Three blocks of three steps and one pass that remembers.
-    assert told == [("encode", 0, 12), *(("denoise", done, 12) for done in range(13)), ("decode", 12, 12)]
+    assert told == [
+        ("encode", 0, 12),
+        *(("denoise", done, 12) for done in range(13)),
+        ("decode", 12, 12),
+    ]
 
 
 @pytest.mark.parametrize("passes", [0, 1, 5, 6])
@@ -232,14 +261,17 @@ def test_a_deadline_takes_steps_from_the_blocks_to_come(family: Any) -> None:
 
     found = made(family, wishes=late)
 
-    # The first block before anything is known of the pace: four steps; the two others the least that is allowed.
+    # The first block before anything is known of the pace: four steps; the two others the least
+    # that is allowed.
     assert told[-1] == ("decode", 11, 11)
     assert found.steps_done == 3  # (4 + 2 + 2) / 3, rounded
     short = (*replace(PLAN, steps=(1000, 500)).sigmas, 0.0)
     assert found.sigmas == (*PLAN.sigmas, 0.0, *short, *short)
     # The first block is untouched, and with time enough nothing changes.
     assert torch.equal(found.latents[:, :, :2], streamed(family)[:, :, :2])
-    assert torch.equal(made(family, wishes=Wishes(finish_by=time.time() + 3600)).latents, streamed(family))
+    assert torch.equal(
+        made(family, wishes=Wishes(finish_by=time.time() + 3600)).latents, streamed(family)
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,7 +284,9 @@ def test_a_deadline_takes_steps_from_the_blocks_to_come(family: Any) -> None:
         (OperatingPoint(5), "in 1 to 4 steps, not 5"),
     ],
 )
-def test_what_it_cannot_do_is_refused_with_the_reason(family: Any, point: OperatingPoint, said: str) -> None:
+def test_what_it_cannot_do_is_refused_with_the_reason(
+    family: Any, point: OperatingPoint, said: str
+) -> None:
     with pytest.raises(SpecError, match=said):
         made(family, point=point)
 
@@ -266,7 +300,8 @@ def test_whatever_needs_a_schedule_over_all_frames_is_refused(family: Any) -> No
 
 
 def a_still_source() -> torch.Tensor:
-    """Latents of a wide clip that repeats itself after the first frame, but for its leftmost tokens."""
+    """Latents of a wide clip that repeats itself after the first frame, but for its leftmost
+    tokens."""
     torch.manual_seed(4)
     latents = torch.randn(1, 48, 6, 4, 8)
     latents[..., 1:] = latents[:, :, :1, :, 1:]
@@ -279,11 +314,15 @@ def test_an_edit_starts_from_its_source_at_its_strength(family: Any) -> None:
     found = made(family, spec=WIDE, source=Source(latents, 0.6))
 
     # 0.6 of each of the model's steps.
-    assert torch.equal(found.latents, streamed(family, replace(PLAN, steps=(600, 450, 300, 150)), latents))
+    assert torch.equal(
+        found.latents, streamed(family, replace(PLAN, steps=(600, 450, 300, 150)), latents)
+    )
     assert found.facts == {}
 
 
-@pytest.mark.parametrize(("asked", "recovery"), [("auto", "noise-aware"), ("noisy", "noisy"), ("none", "none")])
+@pytest.mark.parametrize(
+    ("asked", "recovery"), [("auto", "noise-aware"), ("noisy", "noisy"), ("none", "none")]
+)
 def test_lipar_prunes_what_the_source_repeats(family: Any, asked: str, recovery: str) -> None:
     latents = a_still_source()
     rule = MaskRule(tau1=0.3, tau2=0.6, block=2, causal=True, min_keep=0.1)
@@ -361,7 +400,9 @@ def test_a_job_is_made_and_repeated_bit_for_bit(working: Worker, family: Any) ->
 def test_an_edit_with_lipar_tells_what_it_kept(working: Worker) -> None:
     told: list[tuple[str, int, int]] = []
     method = "lipar:tau1=10,tau2=10"  # no change is that large
-    pruned = working.make(an_edit(working), OperatingPoint(3, None, method), on_progress=lambda *b: told.append(b))
+    pruned = working.make(
+        an_edit(working), OperatingPoint(3, None, method), on_progress=lambda *b: told.append(b)
+    )
     whole = working.make(an_edit(working), OperatingPoint(3))
 
     assert pruned.metrics["kept_share"] == pytest.approx(1 / 3)  # the first of three blocks

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidplat.domain import Draft, Job, OperatingPoint, VideoSpec
+from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.errors import JobError
-from vidplat.timeline import filling_of
+from vidplat.methods.filling.frames import filled
+from vidplat.methods.filling.moments import filling_of
 from vidplat.workers import Worker
-from vidplat.workers.reconstruct import filled
+from vidplat.workers.draft import Draft
 from vidplat.workers.video import to_frames, to_mp4
 
 SPEC = VideoSpec(32, 32, 17, 16, 4, 3.0, seed=1)
@@ -36,18 +37,25 @@ def light() -> Worker:
     return Worker("never-loaded", id="edge-1")
 
 
-def test_a_light_worker_makes_the_video_that_its_maker_would_have_made(worker: Worker, draft: Draft) -> None:
+def test_a_light_worker_makes_the_video_that_its_maker_would_have_made(
+    worker: Worker, draft: Draft
+) -> None:
     told: list[str] = []
-    finished = light().finish(a_job(worker), draft, on_progress=lambda phase, step, steps: told.append(phase))
+    finished = light().finish(
+        a_job(worker), draft, on_progress=lambda phase, step, steps: told.append(phase)
+    )
     whole = worker.make(a_job(worker), POINT)
 
-    # what was decoded travelled compressed and lies where its maker would put it (a random model's frames are noise,
-    # which suffers, so they are compared with the same frames in another order); the rest is made of it
+    # what was decoded travelled compressed and lies where its maker would put it (a random model's
+    # frames are noise, which suffers, so they are compared with the same frames in another order);
+    # the rest is made of it
     theirs, own = (to_frames(made.video).mean(axis=-1) for made in (finished, whole))
     moments = filling_of(draft.filling).moments
     decoded = [n for n, moment in enumerate(moments) if moment.is_decoded]
     assert theirs.shape == own.shape == (17, 32, 32)
-    in_place, turned = (np.abs(theirs[decoded] - other).mean() for other in (own[decoded], own[decoded][::-1]))
+    in_place, turned = (
+        np.abs(theirs[decoded] - other).mean() for other in (own[decoded], own[decoded][::-1])
+    )
     assert in_place < turned / 2
     assert finished.video == to_mp4(filled(to_frames(draft.video), moments), SPEC.fps)
     assert told == ["reconstruct", "mp4"]
@@ -58,13 +66,17 @@ def test_a_light_worker_needs_no_torch() -> None:
 import sys
 from vidplat.workers import Worker
 Worker("never-loaded").prepare_to_finish()
-print("vidplat.workers.reconstruct" in sys.modules, "torch" in sys.modules)
+print("vidplat.methods.filling.frames" in sys.modules, "torch" in sys.modules)
 """
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
     assert said.split() == ["True", "False"]
 
 
-def test_a_draft_is_smaller_than_the_video_and_says_what_was_spent(worker: Worker, draft: Draft) -> None:
+def test_a_draft_is_smaller_than_the_video_and_says_what_was_spent(
+    worker: Worker, draft: Draft
+) -> None:
     assert len(to_frames(draft.video)) == 4 * (3 - 1) + 1
     assert draft.size_bytes == len(draft.video)
     assert set(draft.phases) == {"encode", "denoise", "decode"}

@@ -11,8 +11,8 @@ import torch
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
+from vidplat.methods.installed import Installed
 from vidplat.workers import Worker
-from vidplat.workers.acceleration.table import Installed
 from vidplat.workers.edit import edit
 from vidplat.workers.generate import Made, Source
 from vidplat.workers.models.family import TakesVideo
@@ -36,15 +36,29 @@ def edited(worker: Worker, method: str = "", **changes: Any) -> Made:
     assert worker._family is not None and worker._texts is not None
     installed = Installed(worker._family.transformers)
     installed.use(method)
-    told = {"video": a_video(), "spec": a_spec(), "point": OperatingPoint(5), "strength": 0.6, **changes}
+    told = {
+        "video": a_video(),
+        "spec": a_spec(),
+        "point": OperatingPoint(5),
+        "strength": 0.6,
+        **changes,
+    }
     try:
-        return edit(worker._family, worker._texts, prompt=PROMPT, negative_prompt=NEGATIVE, installed=installed, **told)
+        return edit(
+            worker._family,
+            worker._texts,
+            prompt=PROMPT,
+            negative_prompt=NEGATIVE,
+            installed=installed,
+            **told,
+        )
     finally:
         installed.remove()
 
 
 def stock(directory: Path, worker: Worker, strength: float, steps: int) -> torch.Tensor:
-    """The latents of diffusers' own pipeline. Its own text cleaning needs a package that is not installed."""
+    """The latents of diffusers' own pipeline. Its own text cleaning needs a package that is not
+    installed."""
     from diffusers import WanVideoToVideoPipeline
     from PIL import Image
 
@@ -52,7 +66,9 @@ def stock(directory: Path, worker: Worker, strength: float, steps: int) -> torch
     spec = a_spec()
     pipeline = WanVideoToVideoPipeline.from_pretrained(directory, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.vae_scale_factor_spatial = pipeline.vae.config.scale_factor_spatial  # it knows Wan 2.1's autoencoder only
+    pipeline.vae_scale_factor_spatial = (
+        pipeline.vae.config.scale_factor_spatial
+    )  # it knows Wan 2.1's autoencoder only
     made: torch.Tensor = pipeline(
         video=[Image.fromarray(frame) for frame in a_video()],
         prompt_embeds=worker._texts(PROMPT),
@@ -96,7 +112,12 @@ def test_one_step_at_least_is_taken() -> None:
     nothing = torch.empty(0)
 
     # floor(4 * 0.1) = 0 steps would give the source back.
-    assert [Source(nothing, strength).skipped(4) for strength in (0.1, 0.25, 0.6, 1.0)] == [3, 3, 2, 0]
+    assert [Source(nothing, strength).skipped(4) for strength in (0.1, 0.25, 0.6, 1.0)] == [
+        3,
+        3,
+        2,
+        0,
+    ]
 
 
 def test_lipar_on_a_still_source_makes_a_still_video_and_is_undone(worker: Worker) -> None:
@@ -131,5 +152,13 @@ def test_lipar_without_a_source_is_refused(worker: Worker) -> None:
     installed = Installed(worker._family.transformers)
     installed.use("lipar")
     with pytest.raises(SpecError, match=r"lipar cannot be used here: .* made from text alone"):
-        generate(worker._family, worker._texts, PROMPT, "", a_spec(), OperatingPoint(2), installed=installed)
+        generate(
+            worker._family,
+            worker._texts,
+            PROMPT,
+            "",
+            a_spec(),
+            OperatingPoint(2),
+            installed=installed,
+        )
     installed.remove()

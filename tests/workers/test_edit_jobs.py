@@ -46,12 +46,18 @@ def editing(worker: Worker, source: bytes, monkeypatch: pytest.MonkeyPatch) -> W
 def an_edit(worker: Worker, source: bytes, **changed: Any) -> Job:
     digest = hashlib.sha256(source).hexdigest()
     job = Job("1" * 32, "a red circle", "", SPEC, worker.ref, row=1)
-    return replace(job, **{"input_video": "/clips/a.mp4", "input_sha256": digest, "strength": 0.6, **changed})
+    return replace(
+        job, **{"input_video": "/clips/a.mp4", "input_sha256": digest, "strength": 0.6, **changed}
+    )
 
 
-def test_an_edit_spends_the_steps_of_its_point_and_says_where_it_came_from(editing: Worker, source: bytes) -> None:
+def test_an_edit_spends_the_steps_of_its_point_and_says_where_it_came_from(
+    editing: Worker, source: bytes
+) -> None:
     told: list[tuple[str, int, int]] = []
-    made = editing.make(an_edit(editing, source), OperatingPoint(3), on_progress=lambda *beat: told.append(beat))
+    made = editing.make(
+        an_edit(editing, source), OperatingPoint(3), on_progress=lambda *beat: told.append(beat)
+    )
 
     assert made.steps_done == 3
     assert to_frames(made.video).shape == (9, 32, 32, 3)
@@ -73,10 +79,16 @@ def test_an_edit_spends_the_steps_of_its_point_and_says_where_it_came_from(editi
     ]
 
 
-def test_the_same_edit_gives_the_same_bytes_and_another_strength_others(editing: Worker, source: bytes) -> None:
-    first, again = (editing.make(an_edit(editing, source), OperatingPoint(2)).video for _ in range(2))
+def test_the_same_edit_gives_the_same_bytes_and_another_strength_others(
+    editing: Worker, source: bytes
+) -> None:
+    first, again = (
+        editing.make(an_edit(editing, source), OperatingPoint(2)).video for _ in range(2)
+    )
     other = editing.make(an_edit(editing, source, strength=0.3), OperatingPoint(2)).video
-    plain = editing.make(replace(an_edit(editing, source), input_video=None, strength=None), OperatingPoint(2))
+    plain = editing.make(
+        replace(an_edit(editing, source), input_video=None, strength=None), OperatingPoint(2)
+    )
     assert first == again
     assert len({first, other, plain.video}) == 3
     assert "input" not in plain.meta and "source" not in plain.phases
@@ -105,7 +117,9 @@ def test_a_source_that_cannot_be_decoded_is_the_requests_fault(
         editing.make(an_edit(editing, source), OperatingPoint(1))
 
 
-def test_an_edit_that_has_no_time_left_takes_one_more_step_and_says_so(editing: Worker, source: bytes) -> None:
+def test_an_edit_that_has_no_time_left_takes_one_more_step_and_says_so(
+    editing: Worker, source: bytes
+) -> None:
     made = editing.make(an_edit(editing, source), OperatingPoint(20), finish_by=time.time() - 1)
 
     # The first step is always taken in full, then one that jumps to the end.
@@ -114,7 +128,8 @@ def test_an_edit_that_has_no_time_left_takes_one_more_step_and_says_so(editing: 
 
 
 def test_the_share_of_tokens_that_lipar_let_run_is_told(editing: Worker, source: bytes) -> None:
-    # thresholds that nothing reaches leave the first frame alone: 4 x 4 tokens of 3 x 4 x 4; those of 0 leave all
+    # thresholds that nothing reaches leave the first frame alone: 4 x 4 tokens of 3 x 4 x 4; those
+    # of 0 leave all
     for method, share in (("lipar:tau1=10,tau2=10", 1 / 3), ("lipar:tau1=0,tau2=0", 1.0)):
         made = editing.make(an_edit(editing, source), OperatingPoint(2, None, method))
         assert made.metrics["kept_share"] == pytest.approx(share)
@@ -123,7 +138,9 @@ def test_the_share_of_tokens_that_lipar_let_run_is_told(editing: Worker, source:
 
 
 @given(steps=st.integers(1, 200), strength=st.floats(0.05, 1.0))
-def test_the_last_strength_of_a_schedule_has_the_steps_of_the_point(steps: int, strength: float) -> None:
+def test_the_last_strength_of_a_schedule_has_the_steps_of_the_point(
+    steps: int, strength: float
+) -> None:
     length = schedule_steps(steps, strength)
     assert int(length * strength) == steps
     assert length == steps or int((length - 1) * strength) < steps

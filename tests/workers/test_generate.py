@@ -1,4 +1,6 @@
-"""The denoising loop: determinism, early finish, cancelling, keyframes and what it refuses to hand out."""
+"""The denoising loop: determinism, early finish, cancelling, keyframes and what it refuses to hand
+out.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_another_seed_gives_another_video(worker: Worker) -> None:
 def test_progress_tells_every_phase_and_every_step(worker: Worker) -> None:
     told: list[tuple[str, int, int]] = []
 
-    worker.make(a_job(worker), OperatingPoint(3), on_progress=lambda *heartbeat: told.append(heartbeat))
+    worker.make(
+        a_job(worker), OperatingPoint(3), on_progress=lambda *heartbeat: told.append(heartbeat)
+    )
 
     assert told == [
         ("encode", 0, 3),
@@ -64,7 +68,9 @@ def test_a_job_that_has_no_time_left_takes_one_more_step_and_says_so(worker: Wor
 
 
 def test_the_fewest_steps_a_plan_allows_are_kept_even_when_late(worker: Worker) -> None:
-    rendered = worker.make(a_job(worker), OperatingPoint(20), finish_by=time.time() - 1, min_steps=6)
+    rendered = worker.make(
+        a_job(worker), OperatingPoint(20), finish_by=time.time() - 1, min_steps=6
+    )
 
     assert rendered.steps_done == 6
 
@@ -107,7 +113,9 @@ def test_what_a_progress_listener_raises_ends_the_job(worker: Worker) -> None:
 
 
 def test_keyframes_are_stretched_to_the_full_count(worker: Worker) -> None:
-    rendered = worker.make(a_job(worker, num_frames=17), OperatingPoint(2, keyframes=3, method="keyframes"))
+    rendered = worker.make(
+        a_job(worker, num_frames=17), OperatingPoint(2, keyframes=3, method="keyframes")
+    )
 
     assert "interpolate" in rendered.phases
     assert rendered.meta["point"]["keyframes"] == 3
@@ -120,8 +128,12 @@ def test_a_point_the_video_has_no_room_for_is_refused(worker: Worker) -> None:
         worker.make(a_job(worker), OperatingPoint(0))
 
 
-def test_values_that_are_not_finite_fail_the_job(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker._family, "velocity", lambda latents, *_: torch.full_like(latents, float("nan")))
+def test_values_that_are_not_finite_fail_the_job(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        worker._family, "velocity", lambda latents, *_: torch.full_like(latents, float("nan"))
+    )
 
     with pytest.raises(JobError, match="not finite within 2 steps"):
         worker.make(a_job(worker), OperatingPoint(2))
@@ -193,14 +205,17 @@ def test_two_workers_side_by_side_make_what_each_makes_alone(worker: Worker) -> 
     alone = worker.make(a_job(worker), OperatingPoint(4)).video
 
     with ThreadPoolExecutor(2) as both:
-        beside = list(both.map(lambda w: w.make(a_job(worker), OperatingPoint(4)).video, (worker, other)))
+        beside = list(
+            both.map(lambda w: w.make(a_job(worker), OperatingPoint(4)).video, (worker, other))
+        )
 
     assert beside == [alone, alone]
 
 
 def test_cheap_steps_to_come_are_counted_at_their_share() -> None:
-    """One full step took 1 s and 3.5 s are left: not the 3 steps that full ones would be, but all 6, which take
-    5 x 0.5 + 1 = 3.5 full ones. A tenth of a second less, and the one that is left out is a half."""
+    """One full step took 1 s and 3.5 s are left: not the 3 steps that full ones would be, but all
+    6, which take 5 x 0.5 + 1 = 3.5 full ones. A tenth of a second less, and the one that is left
+    out is a half."""
 
     def half_but_the_ends(step: int, steps: int) -> float:
         return 1.0 if step in (0, steps - 1) else 0.5

@@ -1,4 +1,6 @@
-"""Frames between frames: exact where nothing is missing, near the truth for motion, held at cuts."""
+"""Frames between frames: exact where nothing is missing, near the truth for motion, held at
+cuts.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.workers.test_video import a_clip
+from vidplat.quality import psnr_db
 from vidplat.workers.interpolate import stretch
-from vidplat.workers.quality import psnr_db
 
 
 def test_input_frames_at_output_moments_come_back_unchanged() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidplat.domain import ModelShape, VideoSpec
+from vidplat.domain import VideoSpec
 from vidplat.errors import SpecError
+from vidplat.methods.model_shape import ModelShape
 from vidplat.workers.models.limits import check_spec, nearest_frames, nearest_multiple
 
 GOOD = VideoSpec(64, 64, 33, 16, 24, 4.0, seed=0)

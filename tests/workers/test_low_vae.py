@@ -1,4 +1,6 @@
-"""A VAE at a lower resolution: the stated shapes, the same weights, the VAE it is made of unchanged."""
+"""A VAE at a lower resolution: the stated shapes, the same weights, the VAE it is made of
+unchanged.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.workers.acceleration.tiny import randomise
-from vidplat.training.vae import clips
+from flipbook_training.vae import clips
+from tests.methods.tiny import randomise
 from vidplat.workers.models import low_vae
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import load_family
@@ -23,11 +25,17 @@ def _inference() -> Any:
 
 
 def a_vae(form: str) -> Any:
-    """A small one of the real class: Wan 2.1's form, or Wan 2.2's with residual sampling and 2 x 2 patches."""
+    """A small one of the real class: Wan 2.1's form, or Wan 2.2's with residual sampling and 2 x 2
+    patches."""
     from diffusers import AutoencoderKLWan
 
     torch.manual_seed(1)
-    common: dict[str, Any] = {"base_dim": 8, "num_res_blocks": 1, "latents_mean": [0.0] * 16, "latents_std": [1.0] * 16}
+    common: dict[str, Any] = {
+        "base_dim": 8,
+        "num_res_blocks": 1,
+        "latents_mean": [0.0] * 16,
+        "latents_std": [1.0] * 16,
+    }
     if form == "2.2":
         common |= {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}
         common |= {"scale_factor_spatial": 16, "temperal_downsample": [False, True, True]}
@@ -64,7 +72,9 @@ STEPS = ("repeated", "plain")
 
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_frames_are_smaller_by_the_level_and_latents_are_not(form: str, level: int, steps: str) -> None:
+def test_frames_are_smaller_by_the_level_and_latents_are_not(
+    form: str, level: int, steps: str
+) -> None:
     low, latents = lowered(a_vae(form), level, steps), some_latents()
     cell = CELL[form] // 2**level
 
@@ -86,7 +96,9 @@ def test_wan_2_1_s_half_has_the_specified_size(steps: str) -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 8])
 @pytest.mark.parametrize("level", [0, 1])
-def test_several_latent_frames_in_a_pass_decode_to_what_single_ones_do(form: str, level: int, frames: int) -> None:
+def test_several_latent_frames_in_a_pass_decode_to_what_single_ones_do(
+    form: str, level: int, frames: int
+) -> None:
     # 8 are passes of 1, 4 and 3
     low = lowered(a_vae(form), level)
     latents = torch.randn(1, 16, frames, 4, 6, generator=torch.Generator().manual_seed(frames))
@@ -124,7 +136,10 @@ def test_every_weight_is_shared(form: str, level: int, steps: str) -> None:
 @pytest.mark.parametrize("level", [1, 2])
 def test_the_vae_it_is_made_of_is_unchanged(form: str, level: int, steps: str) -> None:
     vae, latents = a_vae(form), some_latents()
-    frames, names = decoded(vae, latents), [(name, type(module)) for name, module in vae.named_modules()]
+    frames, names = (
+        decoded(vae, latents),
+        [(name, type(module)) for name, module in vae.named_modules()],
+    )
     back = encoded(vae, frames)
 
     low = lowered(vae, level, steps)
@@ -137,7 +152,8 @@ def test_the_vae_it_is_made_of_is_unchanged(form: str, level: int, steps: str) -
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_a_picture_without_detail_takes_the_same_shortcuts(level: int) -> None:
-    """What the shortcuts of Wan 2.2 do to one colour does not depend on the resolution it comes in."""
+    """What the shortcuts of Wan 2.2 do to one colour does not depend on the resolution it comes
+    in."""
     vae = a_vae("2.2")
     low = lowered(vae, level)
     for full, own in (
@@ -175,8 +191,9 @@ def test_a_form_is_one_of_two_words() -> None:
 
 
 def test_flipbook_s_previews_show_the_video_and_its_latents_come_back() -> None:
-    """It was never taught a lower resolution. Distances are mean absolute differences in levels of 255; on two clips of
-    33 frames level 0 gave 1.8 and 2.2, level 1 repeated 3.1 and 4.1, level 1 plain 7.4 and 8.0."""
+    """It was never taught a lower resolution. Distances are mean absolute differences in levels of
+    255; on two clips of 33 frames level 0 gave 1.8 and 2.2, level 1 repeated 3.1 and 4.1, level 1
+    plain 7.4 and 8.0."""
     vae: Any = load_family(locate("flipbook"), "cpu").vae  # type: ignore[attr-defined]
     video = clips(9, 1, 64, 1_000_001)
     latents = encoded(vae, video)
@@ -186,7 +203,10 @@ def test_flipbook_s_previews_show_the_video_and_its_latents_come_back() -> None:
 
     preview = decoded(lowered(vae, 1), latents)
     assert far(preview, torch.nn.functional.avg_pool3d(video, (1, 2, 2))) < 5
-    back = {(level, steps): far(decoded(vae, _again(vae, latents, level, steps)), video) for level, steps in CASES}
+    back = {
+        (level, steps): far(decoded(vae, _again(vae, latents, level, steps)), video)
+        for level, steps in CASES
+    }
     assert back[0, "repeated"] < back[1, "repeated"] < back[1, "plain"]
     assert back[1, "repeated"] < 5
 

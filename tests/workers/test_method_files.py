@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from vidplat.domain import Job, OperatingPoint, VideoSpec
+from vidplat.methods.seams.solver_choice import shift_of, solver_name
+from vidplat.methods.vdit import mask_file
+from vidplat.methods.vdit.mask_file import LayerMask, Masks
 from vidplat.workers import Worker
-from vidplat.workers.acceleration import mask_file
-from vidplat.workers.acceleration.mask_file import LayerMask, Masks
-from vidplat.workers.acceleration.solvers import shift_of, solver_name
 from vidplat.workers.models.catalogue import searched_masks
 
 SPEC = VideoSpec(32, 32, 17, 16, 2, 3.0, seed=1)  # 17 frames are 5 latent ones

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.workers.test_video import a_clip
-from vidplat.workers.quality import flicker, motion_energy, psnr_db, ssim
+from vidplat.quality import flicker, motion_energy, psnr_db, ssim
 
 
 def test_equal_videos_have_infinite_psnr_and_ssim_one() -> None:
@@ -28,22 +28,31 @@ def test_an_error_of_one_level_everywhere_is_48_db() -> None:
 def test_ssim_falls_with_noise_and_is_symmetric() -> None:
     clip = a_clip(2)
     rng = np.random.default_rng(0)
-    noisy = [np.clip(clip + rng.normal(0, sigma, clip.shape), 0, 255).astype(np.uint8) for sigma in (5, 25)]
+    noisy = [
+        np.clip(clip + rng.normal(0, sigma, clip.shape), 0, 255).astype(np.uint8)
+        for sigma in (5, 25)
+    ]
 
     assert 1 > ssim(clip, noisy[0]) > ssim(clip, noisy[1]) > 0
     assert ssim(clip, noisy[1]) == pytest.approx(ssim(noisy[1], clip))
 
 
 def test_two_flat_grey_images_have_the_ssim_of_the_formula() -> None:
-    # Without variance only the luminance term stays: (2 * 100 * 110 + C1) / (100^2 + 110^2 + C1), C1 = 6.5025.
+    # Without variance only the luminance term stays: (2 * 100 * 110 + C1) / (100^2 + 110^2 + C1),
+    # C1 = 6.5025.
     dark, light = (np.full((1, 32, 32, 3), level, np.uint8) for level in (100, 110))
 
-    assert ssim(dark, light) == pytest.approx((2 * 100 * 110 + 6.5025) / (100**2 + 110**2 + 6.5025), abs=1e-5)
+    assert ssim(dark, light) == pytest.approx(
+        (2 * 100 * 110 + 6.5025) / (100**2 + 110**2 + 6.5025), abs=1e-5
+    )
 
 
 def test_alternating_brightness_flickers_and_a_steady_fade_does_not() -> None:
     levels = np.array([0, 51, 0, 51]), np.array([0, 51, 102, 153])
-    blink, fade = (np.broadcast_to(level[:, None, None, None], (4, 8, 8, 3)).astype(np.uint8) for level in levels)
+    blink, fade = (
+        np.broadcast_to(level[:, None, None, None], (4, 8, 8, 3)).astype(np.uint8)
+        for level in levels
+    )
 
     assert flicker(blink) == pytest.approx(0.4)  # |0 - 102 + 0| / 255
     assert flicker(fade) == 0

@@ -1,4 +1,6 @@
-"""Self-Forcing's weights under diffusers' names: every tensor finds its place, and nothing unsafe is read."""
+"""Self-Forcing's weights under diffusers' names: every tensor finds its place, and nothing unsafe
+is read.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vidplat.errors import ModelError
-from vidplat.workers.causal import StreamPlan, stream
+from vidplat.workers.blocks.stream import StreamPlan, stream
 from vidplat.workers.models.family import Condition
 from vidplat.workers.models.self_forcing import converted, diffusers_name, load_self_forcing, sizes
 
@@ -18,11 +20,15 @@ WIDTH, FFN, TEXT, FREQ, CHANNELS = 128, 160, 24, 16, 16
 
 
 def theirs(layers: int = 2) -> dict[str, Tensor]:
-    """A state dictionary with the names of Wan's own repository, in Wan 2.1's shapes but for width."""
+    """A state dictionary with the names of Wan's own repository, in Wan 2.1's shapes but for
+    width."""
     torch.manual_seed(2)
 
     def linear(name: str, out: int, inner: int) -> dict[str, Tensor]:
-        return {f"{name}.weight": torch.randn(out, inner) * inner**-0.5, f"{name}.bias": torch.randn(out) * 0.1}
+        return {
+            f"{name}.weight": torch.randn(out, inner) * inner**-0.5,
+            f"{name}.bias": torch.randn(out) * 0.1,
+        }
 
     state = {
         "patch_embedding.weight": torch.randn(WIDTH, CHANNELS, 1, 2, 2) * 0.1,
@@ -65,7 +71,9 @@ def test_names_become_diffusers(name: str, ours: str) -> None:
     assert diffusers_name(name) == ours
 
 
-@pytest.mark.parametrize("name", ["blocks.0.norm1.weight", "blocks.0.ffn.1.weight", "img_emb.proj.0.weight", "head"])
+@pytest.mark.parametrize(
+    "name", ["blocks.0.norm1.weight", "blocks.0.ffn.1.weight", "img_emb.proj.0.weight", "head"]
+)
 def test_a_strange_tensor_is_refused_by_name(name: str) -> None:
     with pytest.raises(ModelError, match=name.replace(".", r"\.")):
         diffusers_name(name)
@@ -128,7 +136,12 @@ def test_the_loaded_model_is_diffusers_own(tmp_path: Path) -> None:
 
     with torch.inference_mode():
         answers = [
-            of(hidden_states=x, timestep=torch.tensor([400.0]), encoder_hidden_states=text, return_dict=False)[0]
+            of(
+                hidden_states=x,
+                timestep=torch.tensor([400.0]),
+                encoder_hidden_states=text,
+                return_dict=False,
+            )[0]
             for of in (model, stock)
         ]
 

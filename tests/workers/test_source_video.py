@@ -19,7 +19,7 @@ from tests import source_videos as videos
 from tests.source_videos import a_video, an_mp4, counted, cut, times_of
 from vidplat.config import InputConfig
 from vidplat.errors import InputError
-from vidplat.workers.quality import psnr_db
+from vidplat.quality import psnr_db
 from vidplat.workers.source_video import ODD_SIDES, VARIABLE_RATE, SourceFacts, look_at
 from vidplat.workers.video import read_video, to_frames
 
@@ -34,18 +34,26 @@ def looked(path: Path, limits: InputConfig = LIMITS) -> SourceFacts:
 def refusal(path: Path, limits: InputConfig = LIMITS) -> str:
     with pytest.raises(InputError) as caught:
         looked(path, limits)
-    if "lasts" not in str(caught.value):  # a worker that is given the file all the same says no as well
+    if "lasts" not in str(
+        caught.value
+    ):  # a worker that is given the file all the same says no as well
         with pytest.raises(InputError):
             read_video(path.read_bytes(), 16, 16, 33, 16, limits)
     return str(caught.value)
 
 
-# --- taken ---------------------------------------------------------------------------------------------------
+# --- taken ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", "libx264"), ("a.mov", "qtrle"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4")],
+    [
+        ("a.mp4", "libx264"),
+        ("a.mov", "qtrle"),
+        ("a.mkv", "libx264"),
+        ("a.webm", "libvpx-vp9"),
+        ("a.avi", "mpeg4"),
+    ],
 )
 def test_the_usual_kinds_of_files_are_taken(tmp_path: Path, name: str, codec: str) -> None:
     pixels = "rgb24" if codec == "qtrle" else "yuv420p"
@@ -57,7 +65,10 @@ def test_the_usual_kinds_of_files_are_taken(tmp_path: Path, name: str, codec: st
 
 def test_sound_and_an_index_at_the_end_do_no_harm(tmp_path: Path) -> None:
     assert looked(a_video(tmp_path / "a.mp4", sound=True)).frames == 33
-    assert looked(a_video(tmp_path / "b.mp4", sound=True, container={"movflags": "faststart"})).frames == 33
+    assert (
+        looked(a_video(tmp_path / "b.mp4", sound=True, container={"movflags": "faststart"})).frames
+        == 33
+    )
     assert looked(an_mp4(tmp_path / "c.mp4")).frames == 33
 
 
@@ -86,12 +97,14 @@ def test_rounding_of_times_is_not_a_variable_rate(tmp_path: Path) -> None:
     assert looked(a_video(tmp_path / "a.mkv", fps=24)).notes == ()
 
 
-# --- refused -------------------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["mp4", "fast.mp4", "mkv", "webm", "avi"])
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.98])
-def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path, kind: str, share: float) -> None:
+def test_a_truncated_file_is_refused_wherever_it_ends(
+    tmp_path: Path, kind: str, share: float
+) -> None:
     codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(kind, "libx264")
     container = {"movflags": "faststart"} if kind == "fast.mp4" else {}
     whole = a_video(tmp_path / f"whole.{kind}", codec=codec, container=container)
@@ -105,21 +118,51 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path, kind: str,
     ("make", "said"),
     [
         (lambda folder: videos.with_sound_only(folder / "a.mp4"), "has no video stream"),
-        (lambda folder: videos.with_alpha(folder / "a.mov"), "has an alpha channel: lay it over the background"),
-        (lambda folder: videos.with_alpha(folder / "a.webm"), "has an alpha channel: lay it over the background"),
+        (
+            lambda folder: videos.with_alpha(folder / "a.mov"),
+            "has an alpha channel: lay it over the background",
+        ),
+        (
+            lambda folder: videos.with_alpha(folder / "a.webm"),
+            "has an alpha channel: lay it over the background",
+        ),
         (
             lambda folder: videos.with_hdr(folder / "a.mp4"),
             r"is HDR, PQ \(SMPTE 2084\): convert it to standard colours",
         ),
         (lambda folder: videos.with_hdr(folder / "a.mp4", videos.HLG), r"is HDR, HLG \(ARIB B67\)"),
-        (lambda folder: videos.with_hdr(folder / "a.mp4", videos.BT709), r"is wide gamut, BT\.2020"),
-        (lambda folder: a_video(folder / "a.mp4", counted(1)), "has one frame only: a source needs at least two"),
-        (lambda folder: videos.ten_minutes(folder / "a.mp4"), r"lasts 601\.0 s, at most 120 s are taken: cut it"),
-        (lambda folder: a_video(folder / "a.mp4", codec="mjpeg", pixels="yuvj420p", sound=False), ""),
+        (
+            lambda folder: videos.with_hdr(folder / "a.mp4", videos.BT709),
+            r"is wide gamut, BT\.2020",
+        ),
+        (
+            lambda folder: a_video(folder / "a.mp4", counted(1)),
+            "has one frame only: a source needs at least two",
+        ),
+        (
+            lambda folder: videos.ten_minutes(folder / "a.mp4"),
+            r"lasts 601\.0 s, at most 120 s are taken: cut it",
+        ),
+        (
+            lambda folder: a_video(folder / "a.mp4", codec="mjpeg", pixels="yuvj420p", sound=False),
+            "",
+        ),
     ],
-    ids=["sound only", "alpha mov", "alpha webm", "pq", "hlg", "bt2020", "one frame", "ten minutes", "mjpeg"],
+    ids=[
+        "sound only",
+        "alpha mov",
+        "alpha webm",
+        "pq",
+        "hlg",
+        "bt2020",
+        "one frame",
+        "ten minutes",
+        "mjpeg",
+    ],
 )
-def test_what_cannot_be_used_is_refused_in_a_sentence_that_says_what_to_do(tmp_path: Path, make, said: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_used_is_refused_in_a_sentence_that_says_what_to_do(
+    tmp_path: Path, make, said: str
+) -> None:  # type: ignore[no-untyped-def]
     if not said:  # the control: what is unusual and yet fine
         assert looked(make(tmp_path)).frames == 33
         return
@@ -138,7 +181,8 @@ def test_every_limit_has_its_sentence(tmp_path: Path) -> None:
         ({"max_frames": 20}, "has more than 20 frames: cut it (inputs.max_frames)"),
         (
             {"max_frame_pixels": 1000},
-            "has frames of 32x32, at most 1,000 pixels are taken: scale it down (inputs.max_frame_pixels)",
+            "has frames of 32x32, at most 1,000 pixels are taken: scale it down "
+            "(inputs.max_frame_pixels)",
         ),
     ):
         with pytest.raises(InputError) as caught:
@@ -194,7 +238,7 @@ def test_any_damage_is_refused_in_a_sentence_or_harmless(places: list[tuple[floa
         assert str(error).isprintable()
 
 
-# --- converted: time -------------------------------------------------------------------------------------------
+# --- converted: time ------------------------------------------------------------------------------
 
 
 def test_frames_at_the_same_rate_are_taken_one_by_one(tmp_path: Path) -> None:
@@ -238,7 +282,7 @@ def test_a_source_that_begins_late_begins_at_its_first_frame(tmp_path: Path) -> 
     assert times_of(read_video(path.read_bytes(), 32, 32, 17, 16))[:3] == [0, 1, 2]
 
 
-# --- converted: shape and colour ---------------------------------------------------------------------------------
+# --- converted: shape and colour ------------------------------------------------------------------
 
 
 def quarters(rows: int, columns: int) -> np.ndarray:
@@ -305,9 +349,15 @@ def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "tags",
-    [{"colorspace": 1, "color_range": 1}, {"colorspace": 5, "color_range": 1}, {"colorspace": 1, "color_range": 2}],
+    [
+        {"colorspace": 1, "color_range": 1},
+        {"colorspace": 5, "color_range": 1},
+        {"colorspace": 1, "color_range": 2},
+    ],
 )
-def test_colours_follow_the_matrix_and_range_the_file_names(tmp_path: Path, tags: dict[str, int]) -> None:
+def test_colours_follow_the_matrix_and_range_the_file_names(
+    tmp_path: Path, tags: dict[str, int]
+) -> None:
     path = tmp_path / "a.mp4"
     matrix = {1: "ITU709", 5: "ITU601"}[tags["colorspace"]]
     with av.open(str(path), "w") as out:

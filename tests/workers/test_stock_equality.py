@@ -1,4 +1,6 @@
-"""With no method installed our loop is the stock pipeline: same seed, solver and steps, same bits."""
+"""With no method installed our loop is the stock pipeline: same seed, solver and steps, same
+bits.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def test_latents_of_a_tiny_wan_equal_the_stock_pipelines_bit_for_bit(
     assert torch.equal(made.latents, stock(directory, spec, 5, "latent"))
 
 
-def test_frames_of_a_tiny_wan_differ_from_the_stock_pipelines_by_at_most_one_level(tiny_wan: Path) -> None:
+def test_frames_of_a_tiny_wan_differ_from_the_stock_pipelines_by_at_most_one_level(
+    tiny_wan: Path,
+) -> None:
     spec = a_spec()
 
     made = ours(str(tiny_wan), spec, steps=3)

@@ -1,4 +1,6 @@
-"""The survey tunes knobs by measured cost and compares each video with the full run of its own solver."""
+"""The survey tunes knobs by measured cost and compares each video with the full run of its own
+solver.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 from vidplat.domain import OperatingPoint
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.family import load_family
-from vidplat.workers.survey import Bench, Candidate, Costs, Subject, survey, tune
+from vidplat.workers.survey.survey import Bench, Candidate, Costs, Subject, survey, tune
 
 
 @pytest.fixture
@@ -20,10 +22,15 @@ def bench(tiny_wan: Path) -> Bench:
     return Bench(load_family(locate(str(tiny_wan)), "cpu"), ref.revision, spec)
 
 
-SUBJECTS = [Subject("a red circle", seed=1, kind="still"), Subject("a blue square", seed=2, kind="fast")]
+SUBJECTS = [
+    Subject("a red circle", seed=1, kind="still"),
+    Subject("a blue square", seed=2, kind="fast"),
+]
 
 
-def test_fewer_steps_do_their_share_of_the_work_and_lose_more_the_fewer_they_are(bench: Bench) -> None:
+def test_fewer_steps_do_their_share_of_the_work_and_lose_more_the_fewer_they_are(
+    bench: Bench,
+) -> None:
     ways = [Candidate(f"{n}", (OperatingPoint(n, None, "steps"),)) for n in (6, 2)]
     rows = list(survey(bench, SUBJECTS, ways, targets=(0.5,), tuning=1))
     assert [(row.method, row.seed, row.kind) for row in rows] == [
@@ -68,8 +75,12 @@ def test_a_knob_is_tuned_by_bisection_to_within_two_percent() -> None:
     assert abs(cost - 0.25) <= 0.02 * 0.25
 
 
-@pytest.mark.parametrize(("target", "nearest"), [(0.75, 70), (0.5, 50), (0.24, 30), (0.05, 10), (0.99, 90)])
-def test_of_a_list_the_nearest_setting_is_found_and_few_are_measured(target: float, nearest: int) -> None:
+@pytest.mark.parametrize(
+    ("target", "nearest"), [(0.75, 70), (0.5, 50), (0.24, 30), (0.05, 10), (0.99, 90)]
+)
+def test_of_a_list_the_nearest_setting_is_found_and_few_are_measured(
+    target: float, nearest: int
+) -> None:
     ways = Candidate("steps", tuple(OperatingPoint(n, None, "steps") for n in (90, 70, 50, 30, 10)))
     costs = Given()
     found, _ = tune(ways, costs, target)

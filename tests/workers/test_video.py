@@ -1,4 +1,6 @@
-"""mp4 bytes: playable, as promised, the same each time; and what is not a video is said to be none."""
+"""mp4 bytes: playable, as promised, the same each time; and what is not a video is said to be
+none.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vidplat.errors import JobError
-from vidplat.workers.quality import psnr_db
+from vidplat.quality import psnr_db
 from vidplat.workers.video import probe, to_frames, to_mp4, to_poster
 
 
@@ -23,11 +25,20 @@ def a_clip(frames: int = 9, rows: int = 64, columns: int = 64) -> np.ndarray:
     return np.stack(shown).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("frames", "rows", "columns", "fps"), [(33, 64, 64, 16), (1, 16, 48, 1), (5, 2, 2, 120)])
-def test_a_file_holds_the_promised_frames_size_and_rate(frames: int, rows: int, columns: int, fps: int) -> None:
+@pytest.mark.parametrize(
+    ("frames", "rows", "columns", "fps"), [(33, 64, 64, 16), (1, 16, 48, 1), (5, 2, 2, 120)]
+)
+def test_a_file_holds_the_promised_frames_size_and_rate(
+    frames: int, rows: int, columns: int, fps: int
+) -> None:
     facts = probe(to_mp4(a_clip(frames, rows, columns), fps))
 
-    assert (facts.num_frames, facts.height, facts.width, facts.fps) == (frames, rows, columns, float(fps))
+    assert (facts.num_frames, facts.height, facts.width, facts.fps) == (
+        frames,
+        rows,
+        columns,
+        float(fps),
+    )
     assert (facts.codec, facts.pixel_format) == ("h264", "yuv420p")
 
 

@@ -1,4 +1,6 @@
-"""Tiny models with random weights, in the shape of flipbook: real diffusers directories, made in a second."""
+"""Tiny models with random weights, in the shape of flipbook: real diffusers directories, made in a
+second.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-DEFAULTS = {"width": 32, "height": 32, "num_frames": 9, "fps": 8, "num_inference_steps": 4, "guidance_scale": 3.0}
+DEFAULTS = {
+    "width": 32,
+    "height": 32,
+    "num_frames": 9,
+    "fps": 8,
+    "num_inference_steps": 4,
+    "guidance_scale": 3.0,
+}
 
 
 def a_tiny_wan(
@@ -18,7 +27,8 @@ def a_tiny_wan(
     scheduler: str = "FlowMatchEulerDiscreteScheduler",
     defaults: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a random Wan pipeline to `directory` and return it. The same arguments give the same weights."""
+    """Write a random Wan pipeline to `directory` and return it. The same arguments give the same
+    weights."""
     import torch
     from diffusers import (
         AutoencoderKLWan,
@@ -33,10 +43,18 @@ def a_tiny_wan(
     torch.manual_seed(0)
     text = "a red blue green circle square moves left right slowly fast on dark"
     words = ["<pad>", "</s>", "<unk>", *text.split(" ")]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     encoder = UMT5Config(
-        vocab_size=64, d_model=64, d_kv=16, d_ff=64, num_layers=2, num_heads=4, is_encoder_decoder=False
+        vocab_size=64,
+        d_model=64,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        is_encoder_decoder=False,
     )
     solvers = {
         "FlowMatchEulerDiscreteScheduler": lambda: FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -46,7 +64,11 @@ def a_tiny_wan(
     }
     pipeline = WanPipeline(
         tokenizer=PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16
+            tokenizer_object=tokenizer,
+            pad_token="<pad>",
+            eos_token="</s>",
+            unk_token="<unk>",
+            model_max_length=16,
         ),
         text_encoder=UMT5EncoderModel(encoder).eval(),
         vae=AutoencoderKLWan(
@@ -82,17 +104,25 @@ def a_tiny_wan(
 
 
 def a_tiny_causal(directory: Path, wan: Path, *, frames: int = 21, block: int = 2) -> Path:
-    """Write a block-causal pipeline with the random transformer of `wan` to `directory` and return it.
+    """Write a block-causal pipeline with the random transformer of `wan` to `directory` and return
+    it.
 
     It makes blocks of two latent frames in one to four steps, and by default six latent frames.
     """
     from diffusers import WanTransformer3DModel
 
-    from vidplat.domain import Blocks
-    from vidplat.training.causal import write
+    from flipbook_training.causal import write
+    from vidplat.methods.model_shape import Blocks
 
     model = WanTransformer3DModel.from_pretrained(wan / "transformer")
-    write(model, wan, directory, Blocks(block, (1000.0, 750.0, 500.0, 250.0), 3.0, sink=1, recent=4, trained=8))
+    write(
+        model,
+        wan,
+        directory,
+        Blocks(block, (1000.0, 750.0, 500.0, 250.0), 3.0, sink=1, recent=4, trained=8),
+    )
     defaults = directory / "defaults.json"
-    defaults.write_text(json.dumps({**json.loads(defaults.read_text("utf-8")), "num_frames": frames}), "utf-8")
+    defaults.write_text(
+        json.dumps({**json.loads(defaults.read_text("utf-8")), "num_frames": frames}), "utf-8"
+    )
     return directory

@@ -1,7 +1,7 @@
 """What a person types: one module per verb. Each parses, calls `platform`, and prints.
 
-`app.main` is the way in. typer lives only in this room. Nothing here is imported by another room, and
-importing it loads neither torch nor ray nor SQL: each verb imports what it needs when it runs.
+`app.main` is the way in. typer lives only in this room. Nothing here is imported by another room,
+and importing it loads neither torch nor ray nor SQL: each verb imports what it needs when it runs.
 """
 
 import time

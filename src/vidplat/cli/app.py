@@ -52,7 +52,8 @@ COMMANDS: dict[str, dict[str, Callable[..., int | None]]] = {
 app = typer.Typer(
     name="vidplat",
     cls=GroupedHelp,
-    help="Thousands of text-to-video prompts, rendered by a deadline, on whatever machines you have.",
+    help="Thousands of text-to-video prompts, rendered by a deadline, on whatever machines you "
+    "have.",
     epilog="Start with: vidplat submit examples/prompts.parquet --deadline 60s",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: a third of the time, and [brackets] stay what they are
@@ -70,7 +71,9 @@ app.add_typer(bench, name="bench", rich_help_panel="Surroundings")
 def vidplat(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks instead of keeping them in a file.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks instead of keeping them in a file.")
+    ] = False,
 ) -> None:
     if version:
         print(f"vidplat {__version__}")
@@ -82,7 +85,8 @@ def vidplat(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `vidplat` command; returns its exit code and lets no exception pass.
 
-    Without arguments it is the process's own command line, whose deadline counts from when the process began.
+    Without arguments it is the process's own command line, whose deadline counts from when the
+    process began.
     """
     if arguments is None:
         return edge.run(lambda given: _run(given, ENTERED_AT), sys.argv[1:])
@@ -92,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str], entered_at: float) -> Any:
     command = typer.main.get_command(app)
     try:
-        return command.main(list(arguments), prog_name="vidplat", standalone_mode=False, obj=entered_at)
+        return command.main(
+            list(arguments), prog_name="vidplat", standalone_mode=False, obj=entered_at
+        )
     except typer.Abort:
         return edge.INTERRUPTED
     except typer.TyperException as error:  # its own words for a wrong option, in our one form

@@ -1,4 +1,6 @@
-"""`vidplat bench methods`: what every method costs and loses, on the user's own model and machine."""
+"""`vidplat bench methods`: what every method costs and loses, on the user's own model and
+machine.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,13 @@ from vidplat.errors import InputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vidplat.domain import ProfilePoint
-    from vidplat.workers.findings import Finding
-    from vidplat.workers.survey import Candidate, Subject
+    from vidplat.methods.model_shape import ProfilePoint
+    from vidplat.platform.measuring.findings import Finding
+    from vidplat.workers.survey.survey import Candidate, Subject
 
-bench = typer.Typer(help="Measure a model on this machine.", no_args_is_help=True, rich_markup_mode=None)
+bench = typer.Typer(
+    help="Measure a model on this machine.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @bench.callback()
@@ -39,9 +43,12 @@ _PROMPTS = (
 
 @bench.command("methods")
 def bench_methods(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --model of submit.")] = "flipbook",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="As for --model of submit.")
+    ] = "flipbook",
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="Prompt file; its first rows are used.", show_default=False)
+        Path | None,
+        typer.Option("--prompts", help="Prompt file; its first rows are used.", show_default=False),
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many prompts.")] = 4,
     only: Annotated[
@@ -49,7 +56,9 @@ def bench_methods(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
-    out: Annotated[Path, typer.Option("--out", help="Where methods.svg and methods.parquet go.")] = Path("bench"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Where methods.svg and methods.parquet go.")
+    ] = Path("bench"),
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="Let plans on this machine use what was found.")
     ] = True,
@@ -62,11 +71,11 @@ def bench_methods(
 
     from vidplat import workers
     from vidplat.cli.method_chart import method_chart
-    from vidplat.workers.candidates import candidates
-    from vidplat.workers.findings import findings, profile_points, step_points
+    from vidplat.platform.measuring.findings import findings, profile_points, step_points
     from vidplat.workers.models.catalogue import locate
     from vidplat.workers.models.family import load_family
-    from vidplat.workers.survey import Bench, survey
+    from vidplat.workers.survey.candidates import candidates
+    from vidplat.workers.survey.survey import Bench, survey
 
     ref, shape = workers.describe_model(model)
     spec = shape.defaults
@@ -84,11 +93,23 @@ def bench_methods(
     found = findings(rows)
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), out / "methods.parquet")
-    lines = {name: [(f.cost, f.psnr_db) for f in found if f.method == name] for name in {f.method: 0 for f in found}}
-    chart = method_chart(lines, title=f"{model}, {len(subjects)} prompts", measure="PSNR to the full run, dB")
+    lines = {
+        name: [(f.cost, f.psnr_db) for f in found if f.method == name]
+        for name in {f.method: 0 for f in found}
+    }
+    chart = method_chart(
+        lines, title=f"{model}, {len(subjects)} prompts", measure="PSNR to the full run, dB"
+    )
     (out / "methods.svg").write_text(chart, encoding="utf-8")
-    points = [*step_points(found, spec.num_inference_steps), *profile_points(found, spec.num_inference_steps)]
-    kept = _keep(ref.revision, model, points) if keep and any(not point.method for point in points) else None
+    points = [
+        *step_points(found, spec.num_inference_steps),
+        *profile_points(found, spec.num_inference_steps),
+    ]
+    kept = (
+        _keep(ref.revision, model, points)
+        if keep and any(not point.method for point in points)
+        else None
+    )
     if json:
         render.print_json(
             {
@@ -107,12 +128,15 @@ def bench_methods(
     if kept:
         render.say(f"plans on this machine now choose from {kept}")
     elif keep:
-        render.say("plans do not use this: without `steps` there is nothing to compare methods with", style="dim")
+        render.say(
+            "plans do not use this: without `steps` there is nothing to compare methods with",
+            style="dim",
+        )
     return 0
 
 
 def _subjects(prompts: Path | None, count: int) -> list[Subject]:
-    from vidplat.workers.survey import Subject
+    from vidplat.workers.survey.survey import Subject
 
     if prompts is None:
         return [Subject(text, seed=seed) for seed, text in enumerate((_PROMPTS * count)[:count])]
@@ -134,7 +158,9 @@ def _chosen(ways: list[Candidate], only: str | None) -> list[Candidate]:
     if only is None:
         return ways
     names = [name.strip() for name in only.split(",")]
-    known = list(dict.fromkeys(way.name.split()[0] for way in ways))  # `eco 5` and `eco 6` are asked for as eco
+    known = list(
+        dict.fromkeys(way.name.split()[0] for way in ways)
+    )  # `eco 5` and `eco 6` are asked for as eco
     for name in names:
         if name not in known:
             raise UsageError(f"--only {name!r} is not known; there are {', '.join(known)}")
@@ -149,7 +175,9 @@ def _keep(revision: str, model: str, points: Sequence[ProfilePoint]) -> Path:
     path = folder(revision) / "profile.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
-    aside.write_text(dumps({"model": model, "points": [asdict(point) for point in points]}, indent=1) + "\n")
+    aside.write_text(
+        dumps({"model": model, "points": [asdict(point) for point in points]}, indent=1) + "\n"
+    )
     aside.replace(path)
     return path
 

@@ -1,6 +1,8 @@
-"""How submit and resume end: the report page is written, predicted stands against actual, one line says it all.
+"""How submit and resume end: the report page is written, predicted stands against actual, one line
+says it all.
 
-The exit code is the platform's. A report page that cannot be written costs a warning, not the batch.
+The exit code is the platform's. A report page that cannot be written costs a warning, not the
+batch.
 """
 
 from __future__ import annotations
@@ -66,8 +68,20 @@ def _print_comparison(result: BatchResult, report: Report) -> None:
     rows: list[tuple[object, ...]] = []
     if score.predicted_p50_at > start and score.finished_at > start:
         predicted_s, actual_s = score.predicted_p50_at - start, score.finished_at - start
-        p90 = f"{phrases.seconds(predicted_s)} (p90 {phrases.seconds(score.predicted_p90_at - start)})"
-        rows.append(("finish", "", p90, phrases.seconds(actual_s), phrases.against(actual_s, predicted_s), ""))
+        p90 = (
+            f"{phrases.seconds(predicted_s)} (p90 "
+            f"{phrases.seconds(score.predicted_p90_at - start)})"
+        )
+        rows.append(
+            (
+                "finish",
+                "",
+                p90,
+                phrases.seconds(actual_s),
+                phrases.against(actual_s, predicted_s),
+                "",
+            )
+        )
     if score.startup_s:
         rows.append(
             (
@@ -103,7 +117,8 @@ def _print_comparison(result: BatchResult, report: Report) -> None:
         rows,
     )
     render.say(
-        f"{phrases.percent(score.within_p90)} within p90, workers busy {phrases.percent(score.busy_share)} of the time "
+        f"{phrases.percent(score.within_p90)} within p90, workers busy "
+        f"{phrases.percent(score.busy_share)} of the time "
         f"after start-up, predicted quality {phrases.quality(score.mean_quality)} of 1.00",
         style="dim",
     )
@@ -114,5 +129,7 @@ def _print_misses(score: Score) -> None:
     causes: dict[str, int] = {}
     for miss in score.misses:
         causes[miss.cause] = causes.get(miss.cause, 0) + 1
-    shown = ", ".join(f"{many:,} by {cause}" for cause, many in sorted(causes.items(), key=lambda item: -item[1]))
+    shown = ", ".join(
+        f"{many:,} by {cause}" for cause, many in sorted(causes.items(), key=lambda item: -item[1])
+    )
     render.say(f"late: {shown}", style="yellow")

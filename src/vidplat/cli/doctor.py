@@ -13,8 +13,12 @@ from vidplat.cli.request import config_of
 
 def examine_surroundings(
     context: typer.Context,
-    migrate: Annotated[bool, typer.Option("--migrate", help="Bring the catalog's tables up to date.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes seconds to import.")] = False,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Bring the catalog's tables up to date.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out what takes seconds to import.")
+    ] = False,
     catalog: options.Catalog = None,
     output: options.Output = None,
     model: options.Model = None,
@@ -31,13 +35,18 @@ def examine_surroundings(
         if not json:
             style = render.STATE_STYLES[finding.health.value]
             render.say_parts(
-                (f"{finding.health.value:<5}", style), (f"{finding.name:<10}", "bold"), (finding.found, "")
+                (f"{finding.health.value:<5}", style),
+                (f"{finding.name:<10}", "bold"),
+                (finding.found, ""),
             )
             if finding.todo:
                 render.say(f"{'':15}{finding.todo}", style="dim")
             sys.stdout.flush()
     if json:
         render.print_json(
-            [{"name": f.name, "health": f.health.value, "found": f.found, "todo": f.todo} for f in findings]
+            [
+                {"name": f.name, "health": f.health.value, "found": f.found, "todo": f.todo}
+                for f in findings
+            ]
         )
     return 1 if any(finding.health is Health.FAIL for finding in findings) else 0

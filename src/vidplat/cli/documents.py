@@ -1,7 +1,9 @@
-"""The values that `--json` prints. Their keys are a promise to scripts: keys may be added, none is renamed.
+"""The values that `--json` prints. Their keys are a promise to scripts: keys may be added, none is
+renamed.
 
-Moments are ISO 8601 in UTC, durations are numbers of seconds and end in `_s`, sizes end in `_bytes`. What is not
-known is null. Text from users is given as it is: JSON escapes it. docs/commands.md lists the keys.
+Moments are ISO 8601 in UTC, durations are numbers of seconds and end in `_s`, sizes end in
+`_bytes`. What is not known is null. Text from users is given as it is: JSON escapes it.
+docs/commands.md lists the keys.
 """
 
 from __future__ import annotations
@@ -10,11 +12,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from vidplat.domain import Batch, JobRecord, JobState, Plan
+from vidplat.domain import Batch, JobRecord, JobState
+from vidplat.scheduler.decision import Plan
 
 if TYPE_CHECKING:
     from vidplat.platform.interface import BatchResult, PlanAnswer, Score
-    from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, RunningJob, StepTotals
+    from vidplat.storage.catalog_words import (
+        AttemptRecord,
+        Event,
+        PlanRecord,
+        RunningJob,
+        StepTotals,
+    )
 
 Document = dict[str, Any]
 FAR_FUTURE = 250_000_000_000.0  # the year 9892; a plan that never ends says infinity
@@ -74,7 +83,12 @@ def of_job(record: JobRecord) -> Document:
         "attempt": record.attempt,
         "point": None
         if point is None
-        else {"method": point.method, "steps": point.steps, "keyframes": point.keyframes, "label": point.label},
+        else {
+            "method": point.method,
+            "steps": point.steps,
+            "keyframes": point.keyframes,
+            "label": point.label,
+        },
         "predicted_p50_s": record.predicted_p50_s,
         "predicted_p90_s": record.predicted_p90_s,
         "predicted_quality": record.predicted_quality,
@@ -87,7 +101,9 @@ def of_job(record: JobRecord) -> Document:
         "meta": artifact.meta_uri if artifact else None,
         "sha256": artifact.sha256 if artifact else None,
         "size_bytes": artifact.size_bytes if artifact else None,
-        "failure": {"kind": record.failure.kind.value, "message": record.failure.message} if record.failure else None,
+        "failure": {"kind": record.failure.kind.value, "message": record.failure.message}
+        if record.failure
+        else None,
         "phases_s": dict(record.phases),
         "metrics": dict(record.metrics),
         "reused_from": record.reused_from,
@@ -195,7 +211,8 @@ def of_score(score: Score) -> Document:
         "model_seconds": score.model_seconds,
         "mean_quality": score.mean_quality,
         "misses": [
-            {"job": miss.job_id, "row": miss.row, "late_s": miss.late_s, "cause": miss.cause} for miss in score.misses
+            {"job": miss.job_id, "row": miss.row, "late_s": miss.late_s, "cause": miss.cause}
+            for miss in score.misses
         ],
     }
 

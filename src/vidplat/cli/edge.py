@@ -1,9 +1,10 @@
-"""The edge of the process: every end of a command passes here and becomes one message and one exit code.
+"""The edge of the process: every end of a command passes here and becomes one message and one exit
+code.
 
 0 done, 1 error, 2 usage or bad input, 3 infeasible plan, 4 some jobs failed, 5 deadline missed, 130
-interrupted. What vidplat can explain (`errors.VidplatError`) is one message on stderr, or one JSON object on
-stdout with `--json`. What it cannot is one line and the path of a log file with the traceback; the global
-option `--debug` shows the traceback instead.
+interrupted. What vidplat can explain (`errors.VidplatError`) is one message on stderr, or one JSON
+object on stdout with `--json`. What it cannot is one line and the path of a log file with the
+traceback; the global option `--debug` shows the traceback instead.
 
 Stands before rich and typer: it imports neither, since it must work when they do not.
 """
@@ -28,7 +29,8 @@ INTERRUPTED = 130
 
 
 def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> int:
-    """Run `command(arguments)`; whatever happens, return an exit code and leave no traceback on the screen.
+    """Run `command(arguments)`; whatever happens, return an exit code and leave no traceback on the
+    screen.
 
     The command returns an exit code or None (0), or raises.
     """
@@ -76,15 +78,28 @@ def _tell(error: VidplatError, wants_json: bool) -> None:
 
 
 def _tell_the_unexpected(error: Exception, wants_json: bool) -> int:
-    if isinstance(error, OSError) and error.errno in (ENOSPC, EIO) and error.filename is None and _stdout_is_broken():
+    if (
+        isinstance(error, OSError)
+        and error.errno in (ENOSPC, EIO)
+        and error.filename is None
+        and _stdout_is_broken()
+    ):
         _forget_stdout()
-        print(f"{_red('error:')} cannot write to standard output: {error.strerror}", file=sys.stderr)
+        print(
+            f"{_red('error:')} cannot write to standard output: {error.strerror}", file=sys.stderr
+        )
         return 1
     where = _keep_traceback(error)
     summary = f"{type(error).__name__}: {_lines(error) or 'no message'}"
     told = f"vidplat met something it did not expect: {summary} (the traceback is in {where})"
     if wants_json:
-        facts = {"kind": "Unexpected", "message": told, "exit_code": 1, "retry_can_help": False, "log": where}
+        facts = {
+            "kind": "Unexpected",
+            "message": told,
+            "exit_code": 1,
+            "retry_can_help": False,
+            "log": where,
+        }
         print(json.dumps({"error": facts}, indent=2))
     else:
         print(f"{_red('error:')} {told}", file=sys.stderr)
@@ -111,7 +126,9 @@ def _lines(text: object) -> str:
 
 
 def _red(text: str) -> str:
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colour = (
+        sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
     return f"\x1b[1;31m{text}\x1b[0m" if colour else text
 
 
@@ -133,7 +150,8 @@ def _stdout_is_broken() -> bool:
 
 
 def _forget_stdout() -> None:
-    """Point stdout at nothing, so that Python's own flush at exit does not complain a second time."""
+    """Point stdout at nothing, so that Python's own flush at exit does not complain a second
+    time."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -32,14 +32,22 @@ def export_batch(
     to: Annotated[
         str,
         typer.Argument(
-            metavar="TO", help="FILE.parquet, .csv or .jsonl; - for JSON lines on stdout; or a folder for videos."
+            metavar="TO",
+            help="FILE.parquet, .csv or .jsonl; - for JSON lines on stdout; or a folder for "
+            "videos.",
         ),
     ],
     batch: Annotated[
-        str | None, typer.Option("--batch", "-b", metavar="BATCH", help="Default: the latest.", show_default=False)
+        str | None,
+        typer.Option(
+            "--batch", "-b", metavar="BATCH", help="Default: the latest.", show_default=False
+        ),
     ] = None,
     what: Annotated[
-        What | None, typer.Option("--what", help="Default: videos for a folder, else manifest.", show_default=False)
+        What | None,
+        typer.Option(
+            "--what", help="Default: videos for a folder, else manifest.", show_default=False
+        ),
     ] = None,
     catalog: options.Catalog = None,
     json: options.Json = False,
@@ -48,7 +56,10 @@ def export_batch(
     convert = _converter(to)
     what = what or (What.VIDEOS if convert is None else What.MANIFEST)
     if (what is What.VIDEOS) != (convert is None):
-        raise edge.usage(f"{what.value} cannot go to {printable(to)!r}: give a folder for videos, a file for records")
+        raise edge.usage(
+            f"{what.value} cannot go to {printable(to)!r}: give a folder for videos, a file for "
+            "records"
+        )
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
         if convert is None:
@@ -79,14 +90,21 @@ def _converter(to: str) -> Callable[[bytes], bytes] | None:
     if suffix in known and not Path(to).is_dir():
         return known[suffix]
     if suffix and not Path(to).is_dir() and not to.endswith("/"):
-        raise edge.usage(f"{printable(to)!r}: records go to .parquet, .csv or .jsonl; videos go to a folder (add a /)")
+        raise edge.usage(
+            f"{printable(to)!r}: records go to .parquet, .csv or .jsonl; videos go to a folder "
+            "(add a /)"
+        )
     return None
 
 
 def _records(catalog: Catalog, batch_id: str, what: What) -> bytes:
     from vidplat.storage.records import export_manifest, export_metrics
 
-    return export_metrics(catalog, batch_id) if what is What.METRICS else export_manifest(catalog, batch_id)
+    return (
+        export_metrics(catalog, batch_id)
+        if what is What.METRICS
+        else export_manifest(catalog, batch_id)
+    )
 
 
 def _write(to: str, data: bytes) -> None:
@@ -113,7 +131,9 @@ def _copy_videos(catalog: Catalog, batch_id: str, output_prefix: str, folder: Pa
                 continue
             data = store.get(key)
             if hashlib.sha256(data).hexdigest() != artifact.sha256:
-                raise StoreError(f"{printable(artifact.video_uri)} is damaged: its SHA-256 is not the catalog's")
+                raise StoreError(
+                    f"{printable(artifact.video_uri)} is damaged: its SHA-256 is not the catalog's"
+                )
             _put(folder / file_name(record, digits), data)
             copied += 1
         after_row = page[-1].job.row
@@ -121,7 +141,8 @@ def _copy_videos(catalog: Catalog, batch_id: str, output_prefix: str, folder: Pa
 
 
 def file_name(record: JobRecord, digits: int) -> str:
-    """`007-a-small-red-circle-drifts-left.mp4`: letters a to z, digits and dashes only, whatever the prompt says."""
+    """`007-a-small-red-circle-drifts-left.mp4`: letters a to z, digits and dashes only, whatever
+    the prompt says."""
     words = re.sub(r"[^a-z0-9]+", "-", record.job.prompt.lower()).strip("-")[:60].rstrip("-")
     return f"{record.job.row:0{digits}}{'-' if words else ''}{words}.mp4"
 

@@ -16,7 +16,9 @@ class GroupedHelp(TyperGroup):
             command = self.get_command(ctx, name)
             if command is not None and not command.hidden:
                 panel = str(getattr(command, "rich_help_panel", None) or "Commands")
-                panels.setdefault(panel, []).append((name, command.get_short_help_str(formatter.width - 14)))
+                panels.setdefault(panel, []).append(
+                    (name, command.get_short_help_str(formatter.width - 14))
+                )
         for panel, rows in panels.items():
             with formatter.section(panel):
                 formatter.write_dl(rows)

@@ -22,10 +22,13 @@ MOMENTS = ("not_before", "until", "deadline_at")  # details that are times
 def show_logs(
     batch: options.BatchId = None,
     job: Annotated[
-        str | None, typer.Option("--job", metavar="JOB", help="Of this job only.", show_default=False)
+        str | None,
+        typer.Option("--job", metavar="JOB", help="Of this job only.", show_default=False),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The latest so many.")] = 200,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the batch ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the batch ends.")
+    ] = False,
     catalog: options.Catalog = None,
     json: options.Json = False,
 ) -> None:
@@ -46,9 +49,15 @@ def _print(events: list[Event], json: bool) -> list[Event]:
         if json:
             print(json_module.dumps(documents.of_event(event)))
         else:
-            detail = "  ".join(f"{name}={_short(name, value)}" for name, value in event.detail.items() if _tells(value))
+            detail = "  ".join(
+                f"{name}={_short(name, value)}"
+                for name, value in event.detail.items()
+                if _tells(value)
+            )
             about = event.job_id[:12] if event.job_id else "batch"
-            render.say(f"{phrases.moment(event.at)}  {about:<12}  {event.kind:<12}  {detail}".rstrip())
+            render.say(
+                f"{phrases.moment(event.at)}  {about:<12}  {event.kind:<12}  {detail}".rstrip()
+            )
     sys.stdout.flush()
     return events
 

@@ -12,19 +12,29 @@ from vidplat.cli.render import Column
 from vidplat.domain import JobState
 from vidplat.errors import printable
 
+_NOT_MADE = (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED)
+
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
 
 
 def list_batches_or_jobs(
     batch: Annotated[
-        str | None, typer.Argument(metavar="BATCH", help="List the jobs of this batch.", show_default=False)
+        str | None,
+        typer.Argument(metavar="BATCH", help="List the jobs of this batch.", show_default=False),
     ] = None,
     state: Annotated[
         list[str] | None,
-        typer.Option("--state", metavar="STATE", help="Jobs in this state only; repeat for more.", show_default=False),
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="Jobs in this state only; repeat for more.",
+            show_default=False,
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many lines.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="At most so many lines.")
+    ] = 100,
     catalog: options.Catalog = None,
     json: options.Json = False,
 ) -> None:
@@ -39,7 +49,10 @@ def list_batches_or_jobs(
 
 def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
     now = time.time()
-    rows = [(batch, catalog.batch_state(batch.id), catalog.counts(batch.id)) for batch in catalog.batches(limit)]
+    rows = [
+        (batch, catalog.batch_state(batch.id), catalog.counts(batch.id))
+        for batch in catalog.batches(limit)
+    ]
     if json:
         render.print_json([documents.of_batch(*row) for row in rows])
         return
@@ -62,7 +75,7 @@ def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
                 batch.id,
                 state,
                 f"{counts[JobState.DONE]:,}",
-                f"{counts[JobState.FAILED] + counts[JobState.QUARANTINED] + counts[JobState.CANCELLED]:,}",
+                f"{sum(counts[ended] for ended in _NOT_MADE):,}",
                 f"{sum(counts.values()):,}",
                 phrases.moment(batch.submitted_at, now),
                 phrases.moment(batch.deadline_at, now),
@@ -73,7 +86,9 @@ def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
     )
 
 
-def _list_jobs(catalog: Catalog, name: str | None, states: list[JobState] | None, limit: int, json: bool) -> None:
+def _list_jobs(
+    catalog: Catalog, name: str | None, states: list[JobState] | None, limit: int, json: bool
+) -> None:
     batch = reach.batch_named(catalog, name)
     records = catalog.jobs(batch.id, states=states, limit=limit)
     if json:
@@ -110,7 +125,9 @@ def _list_jobs(catalog: Catalog, name: str | None, states: list[JobState] | None
         ],
     )
     if len(records) == limit:
-        render.say(f"the first {limit:,}; more with --limit, all with `vidplat export`", style="dim")
+        render.say(
+            f"the first {limit:,}; more with --limit, all with `vidplat export`", style="dim"
+        )
 
 
 def _took(started_at: float | None, finished_at: float | None, reused_from: str | None) -> str:
@@ -126,4 +143,6 @@ def _states(names: list[str] | None) -> list[JobState] | None:
         return [JobState(name) for name in names]
     except ValueError as error:
         known = ", ".join(JobState)
-        raise edge.usage(f"--state takes {known}; found {', '.join(printable(name, 40) for name in names)}") from error
+        raise edge.usage(
+            f"--state takes {known}; found {', '.join(printable(name, 40) for name in names)}"
+        ) from error

@@ -8,12 +8,26 @@ from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 860, 520
 LEFT, RIGHT, TOP, BOTTOM = 64, 190, 24, 52
-COLOURS = ("#1b6ca8", "#d1495b", "#2e933c", "#8f5ec9", "#e08e0b", "#00808c", "#a8327d", "#6b705c", "#1d3557", "#b5651d")
+COLOURS = (
+    "#1b6ca8",
+    "#d1495b",
+    "#2e933c",
+    "#8f5ec9",
+    "#e08e0b",
+    "#00808c",
+    "#a8327d",
+    "#6b705c",
+    "#1d3557",
+    "#b5651d",
+)
 MARKS = ("circle", "square", "diamond")
 
 
-def method_chart(points: Mapping[str, Sequence[tuple[float, float]]], *, title: str, measure: str) -> str:
-    """SVG text. `points`: method -> (share of the full run's time, quality), in any order. `measure` names quality."""
+def method_chart(
+    points: Mapping[str, Sequence[tuple[float, float]]], *, title: str, measure: str
+) -> str:
+    """SVG text. `points`: method -> (share of the full run's time, quality), in any order.
+    `measure` names quality."""
     every = [point for line in points.values() for point in line]
     low = min((quality for _, quality in every), default=0.0)
     high = max((quality for _, quality in every), default=1.0)
@@ -36,10 +50,14 @@ def method_chart(points: Mapping[str, Sequence[tuple[float, float]]], *, title: 
     for share in range(0, round(most * 100) + 1, 25):
         at = x(share / 100)
         parts.append(f'<path d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{share} %</text>')
+        parts.append(
+            f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{share} %</text>'
+        )
     for tick in _ticks(low, high):
         parts.append(f'<path d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(
+            f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        )
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 12}" text-anchor="middle">'
         "denoising time, share of the full run</text>"
@@ -50,7 +68,10 @@ def method_chart(points: Mapping[str, Sequence[tuple[float, float]]], *, title: 
         colour, mark = COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)]
         places = [(x(cost), y(quality)) for cost, quality in sorted(line)]
         path = " L".join(f"{px:.1f} {py:.1f}" for px, py in places)
-        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-opacity=".55" stroke-width="1.5"/>')
+        parts.append(
+            f'<path d="M{path}" fill="none" stroke="{colour}" stroke-opacity=".55" '
+            'stroke-width="1.5"/>'
+        )
         parts += [_mark(mark, px, py, colour) for px, py in places]
         row = TOP + 14 + 19 * number
         parts.append(_mark(mark, WIDTH - RIGHT + 24, row - 4, colour))

@@ -9,12 +9,14 @@ import typer
 
 from vidplat.cli import options, phrases, render
 from vidplat.cli.render import Column
-from vidplat.domain import Blocks, ModelRef, ModelShape
+from vidplat.domain import ModelRef
+from vidplat.methods.model_shape import Blocks, ModelShape
 
 
 def list_or_describe_models(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Say all about this one.", show_default=False)
+        str | None,
+        typer.Argument(metavar="MODEL", help="Say all about this one.", show_default=False),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -30,18 +32,27 @@ def list_or_describe_models(
         render.print_json([asdict(listing) for listing in listings])
         return
     render.print_table(
-        [Column("MODEL"), Column("FROM"), Column("USABLE", states=True), Column("ABOUT", gives_way=True)],
+        [
+            Column("MODEL"),
+            Column("FROM"),
+            Column("USABLE", states=True),
+            Column("ABOUT", gives_way=True),
+        ],
         [
             (
                 listing.id,
                 listing.origin,
                 "ok" if listing.usable else "no",
-                listing.detail + (f"; missing {', '.join(listing.missing)}" if listing.missing else ""),
+                listing.detail
+                + (f"; missing {', '.join(listing.missing)}" if listing.missing else ""),
             )
             for listing in listings
         ],
     )
-    render.say("a folder with a diffusers pipeline, or a hub id, can be given to --model as well", style="dim")
+    render.say(
+        "a folder with a diffusers pipeline, or a hub id, can be given to --model as well",
+        style="dim",
+    )
 
 
 def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
@@ -54,12 +65,24 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
             ("model", model.id),
             ("revision", model.revision),
             ("family", shape.family),
-            ("size", f"{shape.layers} layers of width {shape.width}, {phrases.size(shape.parameter_bytes)} of weights"),
+            (
+                "size",
+                f"{shape.layers} layers of width {shape.width}, "
+                f"{phrases.size(shape.parameter_bytes)} of weights",
+            ),
             ("default", f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps"),
-            ("quality", f"full at {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}"),
+            (
+                "quality",
+                f"full at {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}",
+            ),
             ("frames", f"{shape.temporal_factor}k+1"),
             *([] if shape.blocks is None else [("blocks", _of_blocks(shape.blocks))]),
-            ("profile", f"{len(shape.profile)} measured points" if shape.profile else "not measured: steps alone"),
+            (
+                "profile",
+                f"{len(shape.profile)} measured points"
+                if shape.profile
+                else "not measured: steps alone",
+            ),
         ]
     )
     if shape.profile:
@@ -88,5 +111,10 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
 
 
 def _of_blocks(blocks: Blocks) -> str:
-    seen = f"the last {blocks.recent} latent frames" + (f" and the first {blocks.sink}" if blocks.sink else "")
-    return f"{blocks.frames} latent frames at a time, 1 to {len(blocks.steps)} steps each, seeing {seen}"
+    seen = f"the last {blocks.recent} latent frames" + (
+        f" and the first {blocks.sink}" if blocks.sink else ""
+    )
+    return (
+        f"{blocks.frames} latent frames at a time, 1 to {len(blocks.steps)} steps each, "
+        f"seeing {seen}"
+    )

@@ -24,7 +24,8 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="URL",
-        help="Where videos go: a folder or s3://bucket/prefix. [VIDPLAT_OUTPUT; default: ./renders]",
+        help="Where videos go: a folder or s3://bucket/prefix. [VIDPLAT_OUTPUT; default: "
+        "./renders]",
         show_default=False,
     ),
 ]
@@ -40,7 +41,9 @@ BatchId = Annotated[
 ]
 JobId = Annotated[
     str,
-    typer.Argument(metavar="JOB", help="A job id, the start of one, or your own id from the prompt file."),
+    typer.Argument(
+        metavar="JOB", help="A job id, the start of one, or your own id from the prompt file."
+    ),
 ]
 InBatch = Annotated[
     str | None,
@@ -50,13 +53,17 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="PROMPTS",
-        help="A parquet, CSV, JSONL or text file (one prompt a line), a URL of one, or - for stdin.",
+        help="A parquet, CSV, JSONL or text file (one prompt a line), a URL of one, or - for "
+        "stdin.",
     ),
 ]
 Format = Annotated[
     str | None,
     typer.Option(
-        "--format", metavar="NAME", help="parquet, csv, jsonl or txt, if the name does not say.", show_default=False
+        "--format",
+        metavar="NAME",
+        help="parquet, csv, jsonl or txt, if the name does not say.",
+        show_default=False,
     ),
 ]
 Deadline = Annotated[
@@ -91,23 +98,37 @@ OnInfeasible = Annotated[
 QualityFloor = Annotated[
     float | None,
     typer.Option(
-        "--quality-floor", metavar="Q", help="Least acceptable predicted quality, 0 to 1.", show_default=False
+        "--quality-floor",
+        metavar="Q",
+        help="Least acceptable predicted quality, 0 to 1.",
+        show_default=False,
     ),
 ]
 Method = Annotated[
     str | None,
     typer.Option(
-        "--method", metavar="NAME", help="Force how videos are made: full, steps:12, keyframes:5.", show_default=False
+        "--method",
+        metavar="NAME",
+        help="Force how videos are made: full, steps:12, keyframes:5.",
+        show_default=False,
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Base seed for rows that give none.", show_default=False)]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Base seed for rows that give none.", show_default=False),
+]
 Width = Annotated[int | None, typer.Option("--width", help="Pixels.", show_default=False)]
 Height = Annotated[int | None, typer.Option("--height", help="Pixels.", show_default=False)]
-NumFrames = Annotated[int | None, typer.Option("--num-frames", help="Frames per video.", show_default=False)]
+NumFrames = Annotated[
+    int | None, typer.Option("--num-frames", help="Frames per video.", show_default=False)
+]
 Fps = Annotated[int | None, typer.Option("--fps", help="Frames per second.", show_default=False)]
-Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps at full quality.", show_default=False)]
+Steps = Annotated[
+    int | None, typer.Option("--steps", help="Denoising steps at full quality.", show_default=False)
+]
 GuidanceScale = Annotated[
-    float | None, typer.Option("--guidance-scale", help="How strictly to follow the prompt.", show_default=False)
+    float | None,
+    typer.Option("--guidance-scale", help="How strictly to follow the prompt.", show_default=False),
 ]
 Pool = Annotated[
     list[str] | None,
@@ -118,7 +139,9 @@ Pool = Annotated[
         show_default=False,
     ),
 ]
-Priority = Annotated[int | None, typer.Option("--priority", help="Higher goes first.", show_default=False)]
+Priority = Annotated[
+    int | None, typer.Option("--priority", help="Higher goes first.", show_default=False)
+]
 Address = Annotated[
     str | None,
     typer.Option(

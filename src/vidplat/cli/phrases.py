@@ -1,6 +1,8 @@
-"""Numbers, times and sizes as people read them: one way of saying each, for tables, progress and the report.
+"""Numbers, times and sizes as people read them: one way of saying each, for tables, progress and
+the report.
 
-Pure text; nothing here knows a terminal or HTML. Scripts get plain numbers instead (see `documents`).
+Pure text; nothing here knows a terminal or HTML. Scripts get plain numbers instead (see
+`documents`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 
 def seconds(value: float | None) -> str:
-    """`0.42 s`, `3.4 s`, `48 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; a dash for None and infinity."""
+    """`0.42 s`, `3.4 s`, `48 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; a dash for None and
+    infinity."""
     if value is None or not math.isfinite(value):
         return "–"
     sign, size = ("-" if value < 0 else ""), abs(value)
@@ -36,7 +39,8 @@ def _pair(whole: int, big_s: int, big: str, small_s: int, small: str) -> str:
 
 
 def moment(at: float | None, now: float | None = None) -> str:
-    """Local wall time: `21:45:10` on the day of `now`, else `2026-11-21 06:00:00`; a dash for None and for never."""
+    """Local wall time: `21:45:10` on the day of `now`, else `2026-11-21 06:00:00`; a dash for None
+    and for never."""
     if at is None or not abs(at) < 250_000_000_000:
         return "–"
     local = datetime.fromtimestamp(at, UTC).astimezone()
@@ -83,7 +87,8 @@ def quality(value: float | None) -> str:
 
 
 def against(actual: float, predicted: float) -> str:
-    """How far off a prediction was: `+12 %` is slower than predicted; a dash where nothing was predicted."""
+    """How far off a prediction was: `+12 %` is slower than predicted; a dash where nothing was
+    predicted."""
     return f"{100 * (actual / predicted - 1):+.0f} %" if predicted > 0 else "–"
 
 
@@ -93,4 +98,8 @@ def seconds_tick(value: float) -> str:
         return "0"
     if value < 2 * MINUTE_S or value % MINUTE_S:
         return f"{value:g} s"
-    return f"{value / MINUTE_S:g} min" if value < 2 * HOUR_S or value % HOUR_S else f"{value / HOUR_S:g} h"
+    return (
+        f"{value / MINUTE_S:g} min"
+        if value < 2 * HOUR_S or value % HOUR_S
+        else f"{value / HOUR_S:g} h"
+    )

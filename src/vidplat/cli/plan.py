@@ -70,7 +70,10 @@ def _print(answer: PlanAnswer) -> None:
     for line in dict.fromkeys((*said.details, *answer.notes)):
         render.say(f"  {line}")
     if answer.reused:
-        render.say(f"  {phrases.count(answer.reused, 'video')} of {answer.jobs:,} exist already and cost nothing")
+        render.say(
+            f"  {phrases.count(answer.reused, 'video')} of {answer.jobs:,} exist already and "
+            "cost nothing"
+        )
     shares = documents.of_answer(answer)["shares"]
     if shares:
         render.say()

@@ -1,12 +1,13 @@
-"""Progress as a person sees it: finished denoising steps of all, videos, p50 and p90 finish, what each worker does.
+"""Progress as a person sees it: finished denoising steps of all, videos, p50 and p90 finish, what
+each worker does.
 
     Glance        one moment of a batch, as plain values
     RunDisplay    a platform.Listener that keeps the glance of a run of this process and shows it
     LiveScreen    draws a glance in place on a terminal (`submit`, `watch`)
     sentence      the same in one line, for pipes and logs
 
-Everything goes to stderr, so that stdout stays data. Progress counts steps, not videos: a video half made is half
-done, and the number never goes back except when a failed job starts anew.
+Everything goes to stderr, so that stdout stays data. Progress counts steps, not videos: a video
+half made is half done, and the number never goes back except when a failed job starts anew.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vidplat.cli import phrases, render
-from vidplat.domain import Batch, JobState, Outcome, Plan, Progress
+from vidplat.domain import Batch, JobState, Outcome, Progress
 from vidplat.errors import printable
+from vidplat.scheduler.decision import Plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,12 +80,17 @@ def _times(glance: Glance) -> list[str]:
     parts = []
     open_jobs = glance.total - glance.made - glance.lost
     if open_jobs and glance.finish_p50_at is not None and glance.finish_p90_at is not None:
-        p50_s, p90_s = max(0.0, glance.finish_p50_at - glance.now), max(0.0, glance.finish_p90_at - glance.now)
+        p50_s, p90_s = (
+            max(0.0, glance.finish_p50_at - glance.now),
+            max(0.0, glance.finish_p90_at - glance.now),
+        )
         soon = p90_s < 1
         parts.append("finishing" if soon else f"finish in {_whole(p50_s)} (p90 {_whole(p90_s)})")
     if glance.deadline_at is not None:
         left_s = glance.deadline_at - glance.now
-        parts.append(f"deadline in {_whole(left_s)}" if left_s > 0 else f"deadline was {_whole(-left_s)} ago")
+        parts.append(
+            f"deadline in {_whole(left_s)}" if left_s > 0 else f"deadline was {_whole(-left_s)} ago"
+        )
     return parts
 
 
@@ -92,7 +99,7 @@ def _whole(seconds: float) -> str:
     return phrases.seconds(round(seconds)) if seconds >= 9.5 else f"{seconds:.0f} s"
 
 
-# --- a run of this process -------------------------------------------------------------------------
+# --- a run of this process ------------------------------------------------------------------------
 
 
 @dataclass
@@ -100,7 +107,9 @@ class _Story:
     """What was heard so far."""
 
     phase: str = ""
-    steps_of: dict[str, int] = field(default_factory=dict)  # job -> steps planned, or spent once done
+    steps_of: dict[str, int] = field(
+        default_factory=dict
+    )  # job -> steps planned, or spent once done
     ended: dict[str, bool] = field(default_factory=dict)  # job -> whether it has a video
     running: dict[str, Progress] = field(default_factory=dict)  # worker -> its latest heartbeat
     steps_total: int = 0  # of the jobs in steps_of
@@ -113,12 +122,18 @@ class _Story:
 
     @property
     def steps_unplanned(self) -> int:
-        """Steps of open jobs that no plan has named yet, if they get as many as the named ones on average."""
+        """Steps of open jobs that no plan has named yet, if they get as many as the named ones on
+        average."""
         unnamed = self.total - self.made_before - self.lost_before - len(self.steps_of)
-        return round(self.steps_total / len(self.steps_of) * unnamed) if self.steps_of and unnamed > 0 else 0
+        return (
+            round(self.steps_total / len(self.steps_of) * unnamed)
+            if self.steps_of and unnamed > 0
+            else 0
+        )
 
     def planned_steps(self, beat: Progress) -> int:
-        """How far a running job is, in steps of its plan: block by block, a step is several of those it counts."""
+        """How far a running job is, in steps of its plan: block by block, a step is several of
+        those it counts."""
         planned = self.steps_of.get(beat.job_id, beat.steps)
         return beat.step if beat.steps <= planned else planned * beat.step // beat.steps
 
@@ -144,7 +159,10 @@ class RunDisplay:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._screen:
             self._screen.__exit__(kind, error, trace)
@@ -162,7 +180,9 @@ class RunDisplay:
             story.total, story.deadline_at = sum(counts.values()), batch.deadline_at
             story.made_before = counts.get(JobState.DONE, 0)
             story.lost_before = sum(
-                many for state, many in counts.items() if state.is_final and state is not JobState.DONE
+                many
+                for state, many in counts.items()
+                if state.is_final and state is not JobState.DONE
             )
 
     def planned(self, plan: Plan, answer: Answer | None) -> None:
@@ -197,7 +217,10 @@ class RunDisplay:
         if outcome.failure is not None:
             self._failures += 1
             if self._failures <= FAILURES_SHOWN:
-                self.warn(f"job {outcome.job_id[:12]}, attempt {outcome.attempt}: {outcome.failure.message}")
+                self.warn(
+                    f"job {outcome.job_id[:12]}, attempt {outcome.attempt}: "
+                    f"{outcome.failure.message}"
+                )
             elif self._failures == FAILURES_SHOWN + 1:
                 self.warn("more failures are not shown here; see `vidplat logs`")
         self._say_progress()
@@ -255,7 +278,7 @@ class RunDisplay:
             self._say(sentence(self.glance()))
 
 
-# --- a terminal ------------------------------------------------------------------------------------
+# --- a terminal -----------------------------------------------------------------------------------
 
 
 class LiveScreen:
@@ -280,7 +303,10 @@ class LiveScreen:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._live.stop()
 

@@ -1,8 +1,8 @@
 """How the reading verbs reach the catalog, and the batch or job that a person means.
 
-A batch is named by its id, the start of its id, or not at all (the latest). A job is named by its id, the start
-of it, or the person's own id from the prompt file. Reading never creates a catalog: where there is no file yet,
-the answer is that nothing was submitted from here.
+A batch is named by its id, the start of its id, or not at all (the latest). A job is named by its
+id, the start of it, or the person's own id from the prompt file. Reading never creates a catalog:
+where there is no file yet, the answer is that nothing was submitted from here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_catalog(url: str | None) -> Iterator[Catalog]:
-    """The catalog of this option, closed at the end. Raises UsageError when its file does not exist."""
+    """The catalog of this option, closed at the end. Raises UsageError when its file does not
+    exist."""
     from vidplat.storage import open_catalog as open_at
 
     url = load_config({"catalog": url}).catalog.url
@@ -53,7 +54,9 @@ def batch_named(catalog: Catalog, name: str | None) -> Batch:
         return catalog.batch(name)
     latest = catalog.batches(1)
     if not latest:
-        raise UsageError("this catalog has no batch yet\nStart with: vidplat submit PROMPTS --deadline 60s")
+        raise UsageError(
+            "this catalog has no batch yet\nStart with: vidplat submit PROMPTS --deadline 60s"
+        )
     return latest[0]
 
 
@@ -63,11 +66,16 @@ def job_named(catalog: Catalog, name: str, batch: str | None) -> JobRecord:
     found = catalog.find_job(name, batch_id)
     if not found:
         where = f"batch {batch_id}" if batch_id else "any batch"
-        raise UsageError(f"no job of {where} is called {printable(name, 80)!r}\nSee: vidplat ls BATCH")
+        raise UsageError(
+            f"no job of {where} is called {printable(name, 80)!r}\nSee: vidplat ls BATCH"
+        )
     same = {record.job.id for record in found}
     if len(same) > 1:
         some = ", ".join(f"{record.job.id[:12]} (row {record.job.row})" for record in found[:5])
-        raise UsageError(f"{printable(name, 80)!r} may mean several jobs: {some}\nGive more of the id, or --batch")
+        raise UsageError(
+            f"{printable(name, 80)!r} may mean several jobs: {some}\nGive more of the id, or "
+            "--batch"
+        )
     return found[0]
 
 
@@ -75,6 +83,8 @@ def complete_batch(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]
     """Batch ids for the shell's completion, latest first; none when the catalog cannot be read."""
     with suppress(Exception), open_catalog(ctx.params.get("catalog")) as catalog:
         return [
-            (batch.id, printable(batch.source, 40)) for batch in catalog.batches(50) if batch.id.startswith(incomplete)
+            (batch.id, printable(batch.source, 40))
+            for batch in catalog.batches(50)
+            if batch.id.startswith(incomplete)
         ]
     return []

@@ -1,8 +1,9 @@
 """What appears on screen: tables for people, JSON for scripts, messages on stderr.
 
-Data goes to stdout, everything else to stderr. On a terminal a table is cut to its width; in a pipe no
-cell is cut, and there is no colour. `NO_COLOR` is respected. Every cell is escaped here (`errors.printable`),
-and rich's markup is never interpreted, so a prompt cannot colour, move or rewrite the screen.
+Data goes to stdout, everything else to stderr. On a terminal a table is cut to its width; in a pipe
+no cell is cut, and there is no colour. `NO_COLOR` is respected. Every cell is escaped here
+(`errors.printable`), and rich's markup is never interpreted, so a prompt cannot colour, move or
+rewrite the screen.
 
 rich is imported when the first table is drawn: `--help` and `--json` stay light.
 """
@@ -49,7 +50,8 @@ class Column:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value and a newline on stdout. ASCII only, so nothing in it can act on a terminal; no NaN."""
+    """One JSON value and a newline on stdout. ASCII only, so nothing in it can act on a terminal;
+    no NaN."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False))
 
 
@@ -62,8 +64,11 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, to: IO[str] | None = None) -> None:
-    """Aligned columns without rulers. A cell is cut only on a terminal, and the `gives_way` column first."""
+def print_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[object]], *, to: IO[str] | None = None
+) -> None:
+    """Aligned columns without rulers. A cell is cut only on a terminal, and the `gives_way` column
+    first."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -115,11 +120,14 @@ def warn(text: str) -> None:
     """A line on stderr that starts with `warning:`."""
     from rich.text import Text
 
-    console(sys.stderr).print(Text("warning: ", style="yellow").append(clean(text), style="default"), soft_wrap=True)
+    console(sys.stderr).print(
+        Text("warning: ", style="yellow").append(clean(text), style="default"), soft_wrap=True
+    )
 
 
 def clean(text: object, limit: int = 4000) -> str:
-    """Lines fit to print: newlines stay, every other control character is spelled out, secrets are masked."""
+    """Lines fit to print: newlines stay, every other control character is spelled out, secrets are
+    masked."""
     return "\n".join(printable(line, limit) for line in str(text).split("\n"))
 
 

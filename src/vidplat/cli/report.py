@@ -1,4 +1,6 @@
-"""`vidplat report`: write the page about a batch. `write_page` is also what submit and resume end with."""
+"""`vidplat report`: write the page about a batch. `write_page` is also what submit and resume end
+with.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,17 @@ def write_report(
     to: Annotated[
         Path | None,
         typer.Option(
-            "--to", metavar="FILE", help="Write here, videos inside. Default: beside the videos.", show_default=False
+            "--to",
+            metavar="FILE",
+            help="Write here, videos inside. Default: beside the videos.",
+            show_default=False,
         ),
     ] = None,
     embed: Annotated[
         bool | None,
-        typer.Option("--embed/--link", help="Videos inside the page, or linked. Default: inside when small."),
+        typer.Option(
+            "--embed/--link", help="Videos inside the page, or linked. Default: inside when small."
+        ),
     ] = None,
     catalog: options.Catalog = None,
     json: options.Json = False,
@@ -57,13 +64,10 @@ def write_report(
 
 
 def write_page(
-    catalog: Catalog,
-    batch: Batch,
-    *,
-    to: Path | None = None,
-    embed: bool | None = None,
+    catalog: Catalog, batch: Batch, *, to: Path | None = None, embed: bool | None = None
 ) -> tuple[Report, str]:
-    """Gather, draw and write the page; returns its data and where it is. Raises StoreError when it cannot be put."""
+    """Gather, draw and write the page; returns its data and where it is. Raises StoreError when it
+    cannot be put."""
     from vidplat.cli.report_page import page
     from vidplat.platform import report as reports
     from vidplat.storage import open_store

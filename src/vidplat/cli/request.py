@@ -1,7 +1,9 @@
-"""What a person typed, as the platform wants to hear it: options become a SubmitRequest and a Config.
+"""What a person typed, as the platform wants to hear it: options become a SubmitRequest and a
+Config.
 
-`plan` and `submit` have the same options, so both hand over their typer context here. An option that was not given
-stays None and leaves the choice to the environment, to vidplat.toml and to the defaults (see `vidplat.config`).
+`plan` and `submit` have the same options, so both hand over their typer context here. An option
+that was not given stays None and leaves the choice to the environment, to vidplat.toml and to the
+defaults (see `vidplat.config`).
 """
 
 from __future__ import annotations
@@ -42,14 +44,18 @@ class Wishes:
 
     @classmethod
     def from_options(cls, context: typer.Context) -> Wishes:
-        return cls(dict(context.params), context.obj if isinstance(context.obj, float) else time.time())
+        return cls(
+            dict(context.params), context.obj if isinstance(context.obj, float) else time.time()
+        )
 
     def request(self) -> SubmitRequest:
         """Raises UsageError for a value that no model or file could make right."""
         from vidplat.platform.interface import SubmitRequest
 
         given = self.given
-        spec = {field: given[option] for option, field in _SPEC.items() if given.get(option) is not None}
+        spec = {
+            field: given[option] for option, field in _SPEC.items() if given.get(option) is not None
+        }
         for option in ("width", "height", "num_frames", "fps", "steps"):
             value = given.get(option)
             if value is not None and value < 1:
@@ -96,7 +102,9 @@ def _on_infeasible(text: str | None) -> OnInfeasible:
     try:
         return OnInfeasible(text)
     except ValueError as error:
-        raise edge.usage(f"--on-infeasible takes {', '.join(OnInfeasible)}; found {printable(text, 40)!r}") from error
+        raise edge.usage(
+            f"--on-infeasible takes {', '.join(OnInfeasible)}; found {printable(text, 40)!r}"
+        ) from error
 
 
 def _quality(value: float | None) -> float:

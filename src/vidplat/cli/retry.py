@@ -14,8 +14,12 @@ from vidplat.cli.resume import run_on
 def retry_jobs(
     context: typer.Context,
     batch: options.BatchId = None,
-    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="This job only.", show_default=False)] = None,
-    queue_only: Annotated[bool, typer.Option("--queue-only", help="Queue them; run later with resume.")] = False,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="JOB", help="This job only.", show_default=False)
+    ] = None,
+    queue_only: Annotated[
+        bool, typer.Option("--queue-only", help="Queue them; run later with resume.")
+    ] = False,
     catalog: options.Catalog = None,
     pool: options.Pool = None,
     address: options.Address = None,

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 SILENT_S = 30.0  # without a heartbeat for so long, its platform is probably gone
 
 
-def show_status(batch: options.BatchId = None, catalog: options.Catalog = None, json: options.Json = False) -> None:
+def show_status(
+    batch: options.BatchId = None, catalog: options.Catalog = None, json: options.Json = False
+) -> None:
     """Where a batch stands: videos, promise, deadline."""
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
@@ -46,7 +48,10 @@ def _print(
     is_open = state == "open"
     promised = None
     if plan is not None and is_open and plan.finish_p90_at > now:
-        promised = f"{phrases.moment(plan.finish_p50_at, now)}, p90 {phrases.moment(plan.finish_p90_at, now)}"
+        promised = (
+            f"{phrases.moment(plan.finish_p50_at, now)}, p90 "
+            f"{phrases.moment(plan.finish_p90_at, now)}"
+        )
     render.print_facts(
         [
             ("batch", batch.id),
@@ -54,7 +59,11 @@ def _print(
             ("model", batch.model.id),
             ("state", state),
             ("videos", videos(counts)),
-            ("submitted", f"{phrases.moment(batch.submitted_at, now)} ({phrases.ago(batch.submitted_at, now)})"),
+            (
+                "submitted",
+                f"{phrases.moment(batch.submitted_at, now)} "
+                f"({phrases.ago(batch.submitted_at, now)})",
+            ),
             ("deadline", deadline(batch, now)),
             ("finish", promised),
             ("plan", f"{plan.verdict.value}: {plan.reason}" if plan else None),
@@ -62,7 +71,10 @@ def _print(
         ]
     )
     if running:
-        prompts = {record.job.id: record.job.prompt for record in catalog.jobs(batch.id, states=[JobState.RUNNING])}
+        prompts = {
+            record.job.id: record.job.prompt
+            for record in catalog.jobs(batch.id, states=[JobState.RUNNING])
+        }
         render.say()
         render.print_table(
             [
@@ -93,7 +105,11 @@ def _print(
 def videos(counts: dict[JobState, int]) -> str:
     """`9 of 16 made, 2 running, 5 queued`."""
     parts = [f"{counts.get(JobState.DONE, 0):,} of {sum(counts.values()):,} made"]
-    parts += [f"{many:,} {state.value}" for state, many in counts.items() if many and state is not JobState.DONE]
+    parts += [
+        f"{many:,} {state.value}"
+        for state, many in counts.items()
+        if many and state is not JobState.DONE
+    ]
     return ", ".join(parts)
 
 
@@ -109,7 +125,10 @@ def what_next(
     """What a person would do now, if anything."""
     heard_at = max((job.beat_at for job in running), default=None)
     if state == "open" and heard_at is not None and now - heard_at > SILENT_S:
-        return f"nothing was heard for {phrases.seconds(now - heard_at)}: go on with `vidplat resume {batch.id}`"
+        return (
+            f"nothing was heard for {phrases.seconds(now - heard_at)}: go on with `vidplat "
+            f"resume {batch.id}`"
+        )
     if state == "open" and heard_at is None and counts.get(JobState.QUEUED, 0):
         return f"nobody works on it: go on with `vidplat resume {batch.id}`"
     if counts.get(JobState.FAILED, 0) + counts.get(JobState.QUARANTINED, 0):

@@ -35,13 +35,15 @@ def submit_batch(
     address: options.Address = None,
     local: options.Local = False,
     format: options.Format = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only plan; the same as `vidplat plan`.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only plan; the same as `vidplat plan`.")
+    ] = False,
     json: options.Json = False,
 ) -> int:
     """Make the videos of a prompt file by a deadline.
 
-    Submitting the same file again finds what is finished and goes on from there. The first Ctrl-C finishes what is
-    running, the second stops at once; `vidplat resume` goes on after either.
+    Submitting the same file again finds what is finished and goes on from there. The first Ctrl-C
+    finishes what is running, the second stops at once; `vidplat resume` goes on after either.
     """
     wishes = Wishes.from_options(context)
     if dry_run:

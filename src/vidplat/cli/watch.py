@@ -37,7 +37,9 @@ def watch_batch(
         else:
             _in_lines(opened, found, json)
         counts = opened.counts(found.id)
-        if hint := what_next(found, opened.batch_state(found.id), counts, opened.running(found.id), time.time()):
+        if hint := what_next(
+            found, opened.batch_state(found.id), counts, opened.running(found.id), time.time()
+        ):
             print(hint, file=sys.stderr)
         return 4 if counts[JobState.FAILED] + counts[JobState.QUARANTINED] else 0
 
@@ -46,7 +48,9 @@ def look(catalog: Catalog, batch: Batch) -> Glance:
     """The batch at this moment, as the catalog tells it."""
     counts, running = catalog.counts(batch.id), catalog.running(batch.id)
     steps, plans = catalog.step_totals(batch.id), catalog.plans(batch.id, 1)
-    lost = sum(many for state, many in counts.items() if state.is_final and state is not JobState.DONE)
+    lost = sum(
+        many for state, many in counts.items() if state.is_final and state is not JobState.DONE
+    )
     return Glance(
         now=time.time(),
         phase=f"{batch.id} is {catalog.batch_state(batch.id)}",
@@ -59,7 +63,10 @@ def look(catalog: Catalog, batch: Batch) -> Glance:
         finish_p90_at=plans[-1].finish_p90_at if plans else None,
         deadline_at=batch.deadline_at,
         doing=tuple(
-            Doing(job.worker_id, job.phase, job.step, job.steps or job.point.steps, f"row {job.row}") for job in running
+            Doing(
+                job.worker_id, job.phase, job.step, job.steps or job.point.steps, f"row {job.row}"
+            )
+            for job in running
         ),
     )
 

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidplat.platform.assemble import cancel, plan_only, resume, retry, submit
-    from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, Score, Silence, SubmitRequest
+    from vidplat.platform.interface import (
+        BatchResult,
+        Listener,
+        PlanAnswer,
+        Score,
+        Silence,
+        SubmitRequest,
+    )
 
 _HOME = {
     **dict.fromkeys(("submit", "plan_only", "resume", "cancel", "retry"), "assemble"),
-    **dict.fromkeys(("BatchResult", "Listener", "PlanAnswer", "Score", "Silence", "SubmitRequest"), "interface"),
+    **dict.fromkeys(
+        ("BatchResult", "Listener", "PlanAnswer", "Score", "Silence", "SubmitRequest"), "interface"
+    ),
 }
 __all__ = [
     "BatchResult",

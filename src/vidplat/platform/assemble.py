@@ -1,8 +1,9 @@
 """Config becomes objects: the only place that constructs stores, catalogs, dispatchers and workers.
 
-Each public function is one verb of the command line. Rooms that must not know each other meet here: intake is
-handed what the workers know of models, the run is handed its dispatcher. What a worker process puts together
-for itself is in `bench_tools`, apart from this file, so that it need not load what only the platform uses.
+Each public function is one verb of the command line. Rooms that must not know each other meet here:
+intake is handed what the workers know of models, the run is handed its dispatcher. What a worker
+process puts together for itself is in `bench_tools`, apart from this file, so that it need not load
+what only the platform uses.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidplat.config import Config, gpu_names
-from vidplat.domain import Batch, JobState, ModelRef, ModelShape, OpenJob, VideoSpec
+from vidplat.domain import Batch, JobState, ModelRef, OpenJob, VideoSpec
 from vidplat.errors import UsageError, plain_place, printable
-from vidplat.platform.batch_run import Places, Site, Submitted, run_batch
-from vidplat.platform.bench_tools import crash_points_for, is_fake, open_tools
-from vidplat.platform.dispatch import BenchSpec, Dispatcher, Seat, light_class
-from vidplat.platform.intake import Taken, Wishes, take_in
+from vidplat.methods.model_shape import ModelShape
+from vidplat.platform.dispatch.bench_tools import crash_points_for, is_fake, open_tools
+from vidplat.platform.dispatch.dispatcher import BenchSpec, Dispatcher, Seat, light_class
+from vidplat.platform.intake.source_videos import SourceVideos, keep
+from vidplat.platform.intake.take_in import Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
-from vidplat.platform.learning import Learner
-from vidplat.platform.owners import this_owner
-from vidplat.platform.promise import PLANNED_BY_NAME, make_promise
-from vidplat.platform.source_videos import SourceVideos, keep
+from vidplat.platform.run.batch_run import Places, Site, Submitted, run_batch
+from vidplat.platform.run.learning import Learner
+from vidplat.platform.run.owners import this_owner
+from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
 from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.artifacts import probe
@@ -40,15 +42,16 @@ _FEW_SAMPLES = 6  # timings of a device class below which a worker measures itse
 _ROWS_PER_NOTE = 100_000
 
 
-# --- the verbs -------------------------------------------------------------------------------------
+# --- the verbs ------------------------------------------------------------------------------------
 
 
 def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchResult:
     """Make the batch so: intake, catalog, plan, workers, videos, records, score.
 
     Raises RequestError for a request that is wrong (every bad row at once, nothing enqueued) and
-    InfrastructureError when catalog, store or cluster cannot be used. An infeasible plan, failed jobs, a
-    missed deadline and Ctrl-C are ends of the story and come back as `exit_code` 3, 4, 5 and 130.
+    InfrastructureError when catalog, store or cluster cannot be used. An infeasible plan, failed
+    jobs, a missed deadline and Ctrl-C are ends of the story and come back as `exit_code` 3, 4, 5
+    and 130.
     """
     asked_at = request.submitted_at or time.time()
     store = open_store(config.store.output)
@@ -65,7 +68,8 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
 
 
 def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> PlanAnswer:
-    """What `submit` would promise. Reads the rows and the catalog; starts nothing and enqueues nothing."""
+    """What `submit` would promise. Reads the rows and the catalog; starts nothing and enqueues
+    nothing."""
     now = request.submitted_at or time.time()
     store = open_store(config.store.output)
     with _taken(request, config, store, listener, now) as taken, ExitStack() as stack:
@@ -77,12 +81,15 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         jobs, total = _still_open(catalog, taken)
         places = _places(config)(batch, learner)
         policy = Policy(batch.on_infeasible, batch.quality_floor)
-        promise = make_promise(batch, jobs, total, [seat for _, seat in places], learner, policy, time.time())
+        promise = make_promise(
+            batch, jobs, total, [seat for _, seat in places], learner, policy, time.time()
+        )
         return PlanAnswer(batch, promise.plan, promise.answer, batch.total, batch.total - total)
 
 
 def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
-    """Continue an interrupted batch: repair catalog and store from each other, then run what is open.
+    """Continue an interrupted batch: repair catalog and store from each other, then run what is
+    open.
 
     `batch_id` may be any unique prefix. Raises RequestError when there is no such batch.
     """
@@ -90,27 +97,33 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
     with closing(open_catalog(config.catalog.url)) as catalog:
         batch = catalog.batch(batch_id)
         if catalog.batch_state(batch.id) is BatchState.CANCELLED:
-            raise UsageError(f"batch {batch.id} was cancelled: `vidplat retry {batch.id}` puts its jobs back")
+            raise UsageError(
+                f"batch {batch.id} was cancelled: `vidplat retry {batch.id}` puts its jobs back"
+            )
         store = open_store(batch.output_prefix)
         probe(store)
-        return run_batch(_site(catalog, store, config, listener), batch, Submitted(asked_at, resumed=True))
+        return run_batch(
+            _site(catalog, store, config, listener), batch, Submitted(asked_at, resumed=True)
+        )
 
 
 def cancel(batch_id: str, job_id: str | None, config: Config) -> int:
-    """Cancel one job, or all open jobs of a batch; returns how many. A running platform hears of it in seconds."""
+    """Cancel one job, or all open jobs of a batch; returns how many. A running platform hears of it
+    in seconds."""
     with closing(open_catalog(config.catalog.url)) as catalog:
         batch = catalog.batch(batch_id)
         return catalog.cancel(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
 
 
 def retry(batch_id: str, job_id: str | None, config: Config) -> int:
-    """Put failed, quarantined and cancelled jobs back into the queue; returns how many. `resume` runs them."""
+    """Put failed, quarantined and cancelled jobs back into the queue; returns how many. `resume`
+    runs them."""
     with closing(open_catalog(config.catalog.url)) as catalog:
         batch = catalog.batch(batch_id)
         return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
 
 
-# --- the parts of a run ----------------------------------------------------------------------------
+# --- the parts of a run ---------------------------------------------------------------------------
 
 
 def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) -> Site:
@@ -162,7 +175,14 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
                 )
                 # Free memory is told by the worker itself; 0 means not known.
                 seat = Seat(
-                    worker_id, pool.name, device_class, 0, pool.price_per_s, up=False, since=now, light=pool.light
+                    worker_id,
+                    pool.name,
+                    device_class,
+                    0,
+                    pool.price_per_s,
+                    up=False,
+                    since=now,
+                    light=pool.light,
                 )
                 chosen.append((spec, seat))
         return chosen
@@ -173,12 +193,14 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
 def _dispatcher_opener(config: Config) -> Callable[[Places], Dispatcher]:
     def open_dispatcher(places: Places) -> Dispatcher:
         if config.run.local:
-            from vidplat.platform.local_dispatch import LocalDispatcher
+            from vidplat.platform.dispatch.in_process import LocalDispatcher
 
             return LocalDispatcher(places, open_tools)
-        from vidplat.platform.ray_dispatch import RayDispatcher
+        from vidplat.platform.dispatch.on_ray import RayDispatcher
 
-        return RayDispatcher(places, config.ray, gpus={pool.name: pool.gpus for pool in config.pools})
+        return RayDispatcher(
+            places, config.ray, gpus={pool.name: pool.gpus for pool in config.pools}
+        )
 
     return open_dispatcher
 
@@ -215,7 +237,9 @@ def _taken(
             on_infeasible=request.on_infeasible,
         ),
         models=_Models(),
-        sources=SourceVideos(config.inputs, lambda count: listener.phase(f"looking at {_videos(count)}")),
+        sources=SourceVideos(
+            config.inputs, lambda count: listener.phase(f"looking at {_videos(count)}")
+        ),
         now=asked_at,
         on_rows=on_rows,
         warn=listener.warn,
@@ -229,7 +253,8 @@ def _videos(count: int) -> str:
 
 
 def _still_open(catalog: Catalog | None, taken: Taken) -> tuple[list[OpenJob], int]:
-    """The first open jobs of a batch and how many there are; all of them, when it was never submitted."""
+    """The first open jobs of a batch and how many there are; all of them, when it was never
+    submitted."""
     if catalog is not None:
         with suppress(UsageError):
             known = catalog.batch(taken.batch.id)
@@ -253,11 +278,13 @@ def _whole_id(catalog: Catalog, batch: Batch, job_id: str | None) -> str | None:
     found = catalog.find_job(job_id, batch.id, limit=2)
     if len(found) != 1:
         which = "several jobs fit" if found else "there is no job"
-        raise UsageError(f"{which} {printable(job_id, 40)!r} in batch {batch.id}: see `vidplat ls {batch.id}`")
+        raise UsageError(
+            f"{which} {printable(job_id, 40)!r} in batch {batch.id}: see `vidplat ls {batch.id}`"
+        )
     return found[0].job.id
 
 
-# --- what is known of models -----------------------------------------------------------------------
+# --- what is known of models ----------------------------------------------------------------------
 
 
 class _Models:

@@ -1,8 +1,8 @@
 """Is everything here that a run needs? One finding per question, for `vidplat doctor`.
 
-Heavy libraries are asked in a process of their own: one that is broken beyond an exception (a missing CPU
-instruction, a wrong driver) then costs a finding, not the doctor. Nothing is repaired here except, when asked for,
-the catalog's tables.
+Heavy libraries are asked in a process of their own: one that is broken beyond an exception (a
+missing CPU instruction, a wrong driver) then costs a finding, not the doctor. Nothing is repaired
+here except, when asked for, the catalog's tables.
 """
 
 from __future__ import annotations
@@ -24,7 +24,18 @@ from pathlib import Path
 from vidplat.config import Config, gpu_names, usable_cores
 from vidplat.errors import CatalogError, VidplatError, printable
 
-NEEDS = ("torch", "diffusers", "transformers", "ray", "sqlalchemy", "alembic", "pyarrow", "boto3", "av", "fsspec")
+NEEDS = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "ray",
+    "sqlalchemy",
+    "alembic",
+    "pyarrow",
+    "boto3",
+    "av",
+    "fsspec",
+)
 PATIENCE_S = 120.0  # for the import of one library on a slow disk
 LOCK_PATIENCE_S = 2.0
 LOW_DISK_BYTES = 1_000_000_000
@@ -64,7 +75,9 @@ def examine(config: Config, *, migrate: bool = False, quick: bool = False) -> It
         ("ray", lambda: _ray(config.ray.address)),
     ]
     with ThreadPoolExecutor(2) as pool:
-        asked = [] if quick else [(name, pool.submit(_ask, name, question)) for name, question in heavy]
+        asked = (
+            [] if quick else [(name, pool.submit(_ask, name, question)) for name, question in heavy]
+        )
         for name, question in questions:
             yield _ask(name, question)
         for _, answer in asked:
@@ -80,7 +93,7 @@ def _ask(name: str, question: Callable[[], Finding]) -> Finding:
         return Finding(name, Health.FAIL, f"{type(error).__name__}: {printable(error)}")
 
 
-# --- this machine ------------------------------------------------------------------------------------
+# --- this machine ---------------------------------------------------------------------------------
 
 
 def _python() -> Finding:
@@ -96,23 +109,35 @@ def _packages() -> Finding:
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return Finding("packages", Health.FAIL, f"missing: {', '.join(missing)}", "install vidplat with pip again")
+        return Finding(
+            "packages",
+            Health.FAIL,
+            f"missing: {', '.join(missing)}",
+            "install vidplat with pip again",
+        )
     return Finding("packages", Health.OK, ", ".join(versions))
 
 
 def _machine() -> Finding:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cards = gpu_names()
-    found = f"{usable_cores()} CPU cores, {memory / 1e9:.0f} GB memory, " + (", ".join(cards) or "no GPU")
+    found = f"{usable_cores()} CPU cores, {memory / 1e9:.0f} GB memory, " + (
+        ", ".join(cards) or "no GPU"
+    )
     if memory < LOW_MEMORY_BYTES:
         return Finding("machine", Health.WARN, found, "two workers need about 2 GB")
     return Finding("machine", Health.OK, found)
 
 
 def _disk(output: str) -> Finding:
-    places = {Path(tempfile.gettempdir()), *([] if "://" in output else [_nearest_folder(Path(output))])}
+    places = {
+        Path(tempfile.gettempdir()),
+        *([] if "://" in output else [_nearest_folder(Path(output))]),
+    }
     free = {place: shutil.disk_usage(place).free for place in sorted(places)}
-    found = ", ".join(f"{bytes_ / 1e9:.1f} GB free at {printable(place)}" for place, bytes_ in free.items())
+    found = ", ".join(
+        f"{bytes_ / 1e9:.1f} GB free at {printable(place)}" for place, bytes_ in free.items()
+    )
     if min(free.values()) < LOW_DISK_BYTES:
         return Finding("disk", Health.WARN, found, "make room, or choose another --output")
     return Finding("disk", Health.OK, found)
@@ -123,7 +148,7 @@ def _nearest_folder(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
-# --- the places ----------------------------------------------------------------------------------------
+# --- the places -----------------------------------------------------------------------------------
 
 
 def _catalog(url: str, migrate: bool) -> Finding:
@@ -133,7 +158,10 @@ def _catalog(url: str, migrate: bool) -> Finding:
     if file and file != ":memory:" and not Path(file).exists() and not migrate:
         folder = _nearest_folder(Path(file).parent)
         if not os.access(folder, os.W_OK):
-            raise CatalogError(f"{printable(folder)} cannot be written, so no catalog can be made at {printable(file)}")
+            raise CatalogError(
+                f"{printable(folder)} cannot be written, so no catalog can be made at "
+                f"{printable(file)}"
+            )
         return Finding("catalog", Health.OK, f"none yet; the first submit makes {printable(file)}")
     catalog = open_catalog(url, migrate=True if migrate else None, lock_timeout_s=LOCK_PATIENCE_S)
     try:
@@ -141,7 +169,9 @@ def _catalog(url: str, migrate: bool) -> Finding:
             pass
         batches = len(catalog.batches(1_000))
         many = f"{batches:,}{'+' if batches == 1_000 else ''}"
-        return Finding("catalog", Health.OK, f"{catalog.database.shown}, up to date, {many} batches")
+        return Finding(
+            "catalog", Health.OK, f"{catalog.database.shown}, up to date, {many} batches"
+        )
     finally:
         catalog.close()
 
@@ -152,7 +182,9 @@ def _store(output: str) -> Finding:
 
     store = open_store(output)
     probe(store)
-    return Finding("store", Health.OK, f"{printable(store.url)} can be written and honours conditional puts")
+    return Finding(
+        "store", Health.OK, f"{printable(store.url)} can be written and honours conditional puts"
+    )
 
 
 def _models(model: str) -> Finding:
@@ -162,25 +194,37 @@ def _models(model: str) -> Finding:
     reference, shape = describe_model(model)
     profile = f"{len(shape.profile)} measured points" if shape.profile else "no profile"
     others = ", ".join(name for name in usable if name != model) or "none"
-    return Finding("models", Health.OK, f"{printable(reference.id)} ({profile}); others here: {printable(others)}")
+    return Finding(
+        "models",
+        Health.OK,
+        f"{printable(reference.id)} ({profile}); others here: {printable(others)}",
+    )
 
 
-# --- heavy libraries, each in a process of its own -----------------------------------------------------
+# --- heavy libraries, each in a process of its own ------------------------------------------------
 
 
 def _torch() -> Finding:
     found = _run(
         "import torch\n"
         "cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]\n"
-        "print(torch.__version__, 'on', ', '.join(cards) or f'CPU, {torch.get_num_threads()} threads')"
+        "print(torch.__version__, 'on', ', '.join(cards) or f'CPU, {torch.get_num_threads()} "
+        "threads')"
     )
     if gpu_names() and "CPU" in found:
-        return Finding("torch", Health.WARN, found, "there is a GPU that torch cannot use: check driver and CUDA build")
+        return Finding(
+            "torch",
+            Health.WARN,
+            found,
+            "there is a GPU that torch cannot use: check driver and CUDA build",
+        )
     return Finding("torch", Health.OK, found)
 
 
 def _video() -> Finding:
-    found = _run("import av\nav.Codec('libx264', 'w')\nprint('PyAV', av.__version__, 'with libx264')")
+    found = _run(
+        "import av\nav.Codec('libx264', 'w')\nprint('PyAV', av.__version__, 'with libx264')"
+    )
     return Finding("video", Health.OK, found)
 
 
@@ -202,9 +246,12 @@ def _ray(address: str | None) -> Finding:
 
 
 def _run(script: str) -> str:
-    """The line that a Python process of its own prints. Raises RuntimeError with its last line of complaint."""
+    """The line that a Python process of its own prints. Raises RuntimeError with its last line of
+    complaint."""
     try:
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S
+        )
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"the import took longer than {PATIENCE_S:.0f} s") from error
     if done.returncode < 0:

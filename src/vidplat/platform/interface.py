@@ -1,7 +1,8 @@
 """What the platform is asked, what it tells meanwhile, and what it answers.
 
-`SubmitRequest` goes in, a `Listener` hears the story as it happens, `BatchResult` comes out. The command
-line, tests and other programs speak to the platform in these words and those of `domain.py` only.
+`SubmitRequest` goes in, a `Listener` hears the story as it happens, `BatchResult` comes out. The
+command line, tests and other programs speak to the platform in these words and those of `domain.py`
+only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from vidplat.domain import Batch, JobState, OnInfeasible, Outcome, Plan, Progress
+from vidplat.domain import Batch, JobState, OnInfeasible, Outcome, Progress
+from vidplat.scheduler.decision import Plan
 
 if TYPE_CHECKING:
     from vidplat.scheduler.admission import Answer
@@ -33,11 +35,15 @@ class SubmitRequest:
     quality_floor: float = 0.0  # in [0, 1]
     method: str | None = None  # None: the planner chooses
     seed: int = 0  # of the first of identical rows without a seed
-    spec: Mapping[str, Any] = field(default_factory=dict)  # VideoSpec fields (or `seconds`) for rows that set none
+    spec: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # VideoSpec fields (or `seconds`) for rows that set none
     priority: int = 0
     format: str | None = None  # None: by extension, else by content
     stdin: BinaryIO | None = None  # what "-" reads
-    submitted_at: float | None = None  # when the person pressed enter; None: now. The deadline counts from here
+    submitted_at: float | None = (
+        None  # when the person pressed enter; None: now. The deadline counts from here
+    )
 
 
 @dataclass(frozen=True)
@@ -98,13 +104,15 @@ class PlanAnswer:
 
 
 class Listener(Protocol):
-    """Hears a run as it happens, in the thread that runs it. Must not raise and should not dawdle."""
+    """Hears a run as it happens, in the thread that runs it. Must not raise and should not
+    dawdle."""
 
     def phase(self, text: str) -> None:
         """A new part of the story begins: "reading prompts.parquet", "starting 2 workers"."""
 
     def begun(self, batch: Batch, counts: Mapping[JobState, int]) -> None:
-        """The batch is stored and this run works on it; `counts` are its jobs as the run finds them."""
+        """The batch is stored and this run works on it; `counts` are its jobs as the run finds
+        them."""
 
     def planned(self, plan: Plan, answer: Answer | None) -> None:
         """A plan was made: the first with the answer to the user, later ones with None."""

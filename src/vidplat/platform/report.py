@@ -1,11 +1,12 @@
 """What there is to say about a batch after (or while) it runs, gathered from the catalog.
 
-`gather` walks the batch's jobs once, page by page, and keeps sums and a bounded number of cards, so that a
-batch of a million rows makes a page of ordinary size. `link` finds out how a page that lies beside the batch's
-videos reaches them: a relative path, or the bytes themselves as a data URI where the whole is small.
+`gather` walks the batch's jobs once, page by page, and keeps sums and a bounded number of cards, so
+that a batch of a million rows makes a page of ordinary size. `link` finds out how a page that lies
+beside the batch's videos reaches them: a relative path, or the bytes themselves as a data URI where
+the whole is small.
 
-The page itself is made by `cli/report_page.py`, a pure function of `Report`. Nothing here decides or corrects
-anything: what the catalog says is what is told.
+The page itself is made by `cli/report_page.py`, a pure function of `Report`. Nothing here decides
+or corrects anything: what the catalog says is what is told.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ class Records(Protocol):
     """The part of the catalog that a report reads."""
 
     def jobs(
-        self, batch_id: str, *, states: Sequence[JobState] | None = None, after_row: int = 0, limit: int | None = None
+        self,
+        batch_id: str,
+        *,
+        states: Sequence[JobState] | None = None,
+        after_row: int = 0,
+        limit: int | None = None,
     ) -> list[JobRecord]: ...
 
 
@@ -67,7 +73,9 @@ class Card:
     """One job as the page shows it."""
 
     record: JobRecord
-    late_s: float | None = None  # seconds after its deadline; negative: to spare; None: no deadline, or not done
+    late_s: float | None = (
+        None  # seconds after its deadline; negative: to spare; None: no deadline, or not done
+    )
     cause: str = ""  # why it was late or missing, in words
     video: str | None = None  # href: relative path or data URI; None: nothing to play
     poster: str | None = None
@@ -106,7 +114,9 @@ class Report:
     causes: Mapping[str, int] = field(default_factory=dict)  # of late and missing videos
     failures: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # message -> rows
     cards: tuple[Card, ...] = ()
-    marks: tuple[JobRecord, ...] = ()  # jobs with a start and an end, for the charts; thinned out when many
+    marks: tuple[
+        JobRecord, ...
+    ] = ()  # jobs with a start and an end, for the charts; thinned out when many
     notes: tuple[str, ...] = ()
 
     @property
@@ -128,7 +138,8 @@ def gather(
     promise: PlanRecord | None = None,
     causes: Mapping[str, str] | None = None,
 ) -> Report:
-    """Walk the jobs of `batch` once. `causes` maps job ids to the cause of a miss, where the platform knows it."""
+    """Walk the jobs of `batch` once. `causes` maps job ids to the cause of a miss, where the
+    platform knows it."""
     tally = _Tally(batch, causes or {})
     for record in _walk(catalog, batch.id):
         tally.add(record)
@@ -143,21 +154,30 @@ def _walk(catalog: Records, batch_id: str) -> Iterator[JobRecord]:
 
 
 def actual_s(record: JobRecord) -> float | None:
-    """Seconds from a job's start to its committed end; None for one that was reused or has not ended."""
+    """Seconds from a job's start to its committed end; None for one that was reused or has not
+    ended."""
     if record.started_at is None or record.finished_at is None or record.reused_from is not None:
         return None
     return record.finished_at - record.started_at
 
 
 def lateness_s(record: JobRecord, batch: Batch) -> float | None:
-    deadline_at = record.job.deadline_at if record.job.deadline_at is not None else batch.deadline_at
-    if deadline_at is None or record.finished_at is None or record.state is not JobState.DONE or record.reused_from:
+    deadline_at = (
+        record.job.deadline_at if record.job.deadline_at is not None else batch.deadline_at
+    )
+    if (
+        deadline_at is None
+        or record.finished_at is None
+        or record.state is not JobState.DONE
+        or record.reused_from
+    ):
         return None
     return record.finished_at - deadline_at
 
 
 def remembered_causes(catalog: History, batch_id: str) -> dict[str, str]:
-    """Job ids of misses and their causes, as the runs of this batch scored themselves when they ended."""
+    """Job ids of misses and their causes, as the runs of this batch scored themselves when they
+    ended."""
     causes: dict[str, str] = {}
     for event in reversed(catalog.events(batch_id, limit=EVENTS_SEARCHED, newest_first=True)):
         if event.kind == "scored":
@@ -166,7 +186,8 @@ def remembered_causes(catalog: History, batch_id: str) -> dict[str, str]:
 
 
 def likely_cause(record: JobRecord) -> str:
-    """Why a video was late, as far as its own record tells: what `score.py` says when nobody remembers the run."""
+    """Why a video was late, as far as its own record tells: what `score.py` says when nobody
+    remembers the run."""
     return "retry" if record.attempt > 1 else "estimate"
 
 
@@ -194,7 +215,9 @@ class _Tally:
         is_late = late_s is not None and late_s > 0
         cause = ""
         if is_late or (record.state.is_final and record.state is not JobState.DONE):
-            cause = self.known_causes.get(record.job.id) or (likely_cause(record) if is_late else record.state.value)
+            cause = self.known_causes.get(record.job.id) or (
+                likely_cause(record) if is_late else record.state.value
+            )
             self.causes[cause] += 1
         self.late += is_late
         if record.failure is not None and record.state is not JobState.DONE:
@@ -216,7 +239,8 @@ class _Tally:
             self.quality_sum += record.predicted_quality
             self.quality_of += 1
         if record.point is not None and (
-            record.point.steps < record.job.spec.num_inference_steps or record.point.keyframes is not None
+            record.point.steps < record.job.spec.num_inference_steps
+            or record.point.keyframes is not None
         ):
             self.reduced += 1
         took_s = actual_s(record)
@@ -250,7 +274,9 @@ class _Tally:
             reduced=self.reduced,
             reused=self.reused,
             late=self.late,
-            groups=tuple(self.sums[key].group(*key) for key in sorted(self.sums, key=_full_quality_first)),
+            groups=tuple(
+                self.sums[key].group(*key) for key in sorted(self.sums, key=_full_quality_first)
+            ),
             causes=dict(self.causes.most_common()),
             failures={message: tuple(rows) for message, rows in self.failures.items()},
             cards=tuple(sorted(shown, key=lambda card: card.record.job.row)),
@@ -314,8 +340,8 @@ def write(store: Shelf, batch_id: str, html: str) -> str:
 def link(report: Report, store: Shelf, *, embed: bool | None = None) -> Report:
     """The same report with an href for each video and poster.
 
-    embed: put the bytes into the page; None does so where they are small and few. A file that has gone missing
-    leaves its card without a video, which the page says.
+    embed: put the bytes into the page; None does so where they are small and few. A file that has
+    gone missing leaves its card without a video, which the page says.
     """
     if embed is None:
         embed = is_small(card.record.artifact for card in report.cards)
@@ -338,7 +364,11 @@ def _linked(card: Card, store: Shelf, here: str, embed: bool) -> Card:
             video=_data_uri(store, artifact.video_uri, "video/mp4"),
             poster=_data_uri(store, artifact.poster_uri, "image/jpeg"),
         )
-    return replace(card, video=_href(store, artifact.video_uri, here), poster=_href(store, artifact.poster_uri, here))
+    return replace(
+        card,
+        video=_href(store, artifact.video_uri, here),
+        poster=_href(store, artifact.poster_uri, here),
+    )
 
 
 def key_of(store: Shelf, uri: str) -> str | None:

@@ -1,7 +1,8 @@
-"""Decisions, as arithmetic on frozen data: what a video costs, who makes it and how well, what follows a failure.
+"""Decisions, as arithmetic on frozen data: what a video costs, who makes it and how well, what
+follows a failure.
 
-The entry is `plan(snapshot, policy, knowledge) -> Plan`. Nothing in this room does I/O, reads a clock or draws
-a random number, and it imports only NumPy beside the standard library.
+The entry is `plan(snapshot, policy, knowledge) -> Plan`. Nothing in this room does I/O, reads a
+clock or draws a random number, and it imports only NumPy beside the standard library.
 
     work        counts FLOPs, pixels and bytes      stage_cost  learns seconds from them, with a p90
     cost        adds stages up; how quantiles add   profile     operating points and their quality

@@ -1,8 +1,10 @@
-"""From the chosen draft to a Plan: every job's place in time, its reason, and the sums a person is told.
+"""From the chosen draft to a Plan: every job's place in time, its reason, and the sums a person is
+told.
 
-The slots of a group are dealt to its jobs in row order, so early rows start first. `finish_by` of an assignment
-is the latest end that leaves all that follows on its worker in time, as planned: the any-time half in the worker
-may use the slack until then, and must stop sooner when it would pass it.
+The slots of a group are dealt to its jobs in row order, so early rows start first. `finish_by` of
+an assignment is the latest end that leaves all that follows on its worker in time, as planned: the
+any-time half in the worker may use the slack until then, and must stop sooner when it would pass
+it.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from vidplat.domain import Assignment, Deferred, Plan, Snapshot, Verdict, WorkerState
+from vidplat.domain import WorkerState
 from vidplat.scheduler import wording
 from vidplat.scheduler.chains import EASE_S, Chain
 from vidplat.scheduler.cost import CORRELATION
-from vidplat.scheduler.drafts import Draft, ends
+from vidplat.scheduler.decision import Assignment, Deferred, Plan, Snapshot, Verdict
 from vidplat.scheduler.groups import NEVER, Group
 from vidplat.scheduler.relay import Relayed
+from vidplat.scheduler.trials import Draft, ends
 
 _SAME_QUALITY = 1e-9
 
@@ -47,7 +50,11 @@ def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
         late = place.deadline_at == NEVER and group.deadline_at != NEVER
         at = max(at, group.not_before)
         for rung in sorted(place.runs):
-            p50, spread, share = place.rungs.p50_s[rung], place.rungs.spread_s[rung], place.rungs.seconds(rung)
+            p50, spread, share = (
+                place.rungs.p50_s[rung],
+                place.rungs.spread_s[rung],
+                place.rungs.seconds(rung),
+            )
             count = place.runs[rung]
             listed = min(count, max(0, len(group.jobs) - len(slots)))
             for _ in range(listed):
@@ -59,7 +66,12 @@ def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
                 slots.append(_Slot(at, chain.worker, rung, end, reach, max(by, end), late))
                 at = end
             more = count - listed
-            at, s, q, by = at + more * p50, s + more * spread, q + more * spread * spread, by + more * share
+            at, s, q, by = (
+                at + more * p50,
+                s + more * spread,
+                q + more * spread * spread,
+                by + more * share,
+            )
     return found
 
 
@@ -68,15 +80,21 @@ def _latest_starts(chain: Chain) -> list[float]:
     latest: list[float] = []
     start = NEVER
     for place in reversed(chain.places):
-        start = min(start, place.deadline_at) - sum(place.rungs.seconds(r) * n for r, n in place.runs.items())
+        start = min(start, place.deadline_at) - sum(
+            place.rungs.seconds(r) * n for r, n in place.runs.items()
+        )
         latest.append(start)
     return latest[::-1]
 
 
 def _assignments(
-    chains: Sequence[Chain], groups: Sequence[Group], workers: Sequence[WorkerState], full_quality_at: float
+    chains: Sequence[Chain],
+    groups: Sequence[Group],
+    workers: Sequence[WorkerState],
+    full_quality_at: float,
 ) -> list[Assignment]:
-    """The slots of each group dealt to its jobs in row order; the whole in the order of starting."""
+    """The slots of each group dealt to its jobs in row order; the whole in the order of
+    starting."""
     by_group: dict[int, list[_Slot]] = {}
     for chain in chains:
         for index, slots in _slots(chain, groups).items():
@@ -113,7 +131,8 @@ def _assignments(
 
 
 def _relayed(each: Assignment, relay: Relayed | None) -> Assignment:
-    """From a place in the maker's queue to the video: another finishes it, and the queue may wait for that one."""
+    """From a place in the maker's queue to the video: another finishes it, and the queue may wait
+    for that one."""
     if relay is None:
         return each
     waits_s = each.p50_s - (relay.work.p50_s - relay.handed_s)
@@ -139,8 +158,14 @@ def written(
     earliest_at: float,
     bound: float,
 ) -> Plan:
-    """The Plan of `draft`; `full_quality_at` and `earliest_at` are p90 finishes, `bound` is on mean quality."""
-    made = [(groups[p.group], p.rungs, r, n) for c in draft.chains for p in c.places for r, n in p.runs.items()]
+    """The Plan of `draft`; `full_quality_at` and `earliest_at` are p90 finishes, `bound` is on mean
+    quality."""
+    made = [
+        (groups[p.group], p.rungs, r, n)
+        for c in draft.chains
+        for p in c.places
+        for r, n in p.runs.items()
+    ]
     total = sum(group.count for group in groups)
     mean = sum(rungs.qualities[r] * n for _, rungs, r, n in made) / total if total else 1.0
     lowered = [
@@ -162,7 +187,17 @@ def written(
         device_seconds=sum(rungs.work(r).p50_s * n for _, rungs, r, n in made),
         mean_quality=mean,
         quality_bound=1.0 if missed else max(bound, mean),
-        reason=_summary(snapshot.now, total, deferred, missed, lowered, mean, full_quality_at, earliest_at, end_p90),
+        reason=_summary(
+            snapshot.now,
+            total,
+            deferred,
+            missed,
+            lowered,
+            mean,
+            full_quality_at,
+            earliest_at,
+            end_p90,
+        ),
         notes=_notes(groups),
     )
 
@@ -172,9 +207,15 @@ def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
     point, spec = rungs.points[slot.rung], group.first.spec
     text = wording.made_at(point, spec.num_inference_steps)
     if slot.late:
-        return f"{text}: late, its deadline passes {wording.seconds(slot.p50_at - group.deadline_at)} before it can end"
+        return (
+            f"{text}: late, its deadline passes "
+            f"{wording.seconds(slot.p50_at - group.deadline_at)} before it can end"
+        )
     if slot.p90_at > group.deadline_at + EASE_S:
-        return f"{text}: at risk, in time at p50 and {wording.seconds(slot.p90_at - group.deadline_at)} late at p90"
+        return (
+            f"{text}: at risk, in time at p50 and "
+            f"{wording.seconds(slot.p90_at - group.deadline_at)} late at p90"
+        )
     if rungs.qualities[slot.rung] >= group.full_quality - _SAME_QUALITY:
         return "full quality" if group.full_quality >= 1.0 else f"{text}, as asked"
     if slot.rung == rungs.top:
@@ -197,10 +238,14 @@ def _summary(
     end_at: float,
 ) -> str:
     if deferred and not missed:
-        return f"{wording.jobs(len(deferred))} of {total + len(deferred)} cannot be placed: {deferred[0].reason}"
+        return (
+            f"{wording.jobs(len(deferred))} of {total + len(deferred)} cannot be placed: "
+            f"{deferred[0].reason}"
+        )
     if missed:
         return (
-            f"{missed} of {wording.jobs(total)} cannot be promised in time even at the cheapest acceptable point; "
+            f"{missed} of {wording.jobs(total)} cannot be promised in time even at the cheapest "
+            "acceptable point; "
             f"all could be done in {wording.seconds(least_at - now)}"
         )
     if lowered:
@@ -211,10 +256,13 @@ def _summary(
     if not total:
         return "nothing to do"
     return (
-        f"{'all ' if total > 1 else ''}{wording.jobs(total)} at full quality in {wording.seconds(end_at - now)} (p90)"
+        f"{'all ' if total > 1 else ''}{wording.jobs(total)} at full quality in "
+        f"{wording.seconds(end_at - now)} (p90)"
     )
 
 
 def _notes(groups: Sequence[Group]) -> tuple[str, ...]:
     unmeasured = sorted({g.first.model.id for g in groups if not g.measured})
-    return tuple(f"no profile for model {m}: step counts alone, quality is a guess" for m in unmeasured)
+    return tuple(
+        f"no profile for model {m}: step counts alone, quality is a guess" for m in unmeasured
+    )

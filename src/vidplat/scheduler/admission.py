@@ -1,14 +1,16 @@
 """The answer to `vidplat plan` and `submit`: may it start, and what a person is told.
 
-Left to others: making the plan (`planner`), acting on the answer and its exit code (`platform`, `cli`).
+Left to others: making the plan (`planner`), acting on the answer and its exit code (`platform`,
+`cli`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidplat.domain import OnInfeasible, Plan, Verdict
+from vidplat.domain import OnInfeasible
 from vidplat.scheduler import wording
+from vidplat.scheduler.decision import Plan, Verdict
 from vidplat.scheduler.policy import Policy
 
 
@@ -20,14 +22,17 @@ class Answer:
     admitted: bool  # False: generate nothing and exit 3
     earliest_at: float  # p90 finish of the cheapest acceptable plan; 0 if nothing can be placed
     earliest_s: float  # the same, from now
-    headline: str  # "degraded: 12 of 16 jobs at 8 of 24 steps, predicted quality 0.91; full quality needs 48 s"
+    # "degraded: 12 of 16 jobs at 8 of 24 steps, predicted quality 0.91; full quality needs 48 s"
+    headline: str
     details: tuple[str, ...] = ()  # deferrals, notes, and what to do
 
 
 def answer(plan: Plan, policy: Policy, now: float) -> Answer:
-    """Admit feasible and degraded plans; an infeasible one only under best-effort, and only if it does anything.
+    """Admit feasible and degraded plans; an infeasible one only under best-effort, and only if it
+    does anything.
 
-    `reject` never sees a plan below the quality floor and `degrade` may (the planner keeps that rule).
+    `reject` never sees a plan below the quality floor and `degrade` may (the planner keeps that
+    rule).
     """
     infeasible = plan.verdict is Verdict.INFEASIBLE
     best_effort = policy.on_infeasible is OnInfeasible.BEST_EFFORT
@@ -50,7 +55,10 @@ def answer(plan: Plan, policy: Policy, now: float) -> Answer:
 
 def _expectation(plan: Plan, now: float) -> str:
     p50, p90 = wording.seconds(plan.finish_p50_at - now), wording.seconds(plan.finish_p90_at - now)
-    text = f"expected finish in {p50} (p50), {p90} (p90); {wording.seconds(plan.device_seconds)} of device time"
+    text = (
+        f"expected finish in {p50} (p50), {p90} (p90); "
+        f"{wording.seconds(plan.device_seconds)} of device time"
+    )
     if plan.verdict is Verdict.DEGRADED:
         text += f"; quality {plan.mean_quality:.3f}, no plan can exceed {plan.quality_bound:.3f}"
     return text
@@ -66,11 +74,20 @@ def _deferrals(plan: Plan) -> list[str]:
 
 def _advice(plan: Plan, policy: Policy, now: float) -> list[str]:
     if plan.deferred or not plan.assignments:
-        return ["use a smaller size or fewer frames, or add a worker that has room"] if plan.deferred else []
+        return (
+            ["use a smaller size or fewer frames, or add a worker that has room"]
+            if plan.deferred
+            else []
+        )
     # Rounded up and a little more: the clock runs between this answer and the next submit.
     seconds = int(1.05 * (plan.earliest_at - now)) + 2
     earliest = wording.seconds(plan.earliest_at - now)
-    advice = [f"the earliest time that can be promised is {earliest} from now: try --deadline {seconds}s"]
+    advice = [
+        f"the earliest time that can be promised is {earliest} from now: try --deadline {seconds}s"
+    ]
     if policy.quality_floor > 0 and policy.on_infeasible is OnInfeasible.REJECT:
         advice.append("--on-infeasible degrade may go below the quality floor")
-    return [*advice, "--on-infeasible best-effort runs anyway; late videos are kept and counted as missed"]
+    return [
+        *advice,
+        "--on-infeasible best-effort runs anyway; late videos are kept and counted as missed",
+    ]

@@ -1,11 +1,13 @@
 """An upper bound on the mean quality that any plan could reach: the certificate beside each plan.
 
-All workers become one pool that can be cut at will (fluid), a job costs what its fastest worker takes, and
-jobs may be made partly at one point and partly at the next (LP relaxation). Only medians and the share of
-the spread that never averages out are charged. Each of these makes the problem easier, so the optimum of
-what is left, found by a greedy walk along the hulls under the nested deadline constraints, is a bound.
+All workers become one pool that can be cut at will (fluid), a job costs what its fastest worker
+takes, and jobs may be made partly at one point and partly at the next (LP relaxation). Only medians
+and the share of the spread that never averages out are charged. Each of these makes the problem
+easier, so the optimum of what is left, found by a greedy walk along the hulls under the nested
+deadline constraints, is a bound.
 
-Not promised: tightness for a handful of jobs on unequal workers, where cutting a job in two is worth much.
+Not promised: tightness for a handful of jobs on unequal workers, where cutting a job in two is
+worth much.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from vidplat.scheduler.profile import hull
 
 
 def worker_values(groups: Sequence[Group], workers: int) -> list[float]:
-    """What a second of each worker is worth in seconds of the fastest, averaged over the jobs it may take."""
+    """What a second of each worker is worth in seconds of the fastest, averaged over the jobs it
+    may take."""
     total, weight = [0.0] * workers, [0] * workers
     for group in groups:
         fastest = min(r.seconds(r.top) for r in group.rungs.values())
@@ -30,8 +33,11 @@ def worker_values(groups: Sequence[Group], workers: int) -> list[float]:
     return [t / n if n else 1.0 for t, n in zip(total, weight, strict=True)]
 
 
-def quality_bound(groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float]) -> float:
-    """Upper bound on the mean quality of `groups` (in deadline order), every job in time; 1 if that cannot be.
+def quality_bound(
+    groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float]
+) -> float:
+    """Upper bound on the mean quality of `groups` (in deadline order), every job in time; 1 if that
+    cannot be.
 
     `free_at` and `values` are per worker. Jobs without a deadline are bounded by their best point.
     """
@@ -39,11 +45,18 @@ def quality_bound(groups: Sequence[Group], free_at: Sequence[float], values: Seq
     if not jobs:
         return 1.0
     due = [g for g in groups if g.deadline_at != NEVER]
-    total = sum(g.count * max(r.qualities[-1] for r in g.rungs.values()) for g in groups if g.deadline_at == NEVER)
+    total = sum(
+        g.count * max(r.qualities[-1] for r in g.rungs.values())
+        for g in groups
+        if g.deadline_at == NEVER
+    )
     kinds = {id(g.rungs): g for g in due}
     cheapest = {kind: _cheapest(g, values) for kind, g in kinds.items()}
     curves = [cheapest[id(g.rungs)] for g in due]
-    capacity = [sum(v * max(0.0, g.deadline_at - f) for f, v in zip(free_at, values, strict=True)) for g in due]
+    capacity = [
+        sum(v * max(0.0, g.deadline_at - f) for f, v in zip(free_at, values, strict=True))
+        for g in due
+    ]
     used = np.cumsum([g.count * curve[0][0] for g, curve in zip(due, curves, strict=True)])
     slack = np.array(capacity) - used
     if np.any(slack < -1e-6):

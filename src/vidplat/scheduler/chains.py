@@ -1,10 +1,12 @@
 """The queue of one worker as sums that can be tested and grown quickly.
 
-A chain is what one worker will do, in order: places, each some jobs of one group at one or more rungs. Three
-running sums give the p90 finish of its end (see `cost` for how quantiles add): seconds at p50 (W), spreads (S)
+A chain is what one worker will do, in order: places, each some jobs of one group at one or more
+rungs. Three running sums give the p90 finish of its end (see `cost` for how quantiles add): seconds
+at p50 (W), spreads (S)
 and their squares (Q);  finish = free_at + W + sqrt((1 - rho) Q + rho S^2).
 
-Left to others: which worker gets what (`drafts`), better rungs for the slack that is left (`slack`).
+Left to others: which worker gets what (`drafts`), better rungs for the slack that is left
+(`slack`).
 """
 
 from __future__ import annotations
@@ -41,17 +43,28 @@ class Chain:
         self._end = free_at  # free_at + W
         self._s = self._q = 0.0
 
-    def finish(self, p50_s: float = 0.0, spread_s: float = 0.0, not_before: float = 0.0) -> tuple[float, float]:
+    def finish(
+        self, p50_s: float = 0.0, spread_s: float = 0.0, not_before: float = 0.0
+    ) -> tuple[float, float]:
         """(p50, p90) finish with one more job of these seconds at the end."""
         p50 = max(self._end, not_before) + p50_s
         total = self._s + spread_s
-        return p50, p50 + math.sqrt((1 - CORRELATION) * (self._q + spread_s * spread_s) + CORRELATION * total * total)
+        return p50, p50 + math.sqrt(
+            (1 - CORRELATION) * (self._q + spread_s * spread_s) + CORRELATION * total * total
+        )
 
-    def room(self, p50_s: float, spread_s: float, due: float, not_before: float = 0.0, at_median: bool = False) -> int:
+    def room(
+        self,
+        p50_s: float,
+        spread_s: float,
+        due: float,
+        not_before: float = 0.0,
+        at_median: bool = False,
+    ) -> int:
         """How many more such jobs end by `due`, at p90 (or p50).
 
-        At p90 with k more jobs: A - k p >= sqrt((1 - rho)(Q + k s^2) + rho (S + k s)^2), A the time left; squared,
-        a quadratic in k whose smaller root is the answer.
+        At p90 with k more jobs: A - k p >= sqrt((1 - rho)(Q + k s^2) + rho (S + k s)^2), A the time
+        left; squared, a quadratic in k whose smaller root is the answer.
         """
         left = due - max(self._end, not_before)
         if left <= 0 or math.isinf(left):
@@ -59,15 +72,23 @@ class Chain:
         if at_median:
             return int(left / p50_s)
         a = p50_s * p50_s - CORRELATION * spread_s * spread_s
-        b = 2 * left * p50_s + (1 - CORRELATION) * spread_s * spread_s + 2 * CORRELATION * self._s * spread_s
+        b = (
+            2 * left * p50_s
+            + (1 - CORRELATION) * spread_s * spread_s
+            + 2 * CORRELATION * self._s * spread_s
+        )
         c = left * left - (1 - CORRELATION) * self._q - CORRELATION * self._s * self._s
         if c <= 0:
             return 0
-        if a <= 0:  # the spread is more than twice the median: take the sure bound, spreads added up
+        if (
+            a <= 0
+        ):  # the spread is more than twice the median: take the sure bound, spreads added up
             return max(0, int((left - self.finish()[1] + self._end) / (p50_s + spread_s)))
         return max(0, int(2 * c / (b + math.sqrt(max(0.0, b * b - 4 * a * c)))))
 
-    def append(self, index: int, group: Group, rung: int, count: int = 1, *, late: bool = False) -> None:
+    def append(
+        self, index: int, group: Group, rung: int, count: int = 1, *, late: bool = False
+    ) -> None:
         """Put `count` jobs of `group` at the end; `late` ones no longer have a deadline to keep."""
         rungs = group.rungs[self.worker]
         due = NEVER if late else group.deadline_at
@@ -83,8 +104,14 @@ class Chain:
 
     def add_up(self) -> None:
         """The running sums anew, after runs were changed in place."""
-        runs = [(p.rungs.p50_s[r], p.rungs.spread_s[r], n) for p in self.places for r, n in p.runs.items()]
-        self._end = self.free_at + sum(p.wait_s for p in self.places) + sum(p50 * n for p50, _, n in runs)
+        runs = [
+            (p.rungs.p50_s[r], p.rungs.spread_s[r], n)
+            for p in self.places
+            for r, n in p.runs.items()
+        ]
+        self._end = (
+            self.free_at + sum(p.wait_s for p in self.places) + sum(p50 * n for p50, _, n in runs)
+        )
         self._s = sum(spread * n for _, spread, n in runs)
         self._q = sum(spread * spread * n for _, spread, n in runs)
 
@@ -99,4 +126,6 @@ class Chain:
     @property
     def value(self) -> float:
         """Weighted quality of all its jobs."""
-        return sum(p.weight * p.rungs.qualities[r] * n for p in self.places for r, n in p.runs.items())
+        return sum(
+            p.weight * p.rungs.qualities[r] * n for p in self.places for r, n in p.runs.items()
+        )

@@ -1,19 +1,23 @@
 """Expected seconds of a video, learnt from every stage that was timed.
 
-One linear model per (model, device class, stage) on the features of `work`, fitted as it goes (`stage_cost`).
-Every stage is also learnt under the model name "*", which serves models not yet seen on that device class.
+One linear model per (model, device class, stage) on the features of `work`, fitted as it goes
+(`stage_cost`). Every stage is also learnt under the model name "*", which serves models not yet
+seen on that device class.
 
-How quantiles add. The p90 of a sum is not the sum of p90s. With spread = p90 - p50 of each part and a common
-correlation rho = 0.25 between parts (one slow machine or one wrong slope delays them all), the spread of a
-sum is sqrt((1 - rho) sum s_i^2 + rho (sum s_i)^2): the standard deviation of equally correlated variables.
-Independent luck averages out, shared bias does not: a long chain keeps half of one part's relative spread.
+How quantiles add. The p90 of a sum is not the sum of p90s. With spread = p90 - p50 of each part and
+a common correlation rho = 0.25 between parts (one slow machine or one wrong slope delays them all),
+the spread of a sum is sqrt((1 - rho) sum s_i^2 + rho (sum s_i)^2): the standard deviation of
+equally correlated variables. Independent luck averages out, shared bias does not: a long chain
+keeps half of one part's relative spread.
 
-An edit's stage `source` starts from what is known of decoding, since the VAE's two halves do about the same work per
-pixel; the first timing sets its level. What `lipar` leaves of an edit is learnt beside the seconds (`kept_share`).
+An edit's stage `source` starts from what is known of decoding, since the VAE's two halves do about
+the same work per pixel; the first timing sets its level. What `lipar` leaves of an edit is learnt
+beside the seconds (`kept_share`).
 
-A CostModel is a frozen value: `observe` returns a new one, `to_dict` and `from_dict` carry it as JSON.
-Left to others: features (`work`), per-worker speed (`updated_speed` here, kept by the platform), storage.
-Not promised: contention between workers on one machine, other than as the speed that was measured.
+A CostModel is a frozen value: `observe` returns a new one, `to_dict` and `from_dict` carry it as
+JSON. Left to others: features (`work`), per-worker speed (`updated_speed` here, kept by the
+platform), storage. Not promised: contention between workers on one machine, other than as the speed
+that was measured.
 """
 
 from __future__ import annotations
@@ -23,21 +27,25 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
+from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler.kept_share import KeptShare, chooser, expected
 from vidplat.scheduler.stage_cost import StageCost, prior
 from vidplat.scheduler.work import LOAD, SOURCE, STAGES, STARTUP, StageFeatures, features
 
 CORRELATION = 0.25
 ANY_MODEL = "*"
-SOURCE_OVER_DECODE = 1.0  # seconds per pixel of encoding over decoding: 1.0 to 1.3 on flipbook, less on Wan
+SOURCE_OVER_DECODE = (
+    1.0  # seconds per pixel of encoding over decoding: 1.0 to 1.3 on flipbook, less on Wan
+)
 
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One timed stage. `seconds` of a worker whose measured speed is not 1 are passed as they were measured."""
+    """One timed stage. `seconds` of a worker whose measured speed is not 1 are passed as they were
+    measured."""
 
     model_id: str
     device_class: str
@@ -61,29 +69,35 @@ class Estimate:
 
 
 def spread_of_sum(spreads: Iterable[float]) -> float:
-    """Spread (p90 - p50) of a sum of parts, each with its own spread; see the module's docstring."""
+    """Spread (p90 - p50) of a sum of parts, each with its own spread; see the module's
+    docstring."""
     parts = list(spreads)
     total = sum(parts)
     return math.sqrt((1 - CORRELATION) * sum(s * s for s in parts) + CORRELATION * total * total)
 
 
 def updated_speed(speed: float, predicted_s: float, actual_s: float, weight: float = 0.3) -> float:
-    """EWMA of a worker's measured over expected speed. `predicted_s` is for speed 1; kept within [0.05, 20]."""
+    """EWMA of a worker's measured over expected speed. `predicted_s` is for speed 1; kept within
+    [0.05, 20]."""
     if predicted_s <= 0 or actual_s <= 0:
         return speed
     latest = min(20.0, max(0.05, predicted_s / actual_s))
     return (1 - weight) * speed + weight * latest
 
 
-# --- the model ----------------------------------------------------------------------------------------
+# --- the model ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class CostModel:
     """Everything learnt about seconds. `CostModel()` knows only its priors."""
 
-    stages: Mapping[tuple[str, str, str], StageCost] = field(default_factory=dict)  # (model id, device class, stage)
-    kept: Mapping[tuple[str, str], KeptShare] = field(default_factory=dict)  # (model id, `kept_share.chooser`)
+    stages: Mapping[tuple[str, str, str], StageCost] = field(
+        default_factory=dict
+    )  # (model id, device class, stage)
+    kept: Mapping[tuple[str, str], KeptShare] = field(
+        default_factory=dict
+    )  # (model id, `kept_share.chooser`)
 
     def predict(
         self,
@@ -96,10 +110,11 @@ class CostModel:
         kept: float | None = None,
         stages: Collection[str] = STAGES,
     ) -> Estimate:
-        """Seconds of one video from its source or its text to the stored file, on a loaded worker of speed 1.
+        """Seconds of one video from its source or its text to the stored file, on a loaded worker
+        of speed 1.
 
-        `kept`: the share of tokens that ran, of a video that was made; else it is expected, with a spread. `stages`:
-        these alone, "denoise" among them.
+        `kept`: the share of tokens that ran, of a video that was made; else it is expected, with a
+        spread. `stages`: these alone, "denoise" among them.
         """
         share = expected(shape, point, self._kept_of(model_id)) if kept is None else None
         counted = features(shape, spec, point, is_edit, share.mean if share else kept)
@@ -107,13 +122,18 @@ class CostModel:
         if share is None or share.p90 <= share.mean:
             return self._sum(model_id, device_class, parts)
         more = features(shape, spec, point, is_edit, share.p90)["denoise"]
-        seconds = [self._known(model_id, device_class, "denoise").p50(x) for x in (parts["denoise"], more)]
+        seconds = [
+            self._known(model_id, device_class, "denoise").p50(x) for x in (parts["denoise"], more)
+        ]
         return self._sum(model_id, device_class, parts, max(0.0, seconds[1] - seconds[0]))
 
     def startup(self, model_id: str, shape: ModelShape, device_class: str) -> Estimate:
-        """Seconds from asking for a worker until it can take its first job: start-up and loading the model."""
+        """Seconds from asking for a worker until it can take its first job: start-up and loading
+        the model."""
         counted = features(shape, shape.defaults, OperatingPoint(1))
-        return self._sum(model_id, device_class, {STARTUP: StageFeatures(calls=1), LOAD: counted[LOAD]})
+        return self._sum(
+            model_id, device_class, {STARTUP: StageFeatures(calls=1), LOAD: counted[LOAD]}
+        )
 
     def stage(self, model_id: str, device_class: str, stage: str, x: StageFeatures) -> Estimate:
         """Seconds of one stage."""
@@ -125,17 +145,21 @@ class CostModel:
         return known.samples if known else 0
 
     def observe(self, seen: Observation) -> CostModel:
-        """This model with one more timing. Timings that cannot be (zero, negative, NaN) are passed over."""
+        """This model with one more timing. Timings that cannot be (zero, negative, NaN) are passed
+        over."""
         if not (math.isfinite(seen.seconds) and seen.seconds > 0) or not any(seen.features.vector):
             return self
         stages = dict(self.stages)
         for model_id in (seen.model_id, ANY_MODEL):
             known = self._known(model_id, seen.device_class, seen.stage)
-            stages[model_id, seen.device_class, seen.stage] = known.after(seen.features, seen.seconds)
+            stages[model_id, seen.device_class, seen.stage] = known.after(
+                seen.features, seen.seconds
+            )
         return replace(self, stages=stages)
 
     def observe_kept(self, model_id: str, point: OperatingPoint, share: float) -> CostModel:
-        """This model with one more share of tokens that ran. Shares that cannot be are passed over."""
+        """This model with one more share of tokens that ran. Shares that cannot be are passed
+        over."""
         key = (model_id, chooser(point))
         if not key[1] or not 0.0 < share <= 1.0:
             return self
@@ -149,25 +173,35 @@ class CostModel:
                 {"model": model, "device": device, "stage": stage, **known.to_dict()}
                 for (model, device, stage), known in sorted(self.stages.items())
             ],
-            "kept": [[model, method, *share.to_list()] for (model, method), share in sorted(self.kept.items())],
+            "kept": [
+                [model, method, *share.to_list()]
+                for (model, method), share in sorted(self.kept.items())
+            ],
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CostModel:
-        """The model `to_dict` wrote. A damaged one, or one of another version, is forgotten: a few jobs teach it."""
+        """The model `to_dict` wrote. A damaged one, or one of another version, is forgotten: a few
+        jobs teach it."""
         try:
             if data["version"] != _VERSION:
                 return cls()
             return cls(
-                {(r["model"], r["device"], r["stage"]): StageCost.from_dict(r) for r in data["stages"]},
-                {(model, method): KeptShare(*numbers) for model, method, *numbers in data.get("kept", ())},
+                {
+                    (r["model"], r["device"], r["stage"]): StageCost.from_dict(r)
+                    for r in data["stages"]
+                },
+                {
+                    (model, method): KeptShare(*numbers)
+                    for model, method, *numbers in data.get("kept", ())
+                },
             )
         except (KeyError, TypeError, ValueError):
             return cls()
 
     def _known(self, model_id: str, device_class: str, stage: str) -> StageCost:
-        """Own experience, else slopes from other models on this device class, else the prior. A source's slopes come
-        from decoding instead, whose autoencoder is the model's own."""
+        """Own experience, else slopes from other models on this device class, else the prior. A
+        source's slopes come from decoding instead, whose autoencoder is the model's own."""
         own = self.stages.get((model_id, device_class, stage))
         if own is not None:
             return own
@@ -182,7 +216,11 @@ class CostModel:
         return {method: share for (model, method), share in self.kept.items() if model == model_id}
 
     def _sum(
-        self, model_id: str, device_class: str, parts: Mapping[str, StageFeatures], spread_s: float = 0.0
+        self,
+        model_id: str,
+        device_class: str,
+        parts: Mapping[str, StageFeatures],
+        spread_s: float = 0.0,
     ) -> Estimate:
         """`spread_s`: of what is uncertain in the features themselves."""
         per_stage: dict[str, float] = {}

@@ -1,11 +1,11 @@
 """Jobs that cost the same and are due at the same time, taken together.
 
-A batch of a million prompts has a handful of sizes and one deadline: the planner's work grows with the
-number of groups, not of jobs.
+A batch of a million prompts has a handful of sizes and one deadline: the planner's work grows with
+the number of groups, not of jobs.
 
-Left to others: what a worker can offer a group (`menu`), who gets how many (`drafts`). Not promised: more than
-256 different deadlines are told apart only to within 2 % of the time left (each is rounded down to the earliest
-of its neighbours).
+Left to others: what a worker can offer a group (`menu`), who gets how many (`drafts`). Not
+promised: more than 256 different deadlines are told apart only to within 2 % of the time left (each
+is rounded down to the earliest of its neighbours).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from vidplat.domain import Deferred, Finisher, Job, OpenJob, Snapshot
+from vidplat.domain import Job, OpenJob
+from vidplat.scheduler.decision import Deferred, Finisher, Snapshot
 from vidplat.scheduler.menu import Menu, Rungs
 from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.relay import lag_before, mean_ready_at
@@ -27,7 +28,8 @@ _DEADLINE_GRAIN = 1.02  # neighbours differ by this factor in time left, when th
 
 @dataclass(frozen=True)
 class Backlog:
-    """`count` more jobs like `like`, too many to list: they are planned for, and get no assignment yet."""
+    """`count` more jobs like `like`, too many to list: they are planned for, and get no assignment
+    yet."""
 
     like: OpenJob
     count: int
@@ -50,9 +52,17 @@ class Group:
 
     @property
     def order(self) -> tuple[float, int, float, float, int, str]:
-        """Earliest deadline, then priority, then those free to start, then the longest, so that the tail is short."""
+        """Earliest deadline, then priority, then those free to start, then the longest, so that the
+        tail is short."""
         longest = max(r.p50_s[-1] for r in self.rungs.values())
-        return (self.deadline_at, -self.first.priority, self.not_before, -longest, self.first.row, self.first.id)
+        return (
+            self.deadline_at,
+            -self.first.priority,
+            self.not_before,
+            -longest,
+            self.first.row,
+            self.first.id,
+        )
 
 
 def group_jobs(
@@ -62,11 +72,12 @@ def group_jobs(
     backlog: Sequence[Backlog] = (),
     makers_at: float = 0.0,
 ) -> tuple[list[Group], list[Deferred]]:
-    """Groups in the order they are to be made, and the jobs nobody here can make, each with the reason.
+    """Groups in the order they are to be made, and the jobs nobody here can make, each with the
+    reason.
 
-    A Group's `rungs` are keyed by the position of a worker in the menu's list. Where light workers are counted on, all
-    of them have their part as much later than the makers as the longest lag of any rung, and as it takes to make up
-    for being free later than the first maker, at `makers_at`.
+    A Group's `rungs` are keyed by the position of a worker in the menu's list. Where light workers
+    are counted on, all of them have their part as much later than the makers as the longest lag of
+    any rung, and as it takes to make up for being free later than the first maker, at `makers_at`.
     """
     due = _Deadlines(snapshot, backlog)
     groups: dict[tuple[object, ...], Group] = {}
@@ -79,7 +90,8 @@ def group_jobs(
         deadline = due.of(job)
         kind = (
             job.model.id, spec.width, spec.height, spec.num_frames, spec.num_inference_steps,
-            spec.guidance_scale > 1.0, job.method, job.input_video is not None, open_job.rung_down, open_job.avoid,
+            spec.guidance_scale > 1.0, job.method, job.input_video is not None, open_job.rung_down,
+            open_job.avoid,
         )  # fmt: skip
         key = (kind, deadline, job.priority, not_before)
         group = groups.get(key)
@@ -90,7 +102,9 @@ def group_jobs(
             else:
                 chosen, rungs = offer
                 weight = policy.priority_weight ** max(-20, min(20, job.priority))
-                group = Group(job, deadline, not_before, weight, chosen.qualities[-1], chosen.measured, rungs)
+                group = Group(
+                    job, deadline, not_before, weight, chosen.qualities[-1], chosen.measured, rungs
+                )
                 groups[key] = group
         if group is None:
             if not count:
@@ -105,7 +119,8 @@ def group_jobs(
 
 
 def _leave_time(groups: Iterable[Group], finishers: Sequence[Finisher], makers_at: float) -> None:
-    """Bring forward what makers are due to hand over. One lag for all: any of them may stand before any other."""
+    """Bring forward what makers are due to hand over. One lag for all: any of them may stand before
+    any other."""
     relaying = [g for g in groups if any(relay for r in g.rungs.values() for relay in r.relayed)]
     relays = [relay for g in relaying for r in g.rungs.values() for relay in r.relayed if relay]
     if not relays:
@@ -113,12 +128,15 @@ def _leave_time(groups: Iterable[Group], finishers: Sequence[Finisher], makers_a
     lag_s, busy = max(relay.lag_p90_s for relay in relays), max(relay.busy for relay in relays)
     behind_s = mean_ready_at(finishers) - makers_at
     for group in relaying:
-        group.lag_s = lag_before(group.deadline_at - makers_at, lag_s, behind_s, busy, len(finishers))
+        group.lag_s = lag_before(
+            group.deadline_at - makers_at, lag_s, behind_s, busy, len(finishers)
+        )
         group.deadline_at -= group.lag_s
 
 
 class _Deadlines:
-    """Each job's deadline (its own, else the snapshot's), rounded down when there are too many different ones."""
+    """Each job's deadline (its own, else the snapshot's), rounded down when there are too many
+    different ones."""
 
     def __init__(self, snapshot: Snapshot, backlog: Sequence[Backlog]) -> None:
         self._default = NEVER if snapshot.deadline_at is None else snapshot.deadline_at

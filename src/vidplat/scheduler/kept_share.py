@@ -1,11 +1,14 @@
-"""Which share of an edit's tokens `lipar` lets run: learnt from videos that were made, or measured in a profile.
+"""Which share of an edit's tokens `lipar` lets run: learnt from videos that were made, or measured
+in a profile.
 
-The share depends on the source, and a plan is made before anybody has read it. So until one was measured all tokens
-are counted: no promise rests on a hope. From the first one on, the mean of the shares seen with the same thresholds is
-the median's, and their spread joins the p90; a share seen less than twenty times is trusted in part only.
+The share depends on the source, and a plan is made before anybody has read it. So until one was
+measured all tokens are counted: no promise rests on a hope. From the first one on, the mean of the
+shares seen with the same thresholds is the median's, and their spread joins the p90; a share seen
+less than twenty times is trusted in part only.
 
-A KeptShare is a frozen value: `after` returns a new one. Left to others: the work that goes with a share
-(`method_work`), how spreads add (`cost`). Not promised: that the next source is like those before it.
+A KeptShare is a frozen value: `after` returns a new one. Left to others: the work that goes with a
+share (`method_work`), how spreads add (`cost`). Not promised: that the next source is like those
+before it.
 """
 
 from __future__ import annotations
@@ -16,16 +19,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from vidplat.domain import ModelShape, OperatingPoint, ProfilePoint
-from vidplat.methods import parse, text
+from vidplat.domain import OperatingPoint
+from vidplat.methods.language import parse, text
+from vidplat.methods.model_shape import ModelShape, ProfilePoint
 
 _TRUSTED_SAMPLES = 20  # as for timings
-_P90_DEVIATIONS = 1.2816  # standard deviations from the mean to the 90 % quantile of a normal distribution
+_P90_DEVIATIONS = (
+    1.2816  # standard deviations from the mean to the 90 % quantile of a normal distribution
+)
 
 
 @dataclass(frozen=True)
 class KeptShare:
-    """Shares seen so far: their number, mean, and sum of squared deviations from it (Welford's running form)."""
+    """Shares seen so far: their number, mean, and sum of squared deviations from it (Welford's
+    running form)."""
 
     samples: int = 0
     mean: float = 1.0
@@ -45,26 +52,33 @@ class KeptShare:
 
     @property
     def p90(self) -> float:
-        """The share that nine in ten videos stay below. With few samples it is drawn towards 1, all tokens."""
+        """The share that nine in ten videos stay below. With few samples it is drawn towards 1, all
+        tokens."""
         trust = min(1.0, self.samples / _TRUSTED_SAMPLES)
         return trust * min(1.0, self.mean + _P90_DEVIATIONS * self.deviation) + (1 - trust)
 
     @classmethod
     def measured(cls, point: ProfilePoint) -> KeptShare:
         """What a profile's point says of it, as if learnt from its samples."""
-        return cls(point.samples, point.linear_work, point.work_spread**2 * max(0, point.samples - 1))
+        return cls(
+            point.samples, point.linear_work, point.work_spread**2 * max(0, point.samples - 1)
+        )
 
     def to_list(self) -> list[Any]:
         return [self.samples, self.mean, self.squares]
 
 
 def chooser(point: OperatingPoint) -> str:
-    """The part of a point's methods that decides which tokens run by the source, as canonical text; "" for none."""
+    """The part of a point's methods that decides which tokens run by the source, as canonical text;
+    "" for none."""
     return _chooser(point.accelerator) if point.accelerator else ""
 
 
-def expected(shape: ModelShape, point: OperatingPoint, learnt: Mapping[str, KeptShare]) -> KeptShare | None:
-    """The share of a video at `point`: of those learnt (by `chooser`) and the profile's, the one with more samples.
+def expected(
+    shape: ModelShape, point: OperatingPoint, learnt: Mapping[str, KeptShare]
+) -> KeptShare | None:
+    """The share of a video at `point`: of those learnt (by `chooser`) and the profile's, the one
+    with more samples.
 
     None where no method chooses by the source, or where nothing was measured.
     """

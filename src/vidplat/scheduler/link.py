@@ -1,8 +1,9 @@
-"""How fast a link is, from the transfers it carried: careful, so that one lucky transfer promises nothing.
+"""How fast a link is, from the transfers it carried: careful, so that one lucky transfer promises
+nothing.
 
-The estimate is the smaller of a moving average and the 20th percentile of the last 20 rates (EcoVideo's knobs are the
-paper's, arXiv 2606.30557; this rule is our choice). State in, state out: `after` gives a new `Link`, the clock and the
-transfers are the caller's.
+The estimate is the smaller of a moving average and the 20th percentile of the last 20 rates
+(EcoVideo's knobs are the paper's, arXiv 2606.30557; this rule is our choice). State in, state out:
+`after` gives a new `Link`, the clock and the transfers are the caller's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ PERCENTILE = 20
 
 @dataclass(frozen=True)
 class Link:
-    """One direction between two pools. `rtt_s` is taken off each transfer before its rate is counted."""
+    """One direction between two pools. `rtt_s` is taken off each transfer before its rate is
+    counted."""
 
     rtt_s: float = 0.0
     average: float | None = None  # bit/s, m = 0.3 new + 0.7 m; None: nothing was carried yet
@@ -33,10 +35,13 @@ class Link:
 
 
 def after(link: Link, sent_bytes: int, took_s: float) -> Link:
-    """The link once it carried `sent_bytes` in `took_s`. What took no longer than a round trip tells nothing."""
+    """The link once it carried `sent_bytes` in `took_s`. What took no longer than a round trip
+    tells nothing."""
     carrying_s = took_s - link.rtt_s
     if sent_bytes <= 0 or carrying_s <= 0:
         return link
     rate = 8 * sent_bytes / carrying_s
-    average = rate if link.average is None else EWMA_WEIGHT * rate + (1 - EWMA_WEIGHT) * link.average
+    average = (
+        rate if link.average is None else EWMA_WEIGHT * rate + (1 - EWMA_WEIGHT) * link.average
+    )
     return replace(link, average=average, recent=(*link.recent, rate)[-WINDOW:])

@@ -1,10 +1,12 @@
 """What each worker can offer a kind of job: its rungs, or the sentence why nobody can make it.
 
-Rungs are the operating points worth having on that worker, cheapest first: the convex hull of (seconds,
-quality), cut off below the quality floor and above the worker's memory. A worker that failed the job before, or
-is suspect, offers nothing while a better one is there. After running out of memory a job may only use less.
+Rungs are the operating points worth having on that worker, cheapest first: the convex hull of
+(seconds, quality), cut off below the quality floor and above the worker's memory. A worker that
+failed the job before, or is suspect, offers nothing while a better one is there. After running out
+of memory a job may only use less.
 
-Left to others: quality (`profile`), seconds (`cost`), bytes (`work`), the choice of a rung (`drafts`, `slack`).
+Left to others: quality (`profile`), seconds (`cost`), bytes (`work`), the choice of a rung
+(`drafts`, `slack`).
 """
 
 from __future__ import annotations
@@ -16,10 +18,20 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 
-from vidplat.domain import Finisher, Job, ModelShape, OpenJob, OperatingPoint, WorkerState
+from vidplat.domain import Job, OpenJob, OperatingPoint, WorkerState
+from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler.cost import CORRELATION, CostModel, Estimate
+from vidplat.scheduler.decision import Finisher
 from vidplat.scheduler.profile import Choices, choices, hull
-from vidplat.scheduler.relay import UNTIL_DRAFT, Relayed, draft_bytes, finishing, leaves_draft, mean_ready_at, relayed
+from vidplat.scheduler.relay import (
+    UNTIL_DRAFT,
+    Relayed,
+    draft_bytes,
+    finishing,
+    leaves_draft,
+    mean_ready_at,
+    relayed,
+)
 from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, STAGES, needed_bytes
 
 _COMMON = math.sqrt(CORRELATION)  # share of a part's spread that no averaging removes
@@ -52,18 +64,25 @@ class Rungs:
     def work(self, rung: int) -> Estimate:
         """Seconds of work, of both workers where another finishes it."""
         relay = self.relayed[rung]
-        return relay.work if relay else Estimate(self.p50_s[rung], self.p50_s[rung] + self.spread_s[rung])
+        return (
+            relay.work
+            if relay
+            else Estimate(self.p50_s[rung], self.p50_s[rung] + self.spread_s[rung])
+        )
 
     def seconds(self, rung: int) -> float:
-        """What one more job takes of a long chain at p90: its median and the part of its spread that adds up."""
+        """What one more job takes of a long chain at p90: its median and the part of its spread
+        that adds up."""
         return self.p50_s[rung] + _COMMON * self.spread_s[rung]
 
     @cached_property
     def gains(self) -> tuple[float, ...]:
-        """Quality per second of the step from each rung to the next, falling. Among equals the lower step counts
-        a trifle more, so that equal jobs rise together."""
+        """Quality per second of the step from each rung to the next, falling. Among equals the
+        lower step counts a trifle more, so that equal jobs rise together."""
         rise = [
-            (self.qualities[k + 1] - self.qualities[k]) / (self.seconds(k + 1) - self.seconds(k)) * (1 - 1e-6 * k)
+            (self.qualities[k + 1] - self.qualities[k])
+            / (self.seconds(k + 1) - self.seconds(k))
+            * (1 - 1e-6 * k)
             for k in range(self.top)
         ]
         return tuple(accumulate(rise, min))
@@ -76,8 +95,8 @@ class Rungs:
 class Menu:
     """Works out which workers may make a kind of job, and at which points. Remembers its answers.
 
-    Points that leave frames out are priced by `relay` where that lags no more than `most_lag_s` behind a queue, and as
-    made by one worker elsewhere; `lags_s` are all that were met.
+    Points that leave frames out are priced by `relay` where that lags no more than `most_lag_s`
+    behind a queue, and as made by one worker elsewhere; `lags_s` are all that were met.
     """
 
     def __init__(
@@ -95,7 +114,9 @@ class Menu:
         self.lags_s: set[float] = set()
         self._offers: dict[tuple[object, ...], str | tuple[Choices, dict[int, Rungs]]] = {}
 
-    def offer(self, kind: tuple[object, ...], open_job: OpenJob) -> str | tuple[Choices, dict[int, Rungs]]:
+    def offer(
+        self, kind: tuple[object, ...], open_job: OpenJob
+    ) -> str | tuple[Choices, dict[int, Rungs]]:
         """The choices and each worker's rungs, or the sentence why there are none."""
         if kind not in self._offers:
             self._offers[kind] = self._work_out(open_job)
@@ -111,14 +132,21 @@ class Menu:
         offered = choices(shape, job.spec, job.method)
         needs = [needed_bytes(shape, job.spec, p) for p in offered.points]
         allowed = _lower(needs, offered.qualities, open_job.rung_down, self._floor)
-        fits = {i: [k for k in allowed if not 0 < w.free_bytes < needs[k]] for i, w in enumerate(self._workers)}
+        fits = {
+            i: [k for k in allowed if not 0 < w.free_bytes < needs[k]]
+            for i, w in enumerate(self._workers)
+        }
         roomy = [i for i in fits if fits[i]]
         if not roomy:
             least, most = min(needs[k] for k in allowed), max(w.free_bytes for w in self._workers)
             return f"needs {_gb(least)}, largest worker has {_gb(most)} free"
         # A worker that failed this job, or is suspect, is taken only when no better one is left.
         for good in (
-            [i for i in roomy if self._workers[i].id not in open_job.avoid and not self._workers[i].suspect],
+            [
+                i
+                for i in roomy
+                if self._workers[i].id not in open_job.avoid and not self._workers[i].suspect
+            ],
             [i for i in roomy if self._workers[i].id not in open_job.avoid],
             roomy,
         ):
@@ -162,7 +190,9 @@ class Menu:
     ) -> _Priced:
         def predicted(point: OperatingPoint, stages: Sequence[str]) -> Estimate:
             is_edit = job.input_video is not None
-            return costs.predict(job.model.id, shape, device_class, job.spec, point, is_edit, stages=stages)
+            return costs.predict(
+                job.model.id, shape, device_class, job.spec, point, is_edit, stages=stages
+            )
 
         costs = self._knowledge.costs
         return _Priced(
@@ -171,7 +201,9 @@ class Menu:
             [finished.get(point, ()) for point in points],
         )
 
-    def _finished(self, job: Job, shape: ModelShape, offered: Choices) -> dict[OperatingPoint, list[Estimate]]:
+    def _finished(
+        self, job: Job, shape: ModelShape, offered: Choices
+    ) -> dict[OperatingPoint, list[Estimate]]:
         """What each light worker takes of a draft, for the points that leave one."""
         if not self._finishers:
             return {}
@@ -181,15 +213,19 @@ class Menu:
             if leaves_draft(shape, spec, point):
                 size_bytes = draft_bytes(shape, spec, point, known.draft_bytes_per_pixel)
                 found[point] = [
-                    finishing(known.costs, model_id, shape, spec, point, each, size_bytes) for each in self._finishers
+                    finishing(known.costs, model_id, shape, spec, point, each, size_bytes)
+                    for each in self._finishers
                 ]
         return found
 
     def _relayed(self, at_par: _Priced, speed: float) -> list[Estimate | Relayed]:
-        """For each point what it comes to on a maker of that speed, with light workers where they are counted on."""
+        """For each point what it comes to on a maker of that speed, with light workers where they
+        are counted on."""
         counted: list[Estimate | Relayed] = []
         free_at = mean_ready_at(self._finishers)
-        for whole, until_draft, rest in zip(at_par.alone, at_par.until_draft, at_par.rest, strict=True):
+        for whole, until_draft, rest in zip(
+            at_par.alone, at_par.until_draft, at_par.rest, strict=True
+        ):
             alone = _at(speed, whole)
             counted.append(alone)
             if until_draft is not None:
@@ -202,8 +238,8 @@ class Menu:
 
 @dataclass(frozen=True)
 class _Priced:
-    """What some points cost on a maker of speed 1: alone, until the draft (None: there is none), and what each light
-    worker takes from there."""
+    """What some points cost on a maker of speed 1: alone, until the draft (None: there is none),
+    and what each light worker takes from there."""
 
     alone: Sequence[Estimate]
     until_draft: Sequence[Estimate | None]
@@ -214,7 +250,9 @@ def _at(speed: float, at_par: Estimate) -> Estimate:
     return Estimate(at_par.p50_s / speed, at_par.p90_s / speed)
 
 
-def _ranked(offered: Choices, allowed: Sequence[int], counted: Sequence[Estimate | Relayed]) -> Rungs:
+def _ranked(
+    offered: Choices, allowed: Sequence[int], counted: Sequence[Estimate | Relayed]
+) -> Rungs:
     """The allowed points that are worth having."""
     qualities = [offered.qualities[k] for k in allowed]
     kept = hull([each.p50_s + _COMMON * each.spread_s for each in counted], qualities)
@@ -223,15 +261,18 @@ def _ranked(offered: Choices, allowed: Sequence[int], counted: Sequence[Estimate
         qualities=tuple(qualities[i] for i in kept),
         p50_s=tuple(counted[i].p50_s for i in kept),
         spread_s=tuple(counted[i].spread_s for i in kept),
-        relayed=tuple(each if isinstance(each, Relayed) else None for each in (counted[i] for i in kept)),
+        relayed=tuple(
+            each if isinstance(each, Relayed) else None for each in (counted[i] for i in kept)
+        ),
     )
 
 
 def _lower(needs: Sequence[int], qualities: Sequence[float], rungs: int, floor: float) -> list[int]:
-    """Indices that may be used: at or above the floor (at least the best), and `rungs` levels down in memory.
+    """Indices that may be used: at or above the floor (at least the best), and `rungs` levels down
+    in memory.
 
-    After running out of memory it is memory that must fall, whatever the floor says; where every point needs
-    the same, the best points are given up instead.
+    After running out of memory it is memory that must fall, whatever the floor says; where every
+    point needs the same, the best points are given up instead.
     """
     if rungs <= 0:
         above = [k for k, q in enumerate(qualities) if q >= floor - 1e-12]

@@ -1,23 +1,29 @@
 """plan(snapshot, policy, knowledge) -> Plan: who makes what, how well, and when.
 
-A pure function: no clock, no I/O, no randomness; the same snapshot gives the same plan whatever the order of
-its rows. How it works (PACE: prices, assign, chain-fill; the early stop is the workers' half):
+A pure function: no clock, no I/O, no randomness; the same snapshot gives the same plan whatever the
+order of its rows. How it works (PACE: prices, assign, chain-fill; the early stop is the workers'
+half):
 
-  1. Group    equal jobs with one deadline (`groups`); what no worker can take is deferred with the reason.
-              Where light workers are up, makers are counted as relieved by them (`relay`) as far as that lags behind
-              by no more than a bound; a few bounds are tried, 0 among them, and the best draft of all is kept.
-  2. Assign   walk the groups in deadline order and give each job to the worker that finishes it first, at a
-              rung set by a price on device seconds; what does not fit falls to its cheapest rung, then at
-              risk (in time at p50 only), then late. A handful of prices is tried.
-  3. Fill     spend what slack is left on upgrades, best quality per second first, exactly, per worker (`chains`).
+  1. Group    equal jobs with one deadline (`groups`); what no worker can take is deferred with the
+     reason.
+              Where light workers are up, makers are counted as relieved by them (`relay`) as far as
+              that lags behind by no more than a bound; a few bounds are tried, 0 among them, and
+              the best draft of all is kept.
+  2. Assign   walk the groups in deadline order and give each job to the worker that finishes it
+     first, at a
+              rung set by a price on device seconds; what does not fit falls to its cheapest rung,
+              then at risk (in time at p50 only), then late. A handful of prices is tried.
+  3. Fill     spend what slack is left on upgrades, best quality per second first, exactly, per
+     worker (`chains`).
   4. Choose   the draft with the fewest late jobs, then the fewest at risk, then the most quality.
-  5. Certify  an upper bound on any plan's mean quality (`bound`; light workers count as done at once), and the p90
+  5. Certify  an upper bound on any plan's mean quality (`bound`; light workers count as done at
+     once), and the p90
               finish at the cheapest and at full quality.
 
-Promises are made at p90. Jobs without a deadline get full quality, last, shared out so that the tail is short.
-A late job never costs another its place or quality: it goes to the end at its cheapest rung.
-Not promised: optimality on several unequal workers (NP-hard; the gap to the bound is in every plan), and
-`ready_at` is taken as certain, so pass a p90 there if it is a guess.
+Promises are made at p90. Jobs without a deadline get full quality, last, shared out so that the
+tail is short. A late job never costs another its place or quality: it goes to the end at its
+cheapest rung. Not promised: optimality on several unequal workers (NP-hard; the gap to the bound is
+in every plan), and `ready_at` is taken as certain, so pass a p90 there if it is a guess.
 """
 
 from __future__ import annotations
@@ -26,51 +32,70 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from vidplat.domain import Deferred, OnInfeasible, Plan, Snapshot, Verdict
+from vidplat.domain import OnInfeasible
 from vidplat.scheduler.account import written
 from vidplat.scheduler.bound import quality_bound, worker_values
 from vidplat.scheduler.cost import CORRELATION
-from vidplat.scheduler.drafts import Draft, assign_all, best_draft, ends
+from vidplat.scheduler.decision import Deferred, Plan, Snapshot, Verdict
 from vidplat.scheduler.groups import Backlog, Group, group_jobs
 from vidplat.scheduler.menu import Knowledge, Menu
 from vidplat.scheduler.policy import Policy
+from vidplat.scheduler.trials import Draft, assign_all, best_draft, ends
 
 _LITTLE = 0.002  # quality that is not worth planning anew for
 _AT_ONCE = 1e18  # speed, and bit/s, of light workers that no plan can do better than
 
 
-def plan(snapshot: Snapshot, policy: Policy, knowledge: Knowledge, backlog: Sequence[Backlog] = ()) -> Plan:
+def plan(
+    snapshot: Snapshot, policy: Policy, knowledge: Knowledge, backlog: Sequence[Backlog] = ()
+) -> Plan:
     """The plan for every job of `snapshot`: each is assigned once, or deferred with a reason.
 
-    `backlog` stands for further queued jobs: their work is planned around, so that a window of a long queue
-    is not given time that belongs to the rest. Nothing here raises for an infeasible plan: read `verdict`.
+    `backlog` stands for further queued jobs: their work is planned around, so that a window of a
+    long queue is not given time that belongs to the rest. Nothing here raises for an infeasible
+    plan: read `verdict`.
     """
     floor = max(policy.quality_floor, snapshot.quality_floor)
     decided = _plan_above(floor, snapshot, policy, knowledge, backlog)
-    if decided.verdict is not Verdict.INFEASIBLE or floor <= 0 or policy.on_infeasible is OnInfeasible.REJECT:
+    if (
+        decided.verdict is not Verdict.INFEASIBLE
+        or floor <= 0
+        or policy.on_infeasible is OnInfeasible.REJECT
+    ):
         return decided
     lower = _plan_above(0.0, snapshot, policy, knowledge, backlog)
     if lower == decided:
         return decided
     return replace(
-        lower, notes=(*lower.notes, f"the quality floor of {floor:.2f} cannot be held: some jobs go below it")
+        lower,
+        notes=(
+            *lower.notes,
+            f"the quality floor of {floor:.2f} cannot be held: some jobs go below it",
+        ),
     )
 
 
 def latest_free(decided: Plan) -> Mapping[str, float]:
-    """Per worker with deadlines ahead: how late it may become free without making an assignment of its late.
+    """Per worker with deadlines ahead: how late it may become free without making an assignment of
+    its late.
 
     The platform tells a running job to finish by then (or by its own deadline, the earlier).
     """
     latest: dict[str, float] = {}
     for a in decided.assignments:
         if a.finish_by is not None and a.worker_id not in latest:
-            latest[a.worker_id] = a.finish_by - a.p50_s - math.sqrt(CORRELATION) * (a.p90_s - a.p50_s)
+            latest[a.worker_id] = (
+                a.finish_by - a.p50_s - math.sqrt(CORRELATION) * (a.p90_s - a.p50_s)
+            )
     return latest
 
 
 def _plan_above(
-    floor: float, snapshot: Snapshot, policy: Policy, knowledge: Knowledge, backlog: Sequence[Backlog]
+    floor: float,
+    snapshot: Snapshot,
+    policy: Policy,
+    knowledge: Knowledge,
+    backlog: Sequence[Backlog],
 ) -> Plan:
     workers = sorted((w for w in snapshot.workers if w.alive), key=lambda w: w.id)
     free_at = [max(snapshot.now, w.ready_at) for w in workers]
@@ -87,12 +112,17 @@ def _plan_above(
     eased = groups
     if menu.lags_s:  # light workers have a part in it
         at_once = [
-            replace(each, ready_at=makers_at, speed=_AT_ONCE, bits_per_s=_AT_ONCE) for each in snapshot.finishers
+            replace(each, ready_at=makers_at, speed=_AT_ONCE, bits_per_s=_AT_ONCE)
+            for each in snapshot.finishers
         ]
-        eased, _ = grouped(Menu(workers, knowledge, floor, at_once), replace(snapshot, finishers=tuple(at_once)))
+        eased, _ = grouped(
+            Menu(workers, knowledge, floor, at_once), replace(snapshot, finishers=tuple(at_once))
+        )
     bound = quality_bound(eased, free_at, worker_values(eased, len(workers)))
     for most_lag_s in () if _is_good(draft, bound) else _bounds(menu.lags_s):
-        others, _ = grouped(Menu(workers, knowledge, floor, snapshot.finishers if most_lag_s else (), most_lag_s))
+        others, _ = grouped(
+            Menu(workers, knowledge, floor, snapshot.finishers if most_lag_s else (), most_lag_s)
+        )
         other = best_draft(others, free_at, worker_values(others, len(workers)))
         if other.merit > draft.merit:
             groups, draft = others, other
@@ -103,7 +133,12 @@ def _plan_above(
 
 def _is_good(draft: Draft, bound: float) -> bool:
     """Whether all is in time and no other draft can gain much on it."""
-    made = [(p.rungs.qualities[rung], count) for c in draft.chains for p in c.places for rung, count in p.runs.items()]
+    made = [
+        (p.rungs.qualities[rung], count)
+        for c in draft.chains
+        for p in c.places
+        for rung, count in p.runs.items()
+    ]
     jobs = sum(count for _, count in made)
     mean = sum(quality * count for quality, count in made) / jobs if jobs else 1.0
     return not draft.late and not draft.at_risk and mean >= bound - _LITTLE

@@ -1,14 +1,16 @@
 """Which operating points a job may be made at, and what quality each is expected to have.
 
-A measured profile (`ModelShape.profile`) gives quality at fractions of the full steps and of the keyframes.
-It is read at every whole number of steps between the measured ones (straight lines between them, running
-maximum so that more steps are never worse), then `hull` keeps the points that no mix of others beats.
-A model without a profile gets steps alone, on a guessed curve; `Choices.measured` says so and plans carry a note.
-Methods were measured one by one; only `eco`, whose K is another share of each length, is read between measured shares,
-and goes with fewer steps: what both lose is multiplied.
+A measured profile (`ModelShape.profile`) gives quality at fractions of the full steps and of the
+keyframes. It is read at every whole number of steps between the measured ones (straight lines
+between them, running maximum so that more steps are never worse), then `hull` keeps the points that
+no mix of others beats. A model without a profile gets steps alone, on a guessed curve;
+`Choices.measured` says so and plans carry a note. Methods were measured one by one; only `eco`,
+whose K is another share of each length, is read between measured shares, and goes with fewer steps:
+what both lose is multiplied.
 
 Left to others: seconds (`cost`), which of the points to take (`planner`).
-Not promised: quality of an unmeasured model. The guess is only monotone and concave, so that plans are sane.
+Not promised: quality of an unmeasured model. The guess is only monotone and concave, so that plans
+are sane.
 """
 
 from __future__ import annotations
@@ -21,14 +23,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from vidplat import methods
-from vidplat.domain import ModelShape, OperatingPoint, ProfilePoint, VideoSpec
-from vidplat.eco_schedule import kept_latents, with_budgets
+from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import UsageError, printable
+from vidplat.methods import language as methods
+from vidplat.methods.eco.words import kept_latents, with_budgets
+from vidplat.methods.model_shape import ModelShape, ProfilePoint
 
 _MOST_STEP_COUNTS = 12  # offered per number of keyframes, beside the measured ones
 _LEAST_STEPS = 4  # of a model without a profile
-_UNMEASURED = 0.9  # quality of a method that was never measured on this model: a guess, and said to be one
+_UNMEASURED = (
+    0.9  # quality of a method that was never measured on this model: a guess, and said to be one
+)
 _GUESS_EXPONENT = 0.15  # quality = (steps / full steps) ^ 0.15: 0.90 at a half, 0.81 at a quarter
 
 
@@ -42,25 +47,27 @@ class Choices:
 
 
 def choices(shape: ModelShape, spec: VideoSpec, method: str | None = None) -> Choices:
-    """The points of `spec` on this model under `method` (see `check_method`). At least one, never a UsageError
-    for a method that `check_method` accepts."""
+    """The points of `spec` on this model under `method` (see `check_method`). At least one, never a
+    UsageError for a method that `check_method` accepts."""
     return _choices(shape, replace(spec, seed=0), method or "auto")
 
 
 def check_method(method: str) -> None:
-    """Raise UsageError unless `method` is `auto`, `full`, `steps`, `keyframes`, `steps:N`, `keyframes:K`, both, or a
-    text of `vidplat.methods` such as `hsa:50`.
+    """Raise UsageError unless `method` is `auto`, `full`, `steps`, `keyframes`, `steps:N`,
+    `keyframes:K`, both, or a text of `vidplat.methods.language` such as `hsa:50`.
 
-    `steps` and `keyframes` leave the number to the planner; a number fixes it. `keyframes:5,steps:12` fixes both.
+    `steps` and `keyframes` leave the number to the planner; a number fixes it.
+    `keyframes:5,steps:12` fixes both.
     """
     _parse(method)
 
 
 def hull(seconds: Sequence[float], qualities: Sequence[float]) -> list[int]:
-    """Indices of the upper convex hull of (seconds, quality), cheapest first; points on an edge are kept.
+    """Indices of the upper convex hull of (seconds, quality), cheapest first; points on an edge are
+    kept.
 
-    Seconds and qualities rise strictly along it and the gain per second never rises, so that a greedy walk
-    by gain per second is optimal up to one edge.
+    Seconds and qualities rise strictly along it and the gain per second never rises, so that a
+    greedy walk by gain per second is optimal up to one edge.
     """
     order = sorted(range(len(seconds)), key=lambda i: (seconds[i], -qualities[i]))
     kept: list[int] = []
@@ -69,9 +76,9 @@ def hull(seconds: Sequence[float], qualities: Sequence[float]) -> list[int]:
             continue
         while len(kept) >= 2:
             a, b = kept[-2], kept[-1]
-            cross = (qualities[b] - qualities[a]) * (seconds[i] - seconds[a]) - (qualities[i] - qualities[a]) * (
-                seconds[b] - seconds[a]
-            )
+            cross = (qualities[b] - qualities[a]) * (seconds[i] - seconds[a]) - (
+                qualities[i] - qualities[a]
+            ) * (seconds[b] - seconds[a])
             if cross >= -1e-9 * max(1e-9, seconds[i] - seconds[a]):
                 break
             kept.pop()
@@ -98,12 +105,13 @@ def quality_of(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> flo
 
 
 def _along(at: float, fractions: tuple[float, ...], values: tuple[float, ...]) -> float:
-    """A straight line between measured fractions; below the least of them the guessed curve takes over."""
+    """A straight line between measured fractions; below the least of them the guessed curve takes
+    over."""
     inside = float(np.interp(at, fractions, values))
     return inside * math.pow(min(1.0, at / fractions[0]), _GUESS_EXPONENT)
 
 
-# --- inside --------------------------------------------------------------------------------------------
+# --- inside ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -128,11 +136,14 @@ def _parse(method: str) -> _Method:
         found = re.fullmatch(r"\s*(steps|keyframes):(\d{1,5})\s*", part)
         if found is None or int(found[2]) < (1 if found[1] == "steps" else 2) or found[1] in fixed:
             raise UsageError(
-                f"method {printable(method)!r} is not known; use auto, full, steps, keyframes, steps:N (N >= 1), "
+                f"method {printable(method)!r} is not known; use auto, full, steps, keyframes, "
+                "steps:N (N >= 1), "
                 "keyframes:K (K >= 2) or keyframes:K,steps:N"
             )
         fixed[found[1]] = int(found[2])
-    return _Method("keyframes" if "keyframes" in fixed else "steps", fixed.get("steps"), fixed.get("keyframes"))
+    return _Method(
+        "keyframes" if "keyframes" in fixed else "steps", fixed.get("steps"), fixed.get("keyframes")
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -151,15 +162,21 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
             offered[point] = quality_of(shape, spec, point)
         return _ranked(offered, latent, all(_is_measured(shape, text) for text in texts))
     if asked.steps is not None or asked.keyframes is not None:
-        keyframes = asked.keyframes if asked.keyframes is not None and asked.keyframes < latent else None
+        keyframes = (
+            asked.keyframes if asked.keyframes is not None and asked.keyframes < latent else None
+        )
         steps = min(full, asked.steps or full)
         point = OperatingPoint(steps, keyframes, _name(steps, keyframes, full))
         return Choices((point,), (quality_of(shape, spec, point),), measured)
     found: dict[OperatingPoint, float] = {OperatingPoint(full): 1.0}
-    curves = _curves(tuple(p for p in shape.profile if not p.method)) or {1.0: ((_LEAST_STEPS / full, 1.0), ())}
+    curves = _curves(tuple(p for p in shape.profile if not p.method)) or {
+        1.0: ((_LEAST_STEPS / full, 1.0), ())
+    }
     for fraction, (fractions, _) in curves.items():
         keyframes = None if fraction >= 1.0 else max(2, round(fraction * latent))
-        if (keyframes is not None and keyframes >= latent) or (keyframes is not None and asked.name == "steps"):
+        if (keyframes is not None and keyframes >= latent) or (
+            keyframes is not None and asked.name == "steps"
+        ):
             continue
         if keyframes is None and asked.name == "keyframes":
             continue
@@ -184,7 +201,9 @@ def _pairs(offered: Choices) -> Iterable[tuple[OperatingPoint, float]]:
 
 
 def _ranked(found: Mapping[OperatingPoint, float], latent: int, measured: bool) -> Choices:
-    ranked = sorted(found.items(), key=lambda item: (item[1], item[0].steps, item[0].keyframes or latent))
+    ranked = sorted(
+        found.items(), key=lambda item: (item[1], item[0].steps, item[0].keyframes or latent)
+    )
     return Choices(tuple(p for p, _ in ranked), tuple(q for _, q in ranked), measured)
 
 
@@ -219,13 +238,15 @@ def _is_eco(method: str) -> bool:
 
 
 def _is_measured(shape: ModelShape, method: str) -> bool:
-    """Whether its quality rests on the profile: its own line, or for `eco` with nothing but a K the lines of others."""
+    """Whether its quality rests on the profile: its own line, or for `eco` with nothing but a K the
+    lines of others."""
     is_plain_eco = method.startswith("eco:k=") and method.removeprefix("eco:k=").isdecimal()
     return method in _accelerated(shape.profile) or (is_plain_eco and bool(_eco_curve(shape)))
 
 
 def _quality_of_method(shape: ModelShape, method: str, latent: int) -> float:
-    """Quality at full steps. Leaving frames out loses by the share of them that is kept, whatever the length."""
+    """Quality at full steps. Leaving frames out loses by the share of them that is kept, whatever
+    the length."""
     if not _is_eco(method):
         return _accelerated(shape.profile).get(method, _UNMEASURED)
     share = kept_latents(method, latent) / latent
@@ -235,7 +256,8 @@ def _quality_of_method(shape: ModelShape, method: str, latent: int) -> float:
 
 @lru_cache(maxsize=256)
 def _eco_curve(shape: ModelShape) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """(share of latent frames kept, rising; quality, never falling), as measured at the model's default length."""
+    """(share of latent frames kept, rising; quality, never falling), as measured at the model's
+    default length."""
     whole = shape.latent_frames(shape.defaults.num_frames)
     found = {
         kept_latents(method, whole) / whole: quality
@@ -246,12 +268,17 @@ def _eco_curve(shape: ModelShape) -> tuple[tuple[float, ...], tuple[float, ...]]
         return None
     found[1.0] = 1.0
     shares = sorted(found)
-    return tuple(shares), tuple(float(q) for q in np.maximum.accumulate([found[share] for share in shares]))
+    return tuple(shares), tuple(
+        float(q) for q in np.maximum.accumulate([found[share] for share in shares])
+    )
 
 
 @lru_cache(maxsize=256)
-def _curves(profile: tuple[ProfilePoint, ...]) -> dict[float, tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Per keyframes fraction: (steps fractions rising, qualities never falling). Full quality is 1 by definition."""
+def _curves(
+    profile: tuple[ProfilePoint, ...],
+) -> dict[float, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Per keyframes fraction: (steps fractions rising, qualities never falling). Full quality is 1
+    by definition."""
     by_frames: dict[float, dict[float, float]] = {}
     for p in profile:
         curve = by_frames.setdefault(min(1.0, p.keyframes_fraction), {})

@@ -1,28 +1,31 @@
 """A video begun by one worker and finished by another, as the queue of the first sees it.
 
-Where a method leaves frames out, its maker may stop at a draft, and whoever is through first fills in, compresses and
-stores it: a light worker, or the maker after all (EcoVideo's split, arXiv 2606.30557; rule and bound are our choice).
-With c seconds until the draft, a for what is left on the maker, e for what is left (and the way there) on a light
-worker, M makers and L light workers, one video adds
+Where a method leaves frames out, its maker may stop at a draft, and whoever is through first fills
+in, compresses and stores it: a light worker, or the maker after all (EcoVideo's split, arXiv
+2606.30557; rule and bound are our choice). With c seconds until the draft, a for what is left on
+the maker, e for what is left (and the way there) on a light worker, M makers and L light workers,
+one video adds
 
     b = min(max(c, e M / L), c + a)
 
-to a maker's queue: what the slower side takes, and never more than without light workers. (Where these do not keep up,
-makers finish some drafts too, but may store them over the same thin link, so nothing is counted on that.) A queue of
-such videos is through about
+to a maker's queue: what the slower side takes, and never more than without light workers. (Where
+these do not keep up, makers finish some drafts too, but may store them over the same thin link, so
+nothing is counted on that.) A queue of such videos is through about
 
     lag = e                             L > M
     lag = min(e ceil(M / L), c + a)     else, since the drafts of all makers may come at once
 
-after the sum of its b. For M = L = 1 and a light worker that keeps up that is the flow shop's bound: its end is
-max over k of (sum of c up to k + sum of e from k on) <= sum of max(c, e) + max of min(c, e). Elsewhere it is a rule:
-none of the 3,000 random queues that a test plays through ends later.
+after the sum of its b. For M = L = 1 and a light worker that keeps up that is the flow shop's
+bound: its end is max over k of (sum of c up to k + sum of e from k on) <= sum of max(c, e) + max of
+min(c, e). Elsewhere it is a rule: none of the 3,000 random queues that a test plays through ends
+later.
 
-Light workers may be free only `behind` seconds after makers: they are starting, or busy. Either all of them work from
-then on without a pause, or one has to wait for a draft later on. In the first case they are through by
-behind + r S + (1 - 1 / L) lag, where S are the seconds of a maker's queue and r = e M / (L b), at most 1, is how busy
-they are meanwhile (list scheduling; Graham 1969); in the second they are as without it, but not evenly spread. To be
-through by D, S must end so long before that:
+Light workers may be free only `behind` seconds after makers: they are starting, or busy. Either all
+of them work from then on without a pause, or one has to wait for a draft later on. In the first
+case they are through by behind + r S + (1 - 1 / L) lag, where S are the seconds of a maker's queue
+and r = e M / (L b), at most 1, is how busy they are meanwhile (list scheduling; Graham 1969); in
+the second they are as without it, but not evenly spread. To be through by D, S must end so long
+before that:
 
     max((2 - 1 / L) lag, (behind + (1 - 1 / L) lag - (1 - r) D) / r)
 
@@ -35,9 +38,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vidplat.domain import Finisher, ModelShape, OperatingPoint, VideoSpec
-from vidplat.eco_schedule import kept_latents
+from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.methods.eco.words import kept_latents
+from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler.cost import CostModel, Estimate, spread_of_sum
+from vidplat.scheduler.decision import Finisher
 from vidplat.scheduler.work import (
     AFTER_DRAFT,
     NETWORK,
@@ -52,8 +57,8 @@ UNTIL_DRAFT = tuple(stage for stage in STAGES if stage not in AFTER_DRAFT)
 
 @dataclass(frozen=True)
 class Relayed:
-    """What one video adds to its maker's queue (`p50_s`, `spread_s`), what a light worker does of it (`handed_s`, at
-    p50), and how long after the queue it may come."""
+    """What one video adds to its maker's queue (`p50_s`, `spread_s`), what a light worker does of
+    it (`handed_s`, at p50), and how long after the queue it may come."""
 
     p50_s: float
     spread_s: float
@@ -65,7 +70,8 @@ class Relayed:
     work: Estimate  # of both workers, with nobody waiting
 
     def through_at(self, queue_ends: tuple[float, float]) -> tuple[float, float]:
-        """(p50, p90) of when light workers are through with it, its maker's queue up to it ending at these."""
+        """(p50, p90) of when light workers are through with it, its maker's queue up to it ending
+        at these."""
         p50_at, p90_at = queue_ends
         first_at = self.free_at + self.handed_s
         return max(p50_at + self.lag_p50_s, first_at), max(p90_at + self.lag_p90_s, first_at)
@@ -77,7 +83,9 @@ def leaves_draft(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> b
     return kept_latents(point.accelerator, whole) < whole
 
 
-def draft_bytes(shape: ModelShape, spec: VideoSpec, point: OperatingPoint, bytes_per_pixel: float) -> int:
+def draft_bytes(
+    shape: ModelShape, spec: VideoSpec, point: OperatingPoint, bytes_per_pixel: float
+) -> int:
     """Expected size of a draft, by what drafts were seen to take per pixel."""
     return round(decoded_frames(shape, spec, point) * spec.width * spec.height * bytes_per_pixel)
 
@@ -93,7 +101,8 @@ def finishing(
 ) -> Estimate:
     """Seconds from a draft of so many bytes to the stored file, on that worker at its own speed.
 
-    Its own link tells how long it fetches, once that has carried some; before, those of its device class do.
+    Its own link tells how long it fetches, once that has carried some; before, those of its device
+    class do.
     """
     counted = features(shape, spec, point)
     counted[NETWORK] = StageFeatures(calls=1, megabytes=size_bytes / 1e6)
@@ -109,7 +118,9 @@ def finishing(
     return Estimate(p50, p50 + spread_of_sum(spreads), seconds)
 
 
-def added(until_draft: float, alone: float, handed: float, makers: int, light: int) -> tuple[float, float]:
+def added(
+    until_draft: float, alone: float, handed: float, makers: int, light: int
+) -> tuple[float, float]:
     """(b, lag) of the formulas above, in seconds: c, c + a, e, M and L."""
     c, a = until_draft, max(0.0, alone - until_draft)
     b = min(max(c, handed * makers / light), c + a)
@@ -122,7 +133,8 @@ def mean_ready_at(finishers: Sequence[Finisher]) -> float:
 
 
 def lag_before(due_s: float, lag_s: float, behind_s: float, busy: float, light: int) -> float:
-    """By how much a queue must end before `due_s` seconds are over, so that light workers are through by then."""
+    """By how much a queue must end before `due_s` seconds are over, so that light workers are
+    through by then."""
     if behind_s <= 0 or busy <= 0 or math.isinf(due_s):
         return lag_s
     uneven_s = (1 - 1 / light) * lag_s
@@ -130,12 +142,17 @@ def lag_before(due_s: float, lag_s: float, behind_s: float, busy: float, light: 
 
 
 def relayed(
-    making: Estimate, finishing: Sequence[Estimate], alone: Estimate, makers: int, free_at: float = 0.0
+    making: Estimate,
+    finishing: Sequence[Estimate],
+    alone: Estimate,
+    makers: int,
+    free_at: float = 0.0,
 ) -> Relayed:
-    """`making`: until the draft; `finishing`: from there, by each light worker, these being free at `free_at` on
-    average; `alone`: all of it by the maker.
+    """`making`: until the draft; `finishing`: from there, by each light worker, these being free at
+    `free_at` on average; `alone`: all of it by the maker.
 
-    `making` and `alone` at the maker's own speed. Light workers of unlike speed count as so many of their mean rate.
+    `making` and `alone` at the maker's own speed. Light workers of unlike speed count as so many of
+    their mean rate.
     """
     handed = _mean([one.p50_s for one in finishing])
     p50, lag_p50 = added(making.p50_s, alone.p50_s, handed, makers, len(finishing))
@@ -144,9 +161,12 @@ def relayed(
     busy = min(1.0, handed_p90 * makers / (light * max(p90, 1e-9)))
     spread = spread_of_sum([making.spread_s, max(one.spread_s for one in finishing)])
     work = Estimate(making.p50_s + handed, making.p50_s + handed + spread)
-    return Relayed(p50, max(0.0, p90 - p50), handed, lag_p50, max(lag_p50, lag_p90), busy, free_at, work)
+    return Relayed(
+        p50, max(0.0, p90 - p50), handed, lag_p50, max(lag_p50, lag_p90), busy, free_at, work
+    )
 
 
 def _mean(seconds: Sequence[float]) -> float:
-    """Of workers that each do what comes to them: harmonic, so that they add up to their common rate."""
+    """Of workers that each do what comes to them: harmonic, so that they add up to their common
+    rate."""
     return len(seconds) / sum(1 / max(each, 1e-9) for each in seconds)

@@ -3,14 +3,16 @@
 Decisions rest on the kind of failure, never on message text:
   request          the same request is wrong again: failed at once
   out-of-memory    again at once, one rung lower in memory, the worker is not to blame
-  infrastructure   again after a growing wait, the job is not to blame: a higher limit, no worker avoided
+  infrastructure   again after a growing wait, the job is not to blame: a higher limit, no worker
+                   avoided
   job              again after a wait, on another worker
   worker-lost      again at once, on another worker
-Three different workers that fail one job make it poison (quarantined), as do three workers lost to it. Three
-different jobs that fail on one worker, with no success between, make the worker suspect: the last choice.
+Three different workers that fail one job make it poison (quarantined), as do three workers lost to
+it. Three different jobs that fail on one worker, with no success between, make the worker suspect:
+the last choice.
 
-Pure: the wait's jitter comes from the job id and the attempt, so the same history gives the same decision.
-Left to others: counting attempts and writing them down (`platform`, `storage.catalog`).
+Pure: the wait's jitter comes from the job id and the attempt, so the same history gives the same
+decision. Left to others: counting attempts and writing them down (`platform`, `storage.catalog`).
 """
 
 from __future__ import annotations
@@ -55,8 +57,8 @@ def after(
 ) -> Again | Stop:
     """What to do with a job whose `attempt` (counted from 1) just failed on `worker_id`.
 
-    `avoid` and `rung_down` are the job's so far (`OpenJob`). A wait never takes more than a tenth of the time
-    that is left to the deadline.
+    `avoid` and `rung_down` are the job's so far (`OpenJob`). A wait never takes more than a tenth
+    of the time that is left to the deadline.
     """
     kind, message = failure.kind, failure.message
     if kind is FailureKind.REQUEST:
@@ -96,7 +98,9 @@ def suspects(history: Iterable[tuple[str, str, bool]], policy: Policy) -> frozen
     return frozenset(w for w, jobs in failed.items() if len(jobs) >= policy.suspect_jobs)
 
 
-def _wait_s(job_id: str, attempt: int, now: float, deadline_at: float | None, policy: Policy) -> float:
+def _wait_s(
+    job_id: str, attempt: int, now: float, deadline_at: float | None, policy: Policy
+) -> float:
     """Exponential, capped, with jitter in [0.5, 1): equal jobs do not come back in step."""
     wait_s = min(policy.backoff_cap_s, policy.backoff_s * 2.0 ** min(attempt - 1, 30))
     if deadline_at is not None:

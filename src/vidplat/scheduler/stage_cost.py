@@ -1,14 +1,19 @@
 """What is known of one stage on one device class, and how a timing changes it.
 
-seconds = theta . features, times a residual of the cell (octave of work per call) the features fall in.
+seconds = theta . features, times a residual of the cell (octave of work per call) the features fall
+in.
   prior      FLOP/s guessed from the device class's name, so that the very first plan has numbers;
-  level      the first observation scales the prior, so a guess that is tenfold off costs one sample;
-  fit        recursive least squares on *relative* error with forgetting; a lone straggler is clipped;
-  residual   an EWMA of log(observed / fitted) per cell: kernel and cache cliffs a line does not follow;
-  p90        the conformal 90 % quantile of log(observed / predicted) over the last 200 samples; a default of
-             1.5 fades out linearly over the first 20.
+  level      the first observation scales the prior, so a guess that is tenfold off costs one
+             sample;
+  fit        recursive least squares on *relative* error with forgetting; a lone straggler is
+             clipped;
+  residual   an EWMA of log(observed / fitted) per cell: kernel and cache cliffs a line does not
+             follow;
+  p90        the conformal 90 % quantile of log(observed / predicted) over the last 200 samples; a
+             default of 1.5 fades out linearly over the first 20.
 
-Left to others: which stage of which model on which device (`cost`). Not promised: anything below a millisecond.
+Left to others: which stage of which model on which device (`cost`). Not promised: anything below a
+millisecond.
 """
 
 from __future__ import annotations
@@ -38,7 +43,8 @@ _LEAST_SECONDS = 1e-3  # shorter stages are all the same to a plan (a cached emb
 
 # Dense GFLOP/s reached in practice (about 40 % of the peak), by a word in the device's name.
 _GPU_GFLOPS = {
-    "B200": 900_000, "H200": 400_000, "H100": 400_000, "A100": 125_000, "L40": 70_000, "4090": 66_000,
+    "B200": 900_000, "H200": 400_000, "H100": 400_000, "A100": 125_000, "L40": 70_000, "4090":
+    66_000,
     "A10": 50_000, "L4": 45_000, "T4": 25_000,
 }  # fmt: skip
 _OTHER_GPU_GFLOPS = 40_000.0
@@ -47,14 +53,19 @@ _CPU_THREAD_GFLOPS = 40.0  # float32; an AVX2 core of 2020 reaches 40 to 60
 
 @dataclass(frozen=True)
 class StageCost:
-    """Seconds of one stage as a linear function of its features, with what was seen of its errors."""
+    """Seconds of one stage as a linear function of its features, with what was seen of its
+    errors."""
 
     theta: tuple[float, ...]  # seconds per unit of each feature, never negative
-    level: tuple[float, ...]  # theta when the first timing set its level: how wrong each slope may be
+    level: tuple[
+        float, ...
+    ]  # theta when the first timing set its level: how wrong each slope may be
     covariance: tuple[tuple[float, ...], ...]
     samples: int = 0
     ratios: tuple[float, ...] = ()  # log(observed / predicted), newest last
-    cells: Mapping[int, tuple[float, int]] = field(default_factory=dict)  # work-per-call octave: (EWMA, samples)
+    cells: Mapping[int, tuple[float, int]] = field(
+        default_factory=dict
+    )  # work-per-call octave: (EWMA, samples)
 
     def p50(self, x: StageFeatures) -> float:
         return self._linear(x) * math.exp(self._residual(x))
@@ -83,7 +94,9 @@ class StageCost:
         weight = max(_CELL_MEMORY, 1 / (count + 1))
         mean += weight * min(clip, max(-clip, residual - mean))
         cells = {**self.cells, cell: (mean, count + 1)}
-        return StageCost(theta, self.level, covariance, self.samples + 1, (*self.ratios, ratio)[-_WINDOW:], cells)
+        return StageCost(
+            theta, self.level, covariance, self.samples + 1, (*self.ratios, ratio)[-_WINDOW:], cells
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -107,14 +120,14 @@ class StageCost:
         )
 
     def borrowed(self, times: float = 1.0) -> StageCost:
-        """The slopes alone, `times` as steep, as a starting point for another model or stage: nothing of their
-        certainty."""
+        """The slopes alone, `times` as steep, as a starting point for another model or stage:
+        nothing of their certainty."""
         theta = tuple(times * t for t in self.theta)
         return StageCost(theta, theta, _doubt(theta))
 
     def _clip(self, ratio: float) -> float:
-        """How far one timing may pull: three robust deviations, once it is known what is usual. A straggler comes
-        alone; a third in a row on one side is a change and pulls in full."""
+        """How far one timing may pull: three robust deviations, once it is known what is usual. A
+        straggler comes alone; a third in a row on one side is a change and pulls in full."""
         usual = self.ratios[-50:]
         if len(usual) < _USUAL_FROM:
             return math.inf
@@ -130,7 +143,8 @@ class StageCost:
         return mean * count / (count + _CELL_DOUBT)
 
     def _levelled(self, x: StageFeatures, seconds: float) -> StageCost:
-        """The first observation: the prior's slopes keep their proportions and take the observed level."""
+        """The first observation: the prior's slopes keep their proportions and take the observed
+        level."""
         scale = seconds / max(self._linear(x), 1e-12)
         theta = tuple(t * scale for t in self.theta)
         return StageCost(theta, theta, _doubt(theta), samples=1)
@@ -138,8 +152,8 @@ class StageCost:
     def _fitted(
         self, x: StageFeatures, seconds: float, clip: float
     ) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
-        """One step of recursive least squares on the row divided by the observed time. Forgetting widens the
-        covariance again, but no slope is ever doubted by more than its level."""
+        """One step of recursive least squares on the row divided by the observed time. Forgetting
+        widens the covariance again, but no slope is ever doubted by more than its level."""
         row: NDArray[np.float64] = np.array(x.vector) / seconds
         theta = np.array(self.theta)
         covariance = np.array(self.covariance)
@@ -161,7 +175,9 @@ def _dot(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def _doubt(theta: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
     """Prior covariance: each slope may be as wrong as it is large; a slope of zero stays zero."""
-    return tuple(tuple(t * t if i == j else 0.0 for j in range(len(theta))) for i, t in enumerate(theta))
+    return tuple(
+        tuple(t * t if i == j else 0.0 for j in range(len(theta))) for i, t in enumerate(theta)
+    )
 
 
 def _deviation(ratios: tuple[float, ...]) -> float:
@@ -171,13 +187,15 @@ def _deviation(ratios: tuple[float, ...]) -> float:
 
 
 def _cell(x: StageFeatures) -> int:
-    """Octave of the work of one call. It depends on size and keyframes, never on steps: more steps cost more."""
+    """Octave of the work of one call. It depends on size and keyframes, never on steps: more steps
+    cost more."""
     work = x.linear_gflop + x.attention_gflop + x.megapixels + x.megabytes
     return round(math.log2(work / x.calls)) if work > 0 and x.calls > 0 else 0
 
 
 def device_gflops(device_class: str) -> float:
-    """Guessed GFLOP/s of a device class: `cpu-<threads>`, or the name of a GPU; a light worker's ends in `light`."""
+    """Guessed GFLOP/s of a device class: `cpu-<threads>`, or the name of a GPU; a light worker's
+    ends in `light`."""
     cpu = re.fullmatch(r"cpu(?:-(\d+))?( light)?", device_class)
     if cpu:
         return _CPU_THREAD_GFLOPS * max(1, int(cpu[1] or 1))

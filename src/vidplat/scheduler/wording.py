@@ -1,4 +1,6 @@
-"""Sentences about plans, for people: one place, so that logs, tables and tests say the same thing."""
+"""Sentences about plans, for people: one place, so that logs, tables and tests say the same
+thing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ def jobs(count: int) -> str:
 
 def made_at(point: OperatingPoint, full_steps: int) -> str:
     """`8 of 24 steps`, `24 steps, 5 keyframes`."""
-    steps = f"{point.steps} of {full_steps} steps" if point.steps < full_steps else f"{full_steps} steps"
+    steps = (
+        f"{point.steps} of {full_steps} steps"
+        if point.steps < full_steps
+        else f"{full_steps} steps"
+    )
     return steps if point.keyframes is None else f"{steps}, {point.keyframes} keyframes"
 
 
@@ -44,4 +50,7 @@ def lowered(points: Iterable[tuple[str, int]], total: int) -> str:
         return f"{below} of {jobs(total)} at {ranked[0][0]}"
     shown = ", ".join(f"{count} at {text}" for text, count in ranked[:3])
     more = sum(count for _, count in ranked[3:])
-    return f"{below} of {jobs(total)} below full quality ({shown}{f', {more} at others' if more else ''})"
+    return (
+        f"{below} of {jobs(total)} below full quality "
+        f"({shown}{f', {more} at others' if more else ''})"
+    )

@@ -1,28 +1,29 @@
 """Counting the work of a video: what each stage's seconds are linear in, and the memory it needs.
 
-Pure arithmetic on a model's shape, a spec and an operating point; `cost` learns how many seconds a unit of
-each feature takes on a device. The FLOP count of one forward pass is, per block, with n tokens, m text
-tokens, D width, E ffn width, and a multiply-add counted as 2:
+Pure arithmetic on a model's shape, a spec and an operating point; `cost` learns how many seconds a
+unit of each feature takes on a device. The FLOP count of one forward pass is, per block, with n
+tokens, m text tokens, D width, E ffn width, and a multiply-add counted as 2:
 
     linear     12 n D^2 + 4 m D^2 + 4 n m D + 4 n D E     projections, cross attention, feed forward
     attention  4 n^2 D                                    QK^T and AV of self attention
 
 which gives 283 TFLOP for Wan 2.1 1.3B at 480x832, 81 frames, of which 198 are attention.
-Left to others: seconds (`cost`), quality (`profile`). Not promised: the text encoder's and VAE's own FLOPs,
-which their configs do not tell here; they are counted in calls and pixels instead.
+Left to others: seconds (`cost`), quality (`profile`). Not promised: the text encoder's and VAE's
+own FLOPs, which their configs do not tell here; they are counted in calls and pixels instead.
 
-A model that makes a video block by block takes steps + 1 passes for each block, whose tokens attend to those of a
-window: there n is the block's, and n^2 the block's times the window's.
+A model that makes a video block by block takes steps + 1 passes for each block, whose tokens attend
+to those of a window: there n is the block's, and n^2 the block's times the window's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidplat import blocks
-from vidplat.domain import ModelShape, OperatingPoint, VideoSpec
-from vidplat.eco_schedule import kept_latents
-from vidplat.scheduler.method_work import method_work
+from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.methods import blocks
+from vidplat.methods.eco.words import kept_latents
+from vidplat.methods.model_shape import ModelShape
+from vidplat.methods.work import method_work
 
 SOURCE = "source"  # of an edit: its video read, decoded, brought to size and encoded to latents
 NETWORK = "network"  # of a draft: carried to the worker that finishes it
@@ -47,7 +48,13 @@ class StageFeatures:
 
     @property
     def vector(self) -> tuple[float, float, float, float, float]:
-        return (self.calls, self.linear_gflop, self.attention_gflop, self.megapixels, self.megabytes)
+        return (
+            self.calls,
+            self.linear_gflop,
+            self.attention_gflop,
+            self.megapixels,
+            self.megabytes,
+        )
 
 
 def branches(spec: VideoSpec) -> int:
@@ -56,21 +63,26 @@ def branches(spec: VideoSpec) -> int:
 
 
 def decoded_frames(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> int:
-    """Frames that come out of the VAE: all of them, or those of the latent frames that are made to the end."""
+    """Frames that come out of the VAE: all of them, or those of the latent frames that are made to
+    the end."""
     whole = shape.latent_frames(spec.num_frames)
     kept = kept_latents(point.accelerator, whole) if point.keyframes is None else point.keyframes
-    return spec.num_frames if kept == whole else min(spec.num_frames, shape.temporal_factor * (kept - 1) + 1)
+    return (
+        spec.num_frames
+        if kept == whole
+        else min(spec.num_frames, shape.temporal_factor * (kept - 1) + 1)
+    )
 
 
 def forward_gflop(shape: ModelShape, tokens: int) -> tuple[float, float]:
     """(linear, attention) GFLOP of one forward pass over `tokens` video tokens."""
-    n, m, d, e = tokens, shape.text_tokens, shape.width, shape.ffn_width
-    linear = shape.layers * (12 * n * d * d + 4 * m * d * d + 4 * n * m * d + 4 * n * d * e)
-    attention = shape.layers * 4 * n * n * d
-    return linear / 1e9, attention / 1e9
+    linear, attention = shape.block.flops(tokens)
+    return shape.layers * linear / 1e9, shape.layers * attention / 1e9
 
 
-def denoising(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> tuple[int, float, float]:
+def denoising(
+    shape: ModelShape, spec: VideoSpec, point: OperatingPoint
+) -> tuple[int, float, float]:
     """(forwards, linear GFLOP, attention GFLOP) of all steps of one video, no method taken off."""
     if shape.blocks is None:
         forwards = point.steps * branches(spec)
@@ -88,17 +100,25 @@ def denoising(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> tupl
 
 
 def features(
-    shape: ModelShape, spec: VideoSpec, point: OperatingPoint, is_edit: bool = False, kept: float | None = None
+    shape: ModelShape,
+    spec: VideoSpec,
+    point: OperatingPoint,
+    is_edit: bool = False,
+    kept: float | None = None,
 ) -> dict[str, StageFeatures]:
     """The features of every stage of one video made at `point`, and of loading the model (`load`).
 
-    `point.steps` are steps that are taken: an edit of strength s takes the last s of a longer schedule, so its
-    denoising costs as much as any. Its source is counted in pixels of the video to be made, since those are what the
-    VAE encodes. `kept`: the share of tokens that run, see `method_work`.
+    `point.steps` are steps that are taken: an edit of strength s takes the last s of a longer
+    schedule, so its denoising costs as much as any. Its source is counted in pixels of the video to
+    be made, since those are what the VAE encodes. `kept`: the share of tokens that run, see
+    `method_work`.
     """
     forwards, linear, attention = denoising(shape, spec, point)
     left = method_work(shape, spec, point, kept)
-    linear, attention = linear * left.linear * left.overhead, attention * left.attention * left.overhead
+    linear, attention = (
+        linear * left.linear * left.overhead,
+        attention * left.attention * left.overhead,
+    )
     frame_megapixels = spec.width * spec.height / 1e6
     decoded = decoded_frames(shape, spec, point)
     missing = StageFeatures(calls=1, megapixels=frame_megapixels * (spec.num_frames - decoded))
@@ -120,20 +140,25 @@ def features(
 
 
 def needed_bytes(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> int:
-    """Memory one video needs beside the loaded weights: the larger of denoising and decoding, float32.
+    """Memory one video needs beside the loaded weights: the larger of denoising and decoding,
+    float32.
 
-    Denoising keeps a dozen token-sized activations and two of the feed forward; decoding keeps the video
-    twice and about 96 channels of the frames of one latent step, four deep. Block by block, the activations are those
-    of a block, and each branch remembers keys and values of a window, with another window made ready to be read.
-    Coarse, meant to be above.
+    Denoising keeps a dozen token-sized activations and two of the feed forward; decoding keeps the
+    video twice and about 96 channels of the frames of one latent step, four deep. Block by block,
+    the activations are those of a block, and each branch remembers keys and values of a window,
+    with another window made ready to be read. Coarse, meant to be above.
     """
     if shape.blocks is None:
-        denoising = shape.tokens(spec, point.keyframes) * (12 * shape.width + 2 * shape.ffn_width) * 4
+        denoising = (
+            shape.tokens(spec, point.keyframes) * (12 * shape.width + 2 * shape.ffn_width) * 4
+        )
     else:
         frames = shape.latent_frames(spec.num_frames)
         held = shape.tokens(spec, min(frames, shape.blocks.sink + shape.blocks.recent))
         memory = 2 * branches(spec) * held * shape.layers * 2 * shape.width
-        activations = shape.tokens(spec, min(frames, shape.blocks.frames)) * (12 * shape.width + 2 * shape.ffn_width)
+        activations = shape.tokens(spec, min(frames, shape.blocks.frames)) * (
+            12 * shape.width + 2 * shape.ffn_width
+        )
         denoising = (memory + activations) * 4
     frame_pixels = spec.width * spec.height
     video = 2 * frame_pixels * spec.num_frames * 3 * 4

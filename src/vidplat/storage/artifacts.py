@@ -1,6 +1,8 @@
-"""How a finished video becomes an artifact: exactly one per job, whole or not at all, whoever dies when.
+"""How a finished video becomes an artifact: exactly one per job, whole or not at all, whoever dies
+when.
 
-Several workers may finish the same job (a lease ran out, a platform was restarted). This is the order:
+Several workers may finish the same job (a lease ran out, a platform was restarted). This is the
+order:
 
     1. write    video, poster and sidecar under keys that only this attempt uses
     2. verify   each key's size and SHA-256, as the store tells them
@@ -12,13 +14,14 @@ Several workers may finish the same job (a lease ran out, a platform was restart
     batches/<batch>/jobs/<2 hex>/<job>/COMMIT.json
     batches/<batch>/jobs/<2 hex>/<job>/{poster.jpg,meta.json,video.mp4}
 
-Whoever dies before 3 leaves rubbish, which `sweep` removes; whoever dies after it leaves a committed job,
-which `repair` finishes from what COMMIT.json says. A second finisher loses politely: it removes its own
-files and returns the winner's artifact. Final names are written by moves and copies of verified files
-only, so a partial file is never seen under one.
+Whoever dies before 3 leaves rubbish, which `sweep` removes; whoever dies after it leaves a
+committed job, which `repair` finishes from what COMMIT.json says. A second finisher loses politely:
+it removes its own files and returns the winner's artifact. Final names are written by moves and
+copies of verified files only, so a partial file is never seen under one.
 
 Left to others: the catalog row (the platform writes it after `commit` returns, and reconciles with
-`committed_jobs` and `repair` after a crash). Not promised: two reconcilers of one batch at the same time.
+`committed_jobs` and `repair` after a crash). Not promised: two reconcilers of one batch at the same
+time.
 """
 
 from __future__ import annotations
@@ -53,11 +56,13 @@ __all__ = [
 ]
 
 VIDEO, META, POSTER = "video.mp4", "meta.json", "poster.jpg"
-#: The three files in the order they are written and published: whoever sees the video sees the rest.
+#: The three files in the order they are written and published: whoever sees the video sees the
+#: rest.
 _FILES = {POSTER: "image/jpeg", META: "application/json", VIDEO: "video/mp4"}
 _ATTEMPT = ".attempt-"  # how names begin that only one attempt writes
 
-#: Where `commit` can be interrupted: it calls `at(name)` when it gets there. Tests die at each of them.
+#: Where `commit` can be interrupted: it calls `at(name)` when it gets there. Tests die at each of
+#: them.
 POINTS = (
     "before-write",
     *(f"{name}-written" for name in _FILES),
@@ -116,17 +121,22 @@ def commit(
 ) -> Commit:
     """Make `video` the artifact of the job, or learn whose is.
 
-    `token` is the attempt's fencing token: two processes that both believe to run attempt 1 have different
-    ones. `meta` must be JSON. `at` is called with each name in POINTS when it is reached.
+    `token` is the attempt's fencing token: two processes that both believe to run attempt 1 have
+    different ones. `meta` must be JSON. `at` is called with each name in POINTS when it is reached.
 
-    Raises StoreError when the store fails before the commit point (the attempt's files are then removed as
-    far as possible) or while publishing (the job is committed; `repair` finishes it).
+    Raises StoreError when the store fails before the commit point (the attempt's files are then
+    removed as far as possible) or while publishing (the job is committed; `repair` finishes it).
     """
     folder = job_folder(batch_id, job_id)
-    sidecar = json.dumps(meta, ensure_ascii=False, allow_nan=False, sort_keys=True, default=str, indent=1).encode()
+    sidecar = json.dumps(
+        meta, ensure_ascii=False, allow_nan=False, sort_keys=True, default=str, indent=1
+    ).encode()
     content = {POSTER: poster, META: sidecar, VIDEO: video}
     record = _Record(
-        attempt, token, {name: _File(len(data), _sha256(data)) for name, data in content.items()}, json.loads(sidecar)
+        attempt,
+        token,
+        {name: _File(len(data), _sha256(data)) for name, data in content.items()},
+        json.loads(sidecar),
     )
     try:
         # 1. write
@@ -155,17 +165,20 @@ def commit(
 
 
 def read_commit(store: Store, batch_id: str, job_id: str) -> Commit | None:
-    """What was committed for this job, as COMMIT.json says (the files are not looked at); None: nothing."""
+    """What was committed for this job, as COMMIT.json says (the files are not looked at); None:
+    nothing."""
     folder = job_folder(batch_id, job_id)
     record = _read_record(store, folder)
     return _as_commit(store, folder, record, won=False) if record else None
 
 
 def repair(store: Store, batch_id: str, job_id: str) -> Commit | None:
-    """Finish a commit that died before its files were in place, and check each file against its SHA-256.
+    """Finish a commit that died before its files were in place, and check each file against its
+    SHA-256.
 
-    None: nothing is committed; also when files are lost or damaged (a power cut), in which case COMMIT.json
-    is removed and the job has to be made again. Safe to repeat, and beside a commit of the same job.
+    None: nothing is committed; also when files are lost or damaged (a power cut), in which case
+    COMMIT.json is removed and the job has to be made again. Safe to repeat, and beside a commit of
+    the same job.
     """
     folder = job_folder(batch_id, job_id)
     record = _intact(store, folder)
@@ -173,7 +186,8 @@ def repair(store: Store, batch_id: str, job_id: str) -> Commit | None:
 
 
 def committed_jobs(store: Store, batch_id: str) -> Iterator[str]:
-    """Ids of the jobs of a batch that have a COMMIT.json, from the store's listing, in any order."""
+    """Ids of the jobs of a batch that have a COMMIT.json, from the store's listing, in any
+    order."""
     for key in store.list(f"{batch_folder(batch_id)}/jobs"):
         *_, job_id, name = key.split("/")
         if name == "COMMIT.json":
@@ -202,7 +216,7 @@ def sweep(store: Store, batch_id: str, older_than_s: float) -> int:
     return removed
 
 
-# --- the five steps --------------------------------------------------------------------------------
+# --- the five steps -------------------------------------------------------------------------------
 
 
 def _verify(store: Store, key: str, promised: _File) -> None:
@@ -215,7 +229,8 @@ def _verify(store: Store, key: str, promised: _File) -> None:
 
 
 def _winner(store: Store, folder: str, mine: _Record) -> _Record:
-    """The record that is committed, mine or another's; another's files are in place when this returns."""
+    """The record that is committed, mine or another's; another's files are in place when this
+    returns."""
     document = _to_json(mine)
     while not store.put_if_absent(f"{folder}/COMMIT.json", document):
         theirs = _read_record(store, folder)
@@ -226,7 +241,9 @@ def _winner(store: Store, folder: str, mine: _Record) -> _Record:
     return mine
 
 
-def _publish(store: Store, folder: str, record: _Record, at: Callable[[str], object] = lambda point: None) -> None:
+def _publish(
+    store: Store, folder: str, record: _Record, at: Callable[[str], object] = lambda point: None
+) -> None:
     for name in _FILES:
         try:
             store.move(_attempt_key(folder, record, name), f"{folder}/{name}")
@@ -236,7 +253,8 @@ def _publish(store: Store, folder: str, record: _Record, at: Callable[[str], obj
 
 
 def _intact(store: Store, folder: str) -> _Record | None:
-    """The committed record with all its files in place; None when there is none, or its files are lost."""
+    """The committed record with all its files in place; None when there is none, or its files are
+    lost."""
     record = _read_record(store, folder)
     if record and all(_placed(store, folder, record, name) for name in _FILES):
         return record
@@ -246,7 +264,8 @@ def _intact(store: Store, folder: str) -> _Record | None:
 
 
 def _placed(store: Store, folder: str, record: _Record, name: str) -> bool:
-    """True when the final name holds what was promised, moving it there from the attempt if need be."""
+    """True when the final name holds what was promised, moving it there from the attempt if need
+    be."""
     final, attempt = f"{folder}/{name}", _attempt_key(folder, record, name)
     if _holds(store, final, record.files[name]):
         return True
@@ -269,7 +288,7 @@ def _remove_attempt(store: Store, folder: str, record: _Record) -> None:
         store.delete(_attempt_key(folder, record, name))
 
 
-# --- keys and COMMIT.json --------------------------------------------------------------------------
+# --- keys and COMMIT.json -------------------------------------------------------------------------
 
 
 def _attempt_key(folder: str, record: _Record, name: str) -> str:
@@ -285,7 +304,9 @@ def _to_json(record: _Record) -> bytes:
         "version": 1,
         "attempt": record.attempt,
         "token": record.token,
-        "files": {name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in record.files.items()},
+        "files": {
+            name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in record.files.items()
+        },
         "meta": record.meta,
     }
     return json.dumps(document, ensure_ascii=False).encode()
@@ -295,7 +316,9 @@ def _read_record(store: Store, folder: str) -> _Record | None:
     """COMMIT.json as a record; None when there is none or a power cut left it unreadable."""
     try:
         document = json.loads(store.get(f"{folder}/COMMIT.json"))
-        files = {name: _File(int(f["bytes"]), str(f["sha256"])) for name, f in document["files"].items()}
+        files = {
+            name: _File(int(f["bytes"]), str(f["sha256"])) for name, f in document["files"].items()
+        }
         record = _Record(int(document["attempt"]), str(document["token"]), files, document["meta"])
     except (NotFound, ValueError, TypeError, KeyError, AttributeError):
         return None

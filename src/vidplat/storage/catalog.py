@@ -4,15 +4,17 @@
     added = catalog.add_batch(batch, jobs)
     for open_job in catalog.open_jobs(added.batch.id, limit=2000): ...
 
-The catalog is the truth about a batch and outlives every process. Three files make it up, one class on the other:
+The catalog is the truth about a batch and outlives every process. Three files make it up, one class
+on the other:
 
     journal.py       what was: attempts, events, plans, observations    (append-only)
     transitions.py   what changes: claim, finish, cancel, ...           (compare-and-set)
     catalog.py       what is: adding batches, reading batches and jobs  (this file)
 
-Every statement is a named method over the tables of `tables.py`; values are always bound, never pasted into SQL, so
-that a prompt full of SQL is only a prompt. Methods take times as arguments. All raise `CatalogError` when the
-database cannot be used, and `UsageError` for a name that fits nothing.
+Every statement is a named method over the tables of `tables.py`; values are always bound, never
+pasted into SQL, so that a prompt full of SQL is only a prompt. Methods take times as arguments. All
+raise `CatalogError` when the database cannot be used, and `UsageError` for a name that fits
+nothing.
 """
 
 from __future__ import annotations
@@ -75,15 +77,19 @@ _IN_ORDER = (jobs.c.priority.desc(), jobs.c.deadline_at, jobs.c.row)
 
 
 def open_catalog(url: str, *, migrate: bool | None = None, lock_timeout_s: float = 30.0) -> Catalog:
-    """The catalog at `url`: `sqlite:///path`, `sqlite://` (in memory) or `postgresql://user@host/name`.
+    """The catalog at `url`: `sqlite:///path`, `sqlite://` (in memory) or
+    `postgresql://user@host/name`.
 
-    An SQLite catalog is created and brought up to date here. A PostgreSQL one, which others may be using, is only
-    brought up to date with `migrate=True`; otherwise a CatalogError asks for `vidplat doctor --migrate`. A catalog
-    written by a newer vidplat is refused. `lock_timeout_s` bounds each wait for another writer.
+    An SQLite catalog is created and brought up to date here. A PostgreSQL one, which others may be
+    using, is only brought up to date with `migrate=True`; otherwise a CatalogError asks for
+    `vidplat doctor --migrate`. A catalog written by a newer vidplat is refused. `lock_timeout_s`
+    bounds each wait for another writer.
     """
     database = Database(url, lock_timeout_s=lock_timeout_s)
     try:
-        _bring_up_to_date(database, migrate=not database.is_postgres if migrate is None else migrate)
+        _bring_up_to_date(
+            database, migrate=not database.is_postgres if migrate is None else migrate
+        )
     except BaseException:
         database.close()
         raise
@@ -96,31 +102,43 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
         return
     if found is not None and found not in REVISIONS:
         raise CatalogError(
-            f"the catalog {database.shown} is at revision {printable(found, 40)}, and this vidplat knows only up to "
-            f"{NEWEST}: a newer vidplat wrote it. Upgrade vidplat, or choose another catalog with --catalog"
+            f"the catalog {database.shown} is at revision {printable(found, 40)}, and this "
+            "vidplat knows only up to "
+            f"{NEWEST}: a newer vidplat wrote it. Upgrade vidplat, or choose another catalog "
+            "with --catalog"
         )
     if not migrate:
-        state = "has no tables yet" if found is None else f"is at revision {found} and needs {NEWEST}"
-        raise CatalogError(f"the catalog {database.shown} {state}: run `vidplat doctor --migrate` with this catalog")
+        state = (
+            "has no tables yet" if found is None else f"is at revision {found} and needs {NEWEST}"
+        )
+        raise CatalogError(
+            f"the catalog {database.shown} {state}: run `vidplat doctor --migrate` with this "
+            "catalog"
+        )
     with database.writing() as connection:
         if database.is_postgres:
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7364205)")  # one migration at a time
+            connection.exec_driver_sql(
+                "SELECT pg_advisory_xact_lock(7364205)"
+            )  # one migration at a time
         upgrade(connection)
 
 
 class Catalog(Transitions):
     """An open catalog. Safe to use from several threads; each method is one transaction."""
 
-    # --- adding ------------------------------------------------------------------------------------------
+    # --- adding -----------------------------------------------------------------------------------
 
     def add_batch(self, batch: Batch, jobs: Iterable[Job]) -> Added:
-        """Stores a batch and its jobs, all or nothing. `jobs` is drawn in chunks while the transaction is open.
+        """Stores a batch and its jobs, all or nothing. `jobs` is drawn in chunks while the
+        transaction is open.
 
-        A batch of this id that is there already stays: only its deadline, priority, quality floor and what to do when
-        infeasible become the new ones, also for those of its jobs that are still open (no job is inserted).
+        A batch of this id that is there already stays: only its deadline, priority, quality floor
+        and what to do when infeasible become the new ones, also for those of its jobs that are
+        still open (no job is inserted).
 
-        A job whose video another batch of the same prefix has already made is born done with that video, provided
-        that it was asked for by the same method and is not below this batch's quality floor.
+        A job whose video another batch of the same prefix has already made is born done with that
+        video, provided that it was asked for by the same method and is not below this batch's
+        quality floor.
         """
         with self.database.writing() as connection:
             if not _insert_batch(connection, batch, self.database.is_postgres):
@@ -132,24 +150,32 @@ class Catalog(Transitions):
                 write(connection, chunk)
                 inserted += len(chunk)
             if self.database.is_postgres and inserted >= JOBS_PER_ANALYZE:
-                # Its planner otherwise believes the table empty and walks a million queued rows for each claim.
+                # Its planner otherwise believes the table empty and walks a million queued rows for
+                # each claim.
                 connection.exec_driver_sql("ANALYZE jobs")
             reused = _reuse(connection, batch)
-            connection.execute(update(batches).where(batches.c.batch_id == batch.id).values(total=inserted))
+            connection.execute(
+                update(batches).where(batches.c.batch_id == batch.id).values(total=inserted)
+            )
             facts = {"jobs": inserted, "reused": reused, "source": printable(batch.source)}
-            write_events(connection, [event_row(batch.id, None, "submitted", batch.submitted_at, facts)])
+            write_events(
+                connection, [event_row(batch.id, None, "submitted", batch.submitted_at, facts)]
+            )
             return Added(_batch(connection, batch.id), new=True, inserted=inserted, reused=reused)
 
-    # --- batches -----------------------------------------------------------------------------------------
+    # --- batches ----------------------------------------------------------------------------------
 
     def batch(self, id_or_prefix: str) -> Batch:
-        """The batch of this id, or the only one whose id starts so. UsageError when there is none, or several."""
+        """The batch of this id, or the only one whose id starts so. UsageError when there is none,
+        or several."""
         with self.database.reading() as connection:
             return _batch(connection, id_or_prefix)
 
     def batches(self, limit: int | None = None) -> list[Batch]:
         """Batches, latest submit first."""
-        query = select(batches).order_by(batches.c.submitted_at.desc(), batches.c.batch_id).limit(limit)
+        query = (
+            select(batches).order_by(batches.c.submitted_at.desc(), batches.c.batch_id).limit(limit)
+        )
         with self.database.reading() as connection:
             return [to_batch(row) for row in connection.execute(query).mappings()]
 
@@ -163,34 +189,50 @@ class Catalog(Transitions):
 
     def counts(self, batch_id: str) -> dict[JobState, int]:
         """How many jobs are in each state, zeros included. Answered from an index alone."""
-        query = select(jobs.c.state, func.count()).where(jobs.c.batch_id == batch_id).group_by(jobs.c.state)
+        query = (
+            select(jobs.c.state, func.count())
+            .where(jobs.c.batch_id == batch_id)
+            .group_by(jobs.c.state)
+        )
         with self.database.reading() as connection:
             found: dict[str, int] = dict(connection.execute(query).tuples().all())
         return {state: found.get(state.value, 0) for state in JobState}
 
     def step_totals(self, batch_id: str) -> StepTotals:
-        """Denoising steps done, under way and ahead. Reads every job's row: about a second for a million jobs."""
+        """Denoising steps done, under way and ahead. Reads every job's row: about a second for a
+        million jobs."""
         spent = func.coalesce(jobs.c.point_steps, 0)
         done_so_far = func.coalesce(jobs.c.step, 0)
         ahead = case(
             (jobs.c.state == JobState.QUEUED.value, jobs.c.num_inference_steps),
-            (jobs.c.state == JobState.RUNNING.value, func.coalesce(jobs.c.steps, jobs.c.point_steps) - done_so_far),
+            (
+                jobs.c.state == JobState.RUNNING.value,
+                func.coalesce(jobs.c.steps, jobs.c.point_steps) - done_so_far,
+            ),
             else_=0,
         )
         query = select(
             func.coalesce(func.sum(case((jobs.c.state == JobState.DONE.value, spent), else_=0)), 0),
-            func.coalesce(func.sum(case((jobs.c.state == JobState.RUNNING.value, done_so_far), else_=0)), 0),
+            func.coalesce(
+                func.sum(case((jobs.c.state == JobState.RUNNING.value, done_so_far), else_=0)), 0
+            ),
             func.coalesce(func.sum(ahead), 0),
         ).where(jobs.c.batch_id == batch_id)
         with self.database.reading() as connection:
             done, running, to_come = connection.execute(query).one()
         return StepTotals(int(done), int(running), int(to_come))
 
-    # --- jobs ------------------------------------------------------------------------------------------------
+    # --- jobs -------------------------------------------------------------------------------------
 
     def open_jobs(self, batch_id: str, *, limit: int | None = None) -> list[OpenJob]:
-        """Queued jobs, the ones to begin first at the front: by priority, then deadline, then row."""
-        query = _jobs_of(batch_id).where(jobs.c.state == JobState.QUEUED.value).order_by(*_IN_ORDER).limit(limit)
+        """Queued jobs, the ones to begin first at the front: by priority, then deadline, then
+        row."""
+        query = (
+            _jobs_of(batch_id)
+            .where(jobs.c.state == JobState.QUEUED.value)
+            .order_by(*_IN_ORDER)
+            .limit(limit)
+        )
         with self.database.reading() as connection:
             return [to_open_job(row) for row in connection.execute(query).mappings()]
 
@@ -204,8 +246,9 @@ class Catalog(Transitions):
     ) -> list[JobRecord]:
         """Jobs in the order of the input's rows, from the row after `after_row`."""
         wanted = None if states is None else [state.value for state in states]
-        # Running jobs are few: find them by state and sort. The others may be many: walk the rows in order. Left to
-        # itself SQLite walks a million rows for the two that run; an expression, which has no index, prevents that.
+        # Running jobs are few: find them by state and sort. The others may be many: walk the rows
+        # in order. Left to itself SQLite walks a million rows for the two that run; an expression,
+        # which has no index, prevents that.
         row = jobs.c.row + 0 if wanted == [JobState.RUNNING.value] else jobs.c.row
         query = _jobs_of(batch_id).where(row > after_row).order_by(row).limit(limit)
         if wanted is not None:
@@ -213,10 +256,14 @@ class Catalog(Transitions):
         with self.database.reading() as connection:
             return [to_job_record(row) for row in connection.execute(query).mappings()]
 
-    def find_job(self, name: str, batch_id: str | None = None, *, limit: int = 20) -> list[JobRecord]:
-        """Jobs whose id starts with `name`, or whose external id is exactly that; latest batch first.
+    def find_job(
+        self, name: str, batch_id: str | None = None, *, limit: int = 20
+    ) -> list[JobRecord]:
+        """Jobs whose id starts with `name`, or whose external id is exactly that; latest batch
+        first.
 
-        A whole id is answered from an index; anything shorter walks the rows, as external ids have none.
+        A whole id is answered from an index; anything shorter walks the rows, as external ids have
+        none.
         """
         if not name:
             return []
@@ -225,8 +272,17 @@ class Catalog(Transitions):
             query = query.where(jobs.c.batch_id == batch_id)
         by_id = _starts_with(jobs.c.job_id, name)
         with self.database.reading() as connection:
-            whole = connection.execute(query.where(by_id)).mappings().all() if len(name) == ID_DIGITS else []
-            found = whole or connection.execute(query.where(or_(by_id, jobs.c.external_id == name))).mappings()
+            whole = (
+                connection.execute(query.where(by_id)).mappings().all()
+                if len(name) == ID_DIGITS
+                else []
+            )
+            found = (
+                whole
+                or connection.execute(
+                    query.where(or_(by_id, jobs.c.external_id == name))
+                ).mappings()
+            )
             return [to_job_record(row) for row in found]
 
     def running(self, batch_id: str) -> list[RunningJob]:
@@ -239,13 +295,18 @@ class Catalog(Transitions):
     def expired(self, batch_id: str, now: float) -> list[tuple[str, int, str]]:
         """(job, attempt, worker) of running jobs whose lease has run out."""
         query = select(jobs.c.job_id, jobs.c.attempt, jobs.c.worker_id).where(
-            jobs.c.batch_id == batch_id, jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until < now
+            jobs.c.batch_id == batch_id,
+            jobs.c.state == JobState.RUNNING.value,
+            jobs.c.lease_until < now,
         )
         with self.database.reading() as connection:
-            return [(job_id, attempt, worker) for job_id, attempt, worker in connection.execute(query)]
+            return [
+                (job_id, attempt, worker) for job_id, attempt, worker in connection.execute(query)
+            ]
 
     def owners(self, batch_id: str) -> dict[str, float]:
-        """The platform processes that have jobs under way, each with the latest time one of its leases ends."""
+        """The platform processes that have jobs under way, each with the latest time one of its
+        leases ends."""
         query = (
             select(jobs.c.owner, func.max(jobs.c.lease_until))
             .where(jobs.c.batch_id == batch_id, jobs.c.state == JobState.RUNNING.value)
@@ -254,15 +315,22 @@ class Catalog(Transitions):
         with self.database.reading() as connection:
             return dict(connection.execute(query).tuples().all())
 
-    def job_rows(self, batch_id: str, columns: Sequence[str], *, chunk: int = 20_000) -> Iterator[Sequence[RowMapping]]:
-        """Bare columns of every job in the order of the rows, chunk by chunk: for exports. Each chunk is read anew."""
+    def job_rows(
+        self, batch_id: str, columns: Sequence[str], *, chunk: int = 20_000
+    ) -> Iterator[Sequence[RowMapping]]:
+        """Bare columns of every job in the order of the rows, chunk by chunk: for exports. Each
+        chunk is read anew."""
         named = {column.name: column for column in _WHOLE_JOB}
         query = select(*(named[name] for name in ("row", *columns) if name in named)).join(
             batches, batches.c.batch_id == jobs.c.batch_id
         )
         after_row = -1
         while True:
-            page = query.where(jobs.c.batch_id == batch_id, jobs.c.row > after_row).order_by(jobs.c.row).limit(chunk)
+            page = (
+                query.where(jobs.c.batch_id == batch_id, jobs.c.row > after_row)
+                .order_by(jobs.c.row)
+                .limit(chunk)
+            )
             with self.database.reading() as connection:
                 rows = connection.execute(page).mappings().all()
             if not rows:
@@ -271,20 +339,31 @@ class Catalog(Transitions):
             after_row = rows[-1]["row"]
 
 
-# --- batches -----------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------
 
 
 def _batch(connection: Connection, id_or_prefix: str) -> Batch:
-    exact = connection.execute(select(batches).where(batches.c.batch_id == id_or_prefix)).mappings().first()
+    exact = (
+        connection.execute(select(batches).where(batches.c.batch_id == id_or_prefix))
+        .mappings()
+        .first()
+    )
     if exact is not None:
         return to_batch(exact)
     like = select(batches).where(_starts_with(batches.c.batch_id, id_or_prefix))
-    found = connection.execute(like.order_by(batches.c.submitted_at.desc()).limit(SHOWN_CHOICES)).mappings().all()
+    found = (
+        connection.execute(like.order_by(batches.c.submitted_at.desc()).limit(SHOWN_CHOICES))
+        .mappings()
+        .all()
+    )
     if len(found) == 1 and id_or_prefix:
         return to_batch(found[0])
     if found and id_or_prefix:
         names = ", ".join(row["batch_id"] for row in found)
-        raise UsageError(f"several batches start with {printable(id_or_prefix, 40)!r}: {names}. Type more of the id")
+        raise UsageError(
+            f"several batches start with {printable(id_or_prefix, 40)!r}: {names}. Type more of "
+            "the id"
+        )
     latest = select(batches.c.batch_id).order_by(batches.c.submitted_at.desc()).limit(SHOWN_CHOICES)
     raise _no_such_batch(id_or_prefix, list(connection.scalars(latest)))
 
@@ -295,12 +374,14 @@ def _no_such_batch(name: str, known: Sequence[str]) -> UsageError:
 
 
 def _starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
-    """A range, which an index answers; LIKE would also read % and _ as wild cards. Ids hold only a-z and 0-9."""
+    """A range, which an index answers; LIKE would also read % and _ as wild cards. Ids hold only
+    a-z and 0-9."""
     return and_(column >= prefix, column < prefix + "\x7f")
 
 
 def _insert_batch(connection: Connection, batch: Batch, is_postgres: bool) -> bool:
-    """False when a batch of this id is there already (on PostgreSQL: also when it is just being added)."""
+    """False when a batch of this id is there already (on PostgreSQL: also when it is just being
+    added)."""
     row = batch_row(batch, BatchState.OPEN.value)
     statement = postgresql.insert(batches) if is_postgres else sqlite.insert(batches)
     added = statement.values(row).on_conflict_do_nothing().returning(batches.c.batch_id)
@@ -308,7 +389,8 @@ def _insert_batch(connection: Connection, batch: Batch, is_postgres: bool) -> bo
 
 
 def _renew_wishes(connection: Connection, batch: Batch, wanted: Iterable[Job]) -> None:
-    """Deadlines and priorities of a batch that is submitted again: for itself and for its open jobs that differ."""
+    """Deadlines and priorities of a batch that is submitted again: for itself and for its open jobs
+    that differ."""
     connection.execute(
         update(batches)
         .where(batches.c.batch_id == batch.id)
@@ -325,19 +407,26 @@ def _renew_wishes(connection: Connection, batch: Batch, wanted: Iterable[Job]) -
             jobs.c.job_id == bindparam("of_job"),
             jobs.c.batch_id == batch.id,
             or_(jobs.c.state == JobState.QUEUED.value, jobs.c.state == JobState.RUNNING.value),
-            or_(jobs.c.deadline_at != bindparam("deadline_at"), jobs.c.priority != bindparam("priority")),
+            or_(
+                jobs.c.deadline_at != bindparam("deadline_at"),
+                jobs.c.priority != bindparam("priority"),
+            ),
         )
         .values(deadline_at=bindparam("deadline_at"), priority=bindparam("priority"))
     )
     for chunk in _chunks(wanted):
         wishes = [
-            {"of_job": job.id, "deadline_at": stored_deadline(job.deadline_at), "priority": job.priority}
+            {
+                "of_job": job.id,
+                "deadline_at": stored_deadline(job.deadline_at),
+                "priority": job.priority,
+            }
             for job in chunk
         ]
         connection.execute(change, wishes)
 
 
-# --- jobs --------------------------------------------------------------------------------------------------
+# --- jobs -----------------------------------------------------------------------------------------
 
 
 def _whole_jobs() -> Select[Any]:
@@ -354,9 +443,12 @@ def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
         yield chunk
 
 
-# Built once. Rows go to the driver as tuples: a mapping per row, as `execute` takes them, costs half as much again.
+# Built once. Rows go to the driver as tuples: a mapping per row, as `execute` takes them, costs
+# half as much again.
 _INSERT_JOB = str(
-    insert(jobs).values({name: bindparam(name) for name in NEW_JOB_COLUMNS}).compile(dialect=sqlite.dialect())
+    insert(jobs)
+    .values({name: bindparam(name) for name in NEW_JOB_COLUMNS})
+    .compile(dialect=sqlite.dialect())
 )
 _COPY_JOBS = "COPY jobs ({}) FROM STDIN".format(", ".join(f'"{name}"' for name in NEW_JOB_COLUMNS))
 
@@ -374,7 +466,8 @@ def _copy_jobs(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
 
 
 def _reuse(connection: Connection, batch: Batch) -> int:
-    """Jobs of a new batch that another batch of its prefix has already done take over that video. Returns how many.
+    """Jobs of a new batch that another batch of its prefix has already done take over that video.
+    Returns how many.
 
     Predicted and measured seconds stay empty, so that a score counts only work that was done here.
     """

@@ -1,7 +1,7 @@
 """The catalog's own words: what is handed in and out of it beside `domain`'s values.
 
-Plain frozen values, so that the platform, the command line and tests can name them without loading SQL.
-Times are seconds since the Unix epoch; durations end in `_s`.
+Plain frozen values, so that the platform, the command line and tests can name them without loading
+SQL. Times are seconds since the Unix epoch; durations end in `_s`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from vidplat.domain import Assignment, Batch, Deferred, Failure, JobState, OperatingPoint, Verdict
+from vidplat.domain import Batch, Failure, JobState, OperatingPoint
+from vidplat.scheduler.decision import Assignment, Deferred, Verdict
 
 
 class BatchState(StrEnum):
@@ -22,12 +23,13 @@ class BatchState(StrEnum):
     INFEASIBLE = "infeasible"  # refused by admission: nothing was started
 
 
-# --- handed in --------------------------------------------------------------------------------------
+# --- handed in ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One assignment to be begun now, on behalf of `owner` (host:pid:start of the platform process)."""
+    """One assignment to be begun now, on behalf of `owner` (host:pid:start of the platform
+    process)."""
 
     assignment: Assignment
     owner: str
@@ -52,7 +54,7 @@ class GiveUp:
 Decision = Requeue | GiveUp
 
 
-# --- handed out -------------------------------------------------------------------------------------
+# --- handed out -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class AttemptRecord:
     predicted_p90_s: float | None = None
     phases: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
-    counts: bool = False  # counts towards the job's attempt limit: failed, and not forgiven by a later `retry`
+    counts: bool = (
+        False  # counts towards the job's attempt limit: failed, and not forgiven by a later `retry`
+    )
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,8 @@ class PointShare:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """A stored plan: its promise and its shape. Per-job predictions are kept with the jobs when they start."""
+    """A stored plan: its promise and its shape. Per-job predictions are kept with the jobs when
+    they start."""
 
     id: int
     at: float

@@ -1,18 +1,23 @@
-"""One SQL database as the catalog uses it: connections, transactions, and errors that people can read.
+"""One SQL database as the catalog uses it: connections, transactions, and errors that people can
+read.
 
     with database.reading() as connection: ...    one consistent view, never waits for a writer
-    with database.writing() as connection: ...    commits at the end of the block, rolls back on any error
+    with database.writing() as connection: ...    commits at the end of the block, rolls back on any
+                                                  error
 
-SQLite runs in WAL mode, so that `status` reads while a batch writes. A writing block takes the write lock when it
-begins (BEGIN IMMEDIATE): a transaction that reads first and writes later could otherwise be refused half-way.
-`synchronous=NORMAL` survives a killed process; after a power cut the last transactions may be missing, and the
-reconciler then repairs the catalog from the COMMIT.json files in the store.
+SQLite runs in WAL mode, so that `status` reads while a batch writes. A writing block takes the
+write lock when it begins (BEGIN IMMEDIATE): a transaction that reads first and writes later could
+otherwise be refused half-way. `synchronous=NORMAL` survives a killed process; after a power cut the
+last transactions may be missing, and the reconciler then repairs the catalog from the COMMIT.json
+files in the store.
 
-PostgreSQL is reached through psycopg 3. A connection that cannot be had (a server restart) is tried again with
-growing pauses; a connection that breaks inside a block is not, because only the caller knows whether the block may
-be repeated. Every error leaves as a `CatalogError` without a password in it.
+PostgreSQL is reached through psycopg 3. A connection that cannot be had (a server restart) is tried
+again with growing pauses; a connection that breaks inside a block is not, because only the caller
+knows whether the block may be repeated. Every error leaves as a `CatalogError` without a password
+in it.
 
-This file knows no table but Alembic's own. It does not promise that two processes see the same clock.
+This file knows no table but Alembic's own. It does not promise that two processes see the same
+clock.
 """
 
 from __future__ import annotations
@@ -37,24 +42,31 @@ CONNECT_TIMEOUT_S = 5
 RECONNECT_S = 20.0  # how long a lost PostgreSQL is waited for before giving up
 SQLITE_CACHE_KIB = 65_536
 
-# PostgreSQL: lock not available, deadlock, and what a session refused for lack of rights or password says.
+# PostgreSQL: lock not available, deadlock, and what a session refused for lack of rights or
+# password says.
 _LOCKED = {"55P03", "40P01", "40001"}
 
 
 class Database:
-    """`url` is `sqlite:///path`, `sqlite://` (memory) or `postgresql://...`; `lock_timeout_s` bounds each wait."""
+    """`url` is `sqlite:///path`, `sqlite://` (memory) or `postgresql://...`; `lock_timeout_s`
+    bounds each wait."""
 
     def __init__(self, url: str, *, lock_timeout_s: float = 30.0) -> None:
         parsed = _parse(url)
-        self.shown = printable(parsed.set(drivername=parsed.get_backend_name()).render_as_string(hide_password=True))
+        self.shown = printable(
+            parsed.set(drivername=parsed.get_backend_name()).render_as_string(hide_password=True)
+        )
         self.is_postgres = parsed.get_backend_name() == "postgresql"
         self.is_memory = not self.is_postgres and parsed.database in (None, "", ":memory:")
         self.lock_timeout_s = lock_timeout_s
         self._engine = _engine(parsed, lock_timeout_s, self.is_memory, self.shown)
-        # What a database says no with. Other errors of SQLAlchemy are mistakes of ours and stay what they are.
+        # What a database says no with. Other errors of SQLAlchemy are mistakes of ours and stay
+        # what they are.
         self._refusals = (DBAPIError, PoolTimeout, self._engine.dialect.loaded_dbapi.Error)
         # One shared connection serves an in-memory catalog, so its users take turns.
-        self._turn: AbstractContextManager[Any] = threading.RLock() if self.is_memory else nullcontext()
+        self._turn: AbstractContextManager[Any] = (
+            threading.RLock() if self.is_memory else nullcontext()
+        )
         self._was_reached = False
 
     @contextmanager
@@ -70,10 +82,13 @@ class Database:
             yield connection
 
     def revision(self) -> str | None:
-        """Alembic's revision of the tables; None when there are none yet. One SELECT: Alembic is not loaded."""
+        """Alembic's revision of the tables; None when there are none yet. One SELECT: Alembic is
+        not loaded."""
         try:
             with self._turn, self._connect(writing=False) as connection:
-                found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+                found: str | None = connection.scalar(
+                    text("SELECT version_num FROM alembic_version")
+                )
                 return found
         except (OperationalError, ProgrammingError) as error:
             if _table_is_missing(error):
@@ -95,13 +110,16 @@ class Database:
             )
         if "unable to open" in lowered or "readonly" in lowered or "read-only" in lowered:
             return CatalogError(
-                f"the catalog {self.shown} cannot be opened for writing: check the folder and its rights, "
+                f"the catalog {self.shown} cannot be opened for writing: check the folder and "
+                "its rights, "
                 f"or choose another with --catalog ({said})"
             )
         if "not a database" in lowered or "malformed" in lowered:
             return CatalogError(f"{self.shown} is not a vidplat catalog, or it is damaged ({said})")
         if getattr(error, "connection_invalidated", False) or "connection" in lowered:
-            return CatalogError(f"the catalog {self.shown} hung up in the middle of its work: try again ({said})")
+            return CatalogError(
+                f"the catalog {self.shown} hung up in the middle of its work: try again ({said})"
+            )
         return CatalogError(f"the catalog {self.shown} refused: {said}")
 
     def close(self) -> None:
@@ -115,12 +133,18 @@ class Database:
         except self._refusals as error:
             raise self.explain(error) from error
         except (UnicodeEncodeError, OverflowError) as error:
-            # A lone surrogate or an integer beyond 64 bits: intake refuses both, so this is a last guard.
-            raise CatalogError(f"the catalog {self.shown} cannot hold a value: {printable(error)}") from error
+            # A lone surrogate or an integer beyond 64 bits: intake refuses both, so this is a last
+            # guard.
+            raise CatalogError(
+                f"the catalog {self.shown} cannot hold a value: {printable(error)}"
+            ) from error
 
     def _connect(self, *, writing: bool) -> Connection:
-        """A connection from the pool. A PostgreSQL that was reached before is waited for, with jitter."""
-        give_up_at = time.monotonic() + (RECONNECT_S if self.is_postgres and self._was_reached else 0.0)
+        """A connection from the pool. A PostgreSQL that was reached before is waited for, with
+        jitter."""
+        give_up_at = time.monotonic() + (
+            RECONNECT_S if self.is_postgres and self._was_reached else 0.0
+        )
         pause_s = 0.1
         while True:
             try:
@@ -130,7 +154,8 @@ class Database:
                     raise
                 if time.monotonic() + pause_s > give_up_at:
                     raise CatalogError(
-                        f"the catalog {self.shown} cannot be reached: check address, name and rights ({_said(error)})"
+                        f"the catalog {self.shown} cannot be reached: check address, name and "
+                        f"rights ({_said(error)})"
                     ) from error
                 time.sleep(random.uniform(0, pause_s))
                 pause_s = min(2 * pause_s, 2.0)
@@ -149,12 +174,17 @@ def _said(error: Exception) -> str:
 def _parse(url: str) -> URL:
     if "://" not in url:
         raise UsageError(
-            f"a catalog is named by a URL, sqlite:///path/file.db or postgresql://host/name; found {printable(url)!r}"
+            "a catalog is named by a URL, sqlite:///path/file.db or postgresql://host/name; "
+            f"found {printable(url)!r}"
         )
     try:
-        parsed = make_url(url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url)
+        parsed = make_url(
+            url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url
+        )
     except (ArgumentError, ValueError) as error:
-        raise UsageError(f"the catalog URL {printable(url)} cannot be read: {printable(error)}") from error
+        raise UsageError(
+            f"the catalog URL {printable(url)} cannot be read: {printable(error)}"
+        ) from error
     if parsed.drivername in ("postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
@@ -221,10 +251,18 @@ def _prepare_postgres(raw: Any, lock_timeout_s: float) -> None:
     with raw.cursor() as cursor:
         for setting, seconds in (
             ("lock_timeout", lock_timeout_s),
-            ("statement_timeout", 300.0),  # reusing a million rows of another batch is one statement
-            ("idle_in_transaction_session_timeout", 300.0),  # intake may pause between two chunks of a submit
+            (
+                "statement_timeout",
+                300.0,
+            ),  # reusing a million rows of another batch is one statement
+            (
+                "idle_in_transaction_session_timeout",
+                300.0,
+            ),  # intake may pause between two chunks of a submit
         ):
-            cursor.execute("SELECT set_config(%s, %s, false)", (setting, f"{round(seconds * 1000)}ms"))
+            cursor.execute(
+                "SELECT set_config(%s, %s, false)", (setting, f"{round(seconds * 1000)}ms")
+            )
     raw.autocommit = was_autocommit
 
 

@@ -8,10 +8,11 @@ catalog remembers:
     s3://bucket/a b.mp4         any object, `?endpoint=` and `&region=` as for stores
     memory://name/key           an object of a store of this process
 
-A place never holds a secret: URLs with a user name, a signature or any other option are refused, and no message here
-shows one. http(s) is not read, as the stores do not speak it.
+A place never holds a secret: URLs with a user name, a signature or any other option are refused,
+and no message here shows one. http(s) is not read, as the stores do not speak it.
 
-Left to others: what the bytes are (workers.source_video), and their copy in the output prefix (inputs.py).
+Left to others: what the bytes are (workers.source_video), and their copy in the output prefix
+(inputs.py).
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ class Found:
     """What a place tells without its content."""
 
     size_bytes: int
-    identity: str  # equal identities, equal bytes: device, inode, size and mtime of a file; the ETag of an object
+    # equal identities, equal bytes: device, inode, size and mtime of a file; the ETag of an object
+    identity: str
 
 
 def folder_of(source: str) -> str:
-    """What relative places of the prompt file `source` are relative to: a folder, a URL, or "" for none."""
+    """What relative places of the prompt file `source` are relative to: a folder, a URL, or "" for
+    none."""
     if source == "-":
         return str(Path.cwd())
     scheme = _SCHEME.match(source)
@@ -63,7 +66,8 @@ def folder_of(source: str) -> str:
 
 
 def resolve(written: str, folder: str) -> str:
-    """The canonical place of what a row says. Raises UsageError with the rest of a sentence, as `Wrong` of cells."""
+    """The canonical place of what a row says. Raises UsageError with the rest of a sentence, as
+    `Wrong` of cells."""
     try:
         return _resolved(written, folder)
     except (ValueError, RuntimeError) as error:  # a URL that is none, a home of nobody
@@ -78,7 +82,9 @@ def _resolved(written: str, folder: str) -> str:
         case "file":
             parts = urlsplit(written)
             if parts.netloc not in ("", "localhost"):
-                raise UsageError("names a host; a file URL has three slashes: file:///folder/video.mp4")
+                raise UsageError(
+                    "names a host; a file URL has three slashes: file:///folder/video.mp4"
+                )
             return os.path.normpath(Path("/") / unquote(parts.path))
         case "s3":
             return _s3_place(written)
@@ -87,15 +93,19 @@ def _resolved(written: str, folder: str) -> str:
                 raise UsageError("holds credentials or options: write memory://name/key")
             return f"memory://{written.partition('://')[2]}"
         case "http" | "https":
-            raise UsageError("is an http(s) URL, which is not read: download the video, or put it into a bucket")
-    raise UsageError(f"cannot be read from {printable(scheme[1], 20)}:// URLs: give a path, file:// or s3://")
+            raise UsageError(
+                "is an http(s) URL, which is not read: download the video, or put it into a bucket"
+            )
+    raise UsageError(
+        f"cannot be read from {printable(scheme[1], 20)}:// URLs: give a path, file:// or s3://"
+    )
 
 
 def look(place: str) -> Found:
     """Size and identity of what lies at a canonical place.
 
-    Raises UsageError with the rest of a sentence when there is nothing to read, and StoreError when the place itself
-    fails in a way that may pass.
+    Raises UsageError with the rest of a sentence when there is nothing to read, and StoreError when
+    the place itself fails in a way that may pass.
     """
     if place.startswith("s3://"):
         from vidplat.storage.s3 import head
@@ -116,7 +126,9 @@ def look(place: str) -> Found:
         raise UsageError(f"is a folder: {printable(place)}")
     if not stat.S_ISREG(about.st_mode):
         raise UsageError(f"is a device or pipe, not a file: {printable(place)}")
-    return Found(about.st_size, f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns}")
+    return Found(
+        about.st_size, f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns}"
+    )
 
 
 @contextmanager
@@ -143,7 +155,7 @@ def opened(place: str) -> Iterator[BinaryIO]:
             yield file
 
 
-# --- inside --------------------------------------------------------------------------------------------------
+# --- inside ---------------------------------------------------------------------------------------
 
 
 def _beside(written: str, folder: str) -> str:
@@ -151,7 +163,9 @@ def _beside(written: str, folder: str) -> str:
     if path.is_absolute():
         return os.path.normpath(path)
     if not folder:
-        raise UsageError("is a relative path, and the prompt file has no folder to start from: give a whole one")
+        raise UsageError(
+            "is a relative path, and the prompt file has no folder to start from: give a whole one"
+        )
     if not folder.startswith("s3://"):
         return os.path.normpath(Path(folder) / path)
     url, mark, options = folder.partition("?")
@@ -165,18 +179,23 @@ def _beside(written: str, folder: str) -> str:
 def _s3_place(url: str) -> str:
     parts = urlsplit(url)
     if "@" in parts.netloc:
-        raise UsageError("holds credentials: leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        raise UsageError(
+            "holds credentials: leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     if parts.fragment or "#" in url:
         raise UsageError("holds a '#', which cannot be part of an s3:// URL here")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if options.keys() - set(_S3_OPTIONS):
         raise UsageError(
-            "has options other than endpoint and region; a signed URL is a secret: give the plain s3:// URL, "
+            "has options other than endpoint and region; a signed URL is a secret: give the "
+            "plain s3:// URL, "
             "and credentials in the environment"
         )
     endpoint = urlsplit(options.get("endpoint", ""))
     if endpoint.username or endpoint.password or endpoint.query:
-        raise UsageError("has an endpoint with credentials or options: give scheme, host and port alone")
+        raise UsageError(
+            "has an endpoint with credentials or options: give scheme, host and port alone"
+        )
     key = parts.path.strip("/")
     if not parts.netloc or not key:
         raise UsageError("must look like s3://bucket/key")

@@ -1,10 +1,12 @@
-"""The copies of input videos that an output prefix keeps: addressed by content, written before any job that needs them.
+"""The copies of input videos that an output prefix keeps: addressed by content, written before any
+job that needs them.
 
     inputs/<first 2 hex>/<sha256>      the bytes as they were at submit, whatever they were called
 
-So a worker needs no credentials and no path of somebody else's, a video is the same on `resume` as at submit, and a
-thousand rows with one source keep it once. A copy is written whole or not at all (`Store.put`), and checked against its
-name whenever it is read. Copies are shared by the batches of a prefix and never removed by vidplat.
+So a worker needs no credentials and no path of somebody else's, a video is the same on `resume` as
+at submit, and a thousand rows with one source keep it once. A copy is written whole or not at all
+(`Store.put`), and checked against its name whenever it is read. Copies are shared by the batches of
+a prefix and never removed by vidplat.
 
 Left to others: where the videos come from (input_places.py).
 """
@@ -23,7 +25,8 @@ def input_key(sha256: str) -> str:
 
 
 def is_kept(store: Store, sha256: str) -> bool:
-    """True when a sound copy is there; one that a power cut damaged does not count, and is written again."""
+    """True when a sound copy is there; one that a power cut damaged does not count, and is written
+    again."""
     found = store.facts(input_key(sha256))
     if found is None:
         return False
@@ -38,15 +41,18 @@ def keep_input(store: Store, sha256: str, data: bytes) -> None:
 
 
 def load_input(store: Store, sha256: str) -> bytes:
-    """The bytes of a copy. Raises InputError when it is gone or damaged, which no retry can mend."""
+    """The bytes of a copy. Raises InputError when it is gone or damaged, which no retry can
+    mend."""
     try:
         data = store.get(input_key(sha256))
     except NotFound as error:
         raise InputError(
-            f"the copy of the input video is gone from {printable(store.url)}: submit the prompts again, then retry"
+            f"the copy of the input video is gone from {printable(store.url)}: submit the "
+            "prompts again, then retry"
         ) from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise InputError(
-            f"the copy of the input video in {printable(store.url)} is damaged: submit the prompts again, then retry"
+            f"the copy of the input video in {printable(store.url)} is damaged: submit the "
+            "prompts again, then retry"
         )
     return data

@@ -1,7 +1,8 @@
 """What was: attempts, events, plans, observations, and the cost model's memory.
 
-Rows here are written once and read later, by people (`logs`, `report`) and by the cost model. What *is* (the state of
-batches and jobs) is in `transitions.py` and `catalog.py`, which append here inside their own transactions.
+Rows here are written once and read later, by people (`logs`, `report`) and by the cost model. What
+*is* (the state of batches and jobs) is in `transitions.py` and `catalog.py`, which append here
+inside their own transactions.
 
 Nothing is ever deleted: a finished job costs one attempt row and about two event rows.
 """
@@ -17,7 +18,8 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
-from vidplat.domain import Assignment, Deferred, OperatingPoint, Plan, Verdict, WorkerState
+from vidplat.domain import OperatingPoint, WorkerState
+from vidplat.scheduler.decision import Assignment, Deferred, Plan, Verdict
 from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, PointShare
 from vidplat.storage.database import Database
 from vidplat.storage.tables import (
@@ -34,7 +36,9 @@ from vidplat.storage.tables import (
     workers,
 )
 
-KEPT_DEFERRALS = 100  # of one plan; a plan of a million jobs may defer most of them for the same reason
+KEPT_DEFERRALS = (
+    100  # of one plan; a plan of a million jobs may defer most of them for the same reason
+)
 
 
 class Journal:
@@ -47,9 +51,11 @@ class Journal:
         """Gives the connections back. The catalog must not be used afterwards."""
         self.database.close()
 
-    # --- events --------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
-    def add_event(self, batch_id: str, job_id: str | None, kind: str, detail: Mapping[str, Any], at: float) -> None:
+    def add_event(
+        self, batch_id: str, job_id: str | None, kind: str, detail: Mapping[str, Any], at: float
+    ) -> None:
         """Notes that something happened to a batch, or to one job of it."""
         with self.database.writing() as connection:
             write_events(connection, [event_row(batch_id, job_id, kind, at, detail)])
@@ -63,7 +69,8 @@ class Journal:
         *,
         newest_first: bool = False,
     ) -> list[Event]:
-        """The events of a batch, or of one job of it, after the one numbered `after_id`; oldest first unless asked."""
+        """The events of a batch, or of one job of it, after the one numbered `after_id`; oldest
+        first unless asked."""
         query = select(events).where(events.c.batch_id == batch_id, events.c.id > after_id)
         if job_id is not None:
             query = query.where(events.c.job_id == job_id)
@@ -71,23 +78,27 @@ class Journal:
         with self.database.reading() as connection:
             return [to_event(row) for row in connection.execute(query).mappings()]
 
-    # --- attempts ------------------------------------------------------------------------------------
+    # --- attempts ---------------------------------------------------------------------------------
 
     def attempts(self, batch_id: str, job_id: str) -> list[AttemptRecord]:
         """Every ended attempt of one job, oldest first."""
         query = (
             select(attempts, jobs.c.forgiven)
-            .join(jobs, and_(jobs.c.job_id == attempts.c.job_id, jobs.c.batch_id == attempts.c.batch_id))
+            .join(
+                jobs,
+                and_(jobs.c.job_id == attempts.c.job_id, jobs.c.batch_id == attempts.c.batch_id),
+            )
             .where(attempts.c.job_id == job_id, attempts.c.batch_id == batch_id)
             .order_by(attempts.c.attempt)
         )
         with self.database.reading() as connection:
             return [to_attempt(row) for row in connection.execute(query).mappings()]
 
-    # --- plans ---------------------------------------------------------------------------------------
+    # --- plans ------------------------------------------------------------------------------------
 
     def save_plan(self, batch_id: str, plan: Plan, *, now: float, inputs_sha256: str) -> None:
-        """Keeps a plan's promise and shape. Per-job predictions are kept with the jobs when they start."""
+        """Keeps a plan's promise and shape. Per-job predictions are kept with the jobs when they
+        start."""
         detail = {
             "shares": [astuple(share) for share in shares_of(plan.assignments)],
             "deferred": [(each.job_id, each.reason) for each in plan.deferred[:KEPT_DEFERRALS]],
@@ -115,14 +126,22 @@ class Journal:
 
     def plans(self, batch_id: str, limit: int | None = None) -> list[PlanRecord]:
         """The plans of a batch, oldest first; with `limit`, the latest ones."""
-        query = select(plans).where(plans.c.batch_id == batch_id).order_by(plans.c.id.desc()).limit(limit)
+        query = (
+            select(plans)
+            .where(plans.c.batch_id == batch_id)
+            .order_by(plans.c.id.desc())
+            .limit(limit)
+        )
         with self.database.reading() as connection:
-            return [_to_plan(dict(row)) for row in reversed(connection.execute(query).mappings().all())]
+            return [
+                _to_plan(dict(row)) for row in reversed(connection.execute(query).mappings().all())
+            ]
 
-    # --- what the cost model learns from ----------------------------------------------------------------
+    # --- what the cost model learns from ----------------------------------------------------------
 
     def add_observations(self, seen: Sequence[Mapping[str, Any]]) -> None:
-        """Keeps measured seconds; keys: model_id, device_class, stage, seconds, features, at, [batch_id, job_id]."""
+        """Keeps measured seconds; keys: model_id, device_class, stage, seconds, features, at,
+        [batch_id, job_id]."""
         rows = [
             {
                 "at": each["at"],
@@ -161,14 +180,17 @@ class Journal:
         return None if text is None else from_json(text)
 
     def save_cost_state(self, key: str, document: Mapping[str, Any]) -> None:
-        """Replaces the document kept under `key`. The last writer wins: what is lost so can be learnt again."""
+        """Replaces the document kept under `key`. The last writer wins: what is lost so can be
+        learnt again."""
         text = json.dumps(document, separators=(",", ":"))
         with self.database.writing() as connection:
-            changed = connection.execute(update(cost_states).where(cost_states.c.key == key).values(document=text))
+            changed = connection.execute(
+                update(cost_states).where(cost_states.c.key == key).values(document=text)
+            )
             if changed.rowcount == 0:
                 connection.execute(insert(cost_states).values(key=key, document=text))
 
-    # --- workers --------------------------------------------------------------------------------------
+    # --- workers ----------------------------------------------------------------------------------
 
     def save_workers(self, batch_id: str, seen: Iterable[WorkerState], *, now: float) -> None:
         """Replaces the list of workers that a batch last saw."""
@@ -196,7 +218,11 @@ class Journal:
 
     def workers(self, batch_id: str) -> list[WorkerState]:
         """The workers that a batch last saw, by pool and name."""
-        query = select(workers).where(workers.c.batch_id == batch_id).order_by(workers.c.pool, workers.c.worker_id)
+        query = (
+            select(workers)
+            .where(workers.c.batch_id == batch_id)
+            .order_by(workers.c.pool, workers.c.worker_id)
+        )
         with self.database.reading() as connection:
             return [
                 WorkerState(
@@ -218,7 +244,13 @@ class Journal:
 def event_row(
     batch_id: str, job_id: str | None, kind: str, at: float, detail: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    return {"batch_id": batch_id, "job_id": job_id, "kind": kind, "at": at, "detail": to_json(detail or {})}
+    return {
+        "batch_id": batch_id,
+        "job_id": job_id,
+        "kind": kind,
+        "at": at,
+        "detail": to_json(detail or {}),
+    }
 
 
 def write_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,15 +1,16 @@
 """A folder as a store.
 
-Every write goes to a hidden file beside its target and takes its name in one step: `rename` to overwrite,
-`link` to create only if absent. So a name that can be seen has all its bytes, also after `kill -9`.
+Every write goes to a hidden file beside its target and takes its name in one step: `rename` to
+overwrite, `link` to create only if absent. So a name that can be seen has all its bytes, also after
+`kill -9`.
 
-There is no fsync: it would cost tens of milliseconds per video. The price is named: after a power cut the
-newest names may stand for empty or stale bytes. COMMIT.json holds size and SHA-256 of each file, and
-`artifacts.repair` compares them on resume; what does not agree is generated again.
+There is no fsync: it would cost tens of milliseconds per video. The price is named: after a power
+cut the newest names may stand for empty or stale bytes. COMMIT.json holds size and SHA-256 of each
+file, and `artifacts.repair` compares them on resume; what does not agree is generated again.
 
 Folders appear with their first object and disappear with their last.
-Left to others: free-space checks before a run (doctor). Not promised: order between machines that share
-the folder over a network file system with weak caching.
+Left to others: free-space checks before a run (doctor). Not promised: order between machines that
+share the folder over a network file system with weak caching.
 """
 
 from __future__ import annotations
@@ -172,13 +173,15 @@ class LocalStore:
             return
 
     def _make_folder(self, folder: Path) -> None:
-        """Raises FileNotFoundError when somebody removes a folder of the way as empty: worth another try."""
+        """Raises FileNotFoundError when somebody removes a folder of the way as empty: worth
+        another try."""
         if folder in self._made:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
-            # Said of a file that is in the way, but also of a folder that is gone when mkdir looks once more.
+            # Said of a file that is in the way, but also of a folder that is gone when mkdir looks
+            # once more.
             if not stat.S_ISDIR(folder.stat().st_mode):  # raises FileNotFoundError by itself
                 raise
             raise FileNotFoundError(errno.ENOENT, "removed as empty", str(folder)) from error
@@ -215,9 +218,15 @@ class LocalStore:
         if isinstance(error, FileNotFoundError):
             return NotFound(f"{printable(where)} does not exist in {place}")
         if error.errno in _FULL:
-            return StoreError(f"the disk of {place} is full: free some space, or choose another output prefix")
+            return StoreError(
+                f"the disk of {place} is full: free some space, or choose another output prefix"
+            )
         if error.errno in _FORBIDDEN:
-            return StoreError(f"{place} cannot be written ({error.strerror}): choose another output prefix")
+            return StoreError(
+                f"{place} cannot be written ({error.strerror}): choose another output prefix"
+            )
         if isinstance(error, FileExistsError | NotADirectoryError):
-            return StoreError(f"{place} cannot be used as a folder: a file is in the way ({error.strerror})")
+            return StoreError(
+                f"{place} cannot be used as a folder: a file is in the way ({error.strerror})"
+            )
         return StoreError(f"{place}: {printable(error.strerror or error)}")

@@ -1,4 +1,5 @@
-"""A store in this process's memory: for tests, dry runs and as the plainest reading of the protocol.
+"""A store in this process's memory: for tests, dry runs and as the plainest reading of the
+protocol.
 
 Named stores live as long as the process; `MemoryStore()` without a name is private to its holder.
 Not promised: anything across processes; a Ray worker that opens memory://x sees its own.
@@ -69,7 +70,9 @@ class MemoryStore:
             data, written_at = self._object(key)
         except NotFound:
             return None
-        return ObjectFacts(len(data), hashlib.sha256(data).hexdigest() if digest else None, written_at)
+        return ObjectFacts(
+            len(data), hashlib.sha256(data).hexdigest() if digest else None, written_at
+        )
 
     def copy(self, source: str, target: str) -> None:
         self.put(target, self.get(source))

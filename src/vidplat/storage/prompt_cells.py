@@ -1,11 +1,12 @@
 """What the cells of a prompt file may hold: checks that need no model.
 
-Cells come raw: text from CSV, typed values from parquet and JSON, None where there is nothing. Each column
-has a `Cell`: a quick test that nearly every cell passes as it is, and a parser for the rest, which gives
-the clean value or raises `Wrong` with what is wrong. A million rows of twelve columns take seconds.
+Cells come raw: text from CSV, typed values from parquet and JSON, None where there is nothing. Each
+column has a `Cell`: a quick test that nearly every cell passes as it is, and a parser for the rest,
+which gives the clean value or raises `Wrong` with what is wrong. A million rows of twelve columns
+take seconds.
 
-Left to others: whether the model can make such a size or length (the platform's intake), what a deadline
-means (config), whether a model or method exists.
+Left to others: whether the model can make such a size or length (the platform's intake), what a
+deadline means (config), whether a model or method exists.
 """
 
 from __future__ import annotations
@@ -52,11 +53,14 @@ class Cell:
 
 
 def clean_column(field: str, values: Sequence[Any], say: Callable[[int, str], None]) -> list[Any]:
-    """The clean values of a column; `say(index, what)` is called for each wrong cell, which becomes None."""
+    """The clean values of a column; `say(index, what)` is called for each wrong cell, which becomes
+    None."""
     cell = CELLS[field]
     is_fine = cell.is_fine
     clean: list[Any] = []
-    parsed: dict[str, Any] = {}  # numbers in text repeat from row to row: CSV is read a sixth faster
+    parsed: dict[
+        str, Any
+    ] = {}  # numbers in text repeat from row to row: CSV is read a sixth faster
     for index, value in enumerate(values):
         if is_fine(value):
             clean.append(value)
@@ -79,11 +83,17 @@ def clean_column(field: str, values: Sequence[Any], say: Callable[[int, str], No
 
 
 def _is_plain_text(value: Any) -> bool:
-    return type(value) is str and len(value) <= LONGEST_PROMPT_BYTES and value.isascii() and "\0" not in value
+    return (
+        type(value) is str
+        and len(value) <= LONGEST_PROMPT_BYTES
+        and value.isascii()
+        and "\0" not in value
+    )
 
 
 def _text(value: Any) -> str:
-    """Text of at most 16 KiB in UTF-8. Control characters are data; only NUL, which no database holds, is not."""
+    """Text of at most 16 KiB in UTF-8. Control characters are data; only NUL, which no database
+    holds, is not."""
     _need_text(value)
     if len(value) > LONGEST_PROMPT_BYTES:  # characters: there are at least as many bytes
         raise Wrong(f"is longer than 16 KiB ({len(value):,} characters)")
@@ -107,7 +117,10 @@ def _prompt(value: Any) -> str:
 
 def _is_plain_name(value: Any) -> bool:
     return value is None or (
-        type(value) is str and 0 < len(value) <= LONGEST_ID and value.isascii() and value.isprintable()
+        type(value) is str
+        and 0 < len(value) <= LONGEST_ID
+        and value.isascii()
+        and value.isprintable()
     )
 
 
@@ -124,7 +137,10 @@ def _name(value: Any, longest: int = LONGEST_NAME) -> str | None:
 
 def _is_plain_place(value: Any) -> bool:
     return value is None or (
-        type(value) is str and 0 < len(value) <= LONGEST_PLACE and value.isascii() and value.isprintable()
+        type(value) is str
+        and 0 < len(value) <= LONGEST_PLACE
+        and value.isascii()
+        and value.isprintable()
     )
 
 
@@ -145,10 +161,13 @@ def _identifier(value: Any) -> str | None:
 
 
 def _moment(value: Any) -> str | None:
-    """A deadline as it was written; typed times become ISO 8601, numbers stay bare for config to refuse."""
+    """A deadline as it was written; typed times become ISO 8601, numbers stay bare for config to
+    refuse."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
-    return _name(str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value)
+    return _name(
+        str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    )
 
 
 def _need_text(value: Any) -> None:
@@ -181,7 +200,9 @@ def _whole(least: int, most: int) -> Cell:
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
             raise Wrong(f"must be a whole number, found {_shown(value)}")
         if not isinstance(value, int) and not (math.isfinite(value) and value == int(value)):
-            raise Wrong(f"must be a whole number, found {'NaN' if value != value else _shown(value)}")
+            raise Wrong(
+                f"must be a whole number, found {'NaN' if value != value else _shown(value)}"
+            )
         number = int(value)
         if not least <= number <= most:
             raise Wrong(f"must be from {least:,} to {most:,}, found {_shown(number)}")
@@ -207,7 +228,8 @@ def _number(least: float, most: float, *, above: bool = False) -> Cell:
             raise Wrong("must be a number, found NaN")
         if not (least < value <= most if above else least <= value <= most):
             raise Wrong(
-                f"must be {'above' if above else 'at least'} {least:g} and at most {most:,g}, found {_shown(value)}"
+                f"must be {'above' if above else 'at least'} {least:g} and at most {most:,g}, "
+                f"found {_shown(value)}"
             )
         return float(value)
 
@@ -236,7 +258,8 @@ def _is_absent(value: Any) -> bool:
     return value is None
 
 
-#: Our word for a column -> what its cells must be. Bounds lie far beyond any model: they catch slips.
+#: Our word for a column -> what its cells must be. Bounds lie far beyond any model: they catch
+#: slips.
 CELLS = {
     "text": Cell(_is_plain_prompt, _prompt),
     "negative_prompt": Cell(lambda value: value is None or _is_plain_text(value), _text),
@@ -273,5 +296,11 @@ def _shown(value: object) -> str:
 
 
 def _kind(value: object) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
     return names.get(type(value), type(value).__name__)

@@ -1,8 +1,9 @@
 """Which column means what: the names people give to the columns of a prompt file, brought to ours.
 
-A column is matched without regard to case and surrounding spaces. When two columns mean the same, the one
-named first in COLUMNS wins and the other is told to be ignored. A name nobody knows is ignored too, with a
-warning that says the nearest known one; only a missing prompt column is an error.
+A column is matched without regard to case and surrounding spaces. When two columns mean the same,
+the one named first in COLUMNS wins and the other is told to be ignored. A name nobody knows is
+ignored too, with a warning that says the nearest known one; only a missing prompt column is an
+error.
 
 Left to others: what the cells hold (prompt_cells.py).
 """
@@ -37,7 +38,9 @@ COLUMNS = {
     "method": ("method",),
 }
 #: name -> (our word, rank among its names)
-_MEANING = {name: (field, rank) for field, names in COLUMNS.items() for rank, name in enumerate(names)}
+_MEANING = {
+    name: (field, rank) for field, names in COLUMNS.items() for rank, name in enumerate(names)
+}
 _MOST_SHOWN = 20
 _MOST_WARNINGS = 20
 
@@ -51,10 +54,15 @@ class ColumnNames:
         self._warned: set[str] = set()
 
     def of_table(self, names: Sequence[str]) -> dict[str, str]:
-        """{our word: the file's name} for a file with fixed columns; InputError without a prompt column."""
-        doubled = next((name for name in names if names.count(name) > 1 and self._meaning(name)), None)
+        """{our word: the file's name} for a file with fixed columns; InputError without a prompt
+        column."""
+        doubled = next(
+            (name for name in names if names.count(name) > 1 and self._meaning(name)), None
+        )
         if doubled is not None:
-            raise InputError(f"{self._where} has two columns named '{printable(doubled, 40)}': rename one")
+            raise InputError(
+                f"{self._where} has two columns named '{printable(doubled, 40)}': rename one"
+            )
         synonyms: dict[str, list[str]] = {}
         self.add_synonyms(synonyms, names)
         for chosen, *others in synonyms.values():
@@ -64,7 +72,8 @@ class ColumnNames:
         return {field: known[0] for field, known in synonyms.items()}
 
     def add_synonyms(self, synonyms: dict[str, list[str]], names: Iterable[str]) -> None:
-        """Enter each of `names` under our word for it, the preferred ones first; warn of those without one."""
+        """Enter each of `names` under our word for it, the preferred ones first; warn of those
+        without one."""
         for name in names:
             meaning = self._meaning(name)
             if meaning is None:
@@ -75,7 +84,8 @@ class ColumnNames:
             known.sort(key=lambda one: _MEANING[_folded(one)][1])
 
     def need_text(self, chosen: Mapping[str, object], names: Iterable[str]) -> None:
-        """InputError, with what there is and what comes nearest, unless some column holds the prompts."""
+        """InputError, with what there is and what comes nearest, unless some column holds the
+        prompts."""
         if "text" in chosen:
             return
         names = list(dict.fromkeys(names))
@@ -84,7 +94,8 @@ class ColumnNames:
         more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
         hint = f"; rename '{printable(nearest, 40)}' if it is meant" if nearest else ""
         raise InputError(
-            f"{self._where} has no prompt column: needed one of {', '.join(COLUMNS['text'])}; found {shown}{more}{hint}"
+            f"{self._where} has no prompt column: needed one of {', '.join(COLUMNS['text'])}; "
+            f"found {shown}{more}{hint}"
         )
 
     @staticmethod
@@ -117,7 +128,9 @@ def _nearest_to_a_prompt(names: list[str]) -> str | None:
         folded = _folded(name)
         if any(known in folded for known in COLUMNS["text"]):
             return 0.9
-        return max(difflib.SequenceMatcher(None, folded, known).ratio() for known in COLUMNS["text"])
+        return max(
+            difflib.SequenceMatcher(None, folded, known).ratio() for known in COLUMNS["text"]
+        )
 
     best = max(names[:1000], key=likeness, default=None)
     return best if best is not None and likeness(best) >= 0.6 else None

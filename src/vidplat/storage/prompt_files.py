@@ -1,21 +1,22 @@
 """Prompt files of every format become blocks of raw columns, a few thousand rows at a time.
 
-    parquet    by record batches; text columns stay dictionary-encoded, so a cell repeated a thousand times
-               is held once, however long it is
+    parquet    by record batches; text columns stay dictionary-encoded, so a cell repeated a
+               thousand times is held once, however long it is
     csv        a header line; commas, or tabs or semicolons when the header has no comma
-    jsonl      one object per line; also OpenAI batch lines, whose `body` is the row and `custom_id` its id
+    jsonl      one object per line; also OpenAI batch lines, whose `body` is the row and `custom_id`
+               its id
     txt        one prompt per line
 
-The format is told by content that cannot be mistaken (PAR1), then by the file's name, then by its first
-lines. What is not a seekable file (stdin, a pipe, a URL) is first copied to a temporary one.
+The format is told by content that cannot be mistaken (PAR1), then by the file's name, then by its
+first lines. What is not a seekable file (stdin, a pipe, a URL) is first copied to a temporary one.
 
-Row numbers are 1-based: lines for jsonl and txt (empty lines are skipped but counted), records below the
-header for csv, rows for parquet.
+Row numbers are 1-based: lines for jsonl and txt (empty lines are skipped but counted), records
+below the header for csv, rows for parquet.
 
 What is wrong with the whole file is an InputError in one sentence; what is wrong with a single row
 (a line that is not JSON, a record of the wrong length) is a problem of that row.
-Left to others: what cells may hold (prompt_cells.py). Not promised: survival of a parquet file that was
-built to crash its reader.
+Left to others: what cells may hold (prompt_cells.py). Not promised: survival of a parquet file that
+was built to crash its reader.
 """
 
 from __future__ import annotations
@@ -58,11 +59,14 @@ T = TypeVar("T")
 
 @dataclass
 class Block:
-    """Some rows: their numbers, their cells by our word for the column, and rows that could not be read."""
+    """Some rows: their numbers, their cells by our word for the column, and rows that could not be
+    read."""
 
     rows: Sequence[int]
     columns: Mapping[str, Sequence[Any]]
-    unreadable: dict[int, str] = field(default_factory=dict)  # row number -> why; such rows have no cells
+    unreadable: dict[int, str] = field(
+        default_factory=dict
+    )  # row number -> why; such rows have no cells
 
 
 @dataclass
@@ -75,15 +79,24 @@ class PromptFile:
 
     def blocks(self, names: dict[str, str], warn: Callable[[str], None]) -> Iterator[Block]:
         """All rows in order. `names` is filled with the file's own name for each of our columns."""
-        readers = {"parquet": _parquet_blocks, "csv": _csv_blocks, "jsonl": _json_blocks, "txt": _text_blocks}
+        readers = {
+            "parquet": _parquet_blocks,
+            "csv": _csv_blocks,
+            "jsonl": _json_blocks,
+            "txt": _text_blocks,
+        }
         return readers[self.format](self, ColumnNames(self.where, warn), names)
 
 
 @contextmanager
-def open_prompt_file(source: str, stdin: BinaryIO | None, wanted_format: str | None) -> Iterator[PromptFile]:
+def open_prompt_file(
+    source: str, stdin: BinaryIO | None, wanted_format: str | None
+) -> Iterator[PromptFile]:
     """The file at a path, at a URL, or on stdin ("-"), seekable and with its format known."""
     if wanted_format is not None and wanted_format not in FORMATS:
-        raise UsageError(f"unknown format '{printable(wanted_format, 20)}': choose one of {', '.join(FORMATS)}")
+        raise UsageError(
+            f"unknown format '{printable(wanted_format, 20)}': choose one of {', '.join(FORMATS)}"
+        )
     where = "stdin" if source == "-" else printable(plain_place(source))
     with tempfile.TemporaryFile(prefix="vidplat-intake-") as scratch:
         spooled = cast(BinaryIO, scratch)
@@ -99,7 +112,7 @@ def open_prompt_file(source: str, stdin: BinaryIO | None, wanted_format: str | N
             yield PromptFile(file, _format(head, source, wanted_format, where), where)
 
 
-# --- opening ---------------------------------------------------------------------------------------
+# --- opening --------------------------------------------------------------------------------------
 
 
 def _opened(source: str, stdin: BinaryIO | None, scratch: BinaryIO, where: str) -> BinaryIO:
@@ -149,7 +162,9 @@ def _unopened(error: Exception, where: str) -> InputError:
         return InputError(f"{where} does not exist: check the path of the prompt file")
     if isinstance(error, PermissionError):
         return InputError(f"{where} cannot be read: permission denied")
-    return InputError(f"{where} cannot be read: {printable(getattr(error, 'strerror', None) or error)}")
+    return InputError(
+        f"{where} cannot be read: {printable(getattr(error, 'strerror', None) or error)}"
+    )
 
 
 def _format(head: bytes, source: str, wanted: str | None, where: str) -> str:
@@ -161,7 +176,10 @@ def _format(head: bytes, source: str, wanted: str | None, where: str) -> str:
         raise InputError(f"{where} is UTF-16 text: save it as UTF-8")
     told = wanted or _BY_SUFFIX.get(Path(source.partition("?")[0]).suffix.lower()) or _sniffed(head)
     if told == "parquet":
-        raise InputError(f"{where} is not a parquet file: it begins with {printable(head[:8], 60)}, not with b'PAR1'")
+        raise InputError(
+            f"{where} is not a parquet file: it begins with {printable(head[:8], 60)}, not with "
+            "b'PAR1'"
+        )
     if told == "jsonl" and head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         raise InputError(f"{where} is one JSON array: write one object per line instead")
     return told
@@ -183,10 +201,12 @@ def _delimiter(header: str) -> str:
     return next((mark for mark in (",", "\t", ";") if mark in header), ",")
 
 
-# --- parquet ---------------------------------------------------------------------------------------
+# --- parquet --------------------------------------------------------------------------------------
 
 
-def _parquet_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str]) -> Iterator[Block]:
+def _parquet_blocks(
+    source: PromptFile, columns: ColumnNames, names: dict[str, str]
+) -> Iterator[Block]:
     try:
         plain = pq.ParquetFile(source.file)
         schema = plain.schema_arrow
@@ -197,7 +217,11 @@ def _parquet_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, s
         texts = [name for name in names.values() if _is_text(schema.field(name).type)]
         # not pre-buffered: the one row group of a large file would be held whole
         table = pq.ParquetFile(
-            source.file, metadata=plain.metadata, read_dictionary=texts, pre_buffer=False, buffer_size=1 << 20
+            source.file,
+            metadata=plain.metadata,
+            read_dictionary=texts,
+            pre_buffer=False,
+            buffer_size=1 << 20,
         )
         first = 1
         for batch in table.iter_batches(batch_size=_ROWS, columns=list(names.values())):
@@ -206,12 +230,16 @@ def _parquet_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, s
             first += batch.num_rows
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         reason = printable(str(error).partition("\n")[0], 120)
-        raise InputError(f"{source.where} is not a whole parquet file (truncated or damaged): {reason}") from error
+        raise InputError(
+            f"{source.where} is not a whole parquet file (truncated or damaged): {reason}"
+        ) from error
 
 
 def _is_text(kind: pa.DataType) -> bool:
     text = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
-    return any(test(kind) for test in text) or (pa.types.is_dictionary(kind) and _is_text(kind.value_type))
+    return any(test(kind) for test in text) or (
+        pa.types.is_dictionary(kind) and _is_text(kind.value_type)
+    )
 
 
 def _check_type(kind: pa.DataType, ours: str, name: str, where: str) -> None:
@@ -230,7 +258,10 @@ def _check_type(kind: pa.DataType, ours: str, name: str, where: str) -> None:
         case _:
             needed, fits = "numbers", numeric
     if not fits:
-        raise InputError(f"{where}: column '{printable(name, 40)}' must hold {needed}, found {printable(kind, 60)}")
+        raise InputError(
+            f"{where}: column '{printable(name, 40)}' must hold {needed}, found "
+            f"{printable(kind, 60)}"
+        )
 
 
 def _check_chunks(metadata: pq.FileMetaData, wanted: set[str], where: str) -> None:
@@ -238,15 +269,20 @@ def _check_chunks(metadata: pq.FileMetaData, wanted: set[str], where: str) -> No
         group = metadata.row_group(group_number)
         for number in range(group.num_columns):
             chunk = group.column(number)
-            if chunk.path_in_schema in wanted and chunk.total_uncompressed_size > _LARGEST_CHUNK_BYTES:
+            if (
+                chunk.path_in_schema in wanted
+                and chunk.total_uncompressed_size > _LARGEST_CHUNK_BYTES
+            ):
                 raise InputError(
-                    f"{where}: row group {group_number + 1} has {chunk.total_uncompressed_size >> 30} GiB in column "
+                    f"{where}: row group {group_number + 1} has "
+                    f"{chunk.total_uncompressed_size >> 30} GiB in column "
                     f"'{printable(chunk.path_in_schema, 40)}': write it with smaller row groups"
                 )
 
 
 def _cells(column: pa.Array) -> list[Any]:
-    """A column as Python values; bytes that are not UTF-8 become lone surrogates, which the checks refuse."""
+    """A column as Python values; bytes that are not UTF-8 become lone surrogates, which the checks
+    refuse."""
     if pa.types.is_dictionary(column.type):
         words = [*_cells(column.dictionary), None]
         return [words[index] for index in column.indices.fill_null(len(words) - 1).to_pylist()]
@@ -258,34 +294,46 @@ def _cells(column: pa.Array) -> list[Any]:
         if not _is_text(column.type):
             raise
         binary = column.cast(pa.large_binary()).to_pylist()
-        return [None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in binary]
+        return [
+            None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in binary
+        ]
     cells: list[Any] = column.to_pylist()
     return cells
 
 
-# --- text formats ----------------------------------------------------------------------------------
+# --- text formats ---------------------------------------------------------------------------------
 
 
 def _lines(source: PromptFile) -> Iterator[str]:
-    """Lines with their ends, without a byte order mark; InputError at the first that is not UTF-8."""
+    """Lines with their ends, without a byte order mark; InputError at the first that is not
+    UTF-8."""
     number = 0
     while line := source.file.readline(_LONGEST_LINE_BYTES + 1):
         number += 1
         if len(line) > _LONGEST_LINE_BYTES:
-            raise InputError(f"{source.where}: line {number} is longer than {_LONGEST_LINE_BYTES >> 20} MiB")
+            raise InputError(
+                f"{source.where}: line {number} is longer than {_LONGEST_LINE_BYTES >> 20} MiB"
+            )
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{source.where} is not UTF-8 text: byte 0x{line[error.start]:02x} in line {number}; save it as UTF-8"
+                f"{source.where} is not UTF-8 text: byte 0x{line[error.start]:02x} in line "
+                f"{number}; save it as UTF-8"
             ) from error
         yield text.removeprefix("\ufeff") if number == 1 else text
 
 
-def _text_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str]) -> Iterator[Block]:
+def _text_blocks(
+    source: PromptFile, columns: ColumnNames, names: dict[str, str]
+) -> Iterator[Block]:
     names["text"] = "prompt"
-    numbered = ((number, line.rstrip("\r\n")) for number, line in enumerate(_lines(source), start=1))
-    for lines in _in_blocks(((number, line) for number, line in numbered if line.strip()), lambda item: len(item[1])):
+    numbered = (
+        (number, line.rstrip("\r\n")) for number, line in enumerate(_lines(source), start=1)
+    )
+    for lines in _in_blocks(
+        ((number, line) for number, line in numbered if line.strip()), lambda item: len(item[1])
+    ):
         yield Block([number for number, _ in lines], {"text": [line for _, line in lines]})
 
 
@@ -299,7 +347,9 @@ def _csv_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str])
         yield header_line
         yield from lines
 
-    records = (record for record in csv.reader(all_lines(), delimiter=delimiter, strict=True) if record)
+    records = (
+        record for record in csv.reader(all_lines(), delimiter=delimiter, strict=True) if record
+    )
     row = 0
 
     def numbered() -> Iterator[tuple[int, list[str]]]:
@@ -319,7 +369,10 @@ def _csv_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str])
                 if len(record) != len(header)
             }
             whole = [(number, record) for number, record in block if len(record) == len(header)]
-            cells = {ours: [record[place] or None for _, record in whole] for ours, place in places.items()}
+            cells = {
+                ours: [record[place] or None for _, record in whole]
+                for ours, place in places.items()
+            }
             yield Block([number for number, _ in whole], cells, wrong)
     except csv.Error as error:
         raise InputError(
@@ -328,9 +381,15 @@ def _csv_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str])
         ) from error
 
 
-def _json_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str]) -> Iterator[Block]:
-    numbered = ((number, line) for number, line in enumerate(_lines(source), start=1) if line.strip())
-    synonyms: dict[str, list[str]] = {}  # our word -> the file's names for it, the preferred one first
+def _json_blocks(
+    source: PromptFile, columns: ColumnNames, names: dict[str, str]
+) -> Iterator[Block]:
+    numbered = (
+        (number, line) for number, line in enumerate(_lines(source), start=1) if line.strip()
+    )
+    synonyms: dict[
+        str, list[str]
+    ] = {}  # our word -> the file's names for it, the preferred one first
     seen: set[str] = set()
     for block in _in_blocks(numbered, lambda item: len(item[1])):
         rows: list[int] = []
@@ -349,20 +408,27 @@ def _json_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str]
         if objects:
             columns.need_text(synonyms, seen)
         names |= {ours: known[0] for ours, known in synonyms.items()}
-        yield Block(rows, {ours: _first_of(known, objects) for ours, known in synonyms.items()}, unreadable)
+        yield Block(
+            rows, {ours: _first_of(known, objects) for ours, known in synonyms.items()}, unreadable
+        )
 
 
 def _first_of(names: list[str], objects: list[dict[str, Any]]) -> list[Any]:
     """For each object the value of the first of `names` that it has."""
     if len(names) == 1:
         return [found.get(names[0]) for found in objects]
-    return [next((found[name] for name in names if found.get(name) is not None), None) for found in objects]
+    return [
+        next((found[name] for name in names if found.get(name) is not None), None)
+        for found in objects
+    ]
 
 
 def _row_of(document: Any) -> dict[str, Any]:
     """The row that a line's object is, or that is inside an OpenAI batch line."""
     if not isinstance(document, dict):
-        raise ValueError(f'found {type(document).__name__}, needed an object such as {{"prompt": "..."}}')
+        raise ValueError(
+            f'found {type(document).__name__}, needed an object such as {{"prompt": "..."}}'
+        )
     body = document.get("body")
     return {**body, "custom_id": document.get("custom_id")} if isinstance(body, dict) else document
 

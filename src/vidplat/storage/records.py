@@ -1,12 +1,16 @@
 """A batch as two parquet files for other programs: one row per job, in the order of the input.
 
-    manifest.parquet   what was made and where: prompt, state, uris, sha256, size, spec, operating point
-    metrics.parquet    how it went: predicted against actual seconds, quality, phases, attempts, failure
+    manifest.parquet   what was made and where: prompt, state, uris, sha256, size, spec, operating
+                       point
+    metrics.parquet    how it went: predicted against actual seconds, quality, phases, attempts,
+                       failure
 
-Both carry `job_id`, `row` and `external_id`, so they join to each other and to the input. Rows are read and written in
-groups of 20,000, compressed with zstd: a million jobs pass through in bounded memory, apart from the file itself.
+Both carry `job_id`, `row` and `external_id`, so they join to each other and to the input. Rows are
+read and written in groups of 20,000, compressed with zstd: a million jobs pass through in bounded
+memory, apart from the file itself.
 
-Times are seconds since the epoch (UTC) as doubles, durations are seconds. What is unknown is null, never zero.
+Times are seconds since the epoch (UTC) as doubles, durations are seconds. What is unknown is null,
+never zero.
 """
 
 from __future__ import annotations
@@ -23,9 +27,24 @@ from sqlalchemy import RowMapping
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.tables import from_json, whole
 
-PHASES = ("source", "encode", "denoise", "decode", "network", "interpolate", "reconstruct", "mp4", "store")
+PHASES = (
+    "source",
+    "encode",
+    "denoise",
+    "decode",
+    "network",
+    "interpolate",
+    "reconstruct",
+    "mp4",
+    "store",
+)
 
-_IDS = [("job_id", pa.string()), ("row", pa.int64()), ("external_id", pa.string()), ("state", pa.string())]
+_IDS = [
+    ("job_id", pa.string()),
+    ("row", pa.int64()),
+    ("external_id", pa.string()),
+    ("state", pa.string()),
+]
 _POINT = [("steps", pa.int32()), ("keyframes", pa.int32()), ("method", pa.string())]
 
 MANIFEST = pa.schema(
@@ -45,7 +64,10 @@ MANIFEST = pa.schema(
         ("num_inference_steps", pa.int32()),  # asked for; `steps` were spent
         ("guidance_scale", pa.float64()),
         ("seed", pa.int64()),
-        ("input_video", pa.string()),  # of video-to-video jobs: where the source was, its bytes, how much is changed
+        (
+            "input_video",
+            pa.string(),
+        ),  # of video-to-video jobs: where the source was, its bytes, how much is changed
         ("input_sha256", pa.string()),
         ("strength", pa.float64()),
         ("model_id", pa.string()),
@@ -67,7 +89,10 @@ METRICS = pa.schema(
         ("started_at", pa.float64()),
         ("finished_at", pa.float64()),
         ("deadline_at", pa.float64()),  # the row's own, else the batch's
-        ("missed", pa.bool_()),  # true when done after its deadline or not done; null without a deadline
+        (
+            "missed",
+            pa.bool_(),
+        ),  # true when done after its deadline or not done; null without a deadline
         ("predicted_p50_s", pa.float64()),
         ("predicted_p90_s", pa.float64()),
         ("actual_s", pa.float64()),
@@ -82,14 +107,19 @@ METRICS = pa.schema(
 )
 
 _MANIFEST_COLUMNS = (
-    "job_id", "external_id", "state", "prompt", "negative_prompt", "video_uri", "poster_uri", "meta_uri", "sha256",
-    "size_bytes", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "seed",
-    "input_video", "input_sha256", "strength", "model_id", "model_revision", "point_steps", "point_keyframes",
+    "job_id", "external_id", "state", "prompt", "negative_prompt", "video_uri", "poster_uri",
+    "meta_uri", "sha256",
+    "size_bytes", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale",
+    "seed",
+    "input_video", "input_sha256", "strength", "model_id", "model_revision", "point_steps",
+    "point_keyframes",
     "point_method", "won_by", "reused_from", "failure_message",
 )  # fmt: skip
 _METRICS_COLUMNS = (
-    "job_id", "external_id", "state", "point_steps", "point_keyframes", "point_method", "pool", "worker_id", "attempt",
-    "started_at", "finished_at", "deadline_at", "predicted_p50_s", "predicted_p90_s", "predicted_quality", "phases",
+    "job_id", "external_id", "state", "point_steps", "point_keyframes", "point_method", "pool",
+    "worker_id", "attempt",
+    "started_at", "finished_at", "deadline_at", "predicted_p50_s", "predicted_p90_s",
+    "predicted_quality", "phases",
     "metrics", "reused_from", "failure_kind", "failure_message",
 )  # fmt: skip
 
@@ -102,7 +132,9 @@ def export_manifest(catalog: Catalog, batch_id: str) -> bytes:
 def export_metrics(catalog: Catalog, batch_id: str) -> bytes:
     """The bytes of `metrics.parquet`."""
     batch_deadline = catalog.batch(batch_id).deadline_at
-    return _parquet(catalog, batch_id, _METRICS_COLUMNS, METRICS, lambda row: _metrics_row(row, batch_deadline))
+    return _parquet(
+        catalog, batch_id, _METRICS_COLUMNS, METRICS, lambda row: _metrics_row(row, batch_deadline)
+    )
 
 
 def _parquet(
@@ -115,7 +147,9 @@ def _parquet(
     file = io.BytesIO()
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for rows in catalog.job_rows(batch_id, columns):
-            writer.write_table(pa.Table.from_pylist([to_record(row) for row in rows], schema=schema))
+            writer.write_table(
+                pa.Table.from_pylist([to_record(row) for row in rows], schema=schema)
+            )
     return file.getvalue()
 
 
@@ -152,4 +186,8 @@ def _metrics_row(row: RowMapping, batch_deadline: float | None) -> dict[str, Any
 
 
 def _point(row: RowMapping) -> dict[str, Any]:
-    return {"steps": row["point_steps"], "keyframes": row["point_keyframes"], "method": row["point_method"]}
+    return {
+        "steps": row["point_steps"],
+        "keyframes": row["point_keyframes"],
+        "method": row["point_method"],
+    }

@@ -1,7 +1,9 @@
-"""The records of a batch in formats beside parquet: CSV and JSON lines, with the same columns and values.
+"""The records of a batch in formats beside parquet: CSV and JSON lines, with the same columns and
+values.
 
-Nested values (the metrics map) are JSON text in CSV. Null is an empty cell in CSV and null in JSON lines. Values
-are not altered, so a spreadsheet that runs cells beginning with = is not protected by this file.
+Nested values (the metrics map) are JSON text in CSV. Null is an empty cell in CSV and null in JSON
+lines. Values are not altered, so a spreadsheet that runs cells beginning with = is not protected by
+this file.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ def _rows(file: pq.ParquetFile) -> Iterator[dict[str, Any]]:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
+    return {
+        name: None if isinstance(value, float) and value != value else value
+        for name, value in row.items()
+    }
 
 
 def _flat(value: Any) -> Any:

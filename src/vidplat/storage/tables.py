@@ -1,7 +1,8 @@
 """The SQL tables, and the one door where rows become dataclasses and dataclasses become rows.
 
     batches       one row per submit                     state, holder (who works on it), wishes
-    jobs          one row per job of a batch             what is asked, where it stands, what came of it
+    jobs          one row per job of a batch             what is asked, where it stands, what came
+                  of it
     attempts      append-only: one row per ended attempt
     events        append-only: what happened, for people
     plans         append-only: each plan's promise
@@ -9,15 +10,17 @@
     cost_states   the cost model's memory, one JSON document per key
     workers       the workers a batch last saw
 
-All times are seconds since the Unix epoch as doubles. Mappings are JSON text: they are read whole and never
-searched. The statements over these tables are in `catalog.py` (what is) and `journal.py` (what was); how an old
-catalog reaches this shape is in `migrations/`, and a contract test holds both to the same result.
+All times are seconds since the Unix epoch as doubles. Mappings are JSON text: they are read whole
+and never searched. The statements over these tables are in `catalog.py` (what is) and `journal.py`
+(what was); how an old catalog reaches this shape is in `migrations/`, and a contract test holds
+both to the same result.
 
 Two choices to know:
 
-- A job without a deadline stores `infinity`, because SQLite sorts NULL first and PostgreSQL last, and the index
-  that hands out open jobs sorts by deadline.
-- A poster or sidecar that lies beside its video is stored by its name alone; a row then stays under 1 KB.
+- A job without a deadline stores `infinity`, because SQLite sorts NULL first and PostgreSQL last,
+  and the index that hands out open jobs sorts by deadline.
+- A poster or sidecar that lies beside its video is stored by its name alone; a row then stays under
+  1 KB.
 """
 
 from __future__ import annotations
@@ -92,7 +95,9 @@ jobs = Table(
     metadata,
     # what is asked for
     Column("job_id", Id, nullable=False),
-    Column("batch_id", Id, nullable=False),  # no foreign key: it would be checked a million times per submit
+    Column(
+        "batch_id", Id, nullable=False
+    ),  # no foreign key: it would be checked a million times per submit
     Column("row", Integer, nullable=False),
     Column("external_id", Text),
     Column("prompt", Text, nullable=False),
@@ -109,13 +114,19 @@ jobs = Table(
     Column("priority", Integer, nullable=False),
     Column("deadline_at", Double, nullable=False),  # infinity: none
     Column("method", Text),
-    Column("input_video", Text),  # where the source was at submit, without secrets; NULL: made from text alone
+    Column(
+        "input_video", Text
+    ),  # where the source was at submit, without secrets; NULL: made from text alone
     Column("input_sha256", Text),
     Column("strength", Double),
     # where it stands
     Column("state", Text, nullable=False),
-    Column("attempt", Integer, nullable=False, default=0),  # number of the latest attempt: the fencing token
-    Column("forgiven", Integer, nullable=False, default=0),  # attempts up to this one no longer count against it
+    Column(
+        "attempt", Integer, nullable=False, default=0
+    ),  # number of the latest attempt: the fencing token
+    Column(
+        "forgiven", Integer, nullable=False, default=0
+    ),  # attempts up to this one no longer count against it
     Column("not_before", Double, nullable=False, default=0.0),
     Column("avoid", Text),  # JSON list of worker ids
     Column("rung_down", Integer, nullable=False, default=0),
@@ -148,12 +159,20 @@ jobs = Table(
     Column("failure_kind", Text),  # of the last failed attempt, while not done
     Column("failure_message", Text),
     Column("reused_from", Text),  # the batch that made this video
-    # job_id leads, so that one index finds a job of a batch, a job anywhere, and a prefix typed by a person
+    # job_id leads, so that one index finds a job of a batch, a job anywhere, and a prefix typed by
+    # a person
     PrimaryKeyConstraint("job_id", "batch_id"),
     UniqueConstraint("batch_id", "row"),
 )
 # Hands out open jobs in order, counts states and finds running jobs without touching the wide rows.
-Index("jobs_by_state", jobs.c.batch_id, jobs.c.state, jobs.c.priority.desc(), jobs.c.deadline_at, jobs.c.row)
+Index(
+    "jobs_by_state",
+    jobs.c.batch_id,
+    jobs.c.state,
+    jobs.c.priority.desc(),
+    jobs.c.deadline_at,
+    jobs.c.row,
+)
 
 attempts = Table(
     "attempts",
@@ -176,7 +195,8 @@ attempts = Table(
     Column("failure_kind", Text),
     Column("failure_message", Text),
     PrimaryKeyConstraint("job_id", "batch_id", "attempt"),
-    sqlite_with_rowid=False,  # rows are short: kept inside their key's index they take a quarter less
+    # rows are short: kept inside their key's index they take a quarter less
+    sqlite_with_rowid=False,
 )
 
 events = Table(
@@ -254,11 +274,12 @@ workers = Table(
 )
 
 
-# --- values become rows ------------------------------------------------------------------------------
+# --- values become rows ---------------------------------------------------------------------------
 
 
 def to_json(value: Mapping[str, Any] | list[str]) -> str | None:
-    """Compact ASCII JSON, so that no control character or lone surrogate reaches the database; empty is NULL."""
+    """Compact ASCII JSON, so that no control character or lone surrogate reaches the database;
+    empty is NULL."""
     return json.dumps(value, separators=(",", ":")) if value else None
 
 
@@ -300,7 +321,8 @@ def batch_row(batch: Batch, state: str) -> dict[str, Any]:
 NEW_JOB_COLUMNS = (
     "job_id", "batch_id", "row", "external_id", "prompt", "negative_prompt",
     "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "seed",
-    "model_id", "model_revision", "priority", "deadline_at", "method", "input_video", "input_sha256", "strength",
+    "model_id", "model_revision", "priority", "deadline_at", "method", "input_video",
+    "input_sha256", "strength",
     "state", "attempt", "forgiven", "not_before", "rung_down",
 )  # fmt: skip
 
@@ -310,9 +332,11 @@ def new_job_row(job: Job, batch: Batch) -> tuple[Any, ...]:
     spec, own_model = job.spec, job.model != batch.model
     return (
         job.id, batch.id, job.row, job.external_id, job.prompt, job.negative_prompt,
-        spec.width, spec.height, spec.num_frames, spec.fps, spec.num_inference_steps, spec.guidance_scale, spec.seed,
+        spec.width, spec.height, spec.num_frames, spec.fps, spec.num_inference_steps,
+        spec.guidance_scale, spec.seed,
         job.model.id if own_model else None, job.model.revision if own_model else None,
-        job.priority, stored_deadline(job.deadline_at), job.method, job.input_video, job.input_sha256, job.strength,
+        job.priority, stored_deadline(job.deadline_at), job.method, job.input_video,
+        job.input_sha256, job.strength,
         "queued", 0, 0, 0.0, 0,
     )  # fmt: skip
 
@@ -332,7 +356,7 @@ def artifact_row(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-# --- rows become values ------------------------------------------------------------------------------
+# --- rows become values ---------------------------------------------------------------------------
 
 
 def to_batch(row: RowMapping) -> Batch:
@@ -385,7 +409,11 @@ def to_point(row: RowMapping) -> OperatingPoint | None:
 
 
 def to_failure(row: RowMapping) -> Failure | None:
-    return None if row["failure_kind"] is None else Failure(FailureKind(row["failure_kind"]), row["failure_message"])
+    return (
+        None
+        if row["failure_kind"] is None
+        else Failure(FailureKind(row["failure_kind"]), row["failure_message"])
+    )
 
 
 def to_artifact(row: RowMapping) -> Artifact | None:
@@ -476,4 +504,6 @@ def to_attempt(row: RowMapping) -> AttemptRecord:
 
 
 def to_event(row: RowMapping) -> Event:
-    return Event(row["id"], row["at"], row["batch_id"], row["job_id"], row["kind"], from_json(row["detail"]))
+    return Event(
+        row["id"], row["at"], row["batch_id"], row["job_id"], row["kind"], from_json(row["detail"])
+    )

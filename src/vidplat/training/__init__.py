@@ -1,1 +1,3 @@
-"""The synthetic world, and the training of our own small models on it. Nothing but the command line imports this."""
+"""Training of few-step and sparse students of any model, and prompt fit, the exact metric of the
+synthetic world.
+"""

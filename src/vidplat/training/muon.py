@@ -1,9 +1,10 @@
 """Muon for matrices and convolution kernels, AdamW for everything else.
 
 Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers") replaces the momentum of a weight
-matrix by the nearest orthogonal matrix, found by five Newton-Schulz iterations. Kernels are seen as matrices
-(out channels, everything else). On flipbook's VAE it reached 22.2 dB in the 256 steps in which AdamW reached
-16.1 to 17.9 dB (docs/decisions/0006-flipbook.md). torch's own `torch.optim.Muon` takes 2-D weights only.
+matrix by the nearest orthogonal matrix, found by five Newton-Schulz iterations. Kernels are seen as
+matrices (out channels, everything else). On flipbook's VAE it reached 22.2 dB in the 256 steps in
+which AdamW reached 16.1 to 17.9 dB (docs/decisions/0006-flipbook.md). torch's own
+`torch.optim.Muon` takes 2-D weights only.
 """
 
 from __future__ import annotations
@@ -32,10 +33,16 @@ def orthogonalised(matrix: Tensor, *, bfloat16: bool = False, iterations: int = 
 
 
 class Muon(torch.optim.Optimizer):
-    """Updates scaled to an AdamW-like size: lr * 0.2 * sqrt(max(rows, columns)) per orthogonal update."""
+    """Updates scaled to an AdamW-like size: lr * 0.2 * sqrt(max(rows, columns)) per orthogonal
+    update."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, *, bfloat16: bool = False
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        *,
+        bfloat16: bool = False,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
         self.bfloat16 = bfloat16
@@ -57,9 +64,12 @@ class Muon(torch.optim.Optimizer):
 
 
 class Pair:
-    """Muon on weights of two and more axes, AdamW on the rest and on whatever `plain` names; one schedule for both."""
+    """Muon on weights of two and more axes, AdamW on the rest and on whatever `plain` names; one
+    schedule for both."""
 
-    def __init__(self, model: nn.Module, lr: float, plain: tuple[str, ...] = (), *, bfloat16: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, lr: float, plain: tuple[str, ...] = (), *, bfloat16: bool = False
+    ) -> None:
         matrices: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, weight in model.named_parameters():
@@ -90,7 +100,8 @@ class Pair:
 
 
 def warm_then_down(step: int, steps: int, warm: int = 50, floor: float = 0.02) -> float:
-    """Learning-rate scale: linear warm-up, flat to 30 %, linear down to `floor` at the last step."""
+    """Learning-rate scale: linear warm-up, flat to 30 %, linear down to `floor` at the last
+    step."""
     if step < warm:
         return (step + 1) / warm
     through = step / steps

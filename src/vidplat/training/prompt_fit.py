@@ -1,14 +1,16 @@
 """Prompt fit: does a video show what its caption says? Exact arithmetic on pixels, no network.
 
-It works because of two facts of `world`: object colours have a channel of at least 0.9 and backgrounds none above 0.5,
-and the mean of a textured background is the middle of its two tones. A video is split where its caption
-cuts; in each shot bright pixels are the things, the rest is the ground.
+It works because of two facts of `world`: object colours have a channel of at least 0.9 and
+backgrounds none above 0.5, and the mean of a textured background is the middle of its two tones. A
+video is split where its caption cuts; in each shot bright pixels are the things, the rest is the
+ground.
 
-Attributes checked, once per thing or shot: colour, size, shape, background (tone), texture, direction
-(left/right/up/down, sense of an orbit, axis of a bounce, sense of a pan) and speed (still, slow or fast; for
-things that rest or drift). What the caption leaves open is not checked.
+Attributes checked, once per thing or shot: colour, size, shape, background (tone), texture,
+direction (left/right/up/down, sense of an orbit, axis of a bounce, sense of a pan) and speed
+(still, slow or fast; for things that rest or drift). What the caption leaves open is not checked.
 
-Axes: F frames, H rows, W columns. Positions and lengths are in world units (the picture's side is 1).
+Axes: F frames, H rows, W columns. Positions and lengths are in world units (the picture's side is
+1).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vidplat.training import world
+from flipbook_training import world
 
 Floats = NDArray[np.float64]
 
@@ -52,14 +54,21 @@ class Fit:
 
 
 def prompt_fit(video: NDArray[np.uint8], caption: str, fps: float = 16.0) -> Fit:
-    """Check `video` (F, H, W, 3) uint8 against `caption`; raises `world.NotInGrammar` for other captions."""
+    """Check `video` (F, H, W, 3) uint8 against `caption`; raises `world.NotInGrammar` for other
+    captions."""
     scene = world.parse(caption)
     pixels = video.astype(np.float64) / 255.0
     if len(scene.shots) == 1:
         return Fit(tuple(_check_shot(pixels, scene.shots[0], fps)))
     half = (len(pixels) + 1) // 2
     parts = (pixels[: half - 1], pixels[half + 1 :])  # the frames beside the cut may blend
-    return Fit(tuple(c for part, shot in zip(parts, scene.shots, strict=True) for c in _check_shot(part, shot, fps)))
+    return Fit(
+        tuple(
+            c
+            for part, shot in zip(parts, scene.shots, strict=True)
+            for c in _check_shot(part, shot, fps)
+        )
+    )
 
 
 def by_attribute(fits: Iterable[Fit]) -> dict[str, tuple[float, int]]:
@@ -82,7 +91,8 @@ def _check_shot(pixels: Floats, shot: world.Shot, fps: float) -> Iterable[Check]
         colour = _nearest_colour(pixels, things)
         yield from _check_thing(things, colour, shot.things[0], fps, move=not shot.pan)
         return
-    # Two things: every bright pixel goes to the nearest palette colour; the two largest are what is there.
+    # Two things: every bright pixel goes to the nearest palette colour; the two largest are what is
+    # there.
     names = tuple(world.COLOURS)
     palette = np.array([world.COLOURS[name] for name in names])
     nearest = ((pixels[..., None, :] - palette) ** 2).sum(-1).argmin(-1)
@@ -92,7 +102,9 @@ def _check_shot(pixels: Floats, shot: world.Shot, fps: float) -> Iterable[Check]
     spare = [name for name in present if name not in wanted]
     for thing in shot.things:
         colour = thing.colour if thing.colour in present else (spare.pop() if spare else "none")
-        mask = things * (nearest == names.index(colour)) if colour in names else np.zeros_like(things)
+        mask = (
+            things * (nearest == names.index(colour)) if colour in names else np.zeros_like(things)
+        )
         yield from _check_thing(mask, colour, thing, fps, move=True)
 
 
@@ -101,24 +113,39 @@ def _nearest_colour(pixels: Floats, things: Floats) -> str:
     if not sure.any():
         return "none"
     seen = np.median(pixels[sure], axis=0)
-    return min(world.COLOURS, key=lambda name: float(((seen - np.array(world.COLOURS[name])) ** 2).sum()))
+    return min(
+        world.COLOURS, key=lambda name: float(((seen - np.array(world.COLOURS[name])) ** 2).sum())
+    )
 
 
 # --- ground ------------------------------------------------------------------------------------
 
 
-def _check_ground(pixels: Floats, ground: NDArray[np.bool_], shot: world.Shot, fps: float) -> Iterable[Check]:
+def _check_ground(
+    pixels: Floats, ground: NDArray[np.bool_], shot: world.Shot, fps: float
+) -> Iterable[Check]:
     seen = pixels[ground].mean(0) if ground.any() else np.ones(3)
-    middle = {name: (np.array(light) + np.array(dark)) / 2 for name, (light, dark) in world.BACKGROUNDS.items()}
+    middle = {
+        name: (np.array(light) + np.array(dark)) / 2
+        for name, (light, dark) in world.BACKGROUNDS.items()
+    }
     tone = min(middle, key=lambda name: float(((seen - middle[name]) ** 2).sum()))
     yield Check("background", shot.background, tone)
     light, dark = (np.array(x) for x in world.BACKGROUNDS[tone])
     along = (light - dark) / 2
-    some = slice(None, None, 4)  # a pan turns a wave by less than a fifth in four frames: enough to follow it
+    some = slice(
+        None, None, 4
+    )  # a pan turns a wave by less than a fifth in four frames: enough to follow it
     waves = _waves(((pixels[some] - middle[tone]) @ along) / (along @ along), ground[some])
     striped = float(np.median(np.abs(waves[0])))
     checkered = float(np.median(np.abs(waves[1]) + np.abs(waves[2])))
-    texture = "plain" if max(striped, checkered) < TEXTURE_ABOVE else "striped" if striped > checkered else "checkered"
+    texture = (
+        "plain"
+        if max(striped, checkered) < TEXTURE_ABOVE
+        else "striped"
+        if striped > checkered
+        else "checkered"
+    )
     yield Check("texture", shot.texture, texture)
     if shot.pan:
         # sin(2 pi n (x + camera)): the phase of the x wave grows when the camera turns right.
@@ -126,11 +153,16 @@ def _check_ground(pixels: Floats, ground: NDArray[np.bool_], shot: world.Shot, f
         turned = np.unwrap(np.angle(wave)) / (2 * math.pi * world.TEXTURE_WAVES)
         shift = float(turned[-1] - turned[0])
         enough = STILL_BELOW * len(pixels) / fps
-        yield Check("direction", shot.pan, "none" if abs(shift) < enough else "right" if shift > 0 else "left")
+        yield Check(
+            "direction",
+            shot.pan,
+            "none" if abs(shift) < enough else "right" if shift > 0 else "left",
+        )
 
 
 def _waves(field: Floats, ground: NDArray[np.bool_]) -> NDArray[np.complex128]:
-    """Complex amplitudes (3, F) of e^{ikx}, e^{ikx} cos ky and e^{ikx} sin ky: least squares on ground pixels."""
+    """Complex amplitudes (3, F) of e^{ikx}, e^{ikx} cos ky and e^{ikx} sin ky: least squares on
+    ground pixels."""
     frames, height, width = field.shape
     angle = 2 * math.pi * world.TEXTURE_WAVES
     x = angle * (np.arange(width) + 0.5) / width
@@ -145,10 +177,15 @@ def _waves(field: Floats, ground: NDArray[np.bool_]) -> NDArray[np.complex128]:
         if inside.sum() < 50:
             continue
         seen = basis[inside]
-        fitted = np.linalg.solve(seen.T @ seen + 1e-6 * np.eye(7), seen.T @ field[f].ravel()[inside])
-        # a cos + b sin = amplitude * cos(kx - phase) with amplitude e^{i phase} = a + i b; minus: phase of x + camera
+        fitted = np.linalg.solve(
+            seen.T @ seen + 1e-6 * np.eye(7), seen.T @ field[f].ravel()[inside]
+        )
+        # a cos + b sin = amplitude * cos(kx - phase) with amplitude e^{i phase} = a + i b; minus:
+        # phase of x + camera
         found[:, f] = [complex(fitted[1 + 2 * k], -fitted[2 + 2 * k]) for k in range(3)]
-    if np.abs(found[2]).sum() > np.abs(found[1]).sum():  # the stronger one leads, so that its phase can be followed
+    if (
+        np.abs(found[2]).sum() > np.abs(found[1]).sum()
+    ):  # the stronger one leads, so that its phase can be followed
         found[[1, 2]] = found[[2, 1]]
     return found
 
@@ -156,7 +193,9 @@ def _waves(field: Floats, ground: NDArray[np.bool_]) -> NDArray[np.complex128]:
 # --- things ------------------------------------------------------------------------------------
 
 
-def _check_thing(mask: Floats, colour: str, thing: world.Thing, fps: float, *, move: bool) -> Iterable[Check]:
+def _check_thing(
+    mask: Floats, colour: str, thing: world.Thing, fps: float, *, move: bool
+) -> Iterable[Check]:
     """`mask` (F, H, W) in [0, 1] covers the thing."""
     yield Check("colour", thing.colour, colour)
     areas = mask.mean((1, 2))
@@ -185,7 +224,8 @@ def _track(mask: Floats) -> Floats:
 
 
 def _shape(mask: Floats, track: Floats, radius: float) -> str:
-    """The shape whose exact picture overlaps best (soft intersection over union), over nine frames and three sizes."""
+    """The shape whose exact picture overlaps best (soft intersection over union), over nine frames
+    and three sizes."""
     frames, height, width = mask.shape
     x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     pixel = 1.0 / min(height, width)
@@ -213,9 +253,13 @@ def _check_motion(track: Floats, motion: world.Motion, fps: float) -> Iterable[C
         yield Check("direction", motion.way, _way(gone) if speed >= STILL_BELOW else "none")
     elif motion.kind == "orbit":
         arm = track - track.mean(0)
-        turning = float((arm[:-1, 0] * arm[1:, 1] - arm[:-1, 1] * arm[1:, 0]).sum())  # twice the swept area
+        turning = float(
+            (arm[:-1, 0] * arm[1:, 1] - arm[:-1, 1] * arm[1:, 0]).sum()
+        )  # twice the swept area
         # One full turn sweeps 2 pi r^2 of it; y points down, so positive is clockwise.
-        enough = 0.25 * 2 * math.pi * world.ORBIT_RADIUS**2 * min(1.0, world.ORBIT_TURNS_PER_S * seconds)
+        enough = (
+            0.25 * 2 * math.pi * world.ORBIT_RADIUS**2 * min(1.0, world.ORBIT_TURNS_PER_S * seconds)
+        )
         way = "clockwise" if turning > 0 else "counterclockwise"
         yield Check("direction", motion.way, way if abs(turning) >= enough else "none")
     elif motion.kind == "bounce":

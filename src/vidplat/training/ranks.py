@@ -1,9 +1,12 @@
-"""Data-parallel training: every rank takes its own batch, gradients are averaged, rank 0 keeps the checkpoint.
+"""Data-parallel training: every rank takes its own batch, gradients are averaged, rank 0 keeps the
+checkpoint.
 
-    torchrun --nproc-per-node 2 -m vidplat.training checkpoints src/vidplat/models_data --only flipbook --threads 1
+    torchrun --nproc-per-node 2 -m flipbook_training checkpoints src/vidplat/models_data --only
+    flipbook --threads 1
 
-Two ranks of one thread each train twice as many clips a second as one rank of two threads on small models, whose
-products are too short to share. Without torchrun there is one rank and nothing is sent.
+Two ranks of one thread each train twice as many clips a second as one rank of two threads on small
+models, whose products are too short to share. Without torchrun there is one rank and nothing is
+sent.
 """
 
 from __future__ import annotations
@@ -57,5 +60,7 @@ def average_gradients(model: nn.Module) -> None:
     message: Tensor = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(message)
     message /= dist.get_world_size()
-    for gradient, mean in zip(gradients, torch.split(message, [g.numel() for g in gradients]), strict=True):
+    for gradient, mean in zip(
+        gradients, torch.split(message, [g.numel() for g in gradients]), strict=True
+    ):
         gradient.copy_(mean.view_as(gradient))

@@ -1,7 +1,9 @@
-"""A resumable training run: one checkpoint file, written aside and renamed, and one line of log per minute.
+"""A resumable training run: one checkpoint file, written aside and renamed, and one line of log per
+minute.
 
 A run is a count of steps and a state dictionary. Killed at any moment it goes on from its last
-checkpoint; finished, it is not run again. Checkpoints hold tensors only and are read with `weights_only=True`.
+checkpoint; finished, it is not run again. Checkpoints hold tensors only and are read with
+`weights_only=True`.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def run_steps(
     say: Say,
     every_s: float = 60.0,
 ) -> None:
-    """Run `one_step(step)` up to `steps`, resuming from `path`; `state` must not contain the key "step"."""
+    """Run `one_step(step)` up to `steps`, resuming from `path`; `state` must not contain the key
+    "step"."""
     saved = load_checkpoint(path)
     step = 0
     if saved is not None:

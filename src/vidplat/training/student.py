@@ -1,4 +1,6 @@
-"""A transformer in training: weights, their moving average and the optimizers, saved and restored as one."""
+"""A transformer in training: weights, their moving average and the optimizers, saved and restored
+as one.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,18 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
+from flipbook_training.attention import PlainAttention
 from vidplat.training import ranks
-from vidplat.training.attention import PlainAttention
 from vidplat.training.muon import Pair, warm_then_down
 
 AVERAGE = 0.998  # of the old average kept in a step
-_PLAIN = ("scale_shift_table", "condition_embedder", "patch_embedding", "proj_out", "norm")  # not for Muon
+_PLAIN = (
+    "scale_shift_table",
+    "condition_embedder",
+    "patch_embedding",
+    "proj_out",
+    "norm",
+)  # not for Muon
 
 
 class Student:

@@ -1,7 +1,8 @@
 """Pixels: from a job and an operating point to the bytes of one video.
 
-The only room that loads torch, diffusers, transformers, PyAV and OpenCV, and it does so when a `Worker`
-is loaded, not before: `list_models`, `describe_model` and `check_spec` read config files alone.
+The only room that loads torch, diffusers, transformers, PyAV and OpenCV, and it does so when a
+`Worker` is loaded, not before: `list_models`, `describe_model` and `check_spec` read config files
+alone.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
-"""Which kind of video file some bytes are, and whether all of it is there: by its own headers, without a library.
+"""Which kind of video file some bytes are, and whether all of it is there: by its own headers,
+without a library.
 
     mp4, mov     boxes (length, name) from end to end, one of them `moov`, the index
     mkv, webm    an EBML header and one Segment, which says its length unless it was streamed
     avi          RIFF, which says its length
 
-FFmpeg opens a file that ends early and plays what is there; a length that reaches beyond the end of the file tells.
-Only these kinds are read, and FFmpeg is told which one it is, so that it never guesses at a playlist.
+FFmpeg opens a file that ends early and plays what is there; a length that reaches beyond the end of
+the file tells. Only these kinds are read, and FFmpeg is told which one it is, so that it never
+guesses at a playlist.
 
-Left to others: everything inside (source_video.py). Not promised: a streamed Segment that was cut is not noticed.
+Left to others: everything inside (source_video.py). Not promised: a streamed Segment that was cut
+is not noticed.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ _CUT = "is truncated: {missing:,} of its bytes are missing; copy it again"
 
 
 def kind_of(file: BinaryIO) -> str:
-    """FFmpeg's name of the kind: mov, matroska or avi. Raises InputError (the rest of a sentence) for others, and when
-    the file ends before its own headers say. The file is left at its start."""
+    """FFmpeg's name of the kind: mov, matroska or avi. Raises InputError (the rest of a sentence)
+    for others, and when the file ends before its own headers say. The file is left at its start."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     head = file.read(64)
@@ -61,7 +64,9 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
             raise InputError("is damaged: its boxes do not follow each other")
         at += length
     if at <= size and not has_index:
-        raise InputError("has no index (moov): it is truncated, or its recording was never finished")
+        raise InputError(
+            "has no index (moov): it is truncated, or its recording was never finished"
+        )
     return at
 
 
@@ -76,7 +81,8 @@ def _end_of_segment(head: bytes) -> int:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """(value, place behind it) of EBML's number of 1 to 8 bytes; 0 for "unknown", which is all ones."""
+    """(value, place behind it) of EBML's number of 1 to 8 bytes; 0 for "unknown", which is all
+    ones."""
     if at >= len(data) or data[at] == 0:
         return 0, len(data)
     width = 9 - data[at].bit_length()

@@ -1,20 +1,23 @@
 """One video: encode, denoise, decode, check. One page, in that order.
 
-The loop takes `point.steps` steps, fewer when `finish_by` comes too near: after each step the remaining
-ones are counted against the time that is left, at the step time measured in this very run, and if they do
-not fit the rest of the schedule is spaced anew over those that do (`Solver.shorten`). It never grows
-again. Without `finish_by` the clock is not looked at and the result depends on the request alone.
+The loop takes `point.steps` steps, fewer when `finish_by` comes too near: after each step the
+remaining ones are counted against the time that is left, at the step time measured in this very
+run, and if they do not fit the rest of the schedule is spaced anew over those that do
+(`Solver.shorten`). It never grows again. Without `finish_by` the clock is not looked at and the
+result depends on the request alone.
 
-With `point.keyframes` only the first K latent frames' worth of video is generated, the same motion at K
-frames' length, and stretched to the full count by optical flow (`interpolate.py`): motion then plays
-slower by (F-1)/(K-1). That is the simplest form, and what it costs in quality is for the profile to say.
+With `point.keyframes` only the first K latent frames' worth of video is generated, the same motion
+at K frames' length, and stretched to the full count by optical flow (`interpolate.py`): motion then
+plays slower by (F-1)/(K-1). That is the simplest form, and what it costs in quality is for the
+profile to say.
 
-With a `Source` the video does not start from noise alone: the source's latents are noised to the sigma that the last
-`strength` of the schedule begins with, and the steps before are left out (SDEdit, arXiv 2108.01073, as diffusers'
-`WanVideoToVideoPipeline` does it).
+With a `Source` the video does not start from noise alone: the source's latents are noised to the
+sigma that the last `strength` of the schedule begins with, and the steps before are left out
+(SDEdit, arXiv 2108.01073, as diffusers' `WanVideoToVideoPipeline` does it).
 
-A method may leave frames out in mid-run (`Installed.stepped`). Then `draft` ends with those that were decoded and the
-`Filling` that makes them the whole video; `filled_in` needs no model and may run on another machine.
+A method may leave frames out in mid-run (`Installed.stepped`). Then `draft` ends with those that
+were decoded and the `Filling` that makes them the whole video; `filled_in` needs no model and may
+run on another machine.
 
 Models that make a video block by block have a loop of their own, `block_jobs.py`.
 
@@ -33,17 +36,19 @@ import torch
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import JobError
-from vidplat.timeline import Filling
-from vidplat.workers.acceleration.method import Grid, Run
+from vidplat.methods.filling.moments import Filling
+from vidplat.methods.protocol import Grid, Run
 from vidplat.workers.models.family import Condition, Family, MakesBlocks
 from vidplat.workers.text_cache import TextCache
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vidplat.workers.acceleration.table import Installed
+    from vidplat.methods.installed import Installed
 
-FinishBy = float | Callable[[], float | None] | None  # epoch seconds, or asked at every step boundary
+FinishBy = (
+    float | Callable[[], float | None] | None
+)  # epoch seconds, or asked at every step boundary
 OnStep = Callable[[str, int, int], None]  # phase, steps finished, steps in all
 
 
@@ -62,7 +67,8 @@ class Wishes:
     is_cancelled: Callable[[], bool] = lambda: False
 
     def left_s(self) -> float | None:
-        """Seconds from now that steps may take, below 0 when it is late; None where there is no `finish_by`."""
+        """Seconds from now that steps may take, below 0 when it is late; None where there is no
+        `finish_by`."""
         by = self.finish_by() if callable(self.finish_by) else self.finish_by
         return None if by is None else by - time.time() - self.tail_s
 
@@ -77,7 +83,9 @@ class Made:
     sigmas: tuple[float, ...]  # those really used, so that a shortened run can be told and repeated
     phases: dict[str, float]  # seconds of encode, denoise, decode, interpolate, reconstruct
     passes: int | None = None  # what progress counted, where that was not steps
-    facts: Mapping[str, float] = field(default_factory=dict)  # what a block by block video's method found
+    facts: Mapping[str, float] = field(
+        default_factory=dict
+    )  # what a block by block video's method found
     filling: Filling | None = None  # how `frames` become the whole video; None: they are
 
 
@@ -101,7 +109,8 @@ class Stopwatch:
         self._since = time.perf_counter()
 
     def restart(self) -> None:
-        """Leave the time since the last lap out: a rehearsal happens once and would pass for this video's own work."""
+        """Leave the time since the last lap out: a rehearsal happens once and would pass for this
+        video's own work."""
         self._since = time.perf_counter()
 
     def lap(self, phase: str) -> None:
@@ -122,12 +131,14 @@ def generate(
     installed: Installed | None = None,
     source: Source | None = None,
 ) -> Made:
-    """Make one video at one operating point. Raises `JobError`, `Cancelled`, or torch's out-of-memory error.
+    """Make one video at one operating point. Raises `JobError`, `Cancelled`, or torch's
+    out-of-memory error.
 
-    `source`: start from this video (edit.py makes it from frames). Of `point.steps` the first are then left out.
+    `source`: start from this video (edit.py makes it from frames). Of `point.steps` the first are
+    then left out.
 
-    `installed` are the methods around the family's transformers; the point's method must be on already. Raises
-    `SpecError` when one of them cannot make this video.
+    `installed` are the methods around the family's transformers; the point's method must be on
+    already. Raises `SpecError` when one of them cannot make this video.
     """
     made = draft(family, texts, prompt, negative_prompt, spec, point, wishes, installed, source)
     return made if made.filling is None else filled_in(made, spec, wishes)
@@ -145,9 +156,10 @@ def draft(
     installed: Installed | None = None,
     source: Source | None = None,
 ) -> Made:
-    """As `generate`, but what a method left out is not filled in yet: `filled_in` does that, anywhere."""
+    """As `generate`, but what a method left out is not filled in yet: `filled_in` does that,
+    anywhere."""
     if isinstance(family, MakesBlocks):
-        from vidplat.workers.block_jobs import generate_blocks
+        from vidplat.workers.blocks.jobs import generate_blocks
 
         return generate_blocks(family, texts, prompt, negative_prompt, spec, point, wishes, source)
     watch = Stopwatch()
@@ -158,7 +170,9 @@ def draft(
     watch.lap("encode")
 
     # 2. Denoise.
-    solver = family.solver(point.steps, installed.scheduler(family.scheduler) if installed else None)
+    solver = family.solver(
+        point.steps, installed.scheduler(family.scheduler) if installed else None
+    )
     latents = noise = family.noise(spec, point.keyframes or latent_frames(family, spec))
     if source:
         solver.skip(source.skipped(solver.total))
@@ -217,8 +231,9 @@ def draft(
 
 
 def filled_in(made: Made, spec: VideoSpec, wishes: Wishes = Wishes()) -> Made:
-    """The whole video of a draft that has a filling. Needs no model. Raises `JobError` as `generate` does."""
-    from vidplat.workers.reconstruct import filled
+    """The whole video of a draft that has a filling. Needs no model. Raises `JobError` as
+    `generate` does."""
+    from vidplat.methods.filling.frames import filled
 
     assert made.filling is not None, "something was left out"
     watch = Stopwatch()
@@ -230,14 +245,22 @@ def filled_in(made: Made, spec: VideoSpec, wishes: Wishes = Wishes()) -> Made:
 
 
 def _rehearse(
-    family: Family, texts: TextCache, spec: VideoSpec, point: OperatingPoint, scheduler: Any, wishes: Wishes
+    family: Family,
+    texts: TextCache,
+    spec: VideoSpec,
+    point: OperatingPoint,
+    scheduler: Any,
+    wishes: Wishes,
 ) -> None:
-    """The same run without decoding, of a prompt and a seed that no job chooses: for methods that are calibrated."""
-    from vidplat.workers.acceleration.calibration import REHEARSAL_PROMPT, REHEARSAL_SEED
+    """The same run without decoding, of a prompt and a seed that no job chooses: for methods that
+    are calibrated."""
+    from vidplat.methods.peers.calibration import REHEARSAL_PROMPT, REHEARSAL_SEED
 
     shown = conditioned(texts, REHEARSAL_PROMPT, "", spec.guidance_scale)
     solver = family.solver(point.steps, scheduler)
-    latents = family.noise(replace(spec, seed=REHEARSAL_SEED), point.keyframes or latent_frames(family, spec))
+    latents = family.noise(
+        replace(spec, seed=REHEARSAL_SEED), point.keyframes or latent_frames(family, spec)
+    )
     while solver.remaining:
         if wishes.is_cancelled():
             raise Cancelled("cancelled while a method was calibrated")
@@ -245,20 +268,25 @@ def _rehearse(
         latents = solver.advance(family.velocity(latents, solver, shown), latents)
 
 
-def conditioned(texts: TextCache, prompt: str, negative_prompt: str, guidance_scale: float) -> Condition:
-    """What the model is told. Without guidance the negative text plays no part and is not encoded."""
+def conditioned(
+    texts: TextCache, prompt: str, negative_prompt: str, guidance_scale: float
+) -> Condition:
+    """What the model is told. Without guidance the negative text plays no part and is not
+    encoded."""
     negative = texts(negative_prompt) if guidance_scale > 1.0 else None
     return Condition(texts(prompt), negative, guidance_scale)
 
 
 def check_finite(latents: torch.Tensor, within: str) -> None:
-    """Raises `JobError` where the model gave NaN or infinity, saying within how many steps or blocks."""
+    """Raises `JobError` where the model gave NaN or infinity, saying within how many steps or
+    blocks."""
     if not bool(torch.isfinite(latents).all()):
         raise JobError(f"the model gave values that are not finite within {within}")
 
 
 def check_promise(frames: np.ndarray, spec: VideoSpec) -> None:
-    """Raises `JobError` unless the frames, (F, H, W, 3), are as many and as large as the job asks for."""
+    """Raises `JobError` unless the frames, (F, H, W, 3), are as many and as large as the job asks
+    for."""
     promised = (spec.num_frames, spec.height, spec.width, 3)
     if frames.shape != promised:
         raise JobError(f"the model made frames of shape {frames.shape}, promised were {promised}")
@@ -269,13 +297,17 @@ def latent_frames(family: Family, spec: VideoSpec) -> int:
 
 
 class Pace:
-    """How many steps still fit, from the seconds that this run's own steps take (mean of the last and before).
+    """How many steps still fit, from the seconds that this run's own steps take (mean of the last
+    and before).
 
-    Where methods make some steps cheaper than others, `share` tells by how much: seconds and shares are then averaged
-    alike, and what is left is counted by its shares. Else full steps at the start would foretell a run of full steps.
+    Where methods make some steps cheaper than others, `share` tells by how much: seconds and shares
+    are then averaged alike, and what is left is counted by its shares. Else full steps at the start
+    would foretell a run of full steps.
     """
 
-    def __init__(self, wishes: Wishes, share: Callable[[int, int], float] = lambda step, steps: 1.0) -> None:
+    def __init__(
+        self, wishes: Wishes, share: Callable[[int, int], float] = lambda step, steps: 1.0
+    ) -> None:
         self._wishes, self._share = wishes, share
         self._step_s: float | None = None
         self._step_share = 1.0
@@ -290,11 +322,18 @@ class Pace:
         self._since = now
 
     def affordable(self, done: int, remaining: int) -> int:
-        """Steps to take from here, in 1..remaining. Before the first step nothing is known: all of them."""
-        if self._step_s is None or self._step_share <= 0 or (left_s := self._wishes.left_s()) is None:
+        """Steps to take from here, in 1..remaining. Before the first step nothing is known: all of
+        them."""
+        if (
+            self._step_s is None
+            or self._step_share <= 0
+            or (left_s := self._wishes.left_s()) is None
+        ):
             return remaining
         left = left_s / self._step_s * self._step_share  # in full steps
-        fit = next((count for count in range(remaining, 0, -1) if self._cost(done, count) <= left), 0)
+        fit = next(
+            (count for count in range(remaining, 0, -1) if self._cost(done, count) <= left), 0
+        )
         return min(remaining, max(fit, self._wishes.min_steps - done, 1))
 
     def _cost(self, done: int, count: int) -> float:

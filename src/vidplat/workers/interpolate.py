@@ -1,16 +1,18 @@
-"""Frames between frames: a short clip stretched to a longer one by optical flow. Classic, no network.
+"""Frames between frames: a short clip stretched to a longer one by optical flow. Classic, no
+network.
 
 For an output moment between input frames A and B at fraction t, dense flows A->B and B->A (DIS) are
-computed once per pair, both frames are warped to the moment, and blended by nearness, each pixel weighted
-down where its two flows contradict each other (forward-backward check: occluded there). Where both
-disagree, the nearer frame's warp decides. A pair that warping does not explain at all is a cut: the
-nearer frame is held, never blended.
+computed once per pair, both frames are warped to the moment, and blended by nearness, each pixel
+weighted down where its two flows contradict each other (forward-backward check: occluded there).
+Where both disagree, the nearer frame's warp decides. A pair that warping does not explain at all is
+a cut: the nearer frame is held, never blended.
 
-Flows at the moment t are the linear approximation of Super SloMo: from the moment to A about -t F_AB or
-t F_BA, to B about (1-t) F_AB.
+Flows at the moment t are the linear approximation of Super SloMo: from the moment to A about -t
+F_AB or t F_BA, to B about (1-t) F_AB.
 
-Promises: input frames that fall on output moments come back unchanged; the same input gives the same
-output (one thread). Not promised: large motion of small things, flicker or water; DIS cannot see those.
+Promises: input frames that fall on output moments come back unchanged; the same input gives the
+same output (one thread). Not promised: large motion of small things, flicker or water; DIS cannot
+see those.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import cv2
 import numpy as np
 
 CUT_ERROR = 0.1  # mean absolute difference after warping, of 1; moving shapes stay under 0.03
-OCCLUDED_PX = 1.0  # forward and backward flow may differ by this much plus a twentieth of their length
+OCCLUDED_PX = (
+    1.0  # forward and backward flow may differ by this much plus a twentieth of their length
+)
 SMALLEST_PX = 16  # DIS needs this much; smaller frames are cross-faded
 
 
 def stretch(frames: np.ndarray, count: int) -> np.ndarray:
-    """`frames` (n, rows, columns, 3) uint8 at `count` >= 1 evenly spaced moments from first to last."""
+    """`frames` (n, rows, columns, 3) uint8 at `count` >= 1 evenly spaced moments from first to
+    last."""
     if len(frames) == 1 or count == 1:
         return np.repeat(frames[:1], count, axis=0)
     cv2.setNumThreads(1)
@@ -52,7 +57,9 @@ class _Between:
         self._first, self._second = first, second
         self._a, self._b = first.astype(np.float32), second.astype(np.float32)
         rows, columns = first.shape[:2]
-        self._grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(np.float32)
+        self._grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).astype(
+            np.float32
+        )
         self._small = min(rows, columns) < SMALLEST_PX
         self._still = bool(np.array_equal(first, second))
         if self._small or self._still:
@@ -60,9 +67,13 @@ class _Between:
         gray_a, gray_b = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
         flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         flow.setFinestScale(0)
-        self._ab = flow.calc(gray_a, gray_b, None)  # (rows, columns, 2): where a pixel of A goes, in pixels
+        self._ab = flow.calc(
+            gray_a, gray_b, None
+        )  # (rows, columns, 2): where a pixel of A goes, in pixels
         self._ba = flow.calc(gray_b, gray_a, None)
-        self._seen_a = _consistent(self._ab, self._warp(self._ba, self._ab))  # pixel of A also visible in B
+        self._seen_a = _consistent(
+            self._ab, self._warp(self._ba, self._ab)
+        )  # pixel of A also visible in B
         self._seen_b = _consistent(self._ba, self._warp(self._ab, self._ba))
         unexplained = float(np.abs(self._warp(self._b, self._ab) - self._a).mean()) / 255
         self._is_cut = unexplained > CUT_ERROR
@@ -87,7 +98,9 @@ class _Between:
     def _warp(self, image: np.ndarray, flow: np.ndarray) -> np.ndarray:
         """`image` looked up at each pixel displaced by `flow`; beyond the edge the edge goes on."""
         x, y = np.moveaxis(self._grid + flow, -1, 0)
-        warped: np.ndarray = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        warped: np.ndarray = cv2.remap(
+            image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         return warped
 
 

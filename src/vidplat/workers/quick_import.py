@@ -1,22 +1,25 @@
-"""Import diffusers and transformers without what a CPU worker never uses: it starts in half the time.
+"""Import diffusers and transformers without what a CPU worker never uses: it starts in half the
+time.
 
-Both libraries import, on their way, torch's compiler (merely to mark functions for `torch.compile`),
-torch's tensors over many machines, and SciPy where it happens to be installed: 2 s of CPU and 1,500
-modules for things that one process on one CPU does not do. While `without_extras` is open:
+Both libraries import, on their way, torch's compiler (merely to mark functions for
+`torch.compile`), torch's tensors over many machines, and SciPy where it happens to be installed: 2
+s of CPU and 1,500 modules for things that one process on one CPU does not do. While
+`without_extras` is open:
 
   torch._dynamo                          is a placeholder whose marks do nothing
   torch.compiler.disable                 likewise
   torch.distributed.is_available         says no
   scipy                                  cannot be found; both libraries treat it as optional
-  torch.nn.Embedding.reset_parameters    does nothing: values come from files, and drawing placeholders on
-                                         the meta device, as transformers does, imports SymPy (0.25 s)
+  torch.nn.Embedding.reset_parameters    does nothing: values come from files, and drawing
+                                         placeholders on the meta device, as transformers does,
+                                         imports SymPy (0.25 s)
 
 When it closes all are as before, and the real modules can be imported by whoever wants them.
 
-What is lost in this process: functions imported meanwhile lack their marks, so `torch.compile` around them
-may trace further than their authors meant; transformers loads no model over several machines; diffusers
-refuses beta sigmas. So this is for CPU workers only. Where diffusers or transformers is already imported,
-nothing is done.
+What is lost in this process: functions imported meanwhile lack their marks, so `torch.compile`
+around them may trace further than their authors meant; transformers loads no model over several
+machines; diffusers refuses beta sigmas. So this is for CPU workers only. Where diffusers or
+transformers is already imported, nothing is done.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ _one_at_a_time = threading.RLock()  # workers may be threads of one process
 
 @contextmanager
 def without_extras() -> Iterator[None]:
-    """While open, `import diffusers` and `import transformers` leave out compiler, distribution and SciPy."""
+    """While open, `import diffusers` and `import transformers` leave out compiler, distribution and
+    SciPy."""
     with _one_at_a_time, _substitutes():
         yield
 
@@ -62,7 +66,10 @@ def _substitutes() -> Iterator[None]:
     finally:
         torch.compiler.disable, torch.distributed.is_available = disable, is_available
         torch.nn.Embedding.reset_parameters = reset  # type: ignore[method-assign]
-        del torch._dynamo, sys.modules[COMPILER]  # torch imports the real one when it is asked for the attribute
+        del (
+            torch._dynamo,
+            sys.modules[COMPILER],
+        )  # torch imports the real one when it is asked for the attribute
         if hides_scipy:
             del sys.modules[SCIPY]
 
@@ -72,7 +79,13 @@ def _placeholder() -> ModuleType:
     module = ModuleType(COMPILER)
     module.__spec__ = spec = find_spec(COMPILER)
     module.__path__ = list(spec.submodule_search_locations or ()) if spec else []
-    for name in ("allow_in_graph", "assume_constant_result", "disable", "disallow_in_graph", "mark_static_address"):
+    for name in (
+        "allow_in_graph",
+        "assume_constant_result",
+        "disable",
+        "disallow_in_graph",
+        "mark_static_address",
+    ):
         setattr(module, name, _mark)
     return module
 

@@ -1,12 +1,13 @@
 """Somebody else's video: opened safely, and looked at once before any job is made of it.
 
-Nothing is taken on trust. The kind of file is told to FFmpeg (containers.py) instead of guessed, only a few codecs are
-decoded, a container can open nothing but itself (no protocol is on the list, not even files), and bytes, seconds,
-frames and pixels are bounded by `config.InputConfig`.
+Nothing is taken on trust. The kind of file is told to FFmpeg (containers.py) instead of guessed,
+only a few codecs are decoded, a container can open nothing but itself (no protocol is on the list,
+not even files), and bytes, seconds, frames and pixels are bounded by `config.InputConfig`.
 
-`look_at` reads all packets, which finds damage, the length and the times of frames, and decodes the first two frames,
-which tell size, colours and orientation. It does not decode the rest: a picture that is broken in the middle is found
-by the worker. What is refused and what is converted is argued in docs/decisions/0010-input-videos.md.
+`look_at` reads all packets, which finds damage, the length and the times of frames, and decodes the
+first two frames, which tell size, colours and orientation. It does not decode the rest: a picture
+that is broken in the middle is found by the worker. What is refused and what is converted is argued
+in docs/decisions/0010-input-videos.md.
 
 Left to others: frames of another size and rate (video.py).
 """
@@ -29,7 +30,8 @@ from vidplat.workers.containers import kind_of
 
 #: FFmpeg's decoders that are used; the others, several hundred, stay shut.
 DECODERS = (
-    "h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mpeg1video", "mpeg2video", "prores", "dnxhd", "mjpeg",
+    "h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mpeg1video", "mpeg2video", "prores",
+    "dnxhd", "mjpeg",
     "png", "qtrle", "ffv1", "rawvideo",
 )  # fmt: skip
 _HDR = {16: "PQ (SMPTE 2084)", 18: "HLG (ARIB B67)"}  # transfer characteristics of ITU-T H.273
@@ -52,7 +54,8 @@ class SourceFacts:
 
 
 def look_at(file: BinaryIO, limits: InputConfig) -> SourceFacts:
-    """What the video holds, or InputError with the rest of a sentence ("is truncated: ...") why it cannot be used."""
+    """What the video holds, or InputError with the rest of a sentence ("is truncated: ...") why it
+    cannot be used."""
     with opened(file, limits) as (container, stream):
         _check_length((container.duration or 0) / av.time_base, limits)
         ticks, last_ticks = _times(container, stream, limits)
@@ -74,7 +77,8 @@ def look_at(file: BinaryIO, limits: InputConfig) -> SourceFacts:
 
 @contextmanager
 def opened(source: bytes | BinaryIO, limits: InputConfig) -> Iterator[tuple[Any, Any]]:
-    """PyAV's container and its video stream, checked as far as headers go. Raises InputError as `look_at`."""
+    """PyAV's container and its video stream, checked as far as headers go. Raises InputError as
+    `look_at`."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     kind = kind_of(file)
     try:
@@ -89,7 +93,10 @@ def opened(source: bytes | BinaryIO, limits: InputConfig) -> Iterator[tuple[Any,
         context = stream.codec_context
         if context is None or context.name not in DECODERS:
             name = "unknown" if context is None else context.name
-            raise InputError(f"uses the codec {printable(name, 40)}, which is not read: H.264, HEVC, VP9 and AV1 are")
+            raise InputError(
+                f"uses the codec {printable(name, 40)}, which is not read: H.264, HEVC, VP9 and "
+                "AV1 are"
+            )
         context.thread_count = 1
         context.options = _options(limits)
         _check_size(context.width, context.height, limits)
@@ -126,11 +133,12 @@ def pixel_aspect(frame: Any, stream: Any) -> float:
 
 
 def quarter_turns(frame: Any) -> int:
-    """How often the picture must be turned by 90 degrees, counter-clockwise, to be upright: 0 to 3."""
+    """How often the picture must be turned by 90 degrees, counter-clockwise, to be upright: 0 to
+    3."""
     return round(int(frame.rotation) / 90) % 4
 
 
-# --- checks ----------------------------------------------------------------------------------------------------
+# --- checks ---------------------------------------------------------------------------------------
 
 
 def _options(limits: InputConfig) -> dict[str, str]:
@@ -149,7 +157,8 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _times(container: Any, stream: Any, limits: InputConfig) -> tuple[np.ndarray, int]:
-    """Times of all frames, rising, and how long the last one is shown, both in ticks of the stream."""
+    """Times of all frames, rising, and how long the last one is shown, both in ticks of the
+    stream."""
     ticks: list[int] = []
     latest, shown_for = -(2**63), 0
     try:
@@ -189,7 +198,8 @@ def _shown_size(frame: Any, stream: Any) -> tuple[int, int]:
 def _check_length(seconds: float, limits: InputConfig) -> None:
     if seconds > limits.max_seconds:
         raise InputError(
-            f"lasts {seconds:,.1f} s, at most {limits.max_seconds:g} s are taken: cut it (inputs.max_seconds)"
+            f"lasts {seconds:,.1f} s, at most {limits.max_seconds:g} s are taken: cut it "
+            "(inputs.max_seconds)"
         )
 
 
@@ -198,7 +208,8 @@ def _check_size(width: int, height: int, limits: InputConfig) -> None:
         raise InputError("is damaged: its frames have no size")
     if width * height > limits.max_frame_pixels:
         raise InputError(
-            f"has frames of {width}x{height}, at most {limits.max_frame_pixels:,} pixels are taken: "
+            f"has frames of {width}x{height}, at most {limits.max_frame_pixels:,} pixels are "
+            "taken: "
             "scale it down (inputs.max_frame_pixels)"
         )
 
@@ -206,7 +217,9 @@ def _check_size(width: int, height: int, limits: InputConfig) -> None:
 def _check_colours(transfer: int, primaries: int) -> None:
     if transfer in _HDR or primaries == _BT2020:
         what = f"HDR, {_HDR[transfer]}" if transfer in _HDR else "wide gamut, BT.2020"
-        raise InputError(f"is {what}: convert it to standard colours (BT.709) first, as the look you want")
+        raise InputError(
+            f"is {what}: convert it to standard colours (BT.709) first, as the look you want"
+        )
 
 
 def _has_alpha() -> InputError:

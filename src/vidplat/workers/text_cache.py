@@ -1,4 +1,6 @@
-"""Embeddings of texts met before, by content: prompts repeat, and the negative prompt nearly always does."""
+"""Embeddings of texts met before, by content: prompts repeat, and the negative prompt nearly always
+does.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class TextCache:
         self.misses = 0  # texts that had to be encoded
 
     def __call__(self, text: str) -> torch.Tensor:
-        """Embeddings (1, L, D) of `text`; the same tensor for the same text, so nobody may write into it."""
+        """Embeddings (1, L, D) of `text`; the same tensor for the same text, so nobody may write
+        into it."""
         key = sha256(f"{self._revision}\0{text}".encode("utf-8", "surrogatepass")).digest()
         if key in self._kept:
             self._kept.move_to_end(key)

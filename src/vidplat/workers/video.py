@@ -1,16 +1,20 @@
 """Frames become mp4 bytes and a poster; videos become frames and facts about them. PyAV, in memory.
 
-H.264 (x264), yuv420p, BT.709, index at the front so that browsers start at once. One encoder thread and
-no clock or version in the file: the same frames give the same bytes with the same libraries.
+H.264 (x264), yuv420p, BT.709, index at the front so that browsers start at once. One encoder thread
+and no clock or version in the file: the same frames give the same bytes with the same libraries.
 
 yuv420p needs even sides; a frame with an odd side is refused (models make multiples of 16).
 
-`read_video` brings somebody else's video (source_video.py guards the door) to a spec's size and rate:
+`read_video` brings somebody else's video (source_video.py guards the door) to a spec's size and
+rate:
 
-    time     output frame k is the source frame on screen at k / fps seconds after the first; nothing is blended
+    time     output frame k is the source frame on screen at k / fps seconds after the first;
+             nothing is blended
     shape    turned upright, then the largest rectangle of the output's shape around the centre
-    size     area average where it shrinks, bilinear where it grows; equal sizes are left as they are
-    colours  to 8-bit full-range RGB by the matrix that the file names, else BT.709 from 720 rows up and BT.601 below
+    size     area average where it shrinks, bilinear where it grows; equal sizes are left as they
+             are
+    colours  to 8-bit full-range RGB by the matrix that the file names, else BT.709 from 720 rows up
+             and BT.601 below
 """
 
 from __future__ import annotations
@@ -51,8 +55,8 @@ def to_mp4(frames: np.ndarray, fps: int, *, crf: str = CRF) -> bytes:
     if rows % 2 or columns % 2:
         raise JobError(f"yuv420p needs even sides, the frames have {columns}x{rows}")
     file = io.BytesIO()
-    # Room for the index is kept at the front: moving it there afterwards (faststart) needs a named file.
-    # Its tables take at most 24 bytes a frame here; what is left over is a `free` box.
+    # Room for the index is kept at the front: moving it there afterwards (faststart) needs a named
+    # file. Its tables take at most 24 bytes a frame here; what is left over is a `free` box.
     options = {"moov_size": str(4096 + 32 * len(frames)), "fflags": "+bitexact"}
     with av.open(file, "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=fps)
@@ -102,23 +106,35 @@ def probe(video: bytes) -> VideoFacts:
 def to_frames(video: bytes) -> np.ndarray:
     """All frames of a video as (frames, rows, columns, 3) uint8 RGB."""
     with av.open(io.BytesIO(video)) as container:
-        shown = [frame.to_ndarray(format="rgb24", src_colorspace="ITU709") for frame in container.decode(video=0)]
+        shown = [
+            frame.to_ndarray(format="rgb24", src_colorspace="ITU709")
+            for frame in container.decode(video=0)
+        ]
     return np.stack(shown)
 
 
 def read_video(
-    source: bytes | BinaryIO, width: int, height: int, num_frames: int, fps: float, limits: InputConfig = InputConfig()
+    source: bytes | BinaryIO,
+    width: int,
+    height: int,
+    num_frames: int,
+    fps: float,
+    limits: InputConfig = InputConfig(),
 ) -> np.ndarray:
-    """The first `num_frames` / `fps` seconds of somebody's video as (num_frames, height, width, 3) uint8 RGB.
+    """The first `num_frames` / `fps` seconds of somebody's video as (num_frames, height, width, 3)
+    uint8 RGB.
 
-    Holds the result and two source frames. The last frame is held for a moment when the source ends a little early.
-    Raises InputError with the rest of a sentence ("is damaged: ...") when it cannot be read, or is too short.
+    Holds the result and two source frames. The last frame is held for a moment when the source ends
+    a little early. Raises InputError with the rest of a sentence ("is damaged: ...") when it cannot
+    be read, or is too short.
     """
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     filled = 0
     with opened(source, limits) as (container, stream):
         tick_s = float(stream.time_base)
-        slack_s = min(max(tick_s / 2, 0.001), 0.25 / fps)  # times are rounded to ticks, in mkv to milliseconds
+        slack_s = min(
+            max(tick_s / 2, 0.001), 0.25 / fps
+        )  # times are rounded to ticks, in mkv to milliseconds
         shown: np.ndarray | None = None  # the frame on screen, fitted once it is needed
         last: Any = None
         began = now_s = gap_s = 0.0
@@ -145,7 +161,9 @@ def _fitted(frame: Any, stream: Any, width: int, height: int) -> np.ndarray:
     """One frame upright, cropped and scaled: (height, width, 3) uint8 RGB."""
     import cv2
 
-    pixels: np.ndarray = np.rot90(frame.to_ndarray(format="rgb24", src_colorspace=_matrix(frame)), quarter_turns(frame))
+    pixels: np.ndarray = np.rot90(
+        frame.to_ndarray(format="rgb24", src_colorspace=_matrix(frame)), quarter_turns(frame)
+    )
     aspect = pixel_aspect(frame, stream)
     if quarter_turns(frame) % 2:
         aspect = 1 / aspect

@@ -1,15 +1,16 @@
 """A worker: one loaded model on one device, that makes many videos, one after another.
 
-`Worker(model).load()` brings the model into memory, `calibrate()` measures how fast this device is with
-it, `make(job, point)` makes one video: mp4, poster and sidecar in memory. Storing them, heartbeats across
-processes and what follows a failure are the platform's.
+`Worker(model).load()` brings the model into memory, `calibrate()` measures how fast this device is
+with it, `make(job, point)` makes one video: mp4, poster and sidecar in memory. Storing them,
+heartbeats across processes and what follows a failure are the platform's.
 
-Determinism: the same job at the same point gives the same frames bit for bit on the same device class,
-whatever was made before, as long as `finish_by` did not shorten it. Jobs are made one at a time: sharing
-a pass wins 3 to 10 % per step on a CPU core and changes the last bits (benchmarks/batching.py), and so no
-video can depend on its neighbours.
+Determinism: the same job at the same point gives the same frames bit for bit on the same device
+class, whatever was made before, as long as `finish_by` did not shorten it. Jobs are made one at a
+time: sharing a pass wins 3 to 10 % per step on a CPU core and changes the last bits
+(benchmarks/batching.py), and so no video can depend on its neighbours.
 
-Not safe for use by two threads at once, except `is_cancelled` and `finish_by`, which are asked between steps.
+Not safe for use by two threads at once, except `is_cancelled` and `finish_by`, which are asked
+between steps.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidplat.config import InputConfig
-from vidplat.domain import DEFAULT_STRENGTH, Draft, Job, ModelRef, ModelShape, OperatingPoint, VideoSpec
+from vidplat.domain import DEFAULT_STRENGTH, Job, ModelRef, OperatingPoint, VideoSpec
 from vidplat.errors import InputError, JobError, ModelError, OutOfMemoryError, SpecError, printable
+from vidplat.methods.model_shape import ModelShape
+from vidplat.workers.draft import Draft
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vidplat.workers.acceleration.table import Installed
+    from vidplat.methods.installed import Installed
     from vidplat.workers.generate import FinishBy, Made, OnStep
     from vidplat.workers.models.family import Family
     from vidplat.workers.text_cache import TextCache
@@ -48,7 +51,9 @@ class Rendered:
     video: bytes  # mp4
     poster: bytes  # jpeg
     meta: dict[str, Any]  # the sidecar, ready for JSON
-    phases: dict[str, float]  # seconds: encode, denoise, decode, network, interpolate, reconstruct, mp4
+    phases: dict[
+        str, float
+    ]  # seconds: encode, denoise, decode, network, interpolate, reconstruct, mp4
     metrics: dict[str, float]  # flicker, motion_energy, and what methods found (kept_share)
     steps_done: int
 
@@ -66,9 +71,12 @@ class Worker:
         load_source: Callable[[Job], bytes] | None = None,
         limits: InputConfig = InputConfig(),
     ) -> None:
-        """`load_source` gives the bytes of a job's input video, checked against its SHA-256; `limits` bound them."""
+        """`load_source` gives the bytes of a job's input video, checked against its SHA-256;
+        `limits` bound them."""
         self._load_source, self._limits = load_source, limits
-        self._last_source: tuple[object, np.ndarray] | None = None  # many jobs may start from one video
+        self._last_source: tuple[object, np.ndarray] | None = (
+            None  # many jobs may start from one video
+        )
         self.id, self.device, self.threads = id, device, threads
         self.load_phases: dict[str, float] = {}  # seconds of `import` and `load`
         self._asked = model if isinstance(model, ModelRef) else ModelRef(model, "")
@@ -116,7 +124,8 @@ class Worker:
     # --- life -------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Bring the model into memory; `load_phases` then tells the seconds. Raises `ModelError`. Again: nothing."""
+        """Bring the model into memory; `load_phases` then tells the seconds. Raises `ModelError`.
+        Again: nothing."""
         if self.is_loaded:
             return
         began = time.perf_counter()
@@ -129,7 +138,8 @@ class Worker:
         if self._asked.revision not in ("", self._ref.revision):
             raise ModelError(
                 f"the weights of {printable(self._asked.id)} are not those of the submit: "
-                f"revision {self._ref.revision} is here, {printable(self._asked.revision)} was asked for"
+                f"revision {self._ref.revision} is here, {printable(self._asked.revision)} was "
+                "asked for"
             )
         self._family = load_family(locate(self._asked.id), self.device)
         self._texts = TextCache(self._family, self._ref.revision)
@@ -137,15 +147,18 @@ class Worker:
 
     def prepare_to_finish(self) -> None:
         """Import what `finish` needs, a second on a slow device; no model, and no torch."""
-        import vidplat.workers.quality
-        import vidplat.workers.reconstruct
+        import vidplat.methods.filling.frames
+        import vidplat.quality
         import vidplat.workers.video  # noqa: F401
 
-    def calibrate(self, spec: VideoSpec | None = None, budget_s: float = 2.0) -> list[dict[str, Any]]:
+    def calibrate(
+        self, spec: VideoSpec | None = None, budget_s: float = 2.0
+    ) -> list[dict[str, Any]]:
         """Measure this device with this model, for about `budget_s` seconds; small sizes first.
 
-        Each row: model_id, device_class, stage, spec, point, seconds. The first pass warms up and is not
-        counted. Give `spec` to measure near the sizes that will be made; else the model's default.
+        Each row: model_id, device_class, stage, spec, point, seconds. The first pass warms up and
+        is not counted. Give `spec` to measure near the sizes that will be made; else the model's
+        default.
         """
         spec = spec or self.shape.defaults
         sizes = _calibration_sizes(spec, self.shape)
@@ -154,9 +167,13 @@ class Worker:
         rows: list[dict[str, Any]] = []
         for size in sizes:
             before = time.perf_counter()
-            rows += self._measure(size, OperatingPoint(steps=min(2, self.shape.defaults.num_inference_steps)))
+            rows += self._measure(
+                size, OperatingPoint(steps=min(2, self.shape.defaults.num_inference_steps))
+            )
             took = time.perf_counter() - before
-            if time.perf_counter() - began + 3 * took > budget_s:  # the next size is about three times as long
+            if (
+                time.perf_counter() - began + 3 * took > budget_s
+            ):  # the next size is about three times as long
                 break
         return rows
 
@@ -174,12 +191,13 @@ class Worker:
     ) -> Rendered | Draft:
         """Make one video. Raises `SpecError`, `OutOfMemoryError` or `JobError`.
 
-        With `hand_over` a video of which a method left frames out comes back as a draft, for `finish` anywhere.
+        With `hand_over` a video of which a method left frames out comes back as a draft, for
+        `finish` anywhere.
 
-        `finish_by` (epoch seconds, or a function asked at every step boundary) shortens the run rather than
-        be late; `steps_done` then says how many steps were spent. It covers mp4, not storing.
-        `on_progress(phase, steps finished, steps in all)` is called at each change of phase and after each
-        step; what it raises ends the job.
+        `finish_by` (epoch seconds, or a function asked at every step boundary) shortens the run
+        rather than be late; `steps_done` then says how many steps were spent. It covers mp4, not
+        storing. `on_progress(phase, steps finished, steps in all)` is called at each change of
+        phase and after each step; what it raises ends the job.
         """
         from vidplat.workers.generate import Wishes
 
@@ -199,7 +217,9 @@ class Worker:
             began = time.perf_counter()
             source = (self._source(job), DEFAULT_STRENGTH if job.strength is None else job.strength)
             source_s = time.perf_counter() - began
-        made = self._make(job.prompt, job.negative_prompt, job.spec, point, wishes, source, hand_over)
+        made = self._make(
+            job.prompt, job.negative_prompt, job.spec, point, wishes, source, hand_over
+        )
         if source is not None:
             made.phases["source"] = made.phases.get("source", 0.0) + source_s
         facts = dict(self._installed.facts() if self._installed is not None else made.facts)
@@ -210,7 +230,15 @@ class Worker:
             video = to_mp4(made.frames, job.spec.fps, crf=DRAFT_CRF)
             made.phases["decode"] += time.perf_counter() - began
             meta = self._sidecar(job, point, made, attempt)
-            return Draft(video, len(video), made.filling.document(), meta, made.phases, facts, made.steps_done)
+            return Draft(
+                video,
+                len(video),
+                made.filling.document(),
+                meta,
+                made.phases,
+                facts,
+                made.steps_done,
+            )
         told_of = made.passes or made.steps_done
         wishes.on_step("mp4", told_of, told_of)
         video, poster = self._compressed(made.frames, job.spec, made.phases)
@@ -218,10 +246,13 @@ class Worker:
         meta = self._sidecar(job, point, made, attempt) | _measured(made.phases, metrics)
         return Rendered(video, poster, meta, made.phases, metrics, made.steps_done)
 
-    def finish(self, job: Job, draft: Draft, *, attempt: int = 1, on_progress: OnStep | None = None) -> Rendered:
-        """The video of a draft; its `video` is mp4 bytes. Needs no loaded model. Raises `JobError`."""
-        from vidplat.timeline import filling_of
-        from vidplat.workers.reconstruct import filled
+    def finish(
+        self, job: Job, draft: Draft, *, attempt: int = 1, on_progress: OnStep | None = None
+    ) -> Rendered:
+        """The video of a draft; its `video` is mp4 bytes. Needs no loaded model. Raises
+        `JobError`."""
+        from vidplat.methods.filling.frames import filled
+        from vidplat.methods.filling.moments import filling_of
         from vidplat.workers.video import to_frames
 
         told, steps, phases = on_progress or _silent, draft.steps_done, dict(draft.phases)
@@ -252,8 +283,8 @@ class Worker:
         source: tuple[np.ndarray, float] | None = None,
         hand_over: bool = False,
     ) -> Made:
-        """All frames, or with `hand_over` those that were not left out; `source` is the video to start from and its
-        strength."""
+        """All frames, or with `hand_over` those that were not left out; `source` is the video to
+        start from and its strength."""
         import torch
 
         from vidplat.workers.generate import draft, generate
@@ -272,8 +303,22 @@ class Worker:
             whole, told = point, wishes
             if not isinstance(family, MakesBlocks):
                 whole = replace(point, steps=schedule_steps(point.steps, strength))
-                told = replace(wishes, on_step=lambda at, step, of: wishes.on_step(at, step, min(of, point.steps)))
-            return edit(family, texts, frames, prompt, negative_prompt, spec, whole, strength, told, installed)
+                told = replace(
+                    wishes,
+                    on_step=lambda at, step, of: wishes.on_step(at, step, min(of, point.steps)),
+                )
+            return edit(
+                family,
+                texts,
+                frames,
+                prompt,
+                negative_prompt,
+                spec,
+                whole,
+                strength,
+                told,
+                installed,
+            )
         except (torch.OutOfMemoryError, MemoryError) as problem:
             self._forget_memory()
             raise OutOfMemoryError(_no_room(spec)) from problem
@@ -283,8 +328,11 @@ class Worker:
                 raise OutOfMemoryError(_no_room(spec)) from problem
             raise JobError(f"the model failed: {printable(problem)}") from problem
 
-    def _compressed(self, frames: np.ndarray, spec: VideoSpec, phases: dict[str, float]) -> tuple[bytes, bytes]:
-        """mp4 and poster of a whole video, checked against what was promised; its seconds are added to `phases`."""
+    def _compressed(
+        self, frames: np.ndarray, spec: VideoSpec, phases: dict[str, float]
+    ) -> tuple[bytes, bytes]:
+        """mp4 and poster of a whole video, checked against what was promised; its seconds are added
+        to `phases`."""
         from vidplat.workers.video import probe, to_mp4, to_poster
 
         began = time.perf_counter()
@@ -293,13 +341,16 @@ class Worker:
         found = (facts.width, facts.height, facts.num_frames, facts.fps)
         promised = (spec.width, spec.height, spec.num_frames, float(spec.fps))
         if found != promised:
-            raise JobError(f"the file holds {found} (width, height, frames, fps), promised were {promised}")
+            raise JobError(
+                f"the file holds {found} (width, height, frames, fps), promised were {promised}"
+            )
         phases["mp4"] = time.perf_counter() - began
         self._note_tail(spec, phases)
         return video, poster
 
     def _source(self, job: Job) -> np.ndarray:
-        """The job's input video at its spec: (num_frames, height, width, 3) uint8 RGB, not to be written to."""
+        """The job's input video at its spec: (num_frames, height, width, 3) uint8 RGB, not to be
+        written to."""
         spec = job.spec
         wanted = (job.input_sha256, spec.width, spec.height, spec.num_frames, spec.fps)
         if self._last_source is None or self._last_source[0] != wanted:
@@ -309,23 +360,28 @@ class Worker:
                 raise JobError("this worker was given no way to load input videos")
             data = self._load_source(job)
             try:
-                frames = read_video(data, spec.width, spec.height, spec.num_frames, spec.fps, self._limits)
+                frames = read_video(
+                    data, spec.width, spec.height, spec.num_frames, spec.fps, self._limits
+                )
             except InputError as problem:
                 raise InputError(f"the input video {problem}") from problem
             self._last_source = (wanted, frames)
         return self._last_source[1]
 
     def _with_methods(self, family: Family, point: OperatingPoint) -> Installed | None:
-        """The methods of `point` installed, others undone. Nothing is loaded before a point asks for one."""
+        """The methods of `point` installed, others undone. Nothing is loaded before a point asks
+        for one."""
         from vidplat.workers.models.family import MakesBlocks
 
         method = point.accelerator
-        if isinstance(family, MakesBlocks):  # its driver prunes by itself, and other methods are refused there
+        if isinstance(
+            family, MakesBlocks
+        ):  # its driver prunes by itself, and other methods are refused there
             return None
         if self._installed is None and not method:
             return None
         if self._installed is None:
-            from vidplat.workers.acceleration.table import Installed
+            from vidplat.methods.installed import Installed
 
             self._installed = Installed(family.transformers, self.ref.revision)
         self._installed.use(method)
@@ -335,17 +391,29 @@ class Worker:
         from vidplat.workers.generate import Wishes
 
         self._measured += 1  # a new text each time, so that encoding it is measured, not the cache
-        made = self._make(f"calibration {self._measured}", f"not {self._measured}", spec, point, Wishes())
+        made = self._make(
+            f"calibration {self._measured}", f"not {self._measured}", spec, point, Wishes()
+        )
         self._compressed(made.frames, spec, made.phases)
-        about = {"model_id": self.ref.id, "device_class": self.device_class, "spec": spec, "point": point}
-        return [about | {"stage": stage, "seconds": seconds} for stage, seconds in made.phases.items()]
+        about = {
+            "model_id": self.ref.id,
+            "device_class": self.device_class,
+            "spec": spec,
+            "point": point,
+        }
+        return [
+            about | {"stage": stage, "seconds": seconds} for stage, seconds in made.phases.items()
+        ]
 
     def _tail_s(self, spec: VideoSpec) -> float:
         return self._tail_s_per_pixel * spec.width * spec.height * spec.num_frames
 
     def _note_tail(self, spec: VideoSpec, phases: Mapping[str, float]) -> None:
-        """Remember how long the end of a job takes; the slower of a fresh and a fading figure, to be safe."""
-        spent = sum(phases.get(phase, 0.0) for phase in ("decode", "interpolate", "reconstruct", "mp4"))
+        """Remember how long the end of a job takes; the slower of a fresh and a fading figure, to
+        be safe."""
+        spent = sum(
+            phases.get(phase, 0.0) for phase in ("decode", "interpolate", "reconstruct", "mp4")
+        )
         rate = spent / (spec.width * spec.height * spec.num_frames)
         self._tail_s_per_pixel = max(rate, 0.8 * self._tail_s_per_pixel + 0.2 * rate)
 
@@ -378,7 +446,7 @@ class Worker:
 
 def _seen(frames: np.ndarray) -> dict[str, float]:
     """Metrics of a finished video."""
-    from vidplat.workers.quality import flicker, motion_energy
+    from vidplat.quality import flicker, motion_energy
 
     return {"flicker": flicker(frames), "motion_energy": motion_energy(frames)}
 
@@ -394,15 +462,18 @@ def _measured(phases: Mapping[str, float], metrics: Mapping[str, float]) -> dict
 def _input_facts(job: Job) -> dict[str, Any]:
     if job.input_video is None:
         return {}
-    return {"input": {"video": job.input_video, "sha256": job.input_sha256, "strength": job.strength}}
+    return {
+        "input": {"video": job.input_video, "sha256": job.input_sha256, "strength": job.strength}
+    }
 
 
 def schedule_steps(steps: int, strength: float) -> int:
     """The least length of a schedule of which the last `strength` has `steps` steps.
 
-    A point counts steps that are taken, as costs and the profile do; an edit takes the last `strength` of a schedule,
-    int(length x strength) steps. So 24 steps at strength 0.6 are the end of a schedule of 40. A strength of next to
-    nothing gets fewer steps than asked for rather than an endless schedule.
+    A point counts steps that are taken, as costs and the profile do; an edit takes the last
+    `strength` of a schedule, int(length x strength) steps. So 24 steps at strength 0.6 are the end
+    of a schedule of 40. A strength of next to nothing gets fewer steps than asked for rather than
+    an endless schedule.
     """
     length = max(1, int(min(steps / strength, LONGEST_SCHEDULE)) - 1)
     while int(length * strength) < steps and length < LONGEST_SCHEDULE:
@@ -425,12 +496,15 @@ def _loaded(thing: _Thing | None) -> _Thing:
 
 
 def _prepare_torch(device: str, threads: int) -> None:
-    """Import torch and fix what decides the order of sums: the thread count, and deterministic kernels.
+    """Import torch and fix what decides the order of sums: the thread count, and deterministic
+    kernels.
 
-    The CPU kernels used here are deterministic for a given thread count, and asking for it imports the
-    compiler (1 s), so only CUDA is asked.
+    The CPU kernels used here are deterministic for a given thread count, and asking for it imports
+    the compiler (1 s), so only CUDA is asked.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with this
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # cuBLAS is repeatable only with this
     import torch
 
     torch.set_num_threads(threads)
@@ -452,11 +526,17 @@ def _check_point(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> N
         raise SpecError(f"steps must be at least 1, not {point.steps}")
     whole = shape.latent_frames(spec.num_frames)
     if point.keyframes is not None and not 1 <= point.keyframes <= whole:
-        raise SpecError(f"keyframes must be between 1 and {whole} for {spec.num_frames} frames, not {point.keyframes}")
+        raise SpecError(
+            f"keyframes must be between 1 and {whole} for {spec.num_frames} frames, not "
+            f"{point.keyframes}"
+        )
 
 
 def _no_room(spec: VideoSpec) -> str:
-    return f"out of memory at {spec.width}x{spec.height}, {spec.num_frames} frames: a smaller or shorter video may fit"
+    return (
+        f"out of memory at {spec.width}x{spec.height}, {spec.num_frames} frames: a smaller "
+        "or shorter video may fit"
+    )
 
 
 def _versions() -> dict[str, str]:

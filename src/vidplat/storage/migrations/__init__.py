@@ -1,8 +1,8 @@
 """How an old catalog becomes a new one: numbered steps, each with a sentence saying why.
 
-`REVISIONS` lists the steps in order, so that opening a catalog that is up to date costs one SELECT and does not load
-Alembic. A test holds the list and the files in `versions/` together. To add a step: write `versions/r0003_*.py`,
-change `tables.py`, append to the list.
+`REVISIONS` lists the steps in order, so that opening a catalog that is up to date costs one SELECT
+and does not load Alembic. A test holds the list and the files in `versions/` together. To add a
+step: write `versions/r0003_*.py`, change `tables.py`, append to the list.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ NEWEST = REVISIONS[-1]
 
 
 def upgrade(connection: Connection, to: str = NEWEST) -> None:
-    """Bring the tables to a revision inside the caller's transaction: all of it happens, or nothing."""
+    """Bring the tables to a revision inside the caller's transaction: all of it happens, or
+    nothing."""
     from alembic import command
     from alembic.config import Config
 

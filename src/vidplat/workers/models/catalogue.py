@@ -1,20 +1,25 @@
-"""Which models can be used, where their files are, and what the scheduler must know of them. No torch.
+"""Which models can be used, where their files are, and what the scheduler must know of them. No
+torch.
 
 An id is one of three things, tried in this order:
 
 1. an embedded model: a directory of `vidplat/models_data/`, shipped with the package;
-2. a local directory in the layout of a diffusers pipeline (`model_index.json`, one folder per part);
+2. a local directory in the layout of a diffusers pipeline (`model_index.json`, one folder per
+   part);
 3. a hub id `owner/name`, read from the local hub cache or downloaded into it (`hub.py`).
 
-Everything is read from JSON files and safetensors headers. Weights in pickle formats and models that
-bring their own code are refused, since loading either can run anything. An embedded model may say in
-`shares.json` that a part lies in another one ({"vae": "../flipbook/vae"}), so that shared weights are
-stored once.
+Everything is read from JSON files and safetensors headers. Weights in pickle formats and models
+that bring their own code are refused, since loading either can run anything. An embedded model may
+say in `shares.json` that a part lies in another one ({"vae": "../flipbook/vae"}), so that shared
+weights are stored once.
 
 Files of ours that may lie beside `model_index.json`, all optional:
-`defaults.json`  the VideoSpec a row gets where it says nothing, e.g. {"width": 64, "num_frames": 33};
-`profile.json`   {"points": [...]}, the fields of `domain.ProfilePoint`, measured for this model; see also `measured`;
-`causal.json`    the model makes its frames block by block, see `vidplat.blocks`. It decides the family.
+`defaults.json`  the VideoSpec a row gets where it says nothing, e.g. {"width": 64, "num_frames":
+33};
+`profile.json`   {"points": [...]}, the fields of `domain.ProfilePoint`, measured for this model;
+see also `measured`;
+`causal.json`    the model makes its frames block by block, see `vidplat.methods.blocks`. It decides
+the family.
 
 Not promised: that weights fit the configs. That shows when a worker loads them.
 """
@@ -33,12 +38,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vidplat import blocks, measured
-from vidplat.domain import Blocks, ModelRef, ModelShape, ProfilePoint, VideoSpec
+from vidplat import measured
+from vidplat.domain import ModelRef, VideoSpec
 from vidplat.errors import ModelError, printable
+from vidplat.methods import blocks
+from vidplat.methods.model_shape import Blocks, ModelShape, ProfilePoint
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
-FAMILIES: Mapping[str, str] = {"WanPipeline": "wan"}  # pipeline class -> family; one line per family
+FAMILIES: Mapping[str, str] = {
+    "WanPipeline": "wan"
+}  # pipeline class -> family; one line per family
 CAUSAL_FAMILIES: Mapping[str, str] = {"wan": "causal-wan"}  # of models with a causal.json
 CAUSAL = "causal.json"
 PARTS = ("transformer", "transformer_2", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -68,16 +77,19 @@ class ModelFiles:
     origin: str
     root: Path
     family: str
-    parts: Mapping[str, Path]  # transformer, vae, text_encoder, tokenizer, scheduler [, transformer_2]
+    parts: Mapping[
+        str, Path
+    ]  # transformer, vae, text_encoder, tokenizer, scheduler [, transformer_2]
     index: Mapping[str, Any]  # model_index.json
     commit: str | None = None  # of the hub, for models from there
 
 
-# --- the two questions asked from outside ----------------------------------------------------------
+# --- the two questions asked from outside ---------------------------------------------------------
 
 
 def list_models() -> list[ModelListing]:
-    """Embedded models and those in the local hub cache, usable or not; never touches the network."""
+    """Embedded models and those in the local hub cache, usable or not; never touches the
+    network."""
     from vidplat.workers.models import hub
 
     found = [(path.name, "embedded", path) for path in _embedded_roots()]
@@ -87,25 +99,38 @@ def list_models() -> list[ModelListing]:
 
 @lru_cache(maxsize=32)
 def describe_model(model_id: str) -> tuple[ModelRef, ModelShape]:
-    """The exact weights that `model_id` stands for, and what counts their work. Raises `ModelError`."""
+    """The exact weights that `model_id` stands for, and what counts their work. Raises
+    `ModelError`."""
     located = locate(model_id)
     shape, revision = read_shape(located), located.commit or _revision(located)
-    measured_here = _profile(measured.folder(revision))  # what the user measured goes before what the model came with
+    measured_here = _profile(
+        measured.folder(revision)
+    )  # what the user measured goes before what the model came with
     return ModelRef(model_id, revision), replace(shape, profile=measured_here or shape.profile)
 
 
 def searched_masks(model_id: str, latent_frames: int) -> str:
-    """SHA-256 of the searched masks that are here for videos of so many latent frames; "" when there are none.
+    """SHA-256 of the searched masks that are here for videos of so many latent frames; "" when
+    there are none.
 
-    Of each transformer the one that a worker of this machine takes: the user's own before that beside the model.
+    Of each transformer the one that a worker of this machine takes: the user's own before that
+    beside the model.
     """
     reference, _ = describe_model(model_id)
     beside = locate(model_id).parts["transformer"].parent
     found: dict[str, Path] = {}
     for folder in (beside, measured.folder(reference.revision)):
-        found |= {path.name: path for path in (folder / measured.MASKS).glob(f"*-F{latent_frames}.json")}
+        found |= {
+            path.name: path for path in (folder / measured.MASKS).glob(f"*-F{latent_frames}.json")
+        }
     hashes = [measured.content_sha256(_json(path)) for _, path in sorted(found.items())]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
+    return (
+        hashes[0]
+        if len(hashes) == 1
+        else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        if hashes
+        else ""
+    )
 
 
 def locate(model_id: str) -> ModelFiles:
@@ -122,21 +147,32 @@ def locate(model_id: str) -> ModelFiles:
         root = hub.snapshot(model_id)
         return replace(_checked(model_id, "hub", root), commit=root.name)
     near = difflib.get_close_matches(model_id, embedded, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(embedded)) or 'none embedded'};"
+    hint = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"there are: {', '.join(sorted(embedded)) or 'none embedded'};"
+    )
     raise ModelError(
-        f"unknown model {printable(model_id)!r}: {hint} a local directory or a hub id (owner/name) also works"
+        f"unknown model {printable(model_id)!r}: {hint} a local directory or a hub id "
+        "(owner/name) also works"
     )
 
 
 def read_shape(located: ModelFiles) -> ModelShape:
-    """`ModelShape` from the config files of a located model. Raises `ModelError` for unreadable ones."""
+    """`ModelShape` from the config files of a located model. Raises `ModelError` for unreadable
+    ones."""
     denoiser = _json(located.parts["transformer"] / "config.json")
     vae = _json(located.parts["vae"] / "config.json")
-    width = int(denoiser.get("num_attention_heads", 40)) * int(denoiser.get("attention_head_dim", 128))
+    width = int(denoiser.get("num_attention_heads", 40)) * int(
+        denoiser.get("attention_head_dim", 128)
+    )
     patch = tuple(int(n) for n in denoiser.get("patch_size", (1, 2, 2)))
     in_blocks = read_blocks(located)
     if in_blocks is not None and patch[0] != 1:
-        raise ModelError(f"{printable(located.id)} has tokens of several latent frames: no blocks can be made of them")
+        raise ModelError(
+            f"{printable(located.id)} has tokens of several latent frames: no blocks can be "
+            "made of them"
+        )
     return ModelShape(
         family=located.family,
         layers=int(denoiser.get("num_layers", 40)),
@@ -154,7 +190,8 @@ def read_shape(located: ModelFiles) -> ModelShape:
 
 
 def read_blocks(located: ModelFiles) -> Blocks | None:
-    """The settings of a model that makes its frames block by block; None of others. Raises `ModelError`."""
+    """The settings of a model that makes its frames block by block; None of others. Raises
+    `ModelError`."""
     path = located.root / CAUSAL
     if not path.is_file():
         return None
@@ -166,11 +203,13 @@ def read_blocks(located: ModelFiles) -> Blocks | None:
 
 def text_tokens(located: ModelFiles) -> int:
     """Length that prompts are padded or cut to, in tokens."""
-    said = _json(located.parts["tokenizer"] / "tokenizer_config.json").get("model_max_length", LONGEST_TEXT)
+    said = _json(located.parts["tokenizer"] / "tokenizer_config.json").get(
+        "model_max_length", LONGEST_TEXT
+    )
     return int(min(float(said), LONGEST_TEXT))  # "no limit" is written as 1e30
 
 
-# --- finding and checking files ----------------------------------------------------------------------
+# --- finding and checking files -------------------------------------------------------------------
 
 
 def _embedded_roots() -> list[Path]:
@@ -193,9 +232,14 @@ def _checked(model_id: str, origin: str, root: Path) -> ModelFiles:
         family = CAUSAL_FAMILIES[family]
         if index.get("boundary_ratio") is not None or index.get("expand_timesteps"):
             raise ModelError(
-                f"{name} is a Wan 2.2 with a {CAUSAL}: only models like Wan 2.1 can be made block by block"
+                f"{name} is a Wan 2.2 with a {CAUSAL}: only models like Wan 2.1 can be made "
+                "block by block"
             )
-    shares = _json(root / "shares.json") if origin == "embedded" and (root / "shares.json").is_file() else {}
+    shares = (
+        _json(root / "shares.json")
+        if origin == "embedded" and (root / "shares.json").is_file()
+        else {}
+    )
     parts = {
         part: (root / shares.get(part, part)).resolve()
         for part in PARTS
@@ -209,7 +253,9 @@ def _checked(model_id: str, origin: str, root: Path) -> ModelFiles:
 
 def missing_files(located: ModelFiles) -> tuple[str, ...]:
     """Paths, relative to the model, that are needed and not there."""
-    needed = {part: ["config.json"] for part in PARTS if part != "transformer_2" or part in located.parts}
+    needed = {
+        part: ["config.json"] for part in PARTS if part != "transformer_2" or part in located.parts
+    }
     needed |= {"tokenizer": ["tokenizer_config.json"], "scheduler": ["scheduler_config.json"]}
     absent = []
     for part, names in needed.items():
@@ -227,21 +273,35 @@ def missing_files(located: ModelFiles) -> tuple[str, ...]:
 
 
 def _pickle_note(located: ModelFiles) -> str:
-    pickles = [path.name for folder in located.parts.values() for path in folder.glob("*") if path.suffix in PICKLES]
+    pickles = [
+        path.name
+        for folder in located.parts.values()
+        for path in folder.glob("*")
+        if path.suffix in PICKLES
+    ]
     if not pickles:
         return ""
-    return f" (it has {pickles[0]}, but pickled weights can run any code and are refused: convert them to safetensors)"
+    return (
+        f" (it has {pickles[0]}, but pickled weights can run any code and are refused: "
+        "convert them to safetensors)"
+    )
 
 
 def _refuse_code(name: str, root: Path, index: Mapping[str, Any]) -> None:
     """Models are data. One that brings Python files, or points its config at some, is refused."""
     code = next((path for path in sorted(root.rglob("*.py"))), None)
     if code is not None:
-        raise ModelError(f"{name} brings its own code ({code.relative_to(root)}); only weights and configs are loaded")
+        raise ModelError(
+            f"{name} brings its own code ({code.relative_to(root)}); only weights and configs "
+            "are loaded"
+        )
     for config in (root / "model_index.json", *sorted(root.glob("*/*config.json"))):
         if "auto_map" in _json(config):
             where = config.relative_to(root)
-            raise ModelError(f"{name} asks for its own code (auto_map in {where}); only weights and configs are loaded")
+            raise ModelError(
+                f"{name} asks for its own code (auto_map in {where}); only weights and configs "
+                "are loaded"
+            )
 
 
 def _listing(name: str, origin: str, root: Path) -> ModelListing:
@@ -249,13 +309,20 @@ def _listing(name: str, origin: str, root: Path) -> ModelListing:
         located = _checked(name, origin, root)
         shape = read_shape(located)
     except ModelError as problem:
-        missing = _missing_of(root) if (root / "model_index.json").is_file() else ("model_index.json",)
+        missing = (
+            _missing_of(root) if (root / "model_index.json").is_file() else ("model_index.json",)
+        )
         return ModelListing(name, origin, False, missing, str(problem))
     spec = shape.defaults
-    size = f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps, {spec.num_inference_steps} steps"
+    size = (
+        f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps, "
+        f"{spec.num_inference_steps} steps"
+    )
     if shape.blocks is not None:
         size += f", blocks of {shape.blocks.frames} latent frames"
-    return ModelListing(name, origin, True, (), f"{shape.parameter_bytes / 2**20:.0f} MiB as float32; {size}")
+    return ModelListing(
+        name, origin, True, (), f"{shape.parameter_bytes / 2**20:.0f} MiB as float32; {size}"
+    )
 
 
 def _missing_of(root: Path) -> tuple[str, ...]:
@@ -267,7 +334,7 @@ def _missing_of(root: Path) -> tuple[str, ...]:
     return missing_files(ModelFiles(root.name, "", root, "", parts, index))
 
 
-# --- reading them --------------------------------------------------------------------------------------
+# --- reading them ---------------------------------------------------------------------------------
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -282,7 +349,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _defaults(root: Path, in_blocks: Blocks | None) -> VideoSpec:
     usual = FAMILY_DEFAULTS
-    if in_blocks is not None:  # such models are distilled, as a rule: few steps, and guidance is in the weights
+    if (
+        in_blocks is not None
+    ):  # such models are distilled, as a rule: few steps, and guidance is in the weights
         usual = replace(usual, num_inference_steps=len(in_blocks.steps), guidance_scale=1.0)
     path = root / "defaults.json"
     if not path.is_file():
@@ -298,9 +367,14 @@ def _profile(root: Path) -> tuple[ProfilePoint, ...]:
     known = {field.name for field in fields(ProfilePoint)}
     try:
         rows = _json(path)["points"]
-        return tuple(ProfilePoint(**{key: value for key, value in row.items() if key in known}) for row in rows)
+        return tuple(
+            ProfilePoint(**{key: value for key, value in row.items() if key in known})
+            for row in rows
+        )
     except (KeyError, TypeError, AttributeError) as problem:
-        raise ModelError(f"cannot use {printable(path)}: it should hold a list `points`") from problem
+        raise ModelError(
+            f"cannot use {printable(path)}: it should hold a list `points`"
+        ) from problem
 
 
 def _weight_files(located: ModelFiles) -> Iterator[Path]:
@@ -317,17 +391,24 @@ def _header(path: Path) -> dict[str, Any]:
                 raise ValueError("its header is too long")
             header = json.loads(file.read(length))
         except (struct.error, ValueError) as problem:
-            raise ModelError(f"{printable(path)} is not a safetensors file: {printable(problem)}") from problem
+            raise ModelError(
+                f"{printable(path)} is not a safetensors file: {printable(problem)}"
+            ) from problem
     return dict(header)
 
 
 def _float32_bytes(path: Path) -> int:
     """Bytes of the file's tensors once loaded as float32, as on a CPU."""
-    return sum(4 * math.prod(tensor["shape"]) for name, tensor in _header(path).items() if name != "__metadata__")
+    return sum(
+        4 * math.prod(tensor["shape"])
+        for name, tensor in _header(path).items()
+        if name != "__metadata__"
+    )
 
 
 def _revision(located: ModelFiles) -> str:
-    """16 hex digits that change when any file which decides pixels does: weights, configs, tokenizer."""
+    """16 hex digits that change when any file which decides pixels does: weights, configs,
+    tokenizer."""
     digest = hashlib.sha256()
     for part, folder in sorted(located.parts.items()):
         for path in sorted(folder.iterdir()):
@@ -340,7 +421,8 @@ def _revision(located: ModelFiles) -> str:
 
 
 def _fingerprint(path: Path) -> bytes:
-    """SHA-256 of a file; of a file over 256 MiB, of its size and 64 evenly spaced MiB (seconds, not minutes)."""
+    """SHA-256 of a file; of a file over 256 MiB, of its size and 64 evenly spaced MiB (seconds, not
+    minutes)."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

@@ -1,8 +1,10 @@
-"""Block-causal Wan models in normal form: Self-Forcing's (arXiv 2506.08009), and our flipbook-causal.
+"""Block-causal Wan models in normal form: Self-Forcing's (arXiv 2506.08009), and our
+flipbook-causal.
 
-Their directory is that of any Wan pipeline with a `causal.json` (`vidplat.blocks`) beside `model_index.json`; text
-encoder, autoencoder and weights are read by the same code. What differs is how a video is made: `generate.py` hands
-such a family to `block_jobs.py`, and whatever asks for a schedule over all frames is refused here.
+Their directory is that of any Wan pipeline with a `causal.json` (`vidplat.methods.blocks`) beside
+`model_index.json`; text encoder, autoencoder and weights are read by the same code. What differs is
+how a video is made: `generate.py` hands such a family to `block_jobs.py`, and whatever asks for a
+schedule over all frames is refused here.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from typing import Any
 
 import torch
 
-from vidplat.domain import Blocks
 from vidplat.errors import ModelError, SpecError, printable
+from vidplat.methods.model_shape import Blocks
+from vidplat.methods.solver import Solver
 from vidplat.workers.models.catalogue import ModelFiles, read_blocks
 from vidplat.workers.models.family import Condition
-from vidplat.workers.models.solver import Solver
 from vidplat.workers.models.wan import WanFamily
 
 

@@ -1,10 +1,12 @@
 """The normal form: what the denoising loop, and later every method, sees of any model family.
 
-A family turns text into embeddings, seeds into noise, (latents, time) into velocity, and latents into
-frames. The loop over steps is ours (`generate.py`), the solver's arithmetic is that of `solver.py`; so a
-method may change latents, positions or solver state between two steps without knowing a model by name.
+A family turns text into embeddings, seeds into noise, (latents, time) into velocity, and latents
+into frames. The loop over steps is ours (`generate.py`), the solver's arithmetic is that of
+`solver.py`; so a method may change latents, positions or solver state between two steps without
+knowing a model by name.
 
-Legend: B videos, C latent channels, F/H/W latent frames, rows and columns, L text tokens, D embedding width.
+Legend: B videos, C latent channels, F/H/W latent frames, rows and columns, L text tokens, D
+embedding width.
 
 A new family is one module with this shape, one line in `FAMILIES` of `catalogue.py` and one below.
 """
@@ -15,15 +17,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from vidplat.domain import Blocks, VideoSpec
+from vidplat.domain import VideoSpec
 from vidplat.errors import ModelError, printable
+from vidplat.methods.model_shape import Blocks
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from vidplat.methods.solver import Solver
     from vidplat.workers.models.catalogue import ModelFiles
-    from vidplat.workers.models.solver import Solver
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,19 @@ class Family(Protocol):
         """Embeddings (1, L, D) of one cleaned text, zero beyond its last token."""
 
     def noise(self, spec: VideoSpec, latent_frames: int) -> torch.Tensor:
-        """Start latents (1, C, F, H, W) float32, decided by `spec.seed` alone, equal on every device."""
+        """Start latents (1, C, F, H, W) float32, decided by `spec.seed` alone, equal on every
+        device."""
 
     def solver(self, steps: int, scheduler: Any = None) -> Solver:
         """A fresh solver for one video of `steps` steps, after `scheduler` or the family's own."""
 
     def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
-        """The model's answer at the solver's present step, guidance included; shape of `latents`."""
+        """The model's answer at the solver's present step, guidance included; shape of
+        `latents`."""
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Frames (4(F-1)+1, rows, columns, 3) uint8 RGB. Raises `JobError` for non-finite values."""
+        """Frames (4(F-1)+1, rows, columns, 3) uint8 RGB. Raises `JobError` for non-finite
+        values."""
 
 
 @runtime_checkable
@@ -70,12 +76,14 @@ class TakesVideo(Family, Protocol):
     """A family that can start from a video as well."""
 
     def encode_video(self, frames: np.ndarray) -> torch.Tensor:
-        """Clean normalised latents (1, C, F, H, W) float32 of frames (4(F-1)+1, rows, columns, 3) uint8 RGB."""
+        """Clean normalised latents (1, C, F, H, W) float32 of frames (4(F-1)+1, rows, columns, 3)
+        uint8 RGB."""
 
 
 @runtime_checkable
 class MakesBlocks(TakesVideo, Protocol):
-    """A family whose videos are made block by block (`workers/causal.py`): it has no solver over all frames.
+    """A family whose videos are made block by block (`workers/causal.py`): it has no solver over
+    all frames.
 
     `solver` and `velocity` of such a family raise `SpecError`.
     """
@@ -86,7 +94,8 @@ class MakesBlocks(TakesVideo, Protocol):
 
 
 def load_family(located: ModelFiles, device: str) -> Family:
-    """Load the weights of a located model on `device`. Raises `ModelError`, or torch's out-of-memory error."""
+    """Load the weights of a located model on `device`. Raises `ModelError`, or torch's
+    out-of-memory error."""
     import torch
 
     from vidplat.workers.quick_import import without_extras
@@ -103,7 +112,9 @@ def load_family(located: ModelFiles, device: str) -> Family:
                 return CausalWanFamily.load(located, device)
         except torch.OutOfMemoryError:
             raise
-        except Exception as problem:  # loaders raise many kinds; all mean that these files are not a usable model
+        except (
+            Exception
+        ) as problem:  # loaders raise many kinds; all mean that these files are not a usable model
             reason = printable((str(problem).strip() or type(problem).__name__).splitlines()[0])
             raise ModelError(f"cannot load {printable(located.id)}: {reason}") from problem
     raise ModelError(f"no loader for model family {located.family!r}")

@@ -1,6 +1,7 @@
 """Models by hub id: found in the local hub cache, or downloaded into it. No torch.
 
-Only what a pipeline needs is downloaded: JSON, tokenizer files and safetensors, never pickles or code.
+Only what a pipeline needs is downloaded: JSON, tokenizer files and safetensors, never pickles or
+code.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def looks_like_id(text: str) -> bool:
 
 
 def snapshot(model_id: str) -> Path:
-    """The directory of a hub model on this machine, downloading what is missing. Raises `ModelError`."""
+    """The directory of a hub model on this machine, downloading what is missing. Raises
+    `ModelError`."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -32,8 +34,12 @@ def snapshot(model_id: str) -> Path:
             f"{printable(model_id)} is not in the hub cache and the hub cannot be reached: "
             "connect, or copy the model here and give its directory"
         ) from problem
-    except Exception as problem:  # the hub's client raises many kinds; each means: no such model for us
-        reason = printable(str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__)
+    except (
+        Exception
+    ) as problem:  # the hub's client raises many kinds; each means: no such model for us
+        reason = printable(
+            str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+        )
         raise ModelError(f"cannot fetch {printable(model_id)} from the hub: {reason}") from problem
 
 
@@ -44,4 +50,7 @@ def cached_pipelines() -> Iterator[tuple[str, Path]]:
     for repo in sorted(cache.glob("models--*--*")):
         snapshots = [path.parent for path in repo.glob("snapshots/*/model_index.json")]
         if snapshots:
-            yield repo.name.removeprefix("models--").replace("--", "/"), max(snapshots, key=lambda p: p.stat().st_mtime)
+            yield (
+                repo.name.removeprefix("models--").replace("--", "/"),
+                max(snapshots, key=lambda p: p.stat().st_mtime),
+            )

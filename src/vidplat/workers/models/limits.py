@@ -1,15 +1,16 @@
 """Which videos a model can make: the rule, and the nearest valid value when a request breaks it.
 
-Pure arithmetic on `ModelShape`, so that intake can check a million rows without loading a model. Whether
-the machine has the memory for a size is not decided here.
+Pure arithmetic on `ModelShape`, so that intake can check a million rows without loading a model.
+Whether the machine has the memory for a size is not decided here.
 """
 
 from __future__ import annotations
 
 from math import lcm
 
-from vidplat.domain import ModelShape, VideoSpec
+from vidplat.domain import VideoSpec
 from vidplat.errors import SpecError
+from vidplat.methods.model_shape import ModelShape
 
 PIXEL_STEP = 16  # WanPipeline refuses sizes that are not multiples of 16, whatever the patch
 LARGEST_SEED = 2**63 - 1  # torch takes seeds as signed 64-bit integers
@@ -26,19 +27,28 @@ def nearest_multiple(value: int, step: int) -> int:
 
 
 def nearest_frames(frames: int, shape: ModelShape) -> int:
-    """The number of frames of the form factor x k + 1 (k a multiple of the temporal patch) nearest to `frames`."""
+    """The number of frames of the form factor x k + 1 (k a multiple of the temporal patch) nearest
+    to `frames`."""
     factor, patch = shape.temporal_factor, shape.patch[0]
-    latent = nearest_multiple((frames - 1) // factor + 1, patch) if patch > 1 else round((frames - 1) / factor) + 1
+    latent = (
+        nearest_multiple((frames - 1) // factor + 1, patch)
+        if patch > 1
+        else round((frames - 1) / factor) + 1
+    )
     return factor * (max(latent, 1) - 1) + 1
 
 
 def check_spec(shape: ModelShape, spec: VideoSpec) -> None:
-    """Raise `SpecError` with every broken rule and the nearest valid value; return nothing when all is well."""
+    """Raise `SpecError` with every broken rule and the nearest valid value; return nothing when all
+    is well."""
     problems = []
     for name, value, axis in (("height", spec.height, 1), ("width", spec.width, 2)):
         step = size_step(shape, axis)
         if value <= 0 or value % step:
-            problems.append(f"{name} must be a multiple of {step}, not {value}: use {nearest_multiple(value, step)}")
+            problems.append(
+                f"{name} must be a multiple of {step}, not {value}: use "
+                f"{nearest_multiple(value, step)}"
+            )
     if spec.num_frames != (near := nearest_frames(spec.num_frames, shape)):
         rule = f"{shape.temporal_factor}k+1"
         problems.append(f"num_frames must be of the form {rule}, not {spec.num_frames}: use {near}")

@@ -1,25 +1,31 @@
-"""A Wan VAE that works at a lower resolution with the same weights: quick previews, and latents of such frames.
+"""A Wan VAE that works at a lower resolution with the same weights: quick previews, and latents of
+such frames.
 
-Between a latent cell and its pixels lie spatial steps of two. Of a copy of the VAE the `level` steps nearest to the
-latents are taken out, in decoder and encoder alike: latents of the same shape then stand for frames of half the height
-and width (level 1) or a quarter (level 2). Steps in time stay. Convolutions are used as they are (VGDFR, arXiv
-2504.12259, which takes one step out of HunyuanVideo's).
+Between a latent cell and its pixels lie spatial steps of two. Of a copy of the VAE the `level`
+steps nearest to the latents are taken out, in decoder and encoder alike: latents of the same shape
+then stand for frames of half the height and width (level 1) or a quarter (level 2). Steps in time
+stay. Convolutions are used as they are (VGDFR, arXiv 2504.12259, which takes one step out of
+HunyuanVideo's).
 
 What is left of a step, `form`:
 
-repeated   what the step would do to pictures without finer detail: doubling is followed by the mean over 2 x 2 pixels,
-           halving preceded by their repetition; likewise the copy of a block's input that Wan 2.2's VAE adds beside the
-           step. Our choice, since flipbook's latents come back nearer: of two clips the frames are 3.1 and 4.1 of 255
-           off after a round trip at level 1, with `plain` 7.4 and 8.0, through the VAE itself 1.8 and 2.2.
-plain      the convolution alone, as VGDFR's code has it: no doubling before it, and moves of one pixel instead of two.
+repeated   what the step would do to pictures without finer detail: doubling is followed by the mean
+over 2 x 2 pixels,
+           halving preceded by their repetition; likewise the copy of a block's input that Wan 2.2's
+           VAE adds beside the step. Our choice, since flipbook's latents come back nearer: of two
+           clips the frames are 3.1 and 4.1 of 255 off after a round trip at level 1, with `plain`
+           7.4 and 8.0, through the VAE itself 1.8 and 2.2.
+plain      the convolution alone, as VGDFR's code has it: no doubling before it, and moves of one
+pixel instead of two.
            The copies beside it are as above, since they have no convolution.
 
 The 2 x 2 pixel patches of Wan 2.2's VAE are no such step and stay.
 
-The copy shares all parameters and buffers with the VAE it is made of, which is left as it is. Level 0 takes nothing
-out.
+The copy shares all parameters and buffers with the VAE it is made of, which is left as it is. Level
+0 takes nothing out.
 
-`decoded` lets it take several latent frames in one pass: at such sizes single ones spend their time between kernels.
+`decoded` lets it take several latent frames in one pass: at such sizes single ones spend their time
+between kernels.
 """
 
 from __future__ import annotations
@@ -31,15 +37,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-AT_ONCE = 4  # latent frames in a pass; more gains little (flipbook: 1, 2, 4, 16 take 1, 0.81, 0.72, 0.67 of the time)
+# latent frames in a pass; more gains little (flipbook: 1, 2, 4, 16 take 1, 0.81, 0.72, 0.67 of the
+# time)
+AT_ONCE = 4
 
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
-    """What `vae.decode` gives for latents (B, C, F, H, W), up to rounding: (B, 3, t (F - 1) + 1, rows, columns).
+    """What `vae.decode` gives for latents (B, C, F, H, W), up to rounding: (B, 3, t (F - 1) + 1,
+    rows, columns).
 
-    An `AutoencoderKLWan` decodes one latent frame after the other, with what its causal convolutions must remember of
-    those before in `_feat_map`. They take more than one as they come; only the first stands for a single frame and goes
-    alone. Memory grows as many times. A VAE that decodes in tiles does so here too, one by one.
+    An `AutoencoderKLWan` decodes one latent frame after the other, with what its causal
+    convolutions must remember of those before in `_feat_map`. They take more than one as they come;
+    only the first stands for a single frame and goes alone. Memory grows as many times. A VAE that
+    decodes in tiles does so here too, one by one.
     """
     from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
@@ -52,7 +62,11 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
     for part in (x[:, :, :1], *x[:, :, 1:].split(AT_ONCE, 2)):
         if part.shape[2]:
             vae._conv_idx = [0]
-            made.append(vae.decoder(part, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=not made))
+            made.append(
+                vae.decoder(
+                    part, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=not made
+                )
+            )
     vae.clear_cache()
     video = torch.cat(made, 2)
     if vae.config.patch_size is not None:
@@ -62,10 +76,11 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
 
 
 def lowered(vae: Any, level: int, form: str = "repeated") -> Any:
-    """A copy of an `AutoencoderKLWan` that works at 1 / 2^level of its resolution. Raises `ValueError` when it cannot.
+    """A copy of an `AutoencoderKLWan` that works at 1 / 2^level of its resolution. Raises
+    `ValueError` when it cannot.
 
-    Decodes latents (B, C, F, H, W) to (B, 3, t (F - 1) + 1, s H, s W) with s the spatial factor over 2^level, and
-    encodes such frames to latents of that shape.
+    Decodes latents (B, C, F, H, W) to (B, 3, t (F - 1) + 1, s H, s W) with s the spatial factor
+    over 2^level, and encodes such frames to latents of that shape.
     """
     steps = min(len(_upsamplers(vae.decoder)), len(_downsamplers(vae.encoder)))
     if not 0 <= level <= steps:
@@ -90,13 +105,19 @@ def lowered(vae: Any, level: int, form: str = "repeated") -> Any:
         if getattr(block, "avg_shortcut", None) is not None:
             block.avg_shortcut = _DoubledBefore(block.avg_shortcut)
     low.spatial_compression_ratio //= 2**level
-    for name in ("min_height", "min_width", "stride_height", "stride_width"):  # tiles of as many latent cells
+    for name in (
+        "min_height",
+        "min_width",
+        "stride_height",
+        "stride_width",
+    ):  # tiles of as many latent cells
         setattr(low, f"tile_sample_{name}", getattr(low, f"tile_sample_{name}") // 2**level)
     return low
 
 
 def _upsamplers(decoder: Any) -> list[tuple[Any, Any]]:
-    """Blocks of the decoder that double height and width, with the module that does, in the order they run."""
+    """Blocks of the decoder that double height and width, with the module that does, in the order
+    they run."""
     found = []
     for block in decoder.up_blocks:
         if getattr(block, "upsampler", None) is not None:  # Wan 2.2
@@ -107,7 +128,8 @@ def _upsamplers(decoder: Any) -> list[tuple[Any, Any]]:
 
 
 def _downsamplers(encoder: Any) -> list[tuple[Any, Any]]:
-    """Blocks of the encoder that halve height and width, with the module that does, in the order they run."""
+    """Blocks of the encoder that halve height and width, with the module that does, in the order
+    they run."""
     found = []
     for block in encoder.down_blocks:
         if getattr(block, "downsampler", None) is not None:  # Wan 2.2

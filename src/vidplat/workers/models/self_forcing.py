@@ -1,16 +1,19 @@
 """Self-Forcing's weights (arXiv 2506.08009) in diffusers' `WanTransformer3DModel`: names and sizes.
 
-    python -m vidplat.workers.models.self_forcing WEIGHTS.safetensors WAN TARGET [--window SINK RECENT]
+    python -m vidplat.workers.models.self_forcing WEIGHTS.safetensors WAN TARGET [--window SINK
+    RECENT]
 
-makes of them, and of the text encoder and autoencoder of the Wan 2.1 pipeline in the folder WAN, a directory that
-`vidplat submit --model TARGET` takes like any other.
+makes of them, and of the text encoder and autoencoder of the Wan 2.1 pipeline in the folder WAN, a
+directory that `vidplat submit --model TARGET` takes like any other.
 
-The released causal Wan 2.1 uses the names of Wan's own repository. Here they become diffusers'; the network is the
-same, so nothing but names changes. Among the norms of a block the two differ: Wan's `norm3`, the only one with weights,
-is the norm before cross-attention, which diffusers calls `norm2`.
+The released causal Wan 2.1 uses the names of Wan's own repository. Here they become diffusers'; the
+network is the same, so nothing but names changes. Among the norms of a block the two differ: Wan's
+`norm3`, the only one with weights, is the norm before cross-attention, which diffusers calls
+`norm2`.
 
-Only safetensors are read: the checkpoints are published as pickles, which can run anything when they are loaded, so
-they must be converted where they are trusted. A prefix such as `model.` or `generator_ema.model.` is taken off.
+Only safetensors are read: the checkpoints are published as pickles, which can run anything when
+they are loaded, so they must be converted where they are trusted. A prefix such as `model.` or
+`generator_ema.model.` is taken off.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ from typing import Any
 
 from torch import Tensor
 
-from vidplat.blocks import document, read
-from vidplat.domain import Blocks
 from vidplat.errors import ModelError, printable
+from vidplat.methods.blocks import document, read
+from vidplat.methods.model_shape import Blocks
 from vidplat.workers.models.catalogue import CAUSAL, locate
 
 _OUTSIDE = {
@@ -60,15 +63,19 @@ _IN_BLOCK = {
 }
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 _HEAD_WIDTH = 128  # of every Wan model
-#: As published: four steps, shift 5, and attention to all that the model has learnt. LIPAR (arXiv 2603.05811) runs it
-#: with a sink of 1 and 6 recent frames, which takes about half the work; both fields are the user's to choose.
+#: As published: four steps, shift 5, and attention to all that the model has learnt. LIPAR (arXiv
+#: 2603.05811) runs it with a sink of 1 and 6 recent frames, which takes about half the work; both
+#: fields are the user's to choose.
 PUBLISHED = Blocks(frames=3, steps=(1000, 750, 500, 250), shift=5.0, sink=0, recent=21, trained=21)
 
 
 def diffusers_name(name: str) -> str:
-    """Our name of one of their tensors, prefix removed. Raises `ModelError` for a name that is not of this network."""
+    """Our name of one of their tensors, prefix removed. Raises `ModelError` for a name that is not
+    of this network."""
     found = _BLOCK.fullmatch(name)
-    inner, table, start = (found[2], _IN_BLOCK, f"blocks.{found[1]}.") if found else (name, _OUTSIDE, "")
+    inner, table, start = (
+        (found[2], _IN_BLOCK, f"blocks.{found[1]}.") if found else (name, _OUTSIDE, "")
+    )
     if inner in table:  # a bare parameter
         return start + table[inner]
     part, _, kind = inner.rpartition(".")
@@ -81,11 +88,15 @@ def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dictionary of theirs as one of diffusers'. Raises `ModelError`."""
     anchor = next((name for name in state if name.endswith("patch_embedding.weight")), None)
     if anchor is None:
-        raise ModelError("there is no patch_embedding.weight: these are not the weights of a Wan model")
+        raise ModelError(
+            "there is no patch_embedding.weight: these are not the weights of a Wan model"
+        )
     prefix = anchor.removesuffix("patch_embedding.weight")
     strange = [name for name in state if not name.startswith(prefix)]
     if strange:
-        raise ModelError(f"{printable(strange[0])!r} does not begin with {printable(prefix)!r} as the others do")
+        raise ModelError(
+            f"{printable(strange[0])!r} does not begin with {printable(prefix)!r} as the others do"
+        )
     return {diffusers_name(name.removeprefix(prefix)): tensor for name, tensor in state.items()}
 
 
@@ -112,31 +123,40 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def load_self_forcing(path: Path, device: str = "cpu") -> Any:
-    """The transformer of a safetensors file. Raises `ModelError` when it is another kind of file or does not fit."""
+    """The transformer of a safetensors file. Raises `ModelError` when it is another kind of file or
+    does not fit."""
     import torch
     from diffusers import WanTransformer3DModel
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if path.suffix != ".safetensors":
-        raise ModelError(f"{printable(path.name)} is not a safetensors file: pickles can run anything and are not read")
+        raise ModelError(
+            f"{printable(path.name)} is not a safetensors file: pickles can run anything and "
+            "are not read"
+        )
     try:
         state = converted(load_file(path, device=device))
     except (SafetensorError, OSError) as problem:
-        raise ModelError(f"cannot read {printable(path.name)}: {printable(str(problem))}") from problem
+        raise ModelError(
+            f"cannot read {printable(path.name)}: {printable(str(problem))}"
+        ) from problem
     with torch.device("meta"):
         model = WanTransformer3DModel(**sizes(state))
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     if missing or unexpected:
         told = ", ".join([*missing, *unexpected][:3])
         raise ModelError(f"{printable(path.name)} does not fit its own sizes: {printable(told)}")
-    rope = type(model.rope)(model.config.attention_head_dim, model.config.patch_size, model.config.rope_max_seq_len)
+    rope = type(model.rope)(
+        model.config.attention_head_dim, model.config.patch_size, model.config.rope_max_seq_len
+    )
     model.rope = rope.to(device)  # its tables are computed, not loaded
     return model.eval().requires_grad_(False)
 
 
 def write(weights: Path, wan: Path, target: Path, blocks: Blocks = PUBLISHED) -> None:
-    """A pipeline directory of converted weights; all other parts are those of the Wan 2.1 pipeline in `wan`.
+    """A pipeline directory of converted weights; all other parts are those of the Wan 2.1 pipeline
+    in `wan`.
 
     They are hard links where the file system allows it, copies elsewhere. Raises `ModelError`.
     """
@@ -159,17 +179,27 @@ def _linked(source: str, target: str) -> None:
 
 def main() -> None:
     words = argparse.ArgumentParser(
-        prog="python -m vidplat.workers.models.self_forcing", description="make a pipeline of Self-Forcing's weights"
+        prog="python -m vidplat.workers.models.self_forcing",
+        description="make a pipeline of Self-Forcing's weights",
     )
     words.add_argument("weights", type=Path, help="the checkpoint as safetensors")
     words.add_argument("wan", type=Path, help="folder of the Wan 2.1 1.3B pipeline")
     words.add_argument("target", type=Path, help="directory that receives the pipeline")
     words.add_argument(
-        "--window", type=int, nargs=2, metavar=("SINK", "RECENT"), default=(PUBLISHED.sink, PUBLISHED.recent)
+        "--window",
+        type=int,
+        nargs=2,
+        metavar=("SINK", "RECENT"),
+        default=(PUBLISHED.sink, PUBLISHED.recent),
     )
     told = words.parse_args()
     sink, recent = told.window
-    write(told.weights, told.wan, told.target, read(document(replace(PUBLISHED, sink=sink, recent=recent))))
+    write(
+        told.weights,
+        told.wan,
+        told.target,
+        read(document(replace(PUBLISHED, sink=sink, recent=recent))),
+    )
 
 
 if __name__ == "__main__":

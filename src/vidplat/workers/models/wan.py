@@ -1,12 +1,13 @@
 """Wan 2.1, Wan 2.2 and our flipbook in normal form: `WanPipeline`, taken apart.
 
-Each method repeats what one part of diffusers' `WanPipeline.__call__` does, with the same calls in the
-same order, so that with no method installed the latents equal the stock pipeline's bit for bit for the
-same seed, solver and steps. One difference is meant: the stock pipeline repairs mis-encoded text when
-`ftfy` happens to be installed; here a video must not depend on which packages a worker has, so it never is.
+Each method repeats what one part of diffusers' `WanPipeline.__call__` does, with the same calls in
+the same order, so that with no method installed the latents equal the stock pipeline's bit for bit
+for the same seed, solver and steps. One difference is meant: the stock pipeline repairs mis-encoded
+text when `ftfy` happens to be installed; here a video must not depend on which packages a worker
+has, so it never is.
 
-On a CPU all parts are float32. On CUDA the transformer and the text encoder are bfloat16, except the
-parts that diffusers keeps in float32, and the VAE is float32.
+On a CPU all parts are float32. On CUDA the transformer and the text encoder are bfloat16, except
+the parts that diffusers keeps in float32, and the VAE is float32.
 
 Wan 2.2: with `boundary_ratio`, the second transformer takes the steps below that time; with
 `expand_timesteps` every token gets a time of its own. Images as input are not handled here.
@@ -24,14 +25,15 @@ import torch
 
 from vidplat.domain import VideoSpec
 from vidplat.errors import JobError
+from vidplat.methods.solver import Solver
 from vidplat.workers.fast_decode import use_onednn
 from vidplat.workers.models.catalogue import ModelFiles, text_tokens
 from vidplat.workers.models.family import Condition
-from vidplat.workers.models.solver import Solver
 
 
 def clean_text(text: str) -> str:
-    """Text as the stock pipeline reads it: HTML entities resolved, white space made single blanks."""
+    """Text as the stock pipeline reads it: HTML entities resolved, white space made single
+    blanks."""
     return re.sub(r"\s+", " ", html.unescape(html.unescape(text)).strip()).strip()
 
 
@@ -79,7 +81,9 @@ class WanFamily:
         index, parts = located.index, located.parts
 
         def network(kind: Any, part: str, dtype: torch.dtype) -> Any:
-            loaded = kind.from_pretrained(parts[part], dtype=dtype, local_files_only=True, use_safetensors=True)
+            loaded = kind.from_pretrained(
+                parts[part], dtype=dtype, local_files_only=True, use_safetensors=True
+            )
             return loaded.to(device).eval().requires_grad_(False)
 
         encoder = UMT5EncoderModel.from_pretrained(
@@ -92,9 +96,13 @@ class WanFamily:
             tokenizer=AutoTokenizer.from_pretrained(parts["tokenizer"], local_files_only=True),
             text_encoder=encoder.to(device).eval().requires_grad_(False),
             transformer=network(WanTransformer3DModel, "transformer", narrow),
-            transformer_2=network(WanTransformer3DModel, "transformer_2", narrow) if "transformer_2" in parts else None,
+            transformer_2=network(WanTransformer3DModel, "transformer_2", narrow)
+            if "transformer_2" in parts
+            else None,
             vae=vae,
-            scheduler=getattr(diffusers, str(index["scheduler"][1])).from_pretrained(parts["scheduler"]),
+            scheduler=getattr(diffusers, str(index["scheduler"][1])).from_pretrained(
+                parts["scheduler"]
+            ),
             text_length=text_tokens(located),
             boundary_ratio=index.get("boundary_ratio"),
             expand_timesteps=bool(index.get("expand_timesteps", False)),
@@ -119,15 +127,26 @@ class WanFamily:
         return kept.to(self.transformer.dtype)
 
     def noise(self, spec: VideoSpec, latent_frames: int) -> torch.Tensor:
-        """Start latents (1, C, F, H, W) float32, drawn on the CPU and moved: equal on every device."""
+        """Start latents (1, C, F, H, W) float32, drawn on the CPU and moved: equal on every
+        device."""
         cell = self.vae.config.scale_factor_spatial
-        shape = (1, self.transformer.config.in_channels, latent_frames, spec.height // cell, spec.width // cell)
+        shape = (
+            1,
+            self.transformer.config.in_channels,
+            latent_frames,
+            spec.height // cell,
+            spec.width // cell,
+        )
         generator = torch.Generator("cpu").manual_seed(spec.seed)
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.device)
 
     @property
     def transformers(self) -> tuple[Any, ...]:
-        return (self.transformer,) if self.transformer_2 is None else (self.transformer, self.transformer_2)
+        return (
+            (self.transformer,)
+            if self.transformer_2 is None
+            else (self.transformer, self.transformer_2)
+        )
 
     def grid(self, latents: torch.Tensor) -> tuple[int, int, int]:
         """Tokens per axis of latents (1, C, F, H, W)."""
@@ -139,10 +158,11 @@ class WanFamily:
         return Solver(scheduler or self.scheduler, steps, self.device)
 
     def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
-        """One call with the text and, when guided, one with the negative text, as the stock loop does.
+        """One call with the text and, when guided, one with the negative text, as the stock loop
+        does.
 
-        The two are not put into one batch: sums then run in another order, and the latents would differ
-        from the stock ones in their last bits.
+        The two are not put into one batch: sums then run in another order, and the latents would
+        differ from the stock ones in their last bits.
         """
         model = self._model_at(solver)
         inputs = {
@@ -160,7 +180,10 @@ class WanFamily:
 
     def _model_at(self, solver: Solver) -> Any:
         """Wan 2.2 has a second transformer for times below a boundary; all others have one."""
-        if self.boundary_ratio is None or solver.timestep >= self.boundary_ratio * solver.train_timesteps:
+        if (
+            self.boundary_ratio is None
+            or solver.timestep >= self.boundary_ratio * solver.train_timesteps
+        ):
             return self.transformer
         return self.transformer_2
 
@@ -172,13 +195,18 @@ class WanFamily:
         return (mask * timestep).flatten().unsqueeze(0).expand(latents.shape[0], -1)
 
     def encode_video(self, frames: np.ndarray) -> torch.Tensor:
-        """See `TakesVideo`; the posterior's mode, as `WanVideoToVideoPipeline.prepare_latents` takes it."""
-        pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].to(self.vae.device, torch.float32)
+        """See `TakesVideo`; the posterior's mode, as `WanVideoToVideoPipeline.prepare_latents`
+        takes it."""
+        pixels = (
+            torch.from_numpy(np.array(frames))
+            .permute(3, 0, 1, 2)[None]
+            .to(self.vae.device, torch.float32)
+        )
         return self.latents_of(pixels / 255.0)
 
     def latents_of(self, frames: torch.Tensor, level: int = 0) -> torch.Tensor:
-        """Clean normalised latents (1, C, F, H, W) float32 of frames (1, 3, 4(F-1)+1, rows, columns) in [0, 1], whose
-        height and width are 1 / 2^level of the video's."""
+        """Clean normalised latents (1, C, F, H, W) float32 of frames (1, 3, 4(F-1)+1, rows,
+        columns) in [0, 1], whose height and width are 1 / 2^level of the video's."""
         config, vae = self.vae.config, self._vae_at(level)
         found = vae.encode((frames * 2.0 - 1.0).to(vae.dtype)).latent_dist.mode().float()
         channels = (1, config.z_dim, 1, 1, 1)
@@ -194,8 +222,8 @@ class WanFamily:
         return frames
 
     def shown(self, latents: torch.Tensor, level: int = 0) -> torch.Tensor:
-        """Frames (1, 3, 4(F-1)+1, rows, columns) in [0, 1] of latents (1, C, F, H, W), of 1 / 2^level of the height and
-        width. Raises `JobError` for values that are not finite."""
+        """Frames (1, 3, 4(F-1)+1, rows, columns) in [0, 1] of latents (1, C, F, H, W), of 1 /
+        2^level of the height and width. Raises `JobError` for values that are not finite."""
         config, vae = self.vae.config, self._vae_at(level)
         latents = latents.to(vae.device, vae.dtype)
         channels = (1, config.z_dim, 1, 1, 1)
@@ -214,7 +242,8 @@ class WanFamily:
         return frames
 
     def _vae_at(self, level: int) -> Any:
-        """The VAE, or its copy for a lower resolution, which is made when first asked for and shares all weights."""
+        """The VAE, or its copy for a lower resolution, which is made when first asked for and
+        shares all weights."""
         if level == 0:
             return self.vae
         if level not in self._low_vaes:
@@ -225,10 +254,11 @@ class WanFamily:
 
 
 def _cache_context(model: Any, branch: str, solver: Solver) -> AbstractContextManager[None]:
-    """Tells hooks on the model, diffusers' own caches or our methods, which branch and step this call is.
+    """Tells hooks on the model, diffusers' own caches or our methods, which branch and step this
+    call is.
 
-    The stock loop opens it always; without hooks it has no effect, but walks over all modules at every
-    call and imports torch's compiler at the first (1 s).
+    The stock loop opens it always; without hooks it has no effect, but walks over all modules at
+    every call and imports torch's compiler at the first (1 s).
     """
     if not model.is_cache_enabled and not hasattr(model, "_diffusers_hook"):
         return nullcontext()

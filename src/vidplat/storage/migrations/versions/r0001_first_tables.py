@@ -1,4 +1,6 @@
-"""First tables: a catalog that outlives every process needs batches, jobs and their history on disk."""
+"""First tables: a catalog that outlives every process needs batches, jobs and their history on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +135,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("batch_id", "row"),
     )
     op.create_index(
-        "jobs_by_state", "jobs", ["batch_id", "state", sa.literal_column("priority DESC"), "deadline_at", "row"]
+        "jobs_by_state",
+        "jobs",
+        ["batch_id", "state", sa.literal_column("priority DESC"), "deadline_at", "row"],
     )
     op.create_table(
         "observations",
@@ -148,7 +152,9 @@ def upgrade() -> None:
         sa.Column("features", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("observations_by_cell", "observations", ["model_id", "device_class", "stage", "id"])
+    op.create_index(
+        "observations_by_cell", "observations", ["model_id", "device_class", "stage", "id"]
+    )
     op.create_table(
         "plans",
         sa.Column("id", COUNTER, autoincrement=True, nullable=False),

@@ -1,0 +1,1 @@
+"""Passes run at chosen steps, dense at first and thin at the end (ours)."""

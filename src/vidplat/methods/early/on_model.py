@@ -1,0 +1,134 @@
+"""A front-loaded step grid: passes run at chosen steps, dense at first and then ever thinner (our
+own; decision 0013).
+
+In the other steps each branch's last velocity is given again. Flow-match Euler's steps telescope
+while the velocity is held, x_b = x_a + (sigma_b - sigma_a) v_a, so the whole is Euler on a part of
+the run's own sigmas. Which steps run is arithmetic (`early_grid.py`), so the cost of a run is known
+before it; both branches skip the same steps.
+
+With two transformers (Wan 2.2) the grid goes over both, and a velocity is held across their
+boundary: what is held is the flow's, whichever of them gave it. A run that is shortened keeps the
+passes it still has steps for.
+
+What it does not do: multistep solvers, which would take the change of several steps for that of
+one, and v-prediction, whose answer turns with time even where nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from torch import Tensor
+
+from vidplat.methods.early.grid import passes_of, shortened
+from vidplat.methods.language import Seam
+from vidplat.methods.protocol import Run
+from vidplat.methods.seams.layouts import layout_of
+from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
+from vidplat.methods.seams.solver_choice import is_euler
+
+
+class Early:
+    """The method; see the module's text."""
+
+    name = "early"
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._held = _Held(float(values["work"]))
+        self.counted = Counted()
+
+    def refusal(self, model: Any, run: Run) -> str:
+        layout, scheduler = layout_of(model), run.solver.scheduler
+        if why := layout.refusal(model, Seam.PASSES):
+            return why
+        if not layout.velocity:
+            return (
+                "it would leave out whole steps, and a v-prediction answer cannot be given "
+                "again at another step; "
+                "take fewer steps"
+            )
+        if not is_euler(scheduler) or scheduler.config.get("stochastic_sampling"):
+            return (
+                f"it needs plain Euler steps, and the solver is {type(scheduler).__name__}, "
+                "which would take the "
+                "change of several steps for that of one when a pass runs again; add +euler"
+            )
+        return ""
+
+    @contextmanager
+    def applied_to(self, model: Any) -> Iterator[None]:
+        with watched(model, self.name, self._held, self.counted):
+            yield
+
+    def begin(self, run: Run) -> None:
+        self.counted.clear()
+        self._held.forget()
+
+    def share(self, step: int, steps: int) -> float:
+        """1 where the passes of `step` run in a run of `steps` by now, else 0: a held step takes no
+        time."""
+        return float(step in self._held.planned(steps))
+
+
+class _Held(Skipper):
+    """What all transformers share: the steps whose passes run, and each branch's last velocity."""
+
+    def __init__(self, work: float) -> None:
+        self._work = work
+        self._velocities: dict[
+            tuple[str, torch.Size], Tensor
+        ] = {}  # by branch and shape of the latents
+        self._passes: tuple[int, ...] = ()
+        self._steps = 0  # of the run that `_passes` are of; 0: no run yet
+        self._step = -1  # the last one that was asked about
+
+    def planned(self, steps: int) -> tuple[int, ...]:
+        """The steps that run, were the run to have `steps` from its next step on."""
+        if not self._steps:
+            return passes_of(self._work, steps)
+        return shortened(self._passes, self._steps, self._step + 1, steps)
+
+    def call(
+        self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
+    ) -> Any:
+        self._move_to(here)
+        latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        kept = (
+            here.branch,
+            latents.shape,
+        )  # a video that lost frames since has nothing that would fit
+        held = None if here.step in self._passes else self._velocities.get(kept)
+        if held is not None:
+            return (
+                (held,)
+                if kwargs.get("return_dict") is False
+                else Transformer2DModelOutput(sample=held)
+            )
+        answer = run()
+        self._velocities[kept] = _wide(answer[0])
+        return answer
+
+    def _move_to(self, here: Place) -> None:
+        if here.steps is None:
+            raise ValueError(
+                "early needs the number of steps: model.cache_context(..., num_inference_steps=...)"
+            )
+        if here.step < self._step:  # the same pipeline begins another video
+            self.forget()
+        if here.step != self._step:
+            self._passes = self.planned(here.steps)
+            self._steps, self._step = here.steps, here.step
+
+    def forget(self) -> None:
+        self._velocities.clear()
+        self._passes, self._steps, self._step = (), 0, -1
+
+
+def _wide(velocity: Tensor) -> Tensor:
+    """At least float32: rounding to 16 bits at every held step would not equal one rounding of the
+    long step."""
+    return velocity if velocity.dtype in (torch.float32, torch.float64) else velocity.float()

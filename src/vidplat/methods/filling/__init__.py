@@ -1,0 +1,1 @@
+"""How frames that were left out are filled in: moments in time, optical flow, pixels."""

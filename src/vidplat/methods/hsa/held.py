@@ -1,0 +1,148 @@
+"""What a token that does not run is taken to answer, and how it moves: the cached Euler update of
+HSA.
+
+A flow-matching model answers a velocity v. A token that last ran at sigma_a keeps v_a, and Euler's
+steps telescope: x_b = x_a + (sigma_b - sigma_a) v_a (HSA, arXiv 2605.06892). Giving the kept rows
+to the solver with the fresh ones, the *stepwise* form, is the whole update; `Telescope`, the *lazy*
+form, makes one jump from x_a instead of many small steps.
+
+A v-prediction model of a variance-preserving process answers v = alpha eps - sigma x0 about x =
+alpha x0 + sigma eps with alpha^2 + sigma^2 = 1. There v turns with time even where nothing changes,
+so x0 = alpha x - sigma v and eps = sigma x + alpha v are kept, and the token is taken to answer
+alpha_j eps - sigma_j x0 at step j. DDIM then telescopes to x_b = alpha_b x0 + sigma_b eps.
+
+Legend: B videos (twice as many with both branches in a batch), N tokens, n of them fresh, P values
+per token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vidplat.methods.protocol import Grid
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where a step stands: x = alpha x0 + sigma eps. Under flow matching alpha is 1 - sigma and
+    plays no part here."""
+
+    alpha: float
+    sigma: float
+
+
+class Held(Protocol):
+    """The last answers of every token of one branch, in float32 or wider."""
+
+    def take(
+        self, level: Level, rows: Tensor | None, answer: Tensor, latents: Tensor | None
+    ) -> None:
+        """Keep the answers (B, n, P) of `rows` (n,), or of all. `latents` (B, n, P) of the same
+        tokens, in the order of the answer's values; only v-prediction looks at them."""
+
+    def given(self, level: Level) -> Tensor:
+        """What every token is taken to answer at `level`: (B, N, P), never a tensor that is still
+        written to."""
+
+
+class HeldVelocity:
+    """Flow matching: the velocity is kept."""
+
+    def __init__(self) -> None:
+        self._velocity: Tensor | None = None
+
+    def take(
+        self, level: Level, rows: Tensor | None, answer: Tensor, latents: Tensor | None = None
+    ) -> None:
+        self._velocity = _put(self._velocity, rows, _wide(answer))
+
+    def given(self, level: Level) -> Tensor:
+        assert self._velocity is not None
+        return self._velocity
+
+
+class HeldPrediction:
+    """v-prediction: what x0 and eps the token stood for is kept."""
+
+    def __init__(self) -> None:
+        self._x0: Tensor | None = None
+        self._eps: Tensor | None = None
+
+    def take(
+        self, level: Level, rows: Tensor | None, answer: Tensor, latents: Tensor | None
+    ) -> None:
+        assert latents is not None
+        v, x = _wide(answer), _wide(latents)
+        self._x0 = _put(self._x0, rows, level.alpha * x - level.sigma * v)
+        self._eps = _put(self._eps, rows, level.sigma * x + level.alpha * v)
+
+    def given(self, level: Level) -> Tensor:
+        assert self._x0 is not None and self._eps is not None
+        return level.alpha * self._eps - level.sigma * self._x0
+
+
+class Telescope:
+    """Latents of the lazy form: each token at x_a + (sigma - sigma_a) v_a, from where and when it
+    last ran.
+
+    The jump is evaluated after every step and not only when the token runs again: it costs no more
+    than Euler's own step, and the latents are right at every boundary, wherever a run is shortened,
+    watched or ended.
+    """
+
+    def __init__(self) -> None:
+        self._start: Tensor | None = None  # latents when each value last ran
+        self._sigma: Tensor | None = None  # and the sigma then
+
+    def moved(
+        self,
+        rows: Tensor | None,
+        grid: Grid,
+        latents: Tensor,
+        velocity: Tensor,
+        stepped: Tensor,
+        sigmas: Tensor,
+    ) -> Tensor:
+        """The latents after a step: the solver's own where tokens ran, else the jump.
+
+        `rows` (n,) ran with `velocity` at `latents`, both shaped as the latents; `stepped` is what
+        the solver made of them; `sigmas` (2,) are those before and after the step.
+        """
+        if rows is None or self._start is None or self._sigma is None:
+            self._start, self._sigma = latents, sigmas[0].expand(latents.shape)
+            return stepped
+        ran = cells(rows, grid, latents)
+        self._start = torch.where(ran, latents, self._start)
+        self._sigma = torch.where(ran, sigmas[0], self._sigma)
+        return torch.where(ran, stepped, self._start + (sigmas[1] - self._sigma) * velocity)
+
+
+def cells(rows: Tensor, grid: Grid, latents: Tensor) -> Tensor:
+    """Which values of `latents` belong to token `rows`: bool, broadcastable to latents (B, C, F, H,
+    W), or to packed ones (B, N, P)."""
+    tokens = torch.zeros(grid.tokens, dtype=torch.bool, device=latents.device)
+    tokens[rows.to(latents.device)] = True
+    if latents.ndim == 3:
+        return tokens.view(1, -1, 1)
+    mask = tokens.view(1, 1, grid.frames, grid.rows, grid.columns)
+    for axis in (2, 3, 4):
+        mask = mask.repeat_interleave(latents.shape[axis] // mask.shape[axis], dim=axis)
+    return mask
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: rounding to 16 bits at every skipped step would not equal one rounding of
+    the jump."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _put(whole: Tensor | None, rows: Tensor | None, part: Tensor) -> Tensor:
+    """A new tensor, for the old one may be in the solver's hands."""
+    if rows is None or whole is None:
+        assert rows is None
+        return part
+    return whole.index_copy(1, rows, part)

@@ -1,0 +1,172 @@
+"""From a method's name to its file, and the methods installed around one loaded model.
+
+`Installed` keeps what is on the model between videos: asking for the same methods again costs
+nothing, asking for others undoes the old ones first. The order of installation is that of
+`vidplat.methods.language.KINDS`, so attention links run in that order too.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from vidplat.errors import SpecError
+from vidplat.methods.filling.moments import Filling
+from vidplat.methods.language import Chosen, Seam, parse, text
+from vidplat.methods.protocol import (
+    Calibrates,
+    ChangesFrames,
+    Method,
+    PreparesStart,
+    Run,
+    SharesWork,
+    TellsFacts,
+    UsesFiles,
+)
+
+#: name -> module and class of the room; solvers are no methods around a model, see `solvers.py`.
+MODULES = {
+    "hsa": "hsa.on_model:Hsa",
+    "lipar": "lipar.on_model:Lipar",
+    "sparse": "vdit.on_model:Sparse",
+    "early": "early.on_model:Early",
+    "teacache": "peers.teacache:TeaCache",
+    "easycache": "peers.easycache:EasyCache",
+    "magcache": "peers.magcache:MagCache",
+    "fbcache": "peers.fbcache:FirstBlockCache",
+    "dbcache": "peers.dbcache:DbCache",
+    "eco": "eco.on_model:Eco",
+    "vgdfr": "vgdfr.on_model:Vgdfr",
+}
+
+
+def build(chosen: Chosen) -> Method:
+    """A method object with the chosen values: its class takes them as one mapping."""
+    module, _, name = MODULES[chosen.kind.name].partition(":")
+    make: Callable[..., Method] = getattr(import_module(f"vidplat.methods.{module}"), name)
+    return make(chosen.values)
+
+
+class Installed:
+    """The methods around one family's transformers. Not safe for two threads at once, as the
+    family."""
+
+    def __init__(self, transformers: Sequence[Any], revision: str = "") -> None:
+        """`revision`: of the model's files, for methods that keep files about a model; "" when
+        nobody knows."""
+        self._transformers, self._revision = tuple(transformers), revision
+        self._stack = ExitStack()
+        weakref.finalize(
+            self, self._stack.close
+        )  # also when a worker ends, while imports still work
+        self._methods: tuple[Method, ...] = ()
+        self._chosen: tuple[Chosen, ...] = ()
+        self._text = ""
+
+    def use(self, method: str) -> None:
+        """Have exactly these methods installed ("" for none). Raises `UsageError` for a wrong
+        text."""
+        chosen = parse(method) if method else ()
+        if text(chosen) == self._text:
+            return
+        self.remove()
+        methods = tuple(build(one) for one in chosen if one.kind.seam is not Seam.SOLVER)
+        try:
+            for one in methods:
+                for model in self._transformers:
+                    self._stack.enter_context(one.applied_to(model))
+        except BaseException:
+            self.remove()
+            raise
+        self._methods, self._chosen, self._text = methods, chosen, text(chosen)
+
+    def scheduler(self, own: Any) -> Any:
+        """The diffusers scheduler that the methods ask for: the model's `own` when they ask for
+        none."""
+        for one in self._chosen:
+            if one.kind.seam is Seam.SOLVER:
+                from vidplat.methods.seams.solver_choice import scheduler
+
+                return scheduler(one, own)
+        return own
+
+    def begin(self, run: Run) -> None:
+        """Before each video. Raises `SpecError` with the reason when a method cannot make it."""
+        run = replace(run, revision=self._revision)
+        for method in self._methods:
+            for model in self._transformers:
+                if why := method.refusal(model, run):
+                    raise SpecError(f"{method.name} cannot be used here: {why}")
+            method.begin(run)
+        for method in self._methods:
+            if isinstance(method, Calibrates) and not method.is_calibrated(run):
+                self._calibrate(method, run)
+
+    def _calibrate(self, method: Calibrates, run: Run) -> None:
+        """One rehearsal with all methods installed, as they will be; then everything begins
+        again."""
+        if run.rehearse is None:
+            raise SpecError(
+                "a method that is calibrated by a whole run cannot be used where nobody can "
+                "make one"
+            )
+        with method.calibrating(run):
+            run.rehearse()
+        for one in self._methods:
+            one.begin(run)
+
+    def started(self, latents: Any) -> Any:
+        """The latents that the run starts from, as methods that prune tokens of a source video want
+        them."""
+        for method in self._methods:
+            if isinstance(method, PreparesStart):
+                latents = method.started(latents)
+        return latents
+
+    def stepped(self, latents: Any, velocity: Any) -> Any:
+        """After each step: the latents that go on, fewer where a method leaves frames out."""
+        for method in self._methods:
+            if isinstance(method, ChangesFrames):
+                latents = method.stepped(latents, velocity)
+        return latents
+
+    def filling(self) -> Filling | None:
+        """How the frames that were decoded become the whole video; None: they are the whole
+        video."""
+        found = [method.filling() for method in self._methods if isinstance(method, ChangesFrames)]
+        return found[0] if found else None  # two such methods exclude each other
+
+    def share(self, step: int, steps: int) -> float:
+        """Expected cost of a step relative to a full one, where the methods know it beforehand."""
+        whole = 1.0
+        for method in self._methods:
+            if isinstance(method, SharesWork):
+                whole *= method.share(step, steps)
+        return whole
+
+    def facts(self) -> dict[str, float]:
+        """What the methods found of the video that was made last."""
+        return {
+            name: value
+            for method in self._methods
+            if isinstance(method, TellsFacts)
+            for name, value in method.facts().items()
+        }
+
+    def files(self) -> list[dict[str, Any]]:
+        """The files that decided pixels of the video that was made last."""
+        return [
+            file
+            for method in self._methods
+            if isinstance(method, UsesFiles)
+            for file in method.files()
+        ]
+
+    def remove(self) -> None:
+        """Put the stock model back."""
+        self._stack.close()
+        self._methods, self._chosen, self._text = (), (), ""

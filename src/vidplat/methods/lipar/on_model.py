@@ -1,0 +1,241 @@
+"""LIPAR: tokens that repeat their past in the edited video do not run; attention gets their keys
+back (2603.05811).
+
+For video-to-video with a model that sees all frames at once. The mask comes from the source
+(`lipar_mask.py`), once per video. Tokens that it prunes leave the network for all layers and steps.
+Three things make up for them:
+
+* keys and values, in self-attention: a pruned token's are those of its latest kept ancestor, turned
+  to the pruned token's own position (keys are taken before RoPE). `noise-aware` takes them from one
+  pass over the source at time 0, made before a branch's first step, so no token is attended twice
+  with the same noise; `noisy` takes the ancestor's of this very pass; `bias` adds to an ancestor's
+  logits the log of how many tokens it stands for; `none` leaves the pruned ones out.
+* the answer: a pruned token's velocity is its ancestor's.
+* the latents: a pruned token starts from its ancestor's noise and content (`started`). Solvers are
+  linear in velocity and latents, so from then on the two stay equal, and with them their clean
+  estimates.
+
+The paper's system is block-causal and has clean keys in its cache (see
+`vidplat.workers.blocks.stream`). Its variant for models that see all frames copies from a clean
+first frame, in a model that has learnt clean tokens among noisy ones; a source at time 0 in its
+place is our choice. A model whose tokens all share one time has never met clean ones: there
+`noise-aware` is worse than `noisy` (measured on flipbook, benchmarks/lipar.py), so `auto` takes it
+only where the call has a time per token.
+
+Legend: B videos, N tokens, n kept ones, h heads, D head width, P values per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidplat.methods.lipar.mask import MaskRule, ancestors, keep_mask, repeated
+from vidplat.methods.protocol import Run
+from vidplat.methods.seams.attention import Attend, AttentionCall, linked
+from vidplat.methods.seams.layouts import layout_of
+from vidplat.methods.seams.layouts.wan_tables import (
+    Tables,
+    at_time_zero,
+    has_time_per_token,
+    tables_of,
+)
+from vidplat.methods.seams.tokens import Pass, hooked
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Who runs and who stands for whom, of one video. Numbers are token numbers, frame-major."""
+
+    keep: Tensor  # (F, H, W) bool
+    rows: Tensor  # (n,) kept tokens, sorted
+    pruned: Tensor  # (N - n,) the others, sorted
+    ancestor: Tensor  # (N,) latest kept ancestor; itself for kept ones
+    place: Tensor  # (N,) where in `rows` that ancestor is
+    log_counts: (
+        Tensor  # (n,) float32: ln of how many tokens each kept one stands for, itself included
+    )
+
+    @classmethod
+    def of(cls, keep: Tensor) -> Pruning:
+        flat, ancestor = keep.flatten(), ancestors(keep).flatten()
+        rows = flat.nonzero()[:, 0]
+        place = torch.searchsorted(rows, ancestor)
+        counts = torch.bincount(place, minlength=len(rows)).float()
+        return cls(keep, rows, (~flat).nonzero()[:, 0], ancestor, place, counts.log())
+
+    @property
+    def whole(self) -> bool:
+        return len(self.pruned) == 0
+
+
+class Lipar:
+    """The method `lipar`; see the module's text."""
+
+    name = "lipar"
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.recovery = str(values["recovery"])
+        self.rule = MaskRule(
+            tau1=float(values["tau1"]),
+            tau2=float(values["tau2"]),
+            min_keep=float(values["min_keep"]),
+        )
+        self._pruning: Pruning | None = None
+        self._source: Tensor | None = None
+        self._tables: Tables | None = None
+        self._clean: dict[tuple[int, str], _Clean] = {}  # by model and branch
+
+    def refusal(self, model: Any, run: Run) -> str:
+        if type(model).__name__ != "WanTransformer3DModel":
+            return (
+                "its keys are turned to new positions as Wan does it, and this is a "
+                f"{type(model).__name__}"
+            )
+        if run.source is None:
+            return "it prunes what the edited video repeats, and this video is made from text alone"
+        if model.config.patch_size[0] != 1:
+            return "tokens of several latent frames cannot be pruned frame by frame"
+        return ""
+
+    def begin(self, run: Run) -> None:
+        self._clean.clear()
+        self._source, self._tables = run.source, None
+        self._pruning = Pruning.of(self.mask(run)) if run.source is not None else None
+
+    def mask(self, run: Run) -> Tensor:
+        """(F, H, W) bool, True where tokens run."""
+        assert run.source is not None
+        latents = run.source[0]
+        patch = (latents.shape[2] // run.grid.rows, latents.shape[3] // run.grid.columns)
+        return keep_mask(latents, patch, self.rule)
+
+    @property
+    def kept_share(self) -> float:
+        """Of the present video's tokens, 1 before `begin`."""
+        return 1.0 if self._pruning is None else float(self._pruning.keep.float().mean())
+
+    def facts(self) -> dict[str, float]:
+        """The share of tokens that ran."""
+        return {} if self._pruning is None else {"kept_share": self.kept_share}
+
+    def started(self, latents: Tensor) -> Tensor:
+        """The start latents (1, C, F, H, W) with pruned tokens' equal to their ancestors'."""
+        if self._pruning is None or self._pruning.whole:
+            return latents
+        return repeated(latents, self._pruning.keep)
+
+    @contextmanager
+    def applied_to(self, model: Any) -> Iterator[None]:
+        layout = layout_of(model)
+        clean_pass = _CleanPass()
+
+        def before(here: Pass, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            key = (id(model), here.branch)
+            pruning = self._pruning
+            if pruning is None or pruning.whole or clean_pass.running or key in self._clean:
+                return
+            if self.recovery == "noise-aware" or (
+                self.recovery == "auto" and has_time_per_token(args, kwargs)
+            ):
+                assert self._source is not None
+                self._clean[key] = clean_pass.kept = _Clean()
+                clean_args, clean_kwargs = at_time_zero(args, kwargs, self._source)
+                clean_pass.running = True
+                try:
+                    module(*clean_args, **clean_kwargs)
+                finally:
+                    clean_pass.running = False
+
+        def choose(here: Pass, device: Any) -> Tensor | None:
+            pruning = self._pruning
+            if pruning is None or pruning.whole:
+                return None
+            if pruning.keep.numel() != here.grid.tokens:
+                raise ValueError(
+                    f"the mask is of {pruning.keep.numel()} tokens, this call has "
+                    f"{here.grid.tokens}"
+                )
+            if self._tables is None:
+                self._tables = tables_of(model, here.grid)
+            return pruning.rows
+
+        def fill(here: Pass, rows: Tensor | None, output: Tensor) -> Tensor:
+            return (
+                output
+                if rows is None or self._pruning is None
+                else output.index_select(1, self._pruning.ancestor)
+            )
+
+        def link(call: AttentionCall, rest: Attend) -> Tensor:
+            here, pruning = present.here, self._pruning
+            if here is None or present.rows is None or pruning is None or self._tables is None:
+                return rest(call)
+            if self.recovery in ("none", "bias"):
+                bias = (
+                    pruning.log_counts.to(call.query).view(1, 1, 1, -1)
+                    if self.recovery == "bias"
+                    else call.mask
+                )
+                return rest(replace(call.rotated(), rows=pruning.rows, mask=bias))
+            if clean_pass.running:
+                clean_pass.kept.keep(call, pruning)
+            key, value = _copied(call, pruning)
+            clean = None if clean_pass.running else self._clean.get((id(model), here.branch))
+            if clean is not None:
+                key, value = clean.put(call.layer, key, value, pruning)
+            query, key = call.rotate(call.query, call.rotary), call.rotate(key, self._tables)
+            return rest(
+                replace(call, query=query, key=key, value=value, rotary=None, rows=pruning.rows)
+            )
+
+        with (
+            hooked(model, layout, self.name, choose, fill, before) as present,
+            linked(layout.attentions(model), layout.processor, link),
+        ):
+            yield
+
+
+class _CleanPass:
+    """Whether the pass at time 0 is running, and where it leaves its keys."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self.kept = _Clean()
+
+
+class _Clean:
+    """Keys (before RoPE) and values of the tokens that pruned ones repeat, from the source at time
+    0, per layer."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[Tensor, Tensor]] = {}
+        self._places: Tensor | None = None  # (N - n,): each pruned token's place among those rows
+
+    def keep(self, call: AttentionCall, pruning: Pruning) -> None:
+        wanted, places = torch.unique(pruning.place[pruning.pruned], return_inverse=True)
+        self._places = places
+        self._rows[call.layer] = (
+            call.key.index_select(1, wanted),
+            call.value.index_select(1, wanted),
+        )
+
+    def put(
+        self, layer: int, key: Tensor, value: Tensor, pruning: Pruning
+    ) -> tuple[Tensor, Tensor]:
+        """Into `key` and `value` (B, N, h, D) at the places of pruned tokens."""
+        assert self._places is not None
+        keys, values = (kept.index_select(1, self._places) for kept in self._rows[layer])
+        return key.index_copy_(1, pruning.pruned, keys), value.index_copy_(
+            1, pruning.pruned, values
+        )
+
+
+def _copied(call: AttentionCall, pruning: Pruning) -> tuple[Tensor, Tensor]:
+    """Keys and values (B, N, h, D) in which pruned tokens have their ancestors' of this pass."""
+    return call.key.index_select(1, pruning.place), call.value.index_select(1, pruning.place)

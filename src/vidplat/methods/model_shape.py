@@ -1,0 +1,96 @@
+"""What must be known of a model to count its work and foretell its quality; filled from its
+configuration files.
+
+`ModelShape` is numbers alone: sizes of the transformer, how many pixels a latent cell stands for,
+the measured profile, and for block-causal models how their blocks are made. Left to others:
+counting (`pass_size`, `scheduler.work`), reading the files (`workers.models.catalogue`), measuring
+profiles (`platform.measuring`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidplat.domain import VideoSpec
+from vidplat.methods.pass_size import BlockSize
+
+
+@dataclass(frozen=True)
+class ProfilePoint:
+    """One measured operating point of a model: what it costs and what it loses against full
+    quality."""
+
+    steps_fraction: float  # steps / full steps, in (0, 1]
+    keyframes_fraction: float  # latent frames generated / all latent frames, in (0, 1]
+    quality: (
+        float  # mean SSIM to the full-step video of the same seed, in [0, 1]; full quality is 1
+    )
+    quality_spread: float = 0.0  # standard deviation over prompts
+    psnr_db: float | None = None
+    prompt_fit: float | None = None  # share of caption attributes shown, where that can be measured
+    samples: int = 0
+    method: str = ""  # canonical text of `vidplat.methods.language`; "": none
+    linear_work: float = (
+        1.0  # FLOPs of projections and feed forward over those of as many plain steps
+    )
+    attention_work: float = 1.0  # FLOPs of self-attention, likewise
+    work_spread: float = (
+        0.0  # standard deviation of linear_work over prompts, where it depends on the video
+    )
+    overhead: float = (
+        1.0  # measured denoising seconds over those that this work takes in plain steps
+    )
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How a block-causal model makes a video: some latent frames after the others. From its
+    `causal.json`."""
+
+    frames: int  # latent frames of a block; the last block may have fewer
+    steps: tuple[
+        float, ...
+    ]  # thousandths of the schedule, before the shift, falling; the first is 1000: noise alone
+    shift: float
+    sink: int  # a block attends to the first so many finished frames ...
+    recent: int  # ... and to the last so many, its own included
+    trained: int  # positions in time that the model has learnt, in latent frames
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the scheduler must know of a model to count its work. Filled by `workers.models` from
+    config files.
+
+    Legend: D hidden width, L blocks. `tokens` of a video = latent frames x (height / s / p) x
+    (width / s / p).
+    """
+
+    family: str  # wan, causal-wan, ...
+    layers: int
+    width: int  # D
+    ffn_width: int
+    text_tokens: int
+    patch: tuple[int, int, int]  # latent frames, rows, columns per token
+    temporal_factor: int  # pixels frames per latent frame: F_latent = (F - 1) / factor + 1
+    spatial_factor: int  # pixels per latent cell, per axis
+    parameter_bytes: int
+    defaults: VideoSpec  # seed 0
+    profile: tuple[
+        ProfilePoint, ...
+    ] = ()  # empty: not measured; the planner then says so and uses steps alone
+    blocks: Blocks | None = None  # None: all frames are made together
+
+    @property
+    def block(self) -> BlockSize:
+        return BlockSize(self.width, self.ffn_width, self.text_tokens)
+
+    def latent_frames(self, num_frames: int) -> int:
+        return (num_frames - 1) // self.temporal_factor + 1
+
+    def tokens(self, spec: VideoSpec, latent_frames: int | None = None) -> int:
+        """Transformer tokens of one video, or of its first `latent_frames`."""
+        frames = self.latent_frames(spec.num_frames) if latent_frames is None else latent_frames
+        cell = self.spatial_factor
+        rows, columns = spec.height // cell // self.patch[1], spec.width // cell // self.patch[2]
+        return (frames // self.patch[0]) * rows * columns

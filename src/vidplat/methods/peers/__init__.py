@@ -1,0 +1,1 @@
+"""Caches of others that plans may choose: passes are left out while little changes."""

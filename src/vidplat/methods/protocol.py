@@ -1,0 +1,145 @@
+"""What a method is: installed around a loaded model and undone without trace, begun anew for each
+video.
+
+Legend: B videos, F/H/W tokens per axis (frames, rows, columns after patching), N = F H W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidplat.methods.filling.moments import Filling
+    from vidplat.methods.solver import Solver
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the N tokens of a video lie: frame-major, then rows, then columns."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    @property
+    def per_frame(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def tokens(self) -> int:
+        return self.frames * self.per_frame
+
+
+@dataclass(frozen=True)
+class Run:
+    """One video that is about to be made. `solver` is alive: its index and sigmas move while the
+    video is made."""
+
+    solver: Solver
+    grid: Grid
+    branches: int  # 2 with guidance, 1 without
+    guidance_scale: float
+    source: Tensor | None = (
+        None  # the video that is edited, clean latents (1, C, F, H, W); None: made from text alone
+    )
+    rehearse: Callable[[], None] | None = (
+        None  # makes such a run once, of a fixed prompt and seed; None: nobody can
+    )
+    revision: str = ""  # of the model's files; "" where nobody knows
+    noise: Tensor | None = (
+        None  # what the run starts from, (1, C, F, H, W); None where no frames may be left out
+    )
+    family: Any = (
+        None  # the loaded model, for methods that look at the video in mid-run; None alike
+    )
+    velocity: Callable[[Tensor], Tensor] | None = (
+        None  # of other latents now, guidance included: passes beside the run
+    )
+    left_s: Callable[[], float | None] = lambda: (
+        None
+    )  # seconds that steps may still take; None: as many as they need
+
+
+class Method(Protocol):
+    """See the module's text. Built by `table.build` from the values of
+    `vidplat.methods.language`."""
+
+    name: str
+
+    def refusal(self, model: Any, run: Run) -> str:
+        """Why this method cannot make this video on this transformer, as a sentence; "" when it
+        can."""
+
+    def applied_to(self, model: Any) -> AbstractContextManager[None]:
+        """Enter: install on a transformer. Leave: everything is as before, bit for bit."""
+
+    def begin(self, run: Run) -> None:
+        """Before each video: forget the last one."""
+
+
+@runtime_checkable
+class PreparesStart(Protocol):
+    """A method that has a say in the latents a run starts from; asked after `begin`."""
+
+    def started(self, latents: Tensor) -> Tensor:
+        """The start latents (1, C, F, H, W), changed."""
+
+
+@runtime_checkable
+class ChangesFrames(Protocol):
+    """A method that leaves frames of a running video out, and has them filled in once the others
+    are decoded."""
+
+    def stepped(self, latents: Tensor, velocity: Tensor) -> Tensor:
+        """The latents (1, C, M, H, W) that go on, of those after the step that `velocity` answered,
+        guidance included.
+
+        Where they are other frames than before, `run.solver` was told (`Solver.keep_frames` or
+        `forget`).
+        """
+
+    def filling(self) -> Filling | None:
+        """How the decoded frames become the whole video; None: nothing was left out."""
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """A method that must watch a whole run before it can skip anything; see `calibration.py`."""
+
+    def is_calibrated(self, run: Run) -> bool:
+        """Whether it knows all it needs for such a run; asked after `begin`."""
+
+    def calibrating(self, run: Run) -> AbstractContextManager[None]:
+        """Within this context nothing is skipped while a rehearsal is watched; at a good end what
+        it showed is kept."""
+
+
+@runtime_checkable
+class TellsFacts(Protocol):
+    """A method that learns something of each video which plans and sidecars should know; asked when
+    it is made."""
+
+    def facts(self) -> Mapping[str, float]:
+        """By name, of the present video."""
+
+
+@runtime_checkable
+class UsesFiles(Protocol):
+    """A method that reads files which decide pixels and which its text does not tell; asked when a
+    video is made."""
+
+    def files(self) -> list[dict[str, Any]]:
+        """For the sidecar, each with its `kind` and the `sha256` of its content."""
+
+
+@runtime_checkable
+class SharesWork(Protocol):
+    """A method that knows beforehand which part of a full step each step will take."""
+
+    def share(self, step: int, steps: int) -> float:
+        """Cost of `step`, relative to a full one, in a run that has `steps` by now."""

@@ -1,0 +1,1 @@
+"""What methods touch inside a model: tokens, passes, attention, frame times, the solver."""

@@ -1,0 +1,138 @@
+"""`WanTransformer3DModel`: Wan 2.1, Wan 2.2 and flipbook.
+
+Blocks are called positionally with (tokens, text, time modulation, rotary tables). Rotary tables
+are cos and sin, each (1, N, 1, D). Wan 2.2 5B has a modulation per token, 4-D instead of 3-D.
+Guidance calls the model twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidplat.methods.language import Seam
+from vidplat.methods.protocol import Grid
+from vidplat.methods.seams.attention import AttentionCall, SeamProcessor
+from vidplat.methods.seams.layouts import Arguments, as_long_as, frame_rows
+
+
+class WanLayout:
+    velocity = True
+    branches_in_batch = False
+
+    def refusal(self, model: Any, seam: Seam) -> str:
+        return ""
+
+    def blocks(self, model: Any) -> Sequence[nn.Module]:
+        return list(model.blocks)
+
+    def attentions(self, model: Any) -> Sequence[nn.Module]:
+        return [block.attn1 for block in model.blocks]
+
+    def processor(self, layer: int) -> SeamProcessor:
+        return WanSeamProcessor(layer)
+
+    def output(self, model: Any) -> nn.Module:
+        found: nn.Module = model.proj_out
+        return found
+
+    def grid(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:
+        latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        counts = (
+            size // p for size, p in zip(latents.shape[2:], model.config.patch_size, strict=True)
+        )
+        return Grid(*counts)
+
+    def hidden(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        tokens: Tensor = args[0]
+        return tokens
+
+    def gathered(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Tensor, *, first: bool
+    ) -> Arguments:
+        tokens, text, modulation, (cos, sin), *rest = args
+        if first:
+            tokens = tokens.index_select(1, rows)
+        if modulation.ndim == 4:  # per token: (B, N, 6, d)
+            modulation = modulation.index_select(1, rows)
+        tables = (cos.index_select(1, rows), sin.index_select(1, rows))
+        return (tokens, text, modulation, tables, *rest), kwargs
+
+    def scattered(self, output: Any, rows: Tensor, tokens: int) -> Any:
+        whole = output.new_zeros(output.shape[0], tokens, output.shape[2])
+        return whole.index_copy_(1, rows, output)
+
+    def video(self, output: Any) -> Tensor:
+        tokens: Tensor = output
+        return tokens
+
+    def passed(self, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor) -> Any:
+        return tokens
+
+    def time_signal(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The projected time embedding (B, 6, d), or (B, N, 6, d) when tokens have times of their
+        own."""
+        signal: Tensor = args[2]
+        return signal
+
+    def times_refusal(self, model: Any) -> str:
+        if model.config.patch_size[0] != 1:
+            return "its tokens span several latent frames"
+        return ""
+
+    def rope(self, model: Any) -> nn.Module:
+        found: nn.Module = model.rope
+        return found
+
+    def longer(self, args: tuple[Any, ...], kwargs: dict[str, Any], frames: int) -> Arguments:
+        return (as_long_as(args[0], frames), *args[1:]), kwargs
+
+    def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
+        cos, sin = tables
+        return frame_rows(cos, frames, of, 1), frame_rows(sin, frames, of, 1)
+
+    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
+        return (*args[:3], tables, *args[4:]), kwargs
+
+
+class WanSeamProcessor(SeamProcessor):
+    """The stock `WanAttnProcessor` for self-attention, with its attention made replaceable."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        if attn.fused_projections:
+            query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+        else:
+            query, key, value = (
+                attn.to_q(hidden_states),
+                attn.to_k(hidden_states),
+                attn.to_v(hidden_states),
+            )
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
+        call = AttentionCall(
+            self.layer, query, key, value, rotary_emb, rotated, self.dense, mask=attention_mask
+        )
+        attended = self.attend(call).flatten(2, 3).type_as(query)
+        result: Tensor = attn.to_out[1](attn.to_out[0](attended))
+        return result
+
+
+def rotated(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """x (B, n, h, D) turned by its positions; tables cos and sin (1, n, 1, D), pairs of channels
+    side by side."""
+    first, second = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
+    cos, sin = tables[0][..., 0::2], tables[1][..., 1::2]
+    out = torch.empty_like(x)
+    out[..., 0::2] = first * cos - second * sin
+    out[..., 1::2] = first * sin + second * cos
+    return out.type_as(x)

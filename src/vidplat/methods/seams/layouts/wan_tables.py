@@ -1,0 +1,68 @@
+"""Wan's rotary tables for any latent frames, and a Wan call made over at time 0: what LIPAR and
+streams need of Wan.
+
+Legend: P tokens per latent frame, D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidplat.methods.protocol import Grid
+
+Tables = tuple[Tensor, Tensor]  # cos and sin, each (1, rows, 1, D)
+
+
+def tables_of(model: Any, grid: Grid, positions: Sequence[int] | None = None) -> Tables:
+    """The tables of every token of `grid`, frame-major; with `positions`, of frames at these places
+    in time.
+
+    They are the rows that the model's own `rope` would give, bit for bit. Raises `ValueError` for a
+    place beyond the model's table.
+    """
+    wanted = list(range(grid.frames)) if positions is None else list(positions)
+    most = int(model.rope.max_seq_len)
+    if max(wanted) >= most:
+        raise ValueError(f"frame {max(wanted)} lies beyond the {most} positions of this model")
+    patch = model.config.patch_size
+    shape = (1, 1, (max(wanted) + 1) * patch[0], grid.rows * patch[1], grid.columns * patch[2])
+    cos, sin = model.rope(torch.empty(shape, device="meta"))  # asks for the shape alone
+    if wanted == list(range(len(wanted))):
+        return cos, sin
+    place = torch.arange(grid.per_frame, device=cos.device)
+    rows = (torch.tensor(wanted, device=cos.device)[:, None] * grid.per_frame + place).flatten()
+    return cos.index_select(1, rows), sin.index_select(1, rows)
+
+
+def rows_of(tables: Tables, rows: Tensor) -> Tables:
+    """The tables of some rows (n,)."""
+    cos, sin = tables
+    return cos.index_select(1, rows), sin.index_select(1, rows)
+
+
+def at_time_zero(
+    args: tuple[Any, ...], kwargs: dict[str, Any], latents: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a Wan call, changed to `latents` (1, C, F, H, W) without noise: time 0 for
+    every token."""
+    rest = list(args)
+    changed = dict(kwargs)
+    for place, name in enumerate(("hidden_states", "timestep")):
+        given = changed[name] if name in changed else rest[place]
+        new = latents.to(given) if name == "hidden_states" else torch.zeros_like(given)
+        if name in changed:
+            changed[name] = new
+        else:
+            rest[place] = new
+    return tuple(rest), changed
+
+
+def has_time_per_token(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a Wan call tells every token a time of its own, as Wan 2.2 5B does: it has learnt
+    clean tokens among noisy ones."""
+    timestep: Tensor = kwargs["timestep"] if "timestep" in kwargs else args[1]
+    return timestep.ndim == 2

@@ -1,0 +1,214 @@
+"""The pass seam: whole passes, or all blocks of one, are skipped; and what really ran is counted.
+
+Hooks in diffusers' own registry: at the root (one call of the transformer) and at every block. A
+method sees both through a `Skipper`, one for each transformer it is applied to. The hooks are
+registered before whatever a method adds to the blocks (diffusers' caches, cache-dit), so they stand
+next to the real block and count what is really evaluated.
+
+Which passes are skipped is the method's. Attention links and their processors run inside the blocks
+and see only the passes that are computed, unchanged.
+
+Legend: B batch, N video tokens, d model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import CacheContext, StateManager
+from torch import Tensor, nn
+
+from vidplat.methods.seams.layouts import Layout, layout_of
+from vidplat.methods.seams.tokens import NoState, forget_empty_registries
+
+
+@dataclass
+class Counted:
+    """What ran since `begin`, for each branch by the name of its cache context: "cond" and
+    "uncond", or "cond_uncond" where both are one batch. For reading after or during a run; a FLOP
+    count multiplies it by what a block costs.
+
+    A pass is one call of a transformer. `passes` counts those in which every block ran,
+    `passes_skipped` those in which at least one did not, `blocks` the blocks that ran in either.
+    With two transformers all are summed.
+    """
+
+    passes: dict[str, int] = field(default_factory=dict)
+    passes_skipped: dict[str, int] = field(default_factory=dict)
+    blocks: dict[str, int] = field(default_factory=dict)
+
+    def add(self, branch: str, ran: int, of: int) -> None:
+        kind = self.passes if ran >= of else self.passes_skipped
+        kind[branch] = kind.get(branch, 0) + 1
+        self.blocks[branch] = self.blocks.get(branch, 0) + ran
+
+    def clear(self) -> None:
+        for counts in (self.passes, self.passes_skipped, self.blocks):
+            counts.clear()
+
+    @property
+    def computed(self) -> int:
+        """Passes that ran whole, all branches."""
+        return sum(self.passes.values())
+
+    @property
+    def total(self) -> int:
+        """All passes, all branches."""
+        return self.computed + sum(self.passes_skipped.values())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a call stands: its branch and step, and what the loop tells besides, which may change
+    in mid-run."""
+
+    branch: str
+    step: int
+    steps: int | None  # of the run as it is planned now; None: not told
+    sigma: float | None  # share of noise in the latents; None: not told
+
+    @property
+    def is_last(self) -> bool:
+        return self.steps is not None and self.step >= self.steps - 1
+
+    def is_within(self, share: float) -> bool:
+        """Whether this step is among the first `share` of all, rounded, and at least the very
+        first."""
+        return self.step < max(1, round(share * (self.steps or 0)))
+
+
+class Skipper:
+    """What a method decides about one transformer. Each default leaves everything as it is."""
+
+    watches_blocks = False  # whether `enter` and `leave` are asked
+
+    def call(
+        self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
+    ) -> Any:
+        """The answer to a call of the transformer: `run()`, or something else instead."""
+        return run()
+
+    def enter(
+        self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor
+    ) -> Tensor | None:
+        """At the first block, with its arguments and video tokens (B, N, d): None to run the
+        blocks, or the tokens that leave the last block without any of them running."""
+        return None
+
+    def leave(self, here: Place, entered: Tensor, left: Tensor) -> None:
+        """After the last block of a pass that ran: the video tokens (B, N, d) before and after all
+        blocks."""
+
+    def forget(self) -> None:
+        """Drop all that was kept; asked by diffusers when a pipeline has made its video."""
+
+
+@dataclass
+class _Watch:
+    """What the hooks of one transformer share during a call."""
+
+    layout: Layout
+    skipper: Skipper
+    counted: Counted
+    blocks: int
+    here: Place | None = None
+    ran: int = 0
+    entered: Tensor | None = None
+    skips: bool = False
+
+
+class _Root(ModelHook):  # type: ignore[misc]
+    _is_stateful = True
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self._place = StateManager(NoState)  # diffusers puts the loop's context into this attribute
+        self._watch = watch
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        context: CacheContext = self._place.context
+        if context.step_index is None:
+            raise ValueError(
+                "a method needs the step: wrap the call in model.cache_context(branch, "
+                "step_index=...)"
+            )
+        watch = self._watch
+        watch.here = Place(
+            context.name, context.step_index, context.num_inference_steps, context.sigma
+        )
+        watch.ran, watch.entered, watch.skips = 0, None, False
+        try:
+            made = watch.skipper.call(
+                watch.here, args, kwargs, lambda: self.fn_ref.original_forward(*args, **kwargs)
+            )
+            watch.counted.add(context.name, watch.ran, watch.blocks)
+        finally:
+            watch.here = watch.entered = None
+        return made
+
+    def reset_state(self, module: nn.Module) -> nn.Module:
+        self._place.reset()
+        self._watch.skipper.forget()
+        return module
+
+
+class _Block(ModelHook):  # type: ignore[misc]
+    def __init__(self, watch: _Watch, *, first: bool, last: bool) -> None:
+        super().__init__()
+        self._watch, self._first, self._last = watch, first, last
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        watch, skipper, layout = self._watch, self._watch.skipper, self._watch.layout
+        asks = skipper.watches_blocks and watch.here is not None
+        if asks and self._first and watch.here is not None:
+            watch.entered = layout.hidden(args, kwargs)
+            instead = skipper.enter(watch.here, args, kwargs, watch.entered)
+            watch.skips = instead is not None
+            if instead is not None:
+                return layout.passed(args, kwargs, instead)
+        if watch.skips:
+            return layout.passed(args, kwargs, layout.hidden(args, kwargs))
+        watch.ran += 1
+        output = self.fn_ref.original_forward(*args, **kwargs)
+        if asks and self._last and watch.here is not None and watch.entered is not None:
+            skipper.leave(watch.here, watch.entered, layout.video(output))
+        return output
+
+
+@contextmanager
+def watched(model: Any, name: str, skipper: Skipper, counted: Counted) -> Iterator[None]:
+    """Within this context `skipper` decides over `model`'s passes and `counted` counts them. `name`
+    is the method's."""
+    layout = layout_of(model)
+    blocks = layout.blocks(model)
+    watch = _Watch(layout, skipper, counted, len(blocks))
+    hook_name = f"vidplat-{name}"
+    root = HookRegistry.check_if_exists_or_initialize(model)
+    root.register_hook(_Root(watch), hook_name)
+    for index, block in enumerate(blocks):
+        hook = _Block(watch, first=index == 0, last=index == len(blocks) - 1)
+        HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, hook_name)
+    root.invalidate_child_registries_cache()
+    try:
+        yield
+    finally:
+        root.remove_hook(hook_name, recurse=True)
+        root.invalidate_child_registries_cache()
+        forget_empty_registries(model)
+        skipper.forget()
+
+
+@contextmanager
+def cached(model: Any, config: Any) -> Iterator[None]:
+    """Within this context one of diffusers' own caches is enabled; afterwards the model has no word
+    of it left."""
+    model.enable_cache(config)
+    try:
+        yield
+    finally:
+        model.disable_cache()
+        model.__dict__.pop("_cache_config", None)  # the class has one that says None

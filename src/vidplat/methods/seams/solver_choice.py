@@ -1,0 +1,60 @@
+"""Solvers a job may ask for instead of the model's own: flow-match Euler and UniPC.
+
+`FlowMatchEulerDiscreteScheduler(shift=s)` applies its shift to the end point of its default grid a
+second time, so that the last sigma is far smaller than it should be and the last step is wasted.
+Here the grid is given, sigma_j = s u / (1 + (s - 1) u) at u = 1, (T-1)/T, ..., 1/T, so that the
+shift acts once, as in UniPC's. A model whose own solver is of the asked kind keeps its own, unless
+another shift is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+
+from vidplat.methods.language import Chosen
+
+
+class EulerScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+    """Flow-match Euler on the grid of the module's text."""
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None, **_: Any) -> None:
+        grid = np.linspace(1.0, 1.0 / num_inference_steps, num_inference_steps)
+        super().set_timesteps(sigmas=grid, device=device)
+
+
+def scheduler(chosen: Chosen, own: Any) -> Any:
+    """The scheduler for `euler` or `unipc`; `own` is the model's, whose shift is kept when none is
+    given."""
+    wanted = {"euler": FlowMatchEulerDiscreteScheduler, "unipc": UniPCMultistepScheduler}[
+        chosen.kind.name
+    ]
+    asked = chosen.values["shift"]
+    if asked is None and isinstance(own, wanted):
+        return own
+    shift = float(asked if asked is not None else shift_of(own))
+    if wanted is UniPCMultistepScheduler:
+        return UniPCMultistepScheduler(
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=shift,
+            solver_order=2,
+        )
+    return EulerScheduler(shift=shift)
+
+
+def shift_of(own: Any) -> float:
+    """The sigma shift of a loaded scheduler; 1 when it has none."""
+    return float(own.config.get("flow_shift") or own.config.get("shift") or 1.0)
+
+
+def solver_name(own: Any) -> str:
+    """`euler` or `unipc` as in `vidplat.methods.language`, else the class's name."""
+    known = {"euler": FlowMatchEulerDiscreteScheduler, "unipc": UniPCMultistepScheduler}
+    return next((name for name, kind in known.items() if isinstance(own, kind)), type(own).__name__)
+
+
+def is_euler(scheduler: Any) -> bool:
+    return isinstance(scheduler, FlowMatchEulerDiscreteScheduler)

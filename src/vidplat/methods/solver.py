@@ -1,0 +1,228 @@
+"""One video's walk from noise to latents: a diffusers scheduler with its tail made replaceable.
+
+The arithmetic of a step is the scheduler's own, called as `WanPipeline` calls it, so untouched runs
+equal the stock pipeline bit for bit. What is added is `shorten`: at a step boundary the remaining
+sigmas are spaced anew over fewer steps. The new ones lie on the old schedule's own curve, sampled
+evenly from the present sigma to the end, so any schedule shape (shifted, karras, ...) keeps its
+character.
+
+`shorten` is exact for one-step solvers (flow-match Euler). For multistep ones (UniPC) the sigmas of
+the past stay in place, and with them the solver's history: its formulas take uneven steps as they
+come.
+
+A method may leave some latent frames out between two steps. What a multistep solver remembers must
+then follow: `keep_frames` picks the same frames from it, `forget` starts it anew at first order, as
+must be where the latents that go on are others. `advance` refuses latents of another shape than its
+memory's. Euler remembers nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+#: latents, velocity, what the scheduler made of them, sigmas before and after (2,) -> the latents
+#: after the step
+Correct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Solver:
+    """State of one run. `index` is the step about to be taken, `total` how many the run will have
+    had."""
+
+    def __init__(self, scheduler: Any, steps: int, device: str) -> None:
+        """Take a private copy of `scheduler` (a loaded diffusers one) for a run of `steps`
+        steps."""
+        self._scheduler = copy.deepcopy(scheduler)
+        self._scheduler.set_timesteps(steps, device=device)
+        self._scheduler.set_begin_index(0)
+        self.index = 0
+        self.correct: Correct | None = None  # a method's last word on each step
+        self._levels: tuple[torch.Tensor, list[float]] | None = (
+            None  # the scheduler's sigmas, and the same as numbers
+        )
+
+    @property
+    def scheduler(self) -> Any:
+        """The diffusers scheduler of this run, to be asked only."""
+        return self._scheduler
+
+    @property
+    def total(self) -> int:
+        return len(self._scheduler.timesteps)
+
+    @property
+    def remaining(self) -> int:
+        return self.total - self.index
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        """The model's time at this step: a 0-d tensor in the scheduler's own scale (0..1000) and
+        dtype."""
+        timestep: torch.Tensor = self._scheduler.timesteps[self.index]
+        return timestep
+
+    @property
+    def sigma(self) -> float:
+        """Share of noise in the latents now, in [0, 1]."""
+        return self.sigmas[self.index]
+
+    @property
+    def sigmas(self) -> list[float]:
+        """All sigmas of the run, past and to come; the last one is where it ends.
+
+        Some schedulers keep them on the device, which must not be waited for at every pass: they
+        are asked for once.
+        """
+        if self._levels is None or self._levels[0] is not self._scheduler.sigmas:
+            self._levels = (self._scheduler.sigmas, self._scheduler.sigmas.tolist())
+        return list(self._levels[1])
+
+    @property
+    def train_timesteps(self) -> int:
+        return int(self._scheduler.config.num_train_timesteps)
+
+    def advance(self, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """One step: the latents at the next sigma. Raises `ValueError` when some frames of them
+        were left out, and the solver was neither told which (`keep_frames`) nor to `forget`."""
+        for known in self._remembered():
+            if known.shape != latents.shape:
+                raise ValueError(
+                    f"latents of shape {tuple(latents.shape)}, but the solver remembers "
+                    f"{tuple(known.shape)}: "
+                    "keep_frames or forget must follow a crop"
+                )
+        moved: torch.Tensor = self._scheduler.step(
+            velocity, self.timestep, latents, return_dict=False
+        )[0]
+        if self.correct is not None:
+            moved = self.correct(
+                latents, velocity, moved, self._scheduler.sigmas[self.index : self.index + 2]
+            )
+        self.index += 1
+        return moved
+
+    @property
+    def tells_clean(self) -> bool:
+        """Whether `clean` knows this kind of scheduler."""
+        from diffusers import (
+            FlowMatchEulerDiscreteScheduler,
+            UniPCMultistepScheduler,
+        )  # too slow for a worker's start
+
+        if isinstance(self._scheduler, UniPCMultistepScheduler):
+            return bool(self._scheduler.config.predict_x0)
+        return isinstance(self._scheduler, FlowMatchEulerDiscreteScheduler)
+
+    def clean(self, latents: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+        """What the video would be: the estimate of x0 that the last step rests on, shape of
+        `latents`.
+
+        `latents` are those after that step, `velocity` is the answer it took, guidance included.
+        For flow-match Euler x0 = x_k - sigma_k v_{k-1}, which equals x_{k-1} - sigma_{k-1} v_{k-1}
+        since a step keeps to that line (VGDFR, arXiv 2504.12259). UniPC leaves the line and
+        remembers the estimate itself. Raises `ValueError` before the first step, and for solvers of
+        other kinds.
+        """
+        from diffusers import (
+            FlowMatchEulerDiscreteScheduler,
+            UniPCMultistepScheduler,
+        )  # too slow for a worker's start
+
+        if self.index == 0:
+            raise ValueError("before its first step a run has no estimate of the video")
+        if isinstance(self._scheduler, FlowMatchEulerDiscreteScheduler):
+            sigma: torch.Tensor = self._scheduler.sigmas[self.index].to(latents)
+            return latents - sigma * velocity
+        if (
+            isinstance(self._scheduler, UniPCMultistepScheduler)
+            and self._scheduler.config.predict_x0
+        ):
+            found: torch.Tensor | None = self._scheduler.model_outputs[-1]
+            if found is not None:
+                return found
+        raise ValueError(
+            f"{type(self._scheduler).__name__} gives no estimate of the video between its steps"
+        )
+
+    def keep_frames(self, frames: Sequence[int], axis: int = 2) -> None:
+        """Of all that is remembered keep these latent `frames` alone, as the caller does with the
+        latents."""
+        for name, value in vars(self._scheduler).items():
+            if _is_remembered(value):
+                setattr(self._scheduler, name, _picked(value, frames, axis))
+            elif isinstance(value, list) and any(map(_is_remembered, value)):
+                picked = [
+                    _picked(one, frames, axis) if _is_remembered(one) else one for one in value
+                ]
+                setattr(self._scheduler, name, picked)
+
+    def forget(self) -> None:
+        """Forget the steps that were taken; the next one is a first step, at its own place of the
+        schedule.
+
+        Raises `ValueError` for a scheduler whose memory is of an unknown kind.
+        """
+        for name in ("model_outputs", "timestep_list"):
+            if hasattr(self._scheduler, name):
+                setattr(self._scheduler, name, [None] * len(getattr(self._scheduler, name)))
+        if hasattr(self._scheduler, "last_sample"):
+            self._scheduler.last_sample = None
+        if hasattr(self._scheduler, "lower_order_nums"):
+            self._scheduler.lower_order_nums = 0
+        if self._remembered():
+            raise ValueError(f"{type(self._scheduler).__name__} cannot be made to forget its steps")
+
+    def _remembered(self) -> list[torch.Tensor]:
+        """All that the scheduler keeps of past steps, each in the shape of the latents."""
+        kept = vars(self._scheduler).values()
+        every = [one for value in kept for one in (value if isinstance(value, list) else [value])]
+        return [one for one in every if _is_remembered(one)]
+
+    def skip(self, steps: int) -> None:
+        """Leave out the first `steps`, at least one stays: for a run that starts from a partly
+        noised video."""
+        if self.index or not 0 <= steps < self.total:
+            raise ValueError(f"cannot skip {steps} of {self.total} steps after {self.index}")
+        self._scheduler.sigmas = self._scheduler.sigmas[steps:]
+        self._scheduler.timesteps = self._scheduler.timesteps[steps:]
+        self._scheduler.num_inference_steps = self.total
+
+    def noised(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """`clean` latents at the present sigma: (1 - sigma) clean + sigma noise (flow matching's
+        forward process)."""
+        return self.sigma * noise + (1.0 - self.sigma) * clean
+
+    def shorten(self, remaining: int) -> None:
+        """Space the rest of the run anew over `remaining` steps, at least 1 and at most those that
+        are left."""
+        if not 1 <= remaining <= self.remaining:
+            raise ValueError(f"cannot shorten {self.remaining} remaining steps to {remaining}")
+        if remaining == self.remaining:
+            return
+        sigmas, timesteps = self._scheduler.sigmas, self._scheduler.timesteps
+        curve = sigmas.double().cpu().numpy()
+        places = np.linspace(
+            self.index, self.total, remaining + 1
+        )  # the first is now, the last is the end
+        tail = torch.from_numpy(np.interp(places, np.arange(len(curve)), curve)).to(sigmas)
+        tail[0], tail[-1] = sigmas[self.index], sigmas[-1]
+        times = (tail[:-1] * self.train_timesteps).to(timesteps)
+        times[0] = timesteps[self.index]
+        self._scheduler.sigmas = torch.cat([sigmas[: self.index], tail])
+        self._scheduler.timesteps = torch.cat([timesteps[: self.index], times])
+        self._scheduler.num_inference_steps = self.total
+
+
+def _is_remembered(value: Any) -> bool:
+    """Schedulers keep their tables in one axis; what has more is a sample or an answer of the
+    model."""
+    return isinstance(value, torch.Tensor) and value.ndim > 2
+
+
+def _picked(value: torch.Tensor, frames: Sequence[int], axis: int) -> torch.Tensor:
+    return value.index_select(axis, torch.tensor(frames, dtype=torch.long, device=value.device))

@@ -1,0 +1,188 @@
+"""What a dispatcher must do: bring workers up, carry orders to them, and bring back what they say.
+
+A dispatcher decides nothing. Which job goes where is the plan's business; what an event means is
+the turn's. It promises three things: an order sent to a live worker is started at most once, orders
+of one worker start in the order they were sent, and a worker that dies is reported once, after
+everything that was still heard from it. Two implementations: `LocalDispatcher` (threads of this
+process) and `RayDispatcher` (one actor per worker).
+
+A *seat* is a place for a worker. When its worker dies, the next one on that seat has a new id
+(`cloud-1`, then `cloud-1.2`), since failures are counted per worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vidplat.config import InputConfig
+from vidplat.domain import Job, ModelRef, Outcome, Progress
+from vidplat.scheduler.decision import Assignment
+from vidplat.workers.draft import Draft
+
+
+@dataclass(frozen=True)
+class BenchSpec:
+    """Everything a worker process must know to set itself up. Travels to other machines as plain
+    values."""
+
+    worker_id: str
+    pool: str
+    batch_id: str
+    model: ModelRef  # loaded at start; others are loaded when a job first asks for them
+    store_url: str
+    device: str = "cpu"  # cpu or cuda
+    threads: int = 1
+    calibrate: bool = False  # measure the device before the first job
+    inputs: InputConfig = field(
+        default_factory=InputConfig
+    )  # bounds of input videos, as intake had them
+    light: bool = False  # loads no model; it only finishes drafts
+
+
+@dataclass(frozen=True)
+class Order:
+    """Make this job like that. `finish_by` (epoch seconds) asks the worker to spend fewer steps if
+    it must.
+
+    With `hand_over` a video of which frames were left out comes back as a draft. With a draft that
+    one is finished.
+    """
+
+    assignment: Assignment
+    job: Job
+    attempt: int
+    finish_by: float | None = None
+    hand_over: bool = False
+    drafted: HandedOver | None = None
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A place for a worker, as the dispatcher knows it."""
+
+    worker_id: str
+    pool: str
+    device_class: str  # expected, until the worker has told its own
+    free_bytes: int
+    price_per_s: float
+    up: bool  # False: still coming
+    since: float  # when it came up, or was asked to
+    light: bool = False  # takes drafts alone
+
+
+def light_class(device_class: str) -> str:
+    """What a light worker's device counts as: the same stages take other seconds there, beside
+    other work and behind another link to the store than a maker's on equal hardware."""
+    return f"{device_class} light"
+
+
+@dataclass(frozen=True)
+class WorkerUp:
+    """A worker has loaded its model and takes orders."""
+
+    worker_id: str
+    device_class: str
+    free_bytes: int
+    load_s: float  # from process start to model loaded
+    observations: tuple[Mapping[str, Any], ...] = ()  # of the micro-benchmark, when there was one
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class WorkerLost:
+    """A worker is gone, with whatever it had in hand."""
+
+    worker_id: str
+    reason: str
+    at: float
+    successor: str | None = None  # the next worker on its seat; None: the seat is given up
+    request_is_wrong: bool = False  # it could not load the model: no other worker will
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """A worker is through with its part of a job and leaves a draft."""
+
+    job_id: str
+    attempt: int
+    worker_id: str
+    draft: Draft
+    started_at: float
+    at: float
+
+
+Event = Progress | Outcome | HandedOver | WorkerUp | WorkerLost
+
+
+class Dispatcher(Protocol):
+    def start(self) -> None:
+        """Ask for the workers. Returns before they are up; raises ClusterError when there is no
+        cluster."""
+
+    def seats(self) -> tuple[Seat, ...]: ...
+
+    def send(self, worker_id: str, orders: Sequence[Order]) -> None:
+        """Append to the worker's queue. A dead worker swallows them: its WorkerLost is on the
+        way."""
+
+    def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
+        """New finish times, by job id. Takes effect at the next step boundary."""
+
+    def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
+        """Take back orders that have not begun; returns those taken."""
+
+    def cancel(self, worker_id: str, job_ids: Collection[str]) -> None:
+        """Stop these jobs at their next step boundary; each still ends in an Outcome."""
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """What was heard, oldest first; waits up to `timeout_s` for the first event."""
+
+    def close(self) -> None:
+        """Let the workers go. Safe to call twice."""
+
+
+@dataclass
+class Succession:
+    """Who sits on each seat after whom, and when to stop refilling it.
+
+    A seat is refilled at most `most_losses` times in a row; a job finished in between clears the
+    count.
+    """
+
+    most_losses: int = 6
+    _generation: dict[str, int] = field(default_factory=dict)
+    _losses: dict[str, int] = field(default_factory=dict)
+
+    def next_id(self, worker_id: str) -> str | None:
+        """The id of the worker that follows `worker_id`, or None when its seat is given up."""
+        seat = self.seat_of(worker_id)
+        self._losses[seat] = self._losses.get(seat, 0) + 1
+        if self._losses[seat] >= self.most_losses:
+            return None
+        self._generation[seat] = self._generation.get(seat, 1) + 1
+        return f"{seat}.{self._generation[seat]}"
+
+    def worked(self, worker_id: str) -> None:
+        """A job came out of it: the seat is sound."""
+        self._losses.pop(self.seat_of(worker_id), None)
+
+    @staticmethod
+    def seat_of(worker_id: str) -> str:
+        return worker_id.split(".", 1)[0]
+
+
+__all__ = [
+    "BenchSpec",
+    "Dispatcher",
+    "Event",
+    "HandedOver",
+    "Order",
+    "Outcome",
+    "Progress",
+    "Seat",
+    "Succession",
+    "WorkerLost",
+    "WorkerUp",
+]

@@ -1,0 +1,469 @@
+"""The dispatcher that works on a Ray cluster: one actor per worker. The only file that imports Ray.
+
+    driver                                    actor process
+    put(orders)            ──────────────►    Bench (workbench.py): one thread makes videos
+    take(), always one out ◄──────────────    its outbox: heartbeats, outcomes
+
+Events come up by a long poll: each actor always holds one unanswered `take`, which it answers as
+soon as it has something to say; heartbeats of one second are one answer. A dead actor is noticed at
+once because its `take` fails.
+
+Ray is disposable: it places processes and moves small messages. What is true is in the catalog.
+Actors are never restarted or retried by Ray; a dead one is replaced here by a new actor with a new
+id.
+
+A cluster started here has one node; pools then are custom resources `pool_<name>`. On a cluster we
+attach to, a pool takes nodes with the label `vidplat-pool=<name>`, or nodes with that custom
+resource, or any node when neither exists; its nodes need vidplat installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from vidplat.config import RayConfig
+from vidplat.domain import Outcome
+from vidplat.errors import ClusterError, printable
+from vidplat.platform.dispatch.clocks import ahead_of_ours, heard, told, told_ends
+from vidplat.platform.dispatch.dispatcher import (
+    BenchSpec,
+    Event,
+    HandedOver,
+    Order,
+    Seat,
+    Succession,
+    WorkerLost,
+    WorkerUp,
+)
+from vidplat.platform.dispatch.workbench import Bench, BenchEvent, BenchFailed, Outbox, Tools
+from vidplat.workers.draft import Draft
+
+log = logging.getLogger(__name__)
+
+LONG_POLL_S = 20.0
+GATHER_S = 1.0  # heartbeats are told so often; what has ended is told at once
+POOL_LABEL = "vidplat-pool"
+_CALL_TIMEOUT_S = 5.0
+_RECALL_WITHIN_S = 10.0
+# without an answer that was due: then a worker hangs, or nothing comes through to it any more
+_SILENT_S = 45.0
+_LONGEST_LOOK_S = 1.0  # a process that slept itself has not heard how silent others were
+_PART_BYTES = 32 * 1024  # of a draft: below what Ray answers directly, from process to process
+_PARTS_AT_ONCE = 8
+_PART_WITHIN_S = 300.0  # of a link that is gone: then the draft is made again
+_TOLD_OF_CLOCK_S = 2.0  # who runs the machines should know of a clock that is further off
+
+
+@dataclass(frozen=True)
+class Lying:
+    """A draft's video in the process of its maker, from which it is read part by part.
+
+    Not in Ray's object store: what that has not carried within ten seconds it sends again, so that
+    thin links fill up with copies (measured: 52 s for what takes 11).
+    """
+
+    maker: Any  # the actor's handle
+    name: str
+
+
+class BenchActor:
+    """A bench in an actor process. Methods answer at once, but for `take`, which waits for
+    something to say."""
+
+    def __init__(self, spec: BenchSpec) -> None:
+        self._outbox = Outbox()
+        self._drafts: dict[str, bytes] = {}
+        self._bench = Bench(spec, self._tools, self._outbox)
+        self._bench.start()
+
+    def put(self, orders: Sequence[Order]) -> None:
+        self._bench.put(orders)
+
+    def hurry(self, finish_by: Mapping[str, float | None]) -> None:
+        self._bench.hurry(finish_by)
+
+    def recall(self, job_ids: Collection[str]) -> frozenset[str]:
+        return self._bench.recall(job_ids)
+
+    def cancel(self, job_ids: Collection[str]) -> None:
+        self._bench.cancel(job_ids)
+
+    def take(self, wait_s: float) -> list[BenchEvent]:
+        return self._outbox.take(wait_s, GATHER_S)
+
+    def clock(self) -> float:
+        return time.time()
+
+    def part(self, name: str, start: int) -> bytes:
+        """Of a draft's video; nothing where there is none of that name."""
+        return self._drafts.get(name, b"")[start : start + _PART_BYTES]
+
+    def forget(self, name: str) -> None:
+        self._drafts.pop(name, None)
+
+    def _tools(self, spec: BenchSpec) -> Tools:
+        from vidplat.platform.dispatch.bench_tools import open_tools
+
+        return replace(open_tools(spec), pack=self._lay_down, unpack=self._fetched)
+
+    def _lay_down(self, video: bytes) -> Lying:
+        name = uuid4().hex
+        self._drafts[name] = video
+        return Lying(ray.get_runtime_context().current_actor, name)
+
+    def _fetched(self, draft: Draft) -> bytes:
+        own = self._drafts.get(draft.video.name)
+        return _carried(draft) if own is None else own
+
+
+def _carried(draft: Draft) -> bytes:
+    """A draft's video, from its maker in another process. Raises `ClusterError` where it cannot be
+    had."""
+    lying: Lying = draft.video
+    starts = deque(range(0, draft.size_bytes, _PART_BYTES))
+    coming: deque[Any] = deque()
+    video = b""
+    try:
+        while starts or coming:
+            while starts and len(coming) < _PARTS_AT_ONCE:
+                coming.append(lying.maker.part.remote(lying.name, starts.popleft()))
+            video += ray.get(coming.popleft(), timeout=_PART_WITHIN_S)
+    except RayError as error:
+        raise ClusterError(
+            f"a draft was lost on its way between two workers: {printable(error, limit=200)}"
+        ) from error
+    if len(video) != draft.size_bytes:
+        raise ClusterError(f"of a draft of {draft.size_bytes} bytes its maker has {len(video)}")
+    return video
+
+
+class RayDispatcher:
+    """`seats` pairs each worker's bench with what the plan should know of it before it is up.
+
+    `gpus` gives GPUs per worker by pool name.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[tuple[BenchSpec, Seat]],
+        config: RayConfig,
+        *,
+        gpus: Mapping[str, float] | None = None,
+        succession: Succession | None = None,
+    ) -> None:
+        self._specs = {spec.worker_id: spec for spec, _ in seats}
+        self._seats = {seat.worker_id: seat for _, seat in seats}
+        self._config = config
+        self._gpus = dict(gpus or {})
+        self._succession = succession or Succession()
+        self._actors: dict[str, Any] = {}
+        self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
+        self._lying: dict[
+            str, tuple[int, Lying]
+        ] = {}  # by job id: attempt and draft, while it is not finished
+        self._ahead_s: dict[str, float] = {}  # by worker id: its clock beside ours, once it is up
+        self._silent_s: dict[
+            str, float
+        ] = {}  # worker id -> how long its `take` has been unanswered
+        self._polled_at = time.monotonic()
+        self._started_here = False
+        self._attached = False
+
+    def start(self) -> None:
+        try:
+            self._connect()
+            for worker_id in tuple(self._seats):
+                self._open_actor(worker_id)
+        except (RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
+            self.close()
+            if self._config.address is None:
+                raise ClusterError(
+                    f"cannot start Ray on this machine: {printable(error)}"
+                ) from error
+            raise ClusterError(
+                f"cannot use the Ray cluster at {printable(self._config.address)}: "
+                f"{printable(error)}. It must run "
+                f"Ray {ray.__version__}; if it asks for tokens, set RAY_AUTH_MODE=token here"
+            ) from error
+
+    def seats(self) -> tuple[Seat, ...]:
+        return tuple(self._seats.values())
+
+    def send(self, worker_id: str, orders: Sequence[Order]) -> None:
+        if actor := self._actors.get(worker_id):
+            actor.put.remote([told(order, self._ahead_of(worker_id)) for order in orders])
+
+    def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
+        if actor := self._actors.get(worker_id):
+            actor.hurry.remote(told_ends(finish_by, self._ahead_of(worker_id)))
+
+    def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
+        if (actor := self._actors.get(worker_id)) is None:
+            return frozenset()
+        try:
+            taken: frozenset[str] = ray.get(
+                actor.recall.remote(frozenset(job_ids)), timeout=_RECALL_WITHIN_S
+            )
+        except RayError:
+            # Dead, or it may have given back what nobody will carry out then: all it holds comes
+            # with its WorkerLost.
+            ray.kill(actor, no_restart=True)
+            return frozenset()
+        return taken
+
+    def cancel(self, worker_id: str, job_ids: Collection[str]) -> None:
+        if actor := self._actors.get(worker_id):
+            actor.cancel.remote(frozenset(job_ids))
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        if not self._takes:
+            time.sleep(timeout_s)
+            return []
+        ready, rest = ray.wait(list(self._takes), num_returns=1, timeout=timeout_s)
+        if ready and rest:
+            more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
+            ready += more
+        events: list[Event] = []
+        for ref in ready:
+            events += self._answered(self._takes.pop(ref), ref)
+        return events + self._given_up()
+
+    def close(self) -> None:
+        self._takes.clear()
+        for actor in self._actors.values():
+            ray.kill(actor, no_restart=True)
+        self._actors.clear()
+        if self._started_here or self._attached:
+            ray.shutdown()
+        self._started_here = self._attached = False
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def _answered(self, worker_id: str, ref: Any) -> list[Event]:
+        try:
+            answer: list[BenchEvent] = ray.get(ref)
+        except RayActorError as error:
+            return [self._lose(worker_id, _cause_of_death(error))]
+        except RayError as error:
+            return [self._lose(worker_id, printable(error))]
+        events: list[Event] = []
+        for said in answer:
+            if isinstance(said, BenchFailed):
+                return [
+                    *events,
+                    self._lose(worker_id, said.reason, request_is_wrong=said.request_is_wrong),
+                ]
+            if isinstance(said, WorkerUp):
+                self._compare_clocks(worker_id)
+            event = heard(said, self._ahead_of(worker_id))
+            if isinstance(event, WorkerUp):
+                self._seats[worker_id] = replace(
+                    self._seats[worker_id],
+                    device_class=event.device_class,
+                    free_bytes=event.free_bytes,
+                    up=True,
+                    since=event.at,
+                )
+            elif isinstance(event, Outcome | HandedOver):
+                self._succession.worked(worker_id)
+                self._note_draft(event)
+            events.append(event)
+        self._listen(worker_id)
+        return events
+
+    def _note_draft(self, event: Outcome | HandedOver) -> None:
+        """A draft is kept by its maker until its attempt has ended or a later one made another.
+        What is still heard of an earlier attempt does not take it away."""
+        attempt, old = self._lying.get(event.job_id, (0, None))
+        if event.attempt < attempt:
+            return
+        if old is not None:
+            del self._lying[event.job_id]
+            old.maker.forget.remote(old.name)
+        if isinstance(event, HandedOver):
+            self._lying[event.job_id] = event.attempt, event.draft.video
+
+    def _compare_clocks(self, worker_id: str) -> None:
+        actor = self._actors[worker_id]
+        try:
+            ahead = ahead_of_ours(
+                lambda: float(ray.get(actor.clock.remote(), timeout=_CALL_TIMEOUT_S))
+            )
+        except (
+            RayError
+        ):  # dead or unreachable: that will be noticed, and then it has no times to tell
+            return
+        self._ahead_s[worker_id] = ahead
+        if abs(ahead) > _TOLD_OF_CLOCK_S:
+            way = "ahead" if ahead > 0 else "behind"
+            log.warning(
+                "the clock of worker %s is %.0f s %s; its times are corrected",
+                worker_id,
+                abs(ahead),
+                way,
+            )
+
+    def _ahead_of(self, worker_id: str) -> float:
+        return self._ahead_s.get(worker_id, 0.0)
+
+    def _given_up(self) -> list[Event]:
+        """Workers from which nothing is heard any more, though they should have answered long
+        ago."""
+        now = time.monotonic()
+        passed_s, self._polled_at = min(now - self._polled_at, _LONGEST_LOOK_S), now
+        lost: list[Event] = []
+        for ref, worker_id in list(self._takes.items()):
+            self._silent_s[worker_id] = self._silent_s.get(worker_id, 0.0) + passed_s
+            if self._seats[worker_id].up and self._silent_s[worker_id] > LONG_POLL_S + _SILENT_S:
+                del self._takes[ref]
+                lost.append(
+                    self._lose(
+                        worker_id, f"it was not heard of for {self._silent_s[worker_id]:.0f} s"
+                    )
+                )
+        return lost
+
+    def _listen(self, worker_id: str) -> None:
+        self._silent_s[worker_id] = 0.0
+        self._takes[self._actors[worker_id].take.remote(LONG_POLL_S)] = worker_id
+
+    def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
+        seat, spec = self._seats.pop(worker_id), self._specs.pop(worker_id)
+        actor = self._actors.pop(worker_id)
+        ray.kill(actor, no_restart=True)
+        successor = None if request_is_wrong else self._succession.next_id(worker_id)
+        if successor is not None:
+            self._specs[successor] = replace(spec, worker_id=successor, calibrate=False)
+            self._seats[successor] = replace(seat, worker_id=successor, up=False, since=time.time())
+            self._open_actor(successor)
+        log.warning("worker %s lost: %s", worker_id, reason)
+        return WorkerLost(worker_id, reason, time.time(), successor, request_is_wrong)
+
+    # --- the cluster ----------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        logging.getLogger("ray").setLevel(
+            logging.ERROR
+        )  # it has remarks before `logging_level` takes effect
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+        if self._config.address:
+            _check_reachable(self._config.address)
+            ray.init(address=self._config.address, **quiet)
+            self._attached = True
+            return
+        workers = list(self._specs.values())
+        pools = {spec.pool for spec in workers}
+        # Ray would run workers at the lowest priority but a few; here they do the work that the
+        # deadline is about.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        with _fewer_processes():
+            self._start_cluster(workers, pools, quiet)
+        self._started_here = True
+
+    def _start_cluster(
+        self, workers: list[BenchSpec], pools: set[str], quiet: dict[str, Any]
+    ) -> None:
+        ray.init(
+            address="local",
+            # Every actor gets its place, also where threads outnumber cores: the user's pools
+            # decide.
+            num_cpus=max(1, sum(spec.threads for spec in workers)),
+            num_gpus=sum(self._gpus.get(spec.pool, 0.0) for spec in workers) or None,
+            resources={
+                pool_resource(pool): sum(spec.pool == pool for spec in workers) for pool in pools
+            },
+            include_dashboard=self._config.dashboard,
+            # Videos go from workers to the store; Ray carries small messages only.
+            object_store_memory=80 * 2**20,
+            **quiet,
+        )
+
+    def _open_actor(self, worker_id: str) -> None:
+        spec = self._specs[worker_id]
+        options: dict[str, Any] = {
+            "num_cpus": spec.threads,
+            "num_gpus": self._gpus.get(spec.pool, 0.0),
+            "max_restarts": 0,
+            "max_concurrency": 16,
+            **self._placement(spec.pool),
+        }
+        self._actors[worker_id] = ray.remote(BenchActor).options(**options).remote(spec)
+        self._listen(worker_id)
+
+    def _placement(self, pool: str) -> dict[str, Any]:
+        """How Ray finds the nodes of a pool."""
+        if self._started_here or pool_resource(pool) in ray.cluster_resources():
+            return {"resources": {pool_resource(pool): 1}}
+        if any(
+            node.get("Labels", {}).get(POOL_LABEL) == pool
+            for node in ray.nodes()
+            if node.get("Alive")
+        ):
+            return {"label_selector": {POOL_LABEL: pool}}
+        return {}
+
+
+@contextmanager
+def _fewer_processes() -> Iterator[None]:
+    """While open, a cluster is started without its autoscaler and its log reader.
+
+    One machine has nothing to scale, and nobody reads the logs (`log_to_driver` is off), but each
+    is a Python process that starts beside the ones we wait for: without them two cores are ready
+    1.3 s sooner. Ray has no public setting for it; should its internals change, everything is
+    started as usual.
+    """
+    parameters: Any = getattr(ray._private.parameter, "RayParams", object)
+    usual: Any = parameters.__init__
+    if not {"no_monitor", "include_log_monitor"} <= set(inspect.signature(usual).parameters):
+        yield
+        return
+
+    @functools.wraps(usual)
+    def frugal(self: Any, *args: Any, **kwargs: Any) -> None:
+        usual(self, *args, **{**kwargs, "no_monitor": True, "include_log_monitor": False})
+
+    parameters.__init__ = frugal
+    try:
+        yield
+    finally:
+        parameters.__init__ = usual
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ConnectionError within seconds for a `host:port` where nobody listens; Ray itself would
+    try for minutes."""
+    if "://" in address:
+        raise ConnectionError(
+            "write it as host:port, the address that `ray start --head` shows; ray:// is not "
+            "supported"
+        )
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CALL_TIMEOUT_S).close()
+
+
+def pool_resource(pool: str) -> str:
+    """Name of the custom Ray resource that marks a pool's places."""
+    return f"pool_{pool}"
+
+
+def _cause_of_death(error: RayActorError) -> str:
+    """One sentence of Ray's several paragraphs."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "exit" in line.lower() or "killed" in line.lower()]
+    return printable((telling or lines or ["the worker process died"])[0], limit=300)

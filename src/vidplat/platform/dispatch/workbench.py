@@ -1,0 +1,435 @@
+"""What runs inside one worker process: orders in, videos into the store, events out.
+
+    Bench(spec, open_tools, outbox)
+      one thread: open tools -> load -> calibrate? -> WorkerUp -> for each order: make -> commit ->
+      Outcome any thread: put, recall, hurry, cancel (short, never blocked by a running job)
+      another:    fetches the draft that is next while a job is at work
+
+The bench knows neither torch nor Ray: the video maker and the commit come through `Tools`, which
+`assemble.open_tools` builds inside the process that uses them. A failing job never ends the bench;
+a bench that cannot load its model ends with one `BenchFailed` event.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from vidplat.domain import (
+    Artifact,
+    Failure,
+    FailureKind,
+    Job,
+    ModelRef,
+    OperatingPoint,
+    Outcome,
+    Progress,
+)
+from vidplat.errors import (
+    InfrastructureError,
+    JobError,
+    OutOfMemoryError,
+    RequestError,
+    VidplatError,
+    printable,
+)
+from vidplat.platform.dispatch.dispatcher import BenchSpec, HandedOver, Order, WorkerUp, light_class
+from vidplat.workers.draft import Draft
+
+log = logging.getLogger(__name__)
+
+
+class Rendered(Protocol):
+    """One finished video and the facts about its making."""
+
+    @property
+    def video(self) -> bytes: ...
+    @property
+    def poster(self) -> bytes: ...
+    @property
+    def meta(self) -> Mapping[str, Any]: ...
+    @property
+    def phases(self) -> Mapping[str, float]: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def steps_done(self) -> int: ...
+
+
+class VideoMaker(Protocol):
+    """A loaded model that turns jobs into videos. `workers.Worker`, or the fake one of
+    `testing`."""
+
+    @property
+    def device_class(self) -> str: ...
+
+    @property
+    def free_bytes(self) -> int: ...
+
+    def load(self) -> object: ...
+
+    def prepare_to_finish(self) -> object:
+        """For a light worker, in place of `load`: whatever its first draft would otherwise wait
+        for."""
+
+    def calibrate(self) -> Sequence[Mapping[str, Any]]:
+        """Rows of a micro-benchmark: model_id, device_class, stage, spec, point, seconds."""
+
+    def make(
+        self,
+        job: Job,
+        point: OperatingPoint,
+        *,
+        attempt: int,
+        on_progress: Callable[[str, int, int], None],  # phase, finished steps, steps in all
+        finish_by: Callable[[], float | None],
+        min_steps: int,
+        is_cancelled: Callable[[], bool],
+        hand_over: bool = False,
+    ) -> Rendered | Draft:
+        """The video; with `hand_over` a draft of it, when frames were left out."""
+
+    def finish(
+        self, job: Job, draft: Draft, *, attempt: int, on_progress: Callable[[str, int, int], None]
+    ) -> Rendered:
+        """The video of a draft, whose `video` is bytes. Needs no loaded model."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a bench works with."""
+
+    maker: Callable[[ModelRef], VideoMaker]  # not loaded yet
+    commit: Callable[[Order, Rendered], Artifact]  # bytes into the store; the winner's artifact
+    clock: Callable[[], float] = time.time
+    pack: Callable[[bytes], Any] = field(
+        default=lambda video: video
+    )  # on its way to another worker
+    unpack: Callable[[Draft], bytes] = field(default=lambda draft: draft.video)
+
+
+@dataclass(frozen=True)
+class BenchFailed:
+    """The bench could not set itself up."""
+
+    worker_id: str
+    reason: str
+    request_is_wrong: bool
+
+
+BenchEvent = Progress | Outcome | HandedOver | WorkerUp | BenchFailed
+
+
+class Outbox:
+    """Events on their way up. Only the newest heartbeat of a job is kept, so a slow reader falls
+    behind in nothing."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._events: list[BenchEvent] = []
+
+    def put(self, event: BenchEvent) -> None:
+        with self._changed:
+            if isinstance(event, Progress) and self._events:
+                last = self._events[-1]
+                if isinstance(last, Progress) and (last.job_id, last.attempt) == (
+                    event.job_id,
+                    event.attempt,
+                ):
+                    self._events.pop()
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def take(self, wait_s: float, gather_s: float = 0.0) -> list[BenchEvent]:
+        """All events so far, oldest first; waits up to `wait_s` for the first. Heartbeats alone
+        wait `gather_s` for more, since every answer costs some kilobytes of a link that may be
+        thin."""
+        with self._changed:
+            if not self._events:
+                self._changed.wait(wait_s)
+            if self._events:
+                self._changed.wait_for(
+                    lambda: not all(isinstance(each, Progress) for each in self._events), gather_s
+                )
+            taken, self._events = self._events, []
+            return taken
+
+
+class Bench:
+    """One worker: a queue of orders and the thread that carries them out, one at a time."""
+
+    def __init__(
+        self, spec: BenchSpec, open_tools: Callable[[BenchSpec], Tools], outbox: Outbox
+    ) -> None:
+        self.spec = spec
+        self._open_tools = open_tools
+        self._outbox = outbox
+        self._changed = threading.Condition()
+        self._queue: deque[Order] = deque()
+        self._finish_by: dict[str, float | None] = {}
+        self._stopped: set[str] = set()  # job ids to stop at the next step boundary
+        self._closing = False
+        self._makers: dict[ModelRef, VideoMaker] = {}
+        self._tools: Tools | None = None
+        self._fetching: dict[
+            str, Future[tuple[bytes, float]]
+        ] = {}  # by job id: a draft's video, and its seconds
+        self._fetcher = ThreadPoolExecutor(1, thread_name_prefix=f"fetcher-{spec.worker_id}")
+        self._thread = threading.Thread(
+            target=self._work, name=f"bench-{spec.worker_id}", daemon=True
+        )
+
+    # --- from any thread ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, orders: Sequence[Order]) -> None:
+        with self._changed:
+            for order in orders:
+                self._queue.append(order)
+                self._finish_by[order.job.id] = order.finish_by
+            self._fetch_ahead()
+            self._changed.notify_all()
+
+    def hurry(self, finish_by: Mapping[str, float | None]) -> None:
+        with self._changed:
+            self._finish_by.update(
+                {job: at for job, at in finish_by.items() if job in self._finish_by}
+            )
+
+    def recall(self, job_ids: Collection[str]) -> frozenset[str]:
+        with self._changed:
+            taken = frozenset(order.job.id for order in self._queue if order.job.id in job_ids)
+            self._queue = deque(order for order in self._queue if order.job.id not in taken)
+            for job in taken:
+                self._finish_by.pop(job, None)
+                self._fetching.pop(job, None)
+            self._fetch_ahead()
+            return taken
+
+    def cancel(self, job_ids: Collection[str]) -> None:
+        with self._changed:
+            self._stopped.update(job for job in job_ids if job in self._finish_by)
+
+    def close(self, *, wait_s: float = 0.0) -> None:
+        """No further orders; the running job stops at its next step boundary."""
+        with self._changed:
+            self._closing = True
+            self._queue.clear()
+            self._stopped.update(self._finish_by)
+            self._changed.notify_all()
+        if wait_s > 0 and self._thread.is_alive():
+            self._thread.join(wait_s)
+
+    # --- the bench's own thread -----------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            tools = self._tools = self._open_tools(self.spec)
+            self._outbox.put(self._set_up(tools))
+        except (
+            Exception
+        ) as error:  # the edge of the worker: whatever stops it from starting is told upwards
+            log.exception("worker %s could not start", self.spec.worker_id)
+            self._outbox.put(
+                BenchFailed(
+                    self.spec.worker_id,
+                    _sentence(error),
+                    request_is_wrong=isinstance(error, RequestError),
+                )
+            )
+            return
+        while (order := self._next()) is not None:
+            self._outbox.put(self._carry_out(order, tools))
+        self._fetcher.shutdown(wait=False, cancel_futures=True)
+
+    def _set_up(self, tools: Tools) -> WorkerUp:
+        began = time.monotonic()
+        maker = self._maker(self.spec.model, tools)
+        load_s = time.monotonic() - began
+        observations = (
+            tuple(maker.calibrate()) if self.spec.calibrate and not self.spec.light else ()
+        )
+        device_class = light_class(maker.device_class) if self.spec.light else maker.device_class
+        return WorkerUp(
+            self.spec.worker_id,
+            device_class,
+            maker.free_bytes,
+            load_s,
+            observations,
+            at=tools.clock(),
+        )
+
+    def _maker(self, model: ModelRef, tools: Tools) -> VideoMaker:
+        if model not in self._makers:
+            maker = tools.maker(model)
+            if self.spec.light:
+                maker.prepare_to_finish()
+            else:
+                maker.load()
+            self._makers[model] = maker
+        return self._makers[model]
+
+    def _next(self) -> Order | None:
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            if self._closing:
+                return None
+            order = self._queue.popleft()
+            self._fetch_ahead()
+            return order
+
+    def _fetch_ahead(self) -> None:
+        """Begin to fetch the draft at the head of the queue; of those behind it none, for they take
+        memory."""
+        if (
+            self._tools is not None
+            and self._queue
+            and (drafted := self._queue[0].drafted) is not None
+        ):
+            job_id = drafted.job_id
+            if job_id not in self._fetching:
+                self._fetching[job_id] = self._fetcher.submit(
+                    _timed, self._tools.unpack, drafted.draft
+                )
+
+    def _carry_out(self, order: Order, tools: Tools) -> Outcome | HandedOver:
+        """One order from start to its end; never raises."""
+        job, point, spec = order.job, order.assignment.point, self.spec
+        started_at, steps_done = tools.clock(), 0
+        drafted_by = ""
+        if order.drafted is not None:
+            started_at, steps_done = order.drafted.started_at, order.drafted.draft.steps_done
+            drafted_by = order.drafted.worker_id
+        artifact: Artifact | None = None
+        failure: Failure | None = None
+        phases: dict[str, float] = {}
+        metrics: Mapping[str, float] = {}
+
+        def report(phase: str, step: int, steps: int) -> None:
+            nonlocal steps_done
+            steps_done = step
+            self._outbox.put(
+                Progress(job.id, order.attempt, spec.worker_id, phase, step, steps, tools.clock())
+            )
+
+        try:
+            report("starting", steps_done, point.steps)
+            maker = self._maker(job.model, tools)
+            if order.drafted is not None:
+                rendered = self._finished(order, order.drafted.draft, maker, tools, report)
+            else:
+                made = maker.make(
+                    job,
+                    point,
+                    attempt=order.attempt,
+                    on_progress=report,
+                    finish_by=lambda: self._finish_by.get(job.id),
+                    min_steps=least_steps(point),
+                    is_cancelled=lambda: job.id in self._stopped,
+                    hand_over=order.hand_over,
+                )
+                if isinstance(made, Draft):
+                    packed = replace(made, video=tools.pack(made.video))
+                    self._forget(job.id)
+                    return HandedOver(
+                        job.id, order.attempt, spec.worker_id, packed, started_at, tools.clock()
+                    )
+                rendered = made
+            phases, metrics, steps_done = (
+                dict(rendered.phases),
+                rendered.metrics,
+                rendered.steps_done,
+            )
+            if order.drafted is not None:
+                metrics = {**metrics, "draft_bytes": float(order.drafted.draft.size_bytes)}
+            point = replace(
+                point, steps=steps_done
+            )  # what was spent, which `finish_by` may have cut
+            began = time.monotonic()
+            artifact = tools.commit(order, rendered)
+            phases["store"] = time.monotonic() - began
+        except Exception as error:  # the edge of a job: it must never take the worker down
+            failure = sort_failure(error)
+            if not isinstance(error, VidplatError):
+                log.exception("job %s failed unexpectedly", job.id)
+        self._forget(job.id)
+        return Outcome(
+            job_id=job.id,
+            attempt=order.attempt,
+            worker_id=spec.worker_id,
+            point=point,
+            started_at=started_at,
+            finished_at=tools.clock(),
+            phases=phases,
+            artifact=artifact,
+            failure=failure,
+            metrics=metrics,
+            steps_done=steps_done,
+            drafted_by=drafted_by,
+        )
+
+    def _finished(
+        self,
+        order: Order,
+        draft: Draft,
+        maker: VideoMaker,
+        tools: Tools,
+        report: Callable[[str, int, int], None],
+    ) -> Rendered:
+        """The video of another worker's draft; its way here is the stage `network`, also where it
+        came meanwhile."""
+        if order.job.id in self._stopped:
+            raise JobError("cancelled before its frames were filled in")
+        report("network", draft.steps_done, draft.steps_done)
+        with self._changed:
+            coming = self._fetching.get(order.job.id)
+        video, seconds = coming.result() if coming is not None else _timed(tools.unpack, draft)
+        draft = replace(draft, video=video, phases={**draft.phases, "network": seconds})
+        return maker.finish(order.job, draft, attempt=order.attempt, on_progress=report)
+
+    def _forget(self, job_id: str) -> None:
+        with self._changed:
+            self._finish_by.pop(job_id, None)
+            self._stopped.discard(job_id)
+            self._fetching.pop(job_id, None)
+
+
+def _timed(fetch: Callable[[Draft], bytes], draft: Draft) -> tuple[bytes, float]:
+    began = time.monotonic()
+    video = fetch(draft)
+    return video, time.monotonic() - began
+
+
+def least_steps(point: OperatingPoint) -> int:
+    """How far `finish_by` may cut a job: to a third of the planned steps. Below that, late is
+    better than blurred."""
+    return -(-point.steps // 3)
+
+
+def sort_failure(error: BaseException) -> Failure:
+    """Whose fault it was. The kind decides about retries; the sentence is for people."""
+    kind = FailureKind.JOB
+    if (
+        isinstance(error, OutOfMemoryError | MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+    ):
+        kind = FailureKind.OUT_OF_MEMORY
+    elif isinstance(error, RequestError):
+        kind = FailureKind.REQUEST
+    elif isinstance(error, InfrastructureError | OSError):
+        kind = FailureKind.INFRASTRUCTURE
+    return Failure(kind, _sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
+    text = printable(error, limit=500)
+    return text if isinstance(error, VidplatError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,67 @@
+"""What intake checks of a row that starts from a video, beside what it checks of every row.
+
+Arithmetic and words on facts: which methods such a row may have, whether its source lasts long
+enough for the spec, and what the spec will make of a source of another length or shape. What the
+source holds was found by `source_videos.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidplat.domain import VideoSpec
+from vidplat.errors import printable
+
+_WITH_SOURCE = ("auto", "full", "steps", "lipar")  # methods for rows with an input video
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input video that can be used."""
+
+    sha256: str
+    width: int  # as shown
+    height: int
+    seconds: float
+    notes: tuple[str, ...] = ()  # what will be converted; read on from "with"
+
+
+def method_problem(method: str, has_source: bool) -> str:
+    """Why a method does not go with an input video, or with having none; "" when it does."""
+    names = [part.partition(":")[0].strip().lower() for part in method.split("+")]
+    if not has_source and "lipar" in names:
+        return (
+            "lipar leaves out what does not change in an input video, and this row has none: "
+            "add input_video, or choose another method"
+        )
+    if has_source and (others := [name for name in names if name not in _WITH_SOURCE]):
+        return (
+            f"{printable(others[0], 40)} is not made for rows with an input video: use "
+            "full, "
+            "steps or lipar"
+        )
+    return ""
+
+
+def too_short(source: Source, spec: VideoSpec) -> str:
+    """What is wrong with a source that ends more than a frame before the last frame asked for; ""
+    when nothing."""
+    needed_s = (spec.num_frames - 1) / spec.fps
+    if needed_s <= source.seconds + 1 / spec.fps:
+        return ""
+    fits = int(source.seconds * spec.fps) + 1
+    return (
+        f"lasts {source.seconds:.2f} s, {needed_s:.2f} s are needed for {spec.num_frames} "
+        f"frames at {spec.fps} fps: "
+        f"ask for at most {fits} frames, or give a longer one"
+    )
+
+
+def conversions(source: Source, spec: VideoSpec) -> list[str]:
+    """What this spec makes of a source that has another length or shape."""
+    found = []
+    if source.seconds > spec.num_frames / spec.fps + 0.5:
+        found.append("more seconds than are asked for: its beginning is used")
+    if abs(source.width * spec.height / (source.height * spec.width) - 1) > 0.02:
+        found.append("another shape than is asked for: its middle is used")
+    return found

@@ -1,0 +1,96 @@
+"""Jobs on disk, between reading the input and knowing that all of it is right.
+
+Nothing may be enqueued while a later row can still be wrong, the batch's id is known only after the
+last row, and standard input cannot be read twice. So accepted rows wait here: one line of JSON per
+thousand jobs in a temporary file that has no name (it vanishes with the process, whatever ends it).
+Small batches never reach the disk. A million short prompts take about 150 MB there and a few
+megabytes of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from vidplat.domain import Job, ModelRef, VideoSpec
+
+_IN_MEMORY_BYTES = 16 * 2**20
+_ROWS_PER_LINE = 1_000
+
+
+class Row(NamedTuple):
+    """A job without what it shares with others: `template` names its size, length and model."""
+
+    id: str
+    prompt: str
+    negative_prompt: str
+    template: int
+    seed: int
+    row: int
+    external_id: str | None
+    priority: int
+    deadline_at: float | None
+    method: str | None
+    input_video: str | None = None
+    input_sha256: str | None = None
+    strength: float | None = None
+
+
+class JobSpool:
+    """Append rows, then read jobs, as often as needed. Not for use by several threads."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 (closed by close)
+        self._templates: list[tuple[VideoSpec, ModelRef]] = []
+        self._waiting: list[Row] = []
+        self.count = 0
+
+    def template(self, spec: VideoSpec, model: ModelRef) -> int:
+        """A number for a spec (its seed is ignored) and a model; give equal ones once."""
+        self._templates.append((replace(spec, seed=0), model))
+        return len(self._templates) - 1
+
+    def append(self, row: Row) -> None:
+        self._waiting.append(row)
+        self.count += 1
+        if len(self._waiting) >= _ROWS_PER_LINE:
+            self._write()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Job]:
+        self._write()
+        self._file.seek(0)
+        for line in self._file:
+            yield from map(self._job, json.loads(line))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self) -> None:
+        if self._waiting:
+            self._file.seek(0, 2)
+            self._file.write(
+                json.dumps(self._waiting, separators=(",", ":")).encode("ascii") + b"\n"
+            )
+            self._waiting.clear()
+
+    def _job(self, values: list[Any]) -> Job:
+        id_, prompt, negative_prompt, template, seed, row, *wishes = values
+        spec, model = self._templates[template]
+        if seed:
+            # Spelled out: a million calls of `dataclasses.replace` cost three seconds more.
+            spec = VideoSpec(
+                spec.width,
+                spec.height,
+                spec.num_frames,
+                spec.fps,
+                spec.num_inference_steps,
+                spec.guidance_scale,
+                seed,
+            )
+        return Job(id_, prompt, negative_prompt, spec, model, row, *wishes)

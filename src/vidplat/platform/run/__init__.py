@@ -1,0 +1,1 @@
+"""One batch run: its turns, what events mean, endings, promise and score."""

@@ -1,0 +1,186 @@
+"""How attempts end: outcomes become rows of the catalog, failures become decisions, unbegun orders
+go back.
+
+All that ended since the last turn is written in one transaction. While the catalog cannot be
+written, endings wait here, for up to two minutes; nothing is lost by that, since leases are long
+and the store's COMMIT.json files outlast everything.
+
+Whether and where to try again is decided by `scheduler.retry`; this hands it the history and
+carries the answer out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from vidplat.domain import Artifact, FailureKind, OpenJob, Outcome
+from vidplat.errors import CatalogError
+from vidplat.platform.interface import Listener
+from vidplat.platform.run.hands import InHand
+from vidplat.platform.run.score import Tally
+from vidplat.platform.run.window import Window
+from vidplat.scheduler import Again, Policy, after, suspects
+from vidplat.storage.catalog_words import AttemptRecord, GiveUp, Requeue
+
+CATALOG_PATIENCE_S = 120.0  # how long a run goes on without being able to write
+_REMEMBERED = 500  # endings, for telling a sick worker
+_BLAMELESS = (FailureKind.REQUEST, FailureKind.OUT_OF_MEMORY)  # no sign that the worker is sick
+
+
+class History(Protocol):
+    """What of the catalog this needs."""
+
+    def finish(
+        self,
+        batch_id: str,
+        outcomes: Sequence[Outcome],
+        decisions: Mapping[str, Requeue | GiveUp] | None = None,
+    ) -> set[str]: ...
+    def mark_done(
+        self, batch_id: str, job_id: str, artifact: Artifact, attempt: int, at: float
+    ) -> bool: ...
+    def release(
+        self,
+        batch_id: str,
+        owner: str | None = None,
+        *,
+        now: float,
+        job_ids: Iterable[str] | None = None,
+    ) -> list[str]: ...
+    def attempts(self, batch_id: str, job_id: str) -> list[AttemptRecord]: ...
+
+
+class Endings:
+    """Endings of one batch, on their way into the catalog."""
+
+    def __init__(
+        self,
+        history: History,
+        batch_id: str,
+        window: Window,
+        policy: Policy,
+        listener: Listener,
+        tally: Tally,
+        *,
+        owner: str,
+        clock: Callable[[], float],
+        crash_point: Callable[[str], None],
+    ) -> None:
+        self._history, self._batch_id, self._window, self._policy = (
+            history,
+            batch_id,
+            window,
+            policy,
+        )
+        self._listener, self._tally, self._now, self._crash_point = (
+            listener,
+            tally,
+            clock,
+            crash_point,
+        )
+        self._owner = owner
+        self._unwritten: list[tuple[InHand, Outcome]] = []
+        self._unbegun: dict[str, InHand] = {}
+        self._refused_since: float | None = None
+        self._recent: deque[tuple[str, str, bool]] = deque(maxlen=_REMEMBERED)
+        self.suspects: frozenset[str] = (
+            frozenset()
+        )  # workers on which several different jobs failed
+
+    def __len__(self) -> int:
+        """Endings that the catalog does not know of yet."""
+        return len(self._unwritten) + len(self._unbegun)
+
+    def add(self, held: InHand, outcome: Outcome) -> None:
+        self._unwritten.append((held, outcome))
+        if outcome.failure is None or outcome.failure.kind not in _BLAMELESS:
+            self._recent.append((outcome.worker_id, outcome.job_id, outcome.ok))
+        if not outcome.ok:
+            self.suspects = suspects(self._recent, self._policy)
+
+    def give_back(self, unbegun: Iterable[InHand]) -> None:
+        """Orders that never began return to the queue without blame."""
+        self._unbegun |= {held.order.job.id: held for held in unbegun}
+
+    def write(self) -> None:
+        """Put everything that ended into the catalog. Raises CatalogError after minutes of
+        refusals."""
+        try:
+            if self._unwritten:
+                self._write_outcomes()
+            if self._unbegun:
+                self._write_unbegun()
+        except CatalogError as error:
+            self.excuse(error)
+        else:
+            self._refused_since = None
+
+    def excuse(self, error: CatalogError) -> None:
+        """A refusal of the catalog: tell it and go on, but not for ever."""
+        now = self._now()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        if now - self._refused_since > CATALOG_PATIENCE_S:
+            raise error
+        self._listener.warn(f"{error}; trying again")
+
+    def _write_outcomes(self) -> None:
+        outcomes = [outcome for _, outcome in self._unwritten]
+        self._crash_point("before-finish")
+        decisions = {o.job_id: self._decide(held, o) for held, o in self._unwritten if not o.ok}
+        changed = self._history.finish(self._batch_id, outcomes, decisions)
+        for outcome in outcomes:
+            if outcome.artifact is not None and outcome.job_id not in changed:
+                # Its lease had run out, or another attempt was under way: the store has the last
+                # word.
+                made = outcome.artifact
+                self._history.mark_done(
+                    self._batch_id, outcome.job_id, made, made.attempt, outcome.finished_at
+                )
+        self._crash_point("after-finish")
+        for held, outcome in self._unwritten:
+            if outcome.ok or outcome.job_id in changed:  # else cancelled meanwhile: of no interest
+                self._settle(held, outcome, decisions.get(outcome.job_id))
+        self._unwritten.clear()
+
+    def _write_unbegun(self) -> None:
+        released = self._history.release(
+            self._batch_id, self._owner, now=self._now(), job_ids=list(self._unbegun)
+        )
+        for job_id in released:
+            held = self._unbegun[job_id]
+            self._window.put(replace(held.open_job, attempt=held.order.attempt))
+        self._unbegun.clear()
+
+    def _decide(self, held: InHand, outcome: Outcome) -> Requeue | GiveUp:
+        assert outcome.failure is not None, "an outcome has an artifact or a failure"
+        before = self._history.attempts(self._batch_id, outcome.job_id)
+        decision = after(
+            outcome.failure,
+            job_id=outcome.job_id,
+            worker_id=outcome.worker_id,
+            attempt=sum(each.counts for each in before) + 1,
+            now=self._now(),
+            policy=self._policy,
+            avoid=held.open_job.avoid,
+            rung_down=held.open_job.rung_down,
+            deadline_at=held.order.job.deadline_at,
+        )
+        if isinstance(decision, Again):
+            return Requeue(decision.not_before, decision.avoid, decision.rung_down)
+        return GiveUp(decision.state)
+
+    def _settle(self, held: InHand, outcome: Outcome, decision: Requeue | GiveUp | None) -> None:
+        self._tally.ended(held.order, outcome)
+        self._listener.outcome(outcome)
+        if isinstance(decision, Requeue):
+            again = OpenJob(
+                held.order.job,
+                held.order.attempt,
+                decision.not_before,
+                decision.avoid,
+                decision.rung_down,
+            )
+            self._window.put(again)

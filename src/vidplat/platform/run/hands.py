@@ -1,0 +1,143 @@
+"""What each worker holds: the job it makes now and those queued behind it, and when it will be
+through.
+
+The remaining time of a running job comes from its heartbeats: the stages still to come at their
+predicted seconds, the current one less what is done of it. Pure bookkeeping; the clock is an
+argument.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from vidplat.domain import OpenJob, Progress
+from vidplat.platform.dispatch.dispatcher import Order
+
+_STAGES = (
+    "source",
+    "encode",
+    "denoise",
+    "decode",
+    "network",
+    "interpolate",
+    "reconstruct",
+    "mp4",
+    "store",
+)
+#: A stage that outlasts its prediction is taken to need this much of it still: nearly done, never
+#: done.
+_OVERTIME = 0.05
+
+
+@dataclass
+class InHand:
+    """An order that was sent and has not ended."""
+
+    order: Order
+    open_job: OpenJob  # as it was before this attempt
+    stages: Mapping[str, float]  # predicted seconds of each stage, on this worker
+    sent_at: float
+    closing_s: float = (
+        0.0  # that a run which is cut short leaves free before its limit, for storing
+    )
+    progress: Progress | None = None
+    phase_since: float | None = None  # when the current phase was first heard of
+    phase_step: int = 0  # steps that were done by then
+    passed_on: bool = False  # a worker was lost with its draft in hand
+    held_by: str = ""  # where that is not the worker of the assignment
+    is_sent: bool = True  # False: it waits for its worker to come up
+
+    @property
+    def worker_id(self) -> str:
+        """Who has it; the plan's worker may have left a draft of it to another."""
+        return self.held_by or self.order.assignment.worker_id
+
+    @property
+    def phase(self) -> str:
+        return self.progress.phase if self.progress else ""
+
+    def note(self, progress: Progress) -> None:
+        if self.progress is None or self.progress.phase != progress.phase:
+            self.phase_since, self.phase_step = progress.at, progress.step
+        self.progress = progress
+
+    def remaining_s(self, now: float, *, is_first: bool) -> float:
+        """Predicted seconds until it is done, from the moment its worker turns to it."""
+        total = sum(self.stages.values())
+        if not is_first:
+            return total
+        since = self.phase_since if self.phase_since is not None else self.sent_at
+        phase = self.phase
+        if phase not in _STAGES:  # no word of a stage yet: all of it, less the time that has passed
+            return max(total - (now - since), _OVERTIME * total)
+        current = self.stages.get(phase, 0.0)
+        later = sum(self.stages.get(stage, 0.0) for stage in _STAGES[_STAGES.index(phase) + 1 :])
+        if phase == "denoise" and self.progress and self.progress.step > 0:
+            done, steps = self.progress.step, max(1, self.progress.steps)
+            if (
+                done > self.phase_step
+            ):  # at the pace of the steps heard of so far, from the last heartbeat on
+                pace_s = (self.progress.at - since) / (done - self.phase_step)
+            else:
+                pace_s = current / steps
+            left = pace_s * (steps - done) - (now - self.progress.at)
+        else:
+            left = current - (now - since)
+        return max(left, _OVERTIME * current, 0.0) + later
+
+    def left_s(self, stage: str, now: float, *, is_first: bool) -> float:
+        """The same until it is through with that stage."""
+        later_s = sum(self.stages.get(each, 0.0) for each in _STAGES[_STAGES.index(stage) + 1 :])
+        return max(0.0, self.remaining_s(now, is_first=is_first) - later_s)
+
+
+class Hands:
+    """In-hand orders of all workers, oldest first."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, deque[InHand]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._held.values()))
+
+    def __iter__(self) -> Iterator[InHand]:
+        for held in self._held.values():
+            yield from held
+
+    def of(self, worker_id: str) -> tuple[InHand, ...]:
+        return tuple(self._held.get(worker_id, ()))
+
+    def count(self, worker_id: str) -> int:
+        return len(self._held.get(worker_id, ()))
+
+    def put(self, worker_id: str, item: InHand) -> None:
+        self._held.setdefault(worker_id, deque()).append(item)
+
+    def find(self, worker_id: str, job_id: str, attempt: int) -> InHand | None:
+        for item in self._held.get(worker_id, ()):
+            if item.order.job.id == job_id and item.order.attempt == attempt:
+                return item
+        return None
+
+    def take(self, worker_id: str, job_id: str, attempt: int) -> InHand | None:
+        """Remove and return an order that has ended or was called back; None when it is not
+        there."""
+        item = self.find(worker_id, job_id, attempt)
+        if item is not None:
+            self._held[worker_id].remove(item)
+        return item
+
+    def drop(self, worker_id: str) -> tuple[InHand, ...]:
+        """Everything a lost worker held, oldest first."""
+        return tuple(self._held.pop(worker_id, ()))
+
+    def remaining_s(self, worker_id: str, now: float) -> float:
+        """Predicted seconds until the worker is through with all it holds."""
+        held = self._held.get(worker_id, ())
+        return sum(item.remaining_s(now, is_first=index == 0) for index, item in enumerate(held))
+
+    def running(self, worker_id: str) -> str | None:
+        held = self._held.get(worker_id)
+        return held[0].order.job.id if held else None

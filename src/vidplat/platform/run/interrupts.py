@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM: the first asks the run to drain (finish what is running, start nothing), the
+second aborts.
+
+Signals reach a program's main thread only; elsewhere (tests, servers) this does nothing and a run
+ends by `drain` being called.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupts:
+    """A context that listens; read `draining` between turns. The second signal raises
+    KeyboardInterrupt."""
+
+    def __init__(self, on_first: Callable[[], None] = lambda: None) -> None:
+        self.draining = False
+        self._on_first = on_first
+        self._before: dict[signal.Signals, Any] = {}
+
+    def drain(self) -> None:
+        self.draining = True
+
+    def __enter__(self) -> Interrupts:
+        self.listen()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def listen(self) -> None:
+        """Install the handlers, or install them again after a library has put its own in their
+        place."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            found = signal.signal(number, self._hear)
+            if found is not None:
+                self._before.setdefault(number, found)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.draining:
+            raise KeyboardInterrupt
+        self.draining = True
+        self._on_first()

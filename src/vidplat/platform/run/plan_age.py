@@ -1,0 +1,49 @@
+"""When the plan that is being followed has been overtaken by events, and it is time for the next.
+
+Planning two thousand jobs takes a tenth of a second, so it is not done after every job. Three
+speeds:
+
+    at once     a worker came or went, a job failed, the queue was read: the plan names the wrong
+                things
+    soon        a worker has nothing left to do: as soon as planning took no more than a third of
+                the time
+    by and by   a job took other than predicted: when planning stays under 5 % of the time
+"""
+
+from __future__ import annotations
+
+import math
+
+_PLAN_SHARE = 0.05  # of the time that planning may take when nothing urgent asks for it
+_OLDEST_S = 10.0  # with a deadline ahead, a plan is never older
+_LEAST_PAUSE_S = 0.25
+
+
+class PlanAge:
+    """Remembers why the plan is stale and when the last one was made. Seconds of one clock."""
+
+    def __init__(self) -> None:
+        self.reason = "first plan"
+        self._is_urgent = True
+        self._made_at, self._took_s = -math.inf, 0.0
+
+    def call(self, reason: str, *, urgent: bool = False) -> None:
+        """Something happened that the plan did not foresee."""
+        self.reason = reason
+        self._is_urgent = self._is_urgent or urgent
+
+    def made(self, at: float, took_s: float) -> None:
+        self.reason, self._is_urgent = "", False
+        self._made_at, self._took_s = at, took_s
+
+    def is_due(self, now: float, *, idle: bool, deadlines: bool) -> bool:
+        """`idle`: a worker could take a job that waits and the plan has none for it. `deadlines`:
+        some lie ahead."""
+        since = now - self._made_at
+        if self._is_urgent and since > 2 * self._took_s:
+            return True
+        if idle and since > max(0.02, 2 * self._took_s):
+            return True
+        if deadlines and since > _OLDEST_S:
+            return True
+        return bool(self.reason) and since > max(_LEAST_PAUSE_S, self._took_s / _PLAN_SHARE)

@@ -1,0 +1,110 @@
+"""After a crash: catalog and store are repaired from each other, before anything is started again.
+
+The store's COMMIT.json files say which videos exist; the catalog says which jobs were under way.
+So:
+
+    1. every committed job that the catalog does not call done, is done (its files are put in place
+       first)
+    2. what still runs in the catalog's eyes ran in a process that is gone: back to the queue,
+       without blame
+    3. files of attempts that came to nothing are swept
+
+The caller holds the batch (`Catalog.hold_batch`), so nobody else works on it. Safe to repeat, and
+to be killed in. Not looked at: videos that the catalog calls done and that somebody deleted from
+the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vidplat.domain import JobRecord, JobState, OperatingPoint
+from vidplat.storage.artifacts import Commit, Store, committed_jobs, repair, sweep
+from vidplat.storage.catalog import Catalog
+
+ORPHAN_AGE_S = 3_600.0  # younger files may belong to a worker that has not heard of its end yet
+_PAGE = 5_000
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """What was found and put right."""
+
+    done: int = 0  # videos that existed, and that the catalog did not know of
+    released: int = 0  # jobs that were under way when their platform ended
+    swept: int = 0  # files of attempts that came to nothing
+
+    def __bool__(self) -> bool:
+        return bool(self.done or self.released or self.swept)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.done} finished jobs found, {self.released} put back, {self.swept} "
+            "leftover files removed"
+        )
+
+
+def reconcile(catalog: Catalog, store: Store, batch_id: str, *, now: float) -> Repairs:
+    """Repair one batch; see the module's text. Raises StoreError and CatalogError."""
+    # 1. What the store has, the catalog must know.
+    committed = set(committed_jobs(store, batch_id))
+    found = (
+        [job for job in _unfinished(catalog, batch_id) if job.job.id in committed]
+        if committed
+        else []
+    )
+    done = sum(
+        adopt_commit(catalog, batch_id, each.job.id, repair(store, batch_id, each.job.id), now)
+        for each in found
+    )
+    # 2. What nobody works on any more, is open again.
+    released = catalog.release(batch_id, now=now)
+    # 3. What nobody will finish, is rubbish.
+    return Repairs(done, len(released), sweep(store, batch_id, ORPHAN_AGE_S))
+
+
+def adopt_commit(
+    catalog: Catalog, batch_id: str, job_id: str, commit: Commit | None, now: float
+) -> bool:
+    """Enter a commit that the store has into the catalog; False when there is none, or the job was
+    final."""
+    if commit is None:
+        return False
+    return catalog.mark_done(
+        batch_id,
+        job_id,
+        commit.artifact,
+        commit.artifact.attempt,
+        now,
+        point=_point_of(commit.facts),
+        phases=_numbers(commit.facts.get("phases_s")),
+        metrics=_numbers(commit.facts.get("metrics")),
+    )
+
+
+def _unfinished(catalog: Catalog, batch_id: str) -> Iterator[JobRecord]:
+    after_row = 0
+    states = (JobState.QUEUED, JobState.RUNNING)
+    while page := catalog.jobs(batch_id, states=states, after_row=after_row, limit=_PAGE):
+        yield from page
+        after_row = page[-1].job.row
+
+
+def _point_of(facts: Mapping[str, Any]) -> OperatingPoint | None:
+    """The operating point that the sidecar tells, if it does."""
+    told = facts.get("point")
+    if not isinstance(told, dict) or not isinstance(told.get("steps"), int):
+        return None
+    return OperatingPoint(
+        told.get("steps_done") or told["steps"], told.get("keyframes"), told.get("method") or "full"
+    )
+
+
+def _numbers(told: Any) -> dict[str, float]:
+    if not isinstance(told, dict):
+        return {}
+    return {
+        str(name): float(value) for name, value in told.items() if isinstance(value, int | float)
+    }

@@ -1,0 +1,219 @@
+"""Who gets what: drafts of a plan at different prices of a device second, and the best of them.
+
+A draft walks the groups in deadline order and gives each job to the worker that finishes it first,
+at the rung whose gain per second is worth the price; a job that does not fit falls to its cheapest
+rung, then at risk (in time at p50 only), then late. Late jobs go to the end at their cheapest rung,
+so they cost nobody else a place; jobs without a deadline come last of all, at full quality. The
+slack of a promising draft is then spent exactly, per worker (`chains`), and the draft with the
+fewest late jobs, fewest at risk and most quality is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vidplat.scheduler.chains import EASE_S, Chain
+from vidplat.scheduler.groups import NEVER, Group
+from vidplat.scheduler.slack import spend_slack
+
+_SINGLY_BELOW = 4  # jobs per worker: fewer are placed one by one, more in bulk
+_PRICES = 64
+
+
+@dataclass
+class Draft:
+    """One way to do it: a chain per worker, and how many jobs will not be in time."""
+
+    chains: list[Chain]
+    lowered: int = 0  # jobs that did not fit at the price's rung
+    at_risk: int = 0  # in time at p50, not at p90
+    late: int = 0
+
+    @property
+    def merit(self) -> tuple[int, int, float]:
+        return (-self.late, -self.at_risk, sum(c.value for c in self.chains))
+
+
+def best_draft(groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float]) -> Draft:
+    """The best of a handful of drafts, each at another price of a device second.
+
+    `free_at` and `values` (what a second there is worth, `bound.worker_values`) are per worker.
+    """
+    prices = _prices(groups, values)
+    draft = _assign(groups, free_at, values, 0.0)
+    if not draft.lowered:
+        return draft  # everything is in time at full quality
+    # The least price at which nothing has to be lowered; then that one, the one below and some far
+    # from it.
+    low, high = 0, len(prices) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if _assign(groups, free_at, values, prices[middle], all_or_nothing=True).lowered:
+            low = middle + 1
+        else:
+            high = middle
+    tries = {max(0, low - 1), low, low // 2, (low + len(prices)) // 2, len(prices) - 1}
+    best: Draft | None = None
+    for k in sorted(tries, reverse=True):
+        draft = _assign(groups, free_at, values, prices[k])
+        for chain in draft.chains:
+            spend_slack(chain)
+        if best is None or draft.merit > best.merit:
+            best = draft
+    assert best is not None
+    return best
+
+
+def assign_all(groups: Sequence[Group], free_at: Sequence[float], *, best: bool) -> list[Chain]:
+    """Every job at its best (or cheapest) rung, deadlines or not."""
+    chains = [Chain(i, at) for i, at in enumerate(free_at)]
+    for index, group in enumerate(groups):
+        _place(chains, index, group, _rungs(group, best=best), group.count)
+    return chains
+
+
+def ends(chains: Sequence[Chain], now: float) -> tuple[float, float]:
+    """(p50, p90) finish of the last job of all chains, by whomever."""
+    last = [chain.through_at for chain in chains if chain.places]
+    return max((p50 for p50, _ in last), default=now), max((p90 for _, p90 in last), default=now)
+
+
+# --- inside ---------------------------------------------------------------------------------------
+
+
+def _prices(groups: Sequence[Group], values: Sequence[float]) -> list[float]:
+    """Weighted gains per second (of the fastest worker) that occur, rising, about 64; the last buys
+    nothing."""
+    kinds = {(id(g.rungs), g.weight): g for g in groups if g.deadline_at != NEVER}
+    gains = {
+        g.weight * gain / values[i]
+        for g in kinds.values()
+        for i, r in g.rungs.items()
+        for gain in r.gains
+    }
+    return [*sorted(gains)[:: max(1, len(gains) // _PRICES)], math.inf]
+
+
+def _assign(
+    groups: Sequence[Group],
+    free_at: Sequence[float],
+    values: Sequence[float],
+    price: float,
+    *,
+    all_or_nothing: bool = False,
+) -> Draft:
+    """A draft at `price`; with `all_or_nothing` it breaks off at the first job that does not fit as
+    wanted."""
+    draft = Draft([Chain(i, at) for i, at in enumerate(free_at)])
+    chains = draft.chains
+    late: list[tuple[int, Group, int]] = []
+    wanted: dict[tuple[int, float], dict[int, int]] = {}  # alike for groups of one kind and weight
+    for index, group in enumerate(groups):
+        if group.deadline_at == NEVER:
+            continue
+        kind = (id(group.rungs), group.weight)
+        if kind not in wanted:
+            wanted[kind] = {
+                i: r.worth(price * values[i] / group.weight) for i, r in group.rungs.items()
+            }
+        left = _place(chains, index, group, wanted[kind], group.count, group.deadline_at)
+        if not left:
+            continue
+        draft.lowered += left
+        if all_or_nothing:
+            return draft
+        least = _rungs(group, best=False)
+        left = _place(chains, index, group, least, left, group.deadline_at)
+        hopeless = _place(chains, index, group, least, left, group.deadline_at, at_median=True)
+        draft.at_risk += left - hopeless
+        if hopeless:
+            draft.late += hopeless
+            late.append((index, group, hopeless))
+    for index, group, count in late:
+        _place(chains, index, group, _rungs(group, best=False), count, late=True)
+    for index, group in enumerate(groups):
+        if group.deadline_at == NEVER:
+            _place(chains, index, group, _rungs(group, best=True), group.count)
+    return draft
+
+
+def _rungs(group: Group, *, best: bool) -> dict[int, int]:
+    return {i: r.top if best else 0 for i, r in group.rungs.items()}
+
+
+def _place(
+    chains: Sequence[Chain],
+    index: int,
+    group: Group,
+    rung_of: Mapping[int, int],
+    count: int,
+    due: float = NEVER,
+    *,
+    at_median: bool = False,
+    late: bool = False,
+) -> int:
+    """Give `count` jobs of a group to whoever finishes each first; returns how many do not end by
+    `due`.
+
+    `due` is tested at p90, or at p50 when `at_median`. Many equal jobs are first shared out in bulk
+    up to a common finish time, so the work grows with the workers and not with the jobs.
+    """
+    offers = [
+        (chains[i], r, group.rungs[i].p50_s[r], group.rungs[i].spread_s[r])
+        for i, r in rung_of.items()
+    ]
+    if count > _SINGLY_BELOW * len(offers):
+        shares = _shares(offers, group.not_before, count, due, at_median)
+        for (chain, rung, _, _), share in zip(offers, shares, strict=True):
+            if share:
+                chain.append(index, group, rung, share, late=late)
+        count -= sum(shares)
+    quantile = 0 if at_median else 1
+    while count:
+        earliest, chosen = NEVER, offers[0]
+        for offer in offers:
+            finish = offer[0].finish(offer[2], offer[3], group.not_before)[quantile]
+            if finish < earliest:
+                earliest, chosen = finish, offer
+        if earliest > due + EASE_S:
+            break
+        chosen[0].append(index, group, chosen[1], late=late)
+        count -= 1
+    return count
+
+
+def _shares(
+    offers: Sequence[tuple[Chain, int, float, float]],
+    not_before: float,
+    count: int,
+    due: float,
+    at_median: bool,
+) -> list[int]:
+    """How many jobs each worker ends by the latest common time up to `due` at which they are not
+    more than `count`.
+
+    That is what giving them out one by one to the earliest finish comes to, up to the last few.
+    """
+
+    def by(at: float) -> list[int]:
+        return [
+            chain.room(p50, spread, at, not_before, at_median) for chain, _, p50, spread in offers
+        ]
+
+    start = min(max(chain.finish()[0], not_before) for chain, _, _, _ in offers)
+    span = 2 * max(p50 + spread for _, _, p50, spread in offers) * count
+    low, high = 0.0, min(due + EASE_S - start, span)
+    if high <= 0:
+        return [0] * len(offers)
+    enough = by(start + high)
+    if sum(enough) <= count:
+        return enough
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        if sum(by(start + middle)) <= count:
+            low = middle
+        else:
+            high = middle
+    return by(start + low)

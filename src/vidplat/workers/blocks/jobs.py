@@ -1,0 +1,221 @@
+"""One video on a model that makes it block by block: what `generate.py` is for models that see all
+frames at once.
+
+The driver is `causal.py`. Of a job's point it gets `point.steps` of the model's own steps for each
+block (`vidplat.methods.blocks.chosen_steps`); of an edit, the source's latents to start from, and
+with the method `lipar` the mask of what the source repeats, in its causal form: no frame decides
+about an earlier one.
+
+Progress counts passes: each block's steps, and the one that remembers it. Between passes the job
+can be cancelled. Before each block the rest is counted against `finish_by`, at the pace of this
+run's passes, and if it does not fit, the blocks to come take fewer steps; they never take more
+again. A block under way is not shortened. The first blocks attend to less and are a little faster
+than those to come, which the count does not know.
+
+Left out: all blocks are decoded together at the end, since a job's video is one file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.errors import SpecError
+from vidplat.methods.blocks import chosen_steps, method_problem, spans, spread
+from vidplat.methods.language import Value, parse
+from vidplat.methods.lipar.mask import MaskRule, keep_mask
+from vidplat.methods.model_shape import Blocks
+from vidplat.workers.blocks.memory import Window
+from vidplat.workers.blocks.stream import StreamPlan, stream
+from vidplat.workers.generate import (
+    Cancelled,
+    Made,
+    Pace,
+    Source,
+    Stopwatch,
+    Wishes,
+    check_finite,
+    check_promise,
+    conditioned,
+    latent_frames,
+)
+from vidplat.workers.models.family import MakesBlocks
+from vidplat.workers.text_cache import TextCache
+
+
+@torch.inference_mode()
+def generate_blocks(
+    family: MakesBlocks,
+    texts: TextCache,
+    prompt: str,
+    negative_prompt: str,
+    spec: VideoSpec,
+    point: OperatingPoint,
+    wishes: Wishes = Wishes(),
+    source: Source | None = None,
+) -> Made:
+    """Make one video. What is raised is as in `generate`; `steps_done` is the mean of the blocks'
+    steps.
+
+    `wishes.min_steps` holds for each block.
+    """
+    blocks = family.blocks
+    frames = latent_frames(family, spec)
+    plan = plan_of(blocks, point, 1.0 if source is None else source.strength)
+    pruning = _pruning(blocks, point, source)
+    watch = Stopwatch()
+    walk = _Walk(plan.steps, len(spans(blocks, frames)), wishes)
+
+    # 1. Encode.
+    wishes.on_step("encode", 0, walk.total)
+    condition = conditioned(texts, prompt, negative_prompt, spec.guidance_scale)
+    watch.lap("encode")
+
+    # 2. Denoise, block after block.
+    model = family.transformers[0]
+    clean = torch.zeros_like(family.noise(spec, frames)) if source is None else source.latents
+    keep = (
+        None if pruning is None or source is None else _mask(model, blocks, pruning, source.latents)
+    )
+    walk.begin()
+    made = stream(
+        model,
+        condition,
+        clean,
+        plan,
+        seed=spec.seed,
+        keep=keep,
+        recovery="noise-aware" if pruning is None else _recovery(pruning),
+        next_steps=walk.next_steps,
+        on_passes=walk.passed,
+    )
+    latents = torch.cat(list(made), dim=2)
+    check_finite(latents, f"{len(walk.taken)} blocks")
+    watch.lap("denoise")
+
+    # 3. Decode and check.
+    wishes.on_step("decode", walk.total, walk.total)
+    pixels = family.decode(latents)
+    watch.lap("decode")
+    check_promise(pixels, spec)
+    steps_done = max(1, round(mean(len(steps) for steps in walk.taken)))
+    facts = {} if keep is None else {"kept_share": kept_share(keep, plan)}
+    return Made(pixels, latents, steps_done, walk.sigmas(plan), watch.phases, walk.total, facts)
+
+
+def plan_of(blocks: Blocks, point: OperatingPoint, strength: float = 1.0) -> StreamPlan:
+    """How the driver makes a video at `point`. Raises `SpecError` for points that such a model does
+    not have."""
+    if point.keyframes is not None:
+        raise SpecError(method_problem("keyframes"))
+    try:
+        steps = chosen_steps(blocks, point.steps, strength)
+    except ValueError as problem:
+        raise SpecError(str(problem)) from problem
+    window = Window(blocks.sink, blocks.recent, blocks.trained)
+    return StreamPlan(block=blocks.frames, steps=steps, shift=blocks.shift, window=window)
+
+
+def _pruning(
+    blocks: Blocks, point: OperatingPoint, source: Source | None
+) -> dict[str, Value | None] | None:
+    """The values of `lipar` where the point asks for it. Raises `SpecError` for all that cannot be
+    done here."""
+    if not point.accelerator:
+        return None
+    if why := method_problem(point.accelerator):
+        raise SpecError(why)
+    if source is None:
+        raise SpecError(
+            "lipar cannot be used here: it prunes what the edited video repeats, and there is none"
+        )
+    if blocks.recent <= blocks.frames:
+        raise SpecError(
+            "lipar cannot be used here: no block sees the frame before it, whose keys pruned "
+            "tokens get"
+        )
+    return dict(parse(point.accelerator)[0].values)
+
+
+def _mask(
+    model: object, blocks: Blocks, pruning: dict[str, Value | None], latents: Tensor
+) -> Tensor:
+    """(F, h, w) bool of clean latents (1, C, F, H, W), True where tokens run; the first block is
+    kept by the driver."""
+    _, rows, columns = model.config.patch_size  # type: ignore[attr-defined]  # any diffusers transformer
+    rule = MaskRule(
+        tau1=float(pruning["tau1"] or 0.0),
+        tau2=float(pruning["tau2"] or 0.0),
+        min_keep=float(pruning["min_keep"] or 0.0),
+        block=blocks.frames,
+        causal=True,
+    )
+    return keep_mask(latents[0], (rows, columns), rule)
+
+
+def kept_share(keep: Tensor, plan: StreamPlan) -> float:
+    """Of all tokens, those that run under a mask (F, h, w): blocks that the driver makes whole
+    count whole."""
+    whole = keep.clone()
+    for number, start in enumerate(range(0, len(keep), plan.block)):
+        if number % plan.refresh == 0:
+            whole[start : start + plan.block] = True
+    return float(whole.float().mean())
+
+
+def _recovery(pruning: dict[str, Value | None]) -> str:
+    asked = str(pruning["recovery"])
+    return (
+        "noise-aware" if asked == "auto" else asked
+    )  # the memory has clean keys: nothing speaks against them
+
+
+class _Walk:
+    """Counts a video's passes, tells of them, listens for a cancel, and shortens later blocks when
+    time is short."""
+
+    def __init__(self, steps: tuple[float, ...], blocks: int, wishes: Wishes) -> None:
+        self._steps, self._blocks, self._wishes = steps, blocks, wishes
+        self._pace = Pace(replace(wishes, min_steps=1))
+        self.done, self.total = 0, blocks * (len(steps) + 1)
+        self.taken: list[tuple[float, ...]] = []  # the steps of each block that was begun
+
+    def begin(self) -> None:
+        """Denoising starts now: passes are timed from here."""
+        self._pace = Pace(replace(self._wishes, min_steps=1))
+        self._wishes.on_step("denoise", 0, self.total)
+        self._look()
+
+    def next_steps(self) -> tuple[float, ...]:
+        """The steps of the next block; asked once for each."""
+        left = self._blocks - len(self.taken)
+        fit = self._pace.affordable(self.done, left * (len(self._steps) + 1)) // left - 1
+        count = min(len(self._steps), max(fit, self._wishes.min_steps, 1))
+        if count < len(self._steps):
+            self._steps = spread(self._steps, count)
+            self.total = self.done + left * (count + 1)
+        self.taken.append(self._steps)
+        return self._steps
+
+    def passed(self, count: int) -> None:
+        """After each pass, or after the passes that a copied block was spared."""
+        self.done += count
+        if count == 1:  # a copied block says nothing about the pace of a pass
+            self._pace.step_done()
+        self._wishes.on_step("denoise", self.done, self.total)
+        if self.done < self.total:
+            self._look()
+
+    def sigmas(self, plan: StreamPlan) -> tuple[float, ...]:
+        """The levels of a block and where it ends; of all blocks in turn when they are not
+        alike."""
+        each = self.taken if len(set(self.taken)) > 1 else self.taken[:1]
+        return tuple(sigma for steps in each for sigma in (*replace(plan, steps=steps).sigmas, 0.0))
+
+    def _look(self) -> None:
+        if self._wishes.is_cancelled():
+            raise Cancelled(f"cancelled after {self.done} of {self.total} passes")

@@ -1,0 +1,104 @@
+"""What leaving frames out costs: the published sizes, the scheduler's own formula, and the whole
+run.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders import a_shape
+from vidplat.methods.eco.keyframes import budget
+from vidplat.methods.eco.words import PassSize, budgets, kept_frames, warmup_steps, with_budgets
+from vidplat.scheduler.work import forward_gflop
+
+SMALL, LARGE = (1536, 8960), (5120, 13824)  # widths of Wan 2.1 1.3B and 14B
+
+
+@pytest.mark.parametrize(
+    ("widths", "per_frame", "share", "speedups"),
+    [
+        (SMALL, 1560, 0.3497, {11: 2.41, 8: 3.39, 6: 4.37}),  # 480 x 832
+        (LARGE, 1560, 0.3938, {11: 2.20, 8: 3.01, 6: 3.82}),
+        (LARGE, 3600, 0.3449, {11: 2.44, 8: 3.44, 6: 4.43}),  # 720 x 1280
+    ],
+)
+def test_the_work_of_wan_at_81_frames(
+    widths: tuple[int, int], per_frame: int, share: float, speedups: dict[int, float]
+) -> None:
+    size = PassSize(per_frame, *widths, text_tokens=512)
+    assert size.share(11, 21) == pytest.approx(share, abs=5e-5)
+    for k, speedup in speedups.items():  # 5 of 50 steps with all frames
+        assert 50 / (5 + 45 * size.share(k, 21)) == pytest.approx(speedup, abs=5e-3)
+
+
+def test_the_formula_is_the_scheduler_s() -> None:
+    shape = a_shape()
+    size = PassSize(60, shape.width, shape.ffn_width, shape.text_tokens)
+    linear, attention = size.flops(9)
+    assert forward_gflop(shape, 9 * 60) == pytest.approx(
+        (shape.layers * linear / 1e9, shape.layers * attention / 1e9)
+    )
+
+
+def test_attention_falls_with_the_square_and_the_rest_a_little_less_than_with_the_frames() -> None:
+    linear, attention = PassSize(64, 192, 768, 64).shares(5, 9)
+    assert attention == pytest.approx(25 / 81)
+    assert 5 / 9 < linear < 5 / 9 + 0.01  # the text's own projections do not shrink
+
+
+def test_a_token_for_each_frame_left_out_costs_as_a_text_token() -> None:
+    size = PassSize(64, 192, 768, 64)
+    longer = PassSize(64, 192, 768, 64 + 4)
+    assert size.flops(5, context=4) == longer.flops(5)
+    assert size.shares(5, 9, context=True)[0] > size.shares(5, 9)[0]
+
+
+def test_a_run_is_its_warm_up_and_the_rest() -> None:
+    size = PassSize(64, 192, 768, 64)
+    linear, attention = size.run_shares(5, 9, warmup=2, steps=24)
+    assert attention == pytest.approx((2 + 22 * 25 / 81) / 24)
+    assert linear == pytest.approx((2 + 22 * size.shares(5, 9)[0]) / 24)
+    assert size.run_shares(9, 9, warmup=2, steps=24) == (1.0, 1.0)
+    assert size.run_shares(5, 9, warmup=24, steps=24) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "steps", "counted"), [(0.1, 50, 5), (0.1, 24, 2), (0.1, 4, 1), (0.0, 4, 1), (1, 4, 4)]
+)
+def test_the_warm_up_is_a_share_of_the_steps_and_at_least_one(
+    share: float, steps: int, counted: int
+) -> None:
+    assert warmup_steps(share, steps) == counted
+
+
+def test_half_of_the_frames_are_kept_unless_a_number_is_given() -> None:
+    assert kept_frames(None, 21) == 11 == budget(81, 16, 8)  # as released for Wan
+    assert [kept_frames(None, frames) for frames in (1, 2, 3, 4, 9)] == [1, 2, 2, 2, 5]
+    assert kept_frames(6, 21) == 6
+
+
+# --- K that a plan chooses between ----------------------------------------------------------------
+
+
+def test_the_budgets_are_the_same_shares_of_every_length() -> None:
+    assert budgets(21) == (6, 8, 11, 14, 16)
+    assert budgets(17) == (5, 6, 9, 11, 13)
+    assert budgets(9) == (3, 5, 6, 7)
+    assert budgets(3) == (2,)
+    assert budgets(2) == budgets(1) == ()
+
+
+def test_a_method_that_leaves_k_open_becomes_one_for_each_budget() -> None:
+    assert with_budgets("eco", 9) == ("eco:k=3", "eco:k=5", "eco:k=6", "eco:k=7")
+    assert with_budgets("eco:selector=entropy+euler", 3) == ("eco:k=2,selector=entropy+euler",)
+    assert with_budgets("eco:k=4", 9) == ("eco:k=4",)
+    assert with_budgets("hsa:preset=25", 9) == ("hsa:preset=25",)
+    assert with_budgets("eco", 2) == ("eco",)
+
+
+def test_a_budget_that_a_gap_rules_out_is_not_offered() -> None:
+    assert with_budgets("eco:max_gap=2", 9) == (
+        "eco:k=5,max_gap=2",
+        "eco:k=6,max_gap=2",
+        "eco:k=7,max_gap=2",
+    )

@@ -1,0 +1,596 @@
+"""The peers one by one: what each decides, what it counts, and what was put right around the
+libraries.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from math import exp
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.methods.runs import SPEC, a_tiny_family, denoised
+from tests.methods.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
+from vidplat.errors import SpecError
+from vidplat.methods.installed import Installed, build
+from vidplat.methods.language import parse
+from vidplat.methods.peers.easycache import EasyCache
+from vidplat.methods.peers.magcache import Curve
+from vidplat.methods.peers.teacache import PUBLISHED, Polynomial, fitted, published_for
+from vidplat.methods.protocol import Calibrates, Grid, Run
+from vidplat.methods.seams.layouts import layout_of
+from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
+from vidplat.workers.survey.flops import counted as flops_of
+
+STEPS = 8
+STRONG = ("teacache:10", "easycache:10", "fbcache:10", "magcache:10", "dbcache:10,warmup=2")
+
+
+class Walk:
+    """As much of a solver as methods ask: `STEPS` steps from sigma 1 to 0."""
+
+    scheduler = None
+    total = STEPS
+    sigmas = tuple(1 - step / STEPS for step in range(STEPS + 1))
+
+
+def a_run(twins: tuple[Twin, ...], rehearse: Callable[[], None] | None = None) -> Run:
+    solver: Any = Walk()
+    return Run(solver, Grid(5, 4, 6), len(twins[0].branches), 6.0, rehearse=rehearse)
+
+
+def take(
+    twin: Twin, branch: str, step: int, latents: Tensor | None = None, *, steps: int = STEPS
+) -> Tensor:
+    """A pass as our loop makes it: the context tells all."""
+    given = (twin.latents if latents is None else latents) * (1 + 0.02 * step)
+    told = {"step_index": step, "sigma": 1 - step / STEPS, "num_inference_steps": steps}
+    shape = (len(given), twin.times_per_video) if twin.times_per_video else (len(given),)
+    with torch.inference_mode(), twin.model.cache_context(branch, **told):
+        made: Tensor = twin.model(
+            hidden_states=given,
+            timestep=torch.full(shape, 1000.0 * (1 - step / STEPS)),
+            return_dict=False,
+            **twin.inputs,
+        )[0]
+    return made
+
+
+@contextmanager
+def applied(text: str, *twins: Twin) -> Iterator[Any]:
+    """The method `text` on the twins, calibrated where it must be, and begun."""
+    method: Any = build(parse(text)[0])
+    run = a_run(twins)
+    with ExitStack() as stack:
+        for twin in twins:
+            assert method.refusal(twin.model, run) == ""
+            stack.enter_context(method.applied_to(twin.model))
+        method.begin(run)
+        if isinstance(method, Calibrates) and not method.is_calibrated(run):
+            with method.calibrating(run):
+                for step in range(STEPS):
+                    for branch in twins[0].branches:
+                        take(twins[0 if step < STEPS / 2 else -1], branch, step)
+            method.begin(run)
+            assert method.is_calibrated(run)
+        yield method
+
+
+@pytest.mark.parametrize("text", STRONG)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_s_passes_are_skipped_counted_and_given_back(family: str, text: str) -> None:
+    twin = a_tiny_transformer(family)
+    layers = len(layout_of(twin.model).blocks(twin.model))
+    before = answer(twin)
+    with applied(text, twin) as method:
+        for step in range(STEPS):
+            for branch in twin.branches:
+                assert torch.isfinite(take(twin, branch, step)).all()
+        found: Counted = method.counted
+    assert torch.equal(answer(twin), before)
+    # Blocks that run although a pass is skipped: the first one, and DBCache's of each of
+    # HunyuanVideo's two chains.
+    always = {"fbcache": 1, "dbcache": 2 if family.startswith("hunyuan") else 1}.get(method.name, 0)
+    assert tuple(found.passes) == twin.branches
+    for branch in twin.branches:
+        assert found.passes[branch] + found.passes_skipped[branch] == STEPS
+        least = found.passes[branch] * layers + found.passes_skipped[branch] * always
+        # One of two chains may be skipped alone, which is a skipped pass in which more than
+        # `always` ran.
+        assert found.blocks[branch] == least or (
+            method.name == "dbcache" and always == 2 and found.blocks[branch] > least
+        )
+
+
+@pytest.mark.parametrize("text", STRONG)
+def test_what_the_negative_text_says_does_not_reach_the_other_branch(text: str) -> None:
+    heard: list[list[Tensor]] = []
+    for other in (0.0, 3.0):
+        twin, answers = a_tiny_transformer("wan"), list[Tensor]()
+        negative = replace(
+            twin, inputs={"encoder_hidden_states": twin.inputs["encoder_hidden_states"] + other}
+        )
+        with applied(text, twin) as method:
+            for step in range(STEPS):
+                answers.append(take(twin, "cond", step))
+                take(negative, "uncond", step)
+            assert method.counted.passes_skipped["cond"] > 0
+        heard.append(answers)
+    assert all(torch.equal(one, two) for one, two in zip(*heard, strict=True))
+
+
+@pytest.mark.parametrize("text", STRONG)
+def test_two_transformers_keep_caches_of_their_own_and_start_with_a_whole_pass(text: str) -> None:
+    twins = a_tiny_pair()
+    before = [answer(twin) for twin in twins]
+    with applied(text, *twins) as method:
+        for step in range(STEPS):
+            twin, skipped = (
+                twins[0 if step < 4 else 1],
+                method.counted.passes_skipped.get("cond", 0),
+            )
+            stock = torch.isfinite(take(twin, "cond", step)).all()
+            assert stock
+            if step in (0, 4):  # its first pass: nothing to go by yet
+                assert method.counted.passes_skipped.get("cond", 0) == skipped
+            take(twin, "uncond", step)
+        assert method.counted.passes_skipped["cond"] > 0
+    for twin, stock_answer in zip(twins, before, strict=True):
+        assert torch.equal(answer(twin), stock_answer)
+
+
+def test_what_is_counted_is_what_torch_counts() -> None:
+    twin = a_tiny_transformer("wan")
+    with flops_of(twin.model) as whole:
+        answer(twin)
+    for text in STRONG:
+        with applied(text, twin) as method, flops_of(twin.model) as found:
+            for step in range(STEPS):
+                for branch in twin.branches:
+                    take(twin, branch, step)
+        assert method.counted.passes_skipped
+        assert found.total * 3 == whole.total * sum(
+            method.counted.blocks.values()
+        )  # 3 equal blocks in a pass
+
+
+def test_counts_start_anew_with_each_video() -> None:
+    twin = a_tiny_transformer("wan")
+    with applied("easycache:10", twin) as method:
+        take(twin, "cond", 0)
+        assert method.counted == Counted({"cond": 1}, {}, {"cond": 3})
+        method.begin(a_run((twin,)))
+        assert method.counted == Counted()
+        assert (method.counted.computed, method.counted.total) == (0, 0)
+
+
+def test_a_pass_that_ran_only_in_part_counts_as_skipped() -> None:
+    found = Counted()
+    for ran in (3, 3, 1, 0):
+        found.add("cond", ran, 3)
+    assert found == Counted({"cond": 2}, {"cond": 2}, {"cond": 7})
+    assert (found.computed, found.total) == (2, 4)
+
+
+def test_a_call_outside_of_a_context_with_a_step_is_told_what_is_missing() -> None:
+    twin = a_tiny_transformer("wan")
+    with (
+        watched(twin.model, "test", Skipper(), Counted()),
+        pytest.raises(ValueError, match=r"cache_context\(branch, step_index="),
+        twin.model.cache_context("cond"),
+    ):
+        twin.model(hidden_states=twin.latents, timestep=torch.zeros(1), **twin.inputs)
+
+
+def test_diffusers_reset_at_a_pipeline_s_end_forgets_all() -> None:
+    twin = a_tiny_transformer("wan")
+    for text in STRONG[:4]:
+        with applied(text, twin) as method:
+            fresh = [take(twin, "cond", step) for step in range(4)]
+            twin.model._reset_stateful_cache()
+            assert [torch.equal(take(twin, "cond", step), fresh[step]) for step in range(4)] == [
+                True
+            ] * 4, method.name
+
+
+@pytest.mark.parametrize("text", ["easycache:10", "fbcache:10", "dbcache:10,warmup=2"])
+def test_a_stock_pipeline_with_the_method_makes_what_our_loop_makes(
+    text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from diffusers import WanPipeline
+
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    family = a_tiny_family(directory)
+    made = denoised(family, text, prompt="a red circle", negative="dark")
+    pipeline = WanPipeline.from_pretrained(directory)
+    pipeline.transformer.load_state_dict(family.transformer.state_dict())
+    pipeline.set_progress_bar_config(disable=True)
+    method: Any = build(parse(text)[0])
+    with method.applied_to(pipeline.transformer):
+        for _ in range(2):  # the second call starts anew, though nobody says begin
+            stock = pipeline(
+                prompt="a red circle",
+                negative_prompt="dark",
+                height=SPEC.height,
+                width=SPEC.width,
+                num_frames=SPEC.num_frames,
+                num_inference_steps=SPEC.num_inference_steps,
+                guidance_scale=SPEC.guidance_scale,
+                generator=torch.Generator("cpu").manual_seed(SPEC.seed),
+                max_sequence_length=16,
+                output_type="latent",
+            ).frames
+            assert torch.equal(stock, made)
+
+
+# --- EasyCache ---
+
+
+class Doubler(torch.nn.Module):
+    """Answers v = 2 x + 1: then k is 2 always."""
+
+    def __call__(self, latents: Tensor) -> tuple[Tensor]:
+        return (2 * latents + 1,)
+
+
+def easy_steps(
+    xs: list[float], threshold: float, *, steps: int | None = None, warmup: float = 0.0
+) -> list[bool]:
+    """Which steps are computed for latents that are x everywhere."""
+    from vidplat.methods.peers.easycache import _Part
+
+    part, computed, model = _Part(threshold, warmup), list[bool](), Doubler()
+    for step, x in enumerate(xs):
+        ran = False
+
+        def run(x: float = x) -> Any:
+            nonlocal ran
+            ran = True
+            return model(torch.full((2,), x))
+
+        part.call(
+            Place("cond", step, steps, None), (torch.full((2,), x),), {"return_dict": False}, run
+        )
+        computed.append(ran)
+    return computed
+
+
+def test_easycache_sums_predicted_changes_until_they_reach_the_threshold() -> None:
+    # Steps 0 and 1 are computed: k = |v1 - v0| / |x1 - x0| = 2, v1 = 9. Steps of 1 in x add 2 * 1 /
+    # 9 = .222 each: after two .444 < .5, the third would make .667: computed at step 4, with v4 =
+    # 15, and 2 / 15 = .133 from then on.
+    assert easy_steps([3, 4, 5, 6, 7, 8, 9, 10, 11], 0.5) == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_easycache_computes_the_warm_up_and_the_last_step() -> None:
+    xs = [100.0 + step for step in range(10)]  # changes of about 1 %
+    assert easy_steps(xs, 9.0, steps=10, warmup=0.4) == [True] * 4 + [False] * 5 + [True]
+    assert easy_steps(xs, 0.0, steps=10) == [True] * 10
+
+
+def test_easycache_adds_to_the_input_what_the_last_computed_pass_added() -> None:
+    twin = a_tiny_transformer("wan")
+    with applied("easycache:10", twin):
+        whole = [take(twin, "cond", step) for step in range(2)]
+        skipped = take(twin, "cond", 2)
+    # Step s is taken at x (1 + .02 s).
+    torch.testing.assert_close(skipped, twin.latents * 1.04 + (whole[1] - twin.latents * 1.02))
+
+
+def test_easycache_decides_on_the_first_branch_for_both() -> None:
+    twin = a_tiny_transformer("wan")
+    with applied("easycache:10", twin) as method:
+        for step in range(STEPS):
+            take(twin, "cond", step)
+            take(
+                twin, "uncond", step, twin.latents * (1 + step) ** 3
+            )  # changes more than any threshold allows
+    assert method.counted.passes == {"cond": 3, "uncond": 3}  # 2 of 8 as warm-up, and the last
+
+
+def test_easycache_refuses_a_model_whose_answer_cannot_be_added_to_its_input() -> None:
+    twin = a_tiny_transformer("wan")
+    twin.model.register_to_config(in_channels=36, out_channels=16)
+    method = EasyCache(parse("easycache")[0].values)
+    assert "the model takes 36 channels but gives 16" in method.refusal(twin.model, a_run((twin,)))
+
+
+# --- TeaCache ---
+
+
+def test_teacache_knows_the_published_models_by_their_shape() -> None:
+    def shaped(name: str, **config: Any) -> Any:
+        model: Any = type(name, (), {})()
+        model.config = SimpleNamespace(**config)
+        return model
+
+    wan = shaped("WanTransformer3DModel", num_layers=30, num_attention_heads=12)
+    small, large = (
+        shaped(
+            "CogVideoXTransformer3DModel", num_layers=n, num_attention_heads=h, patch_size_t=None
+        )
+        for n, h in ((30, 30), (42, 48))
+    )
+    assert published_for(wan) is not None
+    assert published_for(small) != published_for(large)
+    assert published_for(a_tiny_transformer("wan").model) is None
+    # At the authors' 50 steps 1.3B's first 5 are always computed: 10 %.
+    first = published_for(wan)
+    assert first is not None
+    assert round(first.first * 50) == 5
+    assert all(len(polynomial.coefficients) == 5 for polynomial in PUBLISHED.values())
+
+
+def test_teacache_s_published_polynomials_are_taken_as_they_are_and_fitted_ones_tamed() -> None:
+    published = Polynomial((2.0, -1.0, 0.5), first=0.1)
+    assert published(0.25) == 2 / 16 - 0.25 + 0.5
+    assert Polynomial((1.0, -3.0), first=0.1)(1.0) == -2.0
+    line = fitted([(0.1, 0.02), (0.2, 0.04), (0.3, 0.06), (0.4, 0.08)])
+    assert [round(line(change), 6) for change in (0.1, 0.4, 0.8)] == [
+        0.02,
+        0.08,
+        0.16,
+    ]  # beyond .4 in proportion
+    assert fitted([(0.1, -1.0), (0.2, -2.0)])(0.2) == 0.0
+    assert fitted([])(0.5) == 0.0
+    assert fitted([(0.2, 0.1), (0.2, 0.3)])(0.2) == pytest.approx(0.2)
+
+
+def test_teacache_s_sum_reaches_the_threshold_at_the_right_step() -> None:
+    from vidplat.methods.peers.teacache import _Part
+
+    twin = a_tiny_transformer("wan")
+    part = _Part(twin.model, layout_of(twin.model), 0.25, Polynomial((1.0, 0.0), first=0.1))
+    ran = list[int]()
+    tokens = torch.zeros(1, 2, 3)
+    for step, level in enumerate(
+        [10.0, 11.0, 12.1, 13.31, 14.641, 16.1051]
+    ):  # each step changes by 10 %
+        arguments = (tokens, None, torch.full((1, 6, 3), level), None)
+        if part.enter(Place("cond", step, 20, None), arguments, {}, tokens) is None:
+            ran.append(step)
+            part.leave(Place("cond", step, 20, None), tokens, tokens + 1)
+    # 10 % of 20 steps: 0 and 1. Then .1, .2, and at step 4 .3 > .25: computed; then .1 again.
+    assert ran == [0, 1, 4]
+
+
+def test_teacache_is_fitted_to_a_rehearsal_where_nothing_was_published() -> None:
+    twin = a_tiny_transformer("wan")
+    method: Any = build(parse("teacache:0.4")[0])
+    run = a_run((twin,))
+    with method.applied_to(twin.model):
+        method.begin(run)
+        assert not method.is_calibrated(run)
+        with method.calibrating(run):
+            outputs = [take(twin, "cond", step) for step in range(STEPS)]
+        assert method.counted.computed == STEPS  # nothing is skipped in it
+        assert method.is_calibrated(run)
+        assert not method.is_calibrated(replace(run, guidance_scale=5.0))
+        method.begin(run)
+        (part,) = method._parts
+        signals: list[float] = []
+        stock = part.enter
+
+        def noting(*given: Any) -> Any:
+            found = stock(*given)
+            change = part.branches["cond"].change
+            if change is not None:
+                signals.append(part.polynomial(change))
+            return found
+
+        part.enter = noting
+        for step in range(STEPS):
+            take(twin, "cond", step)
+        moved = [float((b - a).abs().mean() / a.abs().mean()) for a, b in pairwise(outputs)]
+        assert sum(signals) == pytest.approx(sum(moved), rel=0.05)  # least squares keep the sum
+
+
+# --- MagCache ---
+
+
+def test_magcache_s_curve_gives_back_the_gammas_and_their_products() -> None:
+    curve = Curve.of([(1.0, 1.0), (0.75, 1.1), (0.5, 0.9), (0.25, 0.8)])
+    assert curve.ratio(1.0, 0.75) == pytest.approx(1.1)
+    assert curve.ratio(0.5, 0.25) == pytest.approx(0.8)
+    assert curve.ratio(0.75, 0.25) == pytest.approx(
+        0.9 * 0.8
+    )  # steps that were left out when the run was shortened
+    assert curve.ratio(1.0, 0.875) == pytest.approx(
+        exp(0.5 * torch.tensor(1.1).log().item())
+    )  # half way
+
+
+def test_magcache_skips_as_its_rule_says_whatever_the_total_becomes() -> None:
+    # gamma = .97 throughout. The sum of |1 - .97^n| is .03, then .03 + .0591 = .0891, then .0891 +
+    # .0873 = .1764: two steps may be skipped within .1, the third is computed. The first two of
+    # eight are the warm-up.
+    twin = a_tiny_transformer("wan")
+    method: Any = build(parse("magcache:0.1,warmup=0.25")[0])
+    with method.applied_to(twin.model):
+        method.begin(a_run((twin,)))
+        (part,) = method._parts
+        part.curves = {
+            "cond": Curve.of([(1 - step / STEPS, 0.97 if step else 1.0) for step in range(STEPS)])
+        }
+        ran = list[int]()
+        for step in range(STEPS):
+            before = method.counted.computed
+            take(twin, "cond", step, steps=STEPS if step < 4 else 7)
+            if method.counted.computed > before:
+                ran.append(step)
+    assert ran == [0, 1, 4, 7]
+
+
+def test_magcache_learns_a_list_for_each_branch_and_remembers_it_with_the_model() -> None:
+    twin = a_tiny_transformer("wan")
+    with applied("magcache:0.5", twin) as method:
+        (part,) = method._parts
+        assert set(part.curves) == {"cond", "uncond"}
+        assert part.curves["cond"].sigmas == tuple((step + 1) / STEPS for step in range(STEPS))
+        assert part.curves["cond"] == part.curves["uncond"]  # the same text was given to both
+    again: Any = build(parse("magcache:0.2")[0])
+    with again.applied_to(twin.model):
+        assert again.is_calibrated(a_run((twin,)))
+
+
+def test_a_rehearsal_that_was_broken_off_teaches_nothing() -> None:
+    for text in ("magcache:0.5", "teacache:0.5"):
+        twin = a_tiny_transformer("wan")
+        method: Any = build(parse(text)[0])
+        run = a_run((twin,))
+        with method.applied_to(twin.model):
+            method.begin(run)
+            with pytest.raises(InterruptedError), method.calibrating(run):
+                take(twin, "cond", 0)
+                raise InterruptedError
+            assert not method.is_calibrated(run)
+
+
+def test_a_method_that_must_be_calibrated_is_refused_where_no_run_can_be_made() -> None:
+    twin = a_tiny_transformer("wan")
+    installed = Installed([twin.model])
+    installed.use("magcache")
+    try:
+        with pytest.raises(SpecError, match="calibrated by a whole run"):
+            installed.begin(a_run((twin,)))
+    finally:
+        installed.remove()
+
+
+def test_generate_rehearses_once_and_the_video_does_not_depend_on_what_came_first(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    from vidplat.domain import OperatingPoint
+    from vidplat.workers.generate import generate
+    from vidplat.workers.text_cache import TextCache
+
+    directory = tmp_path_factory.mktemp("models")
+    made: list[Tensor] = []
+    for order in (("a red circle", "a blue square"), ("a blue square", "a red circle")):
+        family = a_tiny_family(directory / str(len(made)))
+        texts, installed, calls = (
+            TextCache(family, "r"),
+            Installed(family.transformers),
+            list[int](),
+        )
+        stock = family.velocity
+        family.velocity = lambda *given, stock=stock, calls=calls: (calls.append(1), stock(*given))[
+            1
+        ]
+        installed.use("magcache:10")
+        point = OperatingPoint(SPEC.num_inference_steps, method="magcache:10")
+        found = {
+            p: generate(family, texts, p, "", SPEC, point, installed=installed).latents
+            for p in order
+        }
+        assert len(calls) == 3 * SPEC.num_inference_steps  # a rehearsal and two videos
+        made.append(found["a red circle"])
+    assert torch.equal(*made)
+
+
+# --- FirstBlockCache ---
+
+
+def test_fbcache_computes_the_warm_up_and_after_so_many_skips_in_a_row() -> None:
+    twin = a_tiny_transformer("wan")
+    with applied("fbcache:10,warmup=0.25,most=2", twin) as method:
+        ran = list[int]()
+        for step in range(STEPS):
+            before = method.counted.computed
+            take(twin, "cond", step)
+            if method.counted.computed > before:
+                ran.append(step)
+    assert ran == [0, 1, 4, 7]  # 2 of 8, then every third
+
+
+# --- DBCache ---
+
+
+def test_dbcache_puts_back_the_order_of_blocks_that_others_rely_on() -> None:
+    twin = a_tiny_transformer("hunyuan")
+    before = [name for name, _ in twin.model.named_children()]
+    with applied("dbcache:10,warmup=1", twin):
+        for step in range(3):
+            take(twin, "cond", step)
+    assert [name for name, _ in twin.model.named_children()] == before
+
+
+def test_dbcache_computes_its_front_and_back_blocks_always() -> None:
+    twin = a_tiny_transformer("wan")
+    for text, each in (
+        ("dbcache:10,warmup=2", 1),
+        ("dbcache:10,warmup=2,back=1", 2),
+        ("dbcache:10,warmup=2,front=2", 2),
+    ):
+        with applied(text, twin) as method:
+            for step in range(STEPS):
+                take(twin, "cond", step)
+                take(twin, "uncond", step)
+        assert method.counted.passes == {"cond": 2, "uncond": 2}
+        assert method.counted.blocks == {"cond": 2 * 3 + 6 * each, "uncond": 2 * 3 + 6 * each}
+
+
+def test_dbcache_with_taylor_forecasts_what_it_would_reuse() -> None:
+    twin = a_tiny_transformer("wan")
+    made: list[Tensor] = []
+    for text in ("dbcache:10,warmup=4", "dbcache:10,warmup=4,taylor=1"):
+        with applied(text, twin):
+            for step in range(6):
+                last = take(twin, "cond", step)
+                take(twin, "uncond", step)
+        made.append(last)
+    assert torch.isfinite(made[1]).all()
+    assert not torch.equal(*made)
+    assert not torch.equal(made[1], take(twin, "cond", 5))
+
+
+def test_dbcache_refuses_what_leaves_nothing_to_skip_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    twin = a_tiny_transformer("wan")
+    greedy: Any = build(parse("dbcache:front=2,back=1")[0])
+    assert "front=2 and back=1 leave no block to skip of 3" in greedy.refusal(
+        twin.model, a_run((twin,))
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("vidplat.methods.peers.dbcache.find_spec", lambda name: None)
+    plain: Any = build(parse("dbcache")[0])
+    assert "pip install 'vidplat[peers]'" in plain.refusal(twin.model, a_run((twin,)))
+    with pytest.raises(SpecError, match="vidplat"), plain.applied_to(twin.model):
+        pass
+
+
+def test_dbcache_says_nothing_on_the_worker_s_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with applied("dbcache:10", a_tiny_transformer("wan")):
+        pass
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "")
+
+
+def test_a_shortened_run_of_flipbook_s_shape_is_decided_by_the_request_alone(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    family = a_tiny_family(tmp_path_factory.mktemp("models") / "tiny")
+    for text in STRONG:
+        one, two = (denoised(family, text, shorten=(5, 3)) for _ in range(2))
+        assert torch.equal(one, two), text
