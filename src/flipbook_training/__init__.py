@@ -1,1 +1,1 @@
-"""What made the embedded model flipbook: a world, an autoencoder, a denoiser, texts. Not shipped."""
+"""What made the embedded model flipbook: a world, its clips, and networks trained on them."""
