@@ -30,7 +30,6 @@ from vidplat.domain import (
     Progress,
     VideoSpec,
 )
-from vidplat.scheduler.decision import Assignment
 from vidplat.storage.catalog import Catalog, open_catalog
 from vidplat.storage.catalog_words import Claim
 
@@ -65,12 +64,7 @@ def move(catalog: Catalog, count: int) -> dict[str, float]:
     while moved < count:
         waiting = [each.job.id for each in catalog.open_jobs(BATCH.id, limit=PER_CALL)]
         claims = [
-            Claim(
-                Assignment(
-                    job, "w1", "cloud", POINT, 0.0, 10.0, 12.0, 1.0, 10.0, 12.0, "full quality"
-                ),
-                "host:1:1",
-            )
+            Claim(job, "w1", "cloud", POINT, 10.0, 12.0, 1.0, "host:1:1", "full quality")
             for job in waiting
         ]
         beats = [Progress(job, 1, "w1", "denoise", 12, 24, 5.0) for job in waiting]

@@ -1,4 +1,4 @@
-"""Builders of what the catalog is given and gives back: batches, assignments, artifacts and
+"""Builders of what the catalog is given and gives back: batches, claims, artifacts and
 outcomes.
 
 Neutral defaults, as in builders.py: now is second 0, full quality is 24 steps, a job takes ten
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tests.builders import FLIPBOOK
 from vidplat.domain import Artifact, Batch, Failure, ModelRef, OperatingPoint, Outcome
-from vidplat.scheduler.decision import Assignment
+from vidplat.storage.catalog_words import Claim
 
 
 def a_batch(
@@ -35,19 +35,18 @@ def a_batch(
     )
 
 
-def an_assignment(
+def a_claim(
     job_id: str,
+    owner: str = "here:1:0",
     *,
     worker_id: str = "w1",
     pool: str = "cloud",
     steps: int = 24,
     quality: float = 1.0,
-) -> Assignment:
-    """Ten seconds of work from second 0, twelve at p90."""
+) -> Claim:
+    """Ten seconds of work, twelve at p90."""
     point = OperatingPoint(steps, None, "full" if steps == 24 else "steps")
-    return Assignment(
-        job_id, worker_id, pool, point, 0.0, 10.0, 12.0, quality, 10.0, 12.0, "full quality"
-    )
+    return Claim(job_id, worker_id, pool, point, 10.0, 12.0, quality, owner, "full quality")
 
 
 def an_artifact(

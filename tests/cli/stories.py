@@ -17,9 +17,8 @@ from vidplat.domain import (
     Outcome,
     Progress,
 )
-from vidplat.scheduler.decision import Assignment, Plan, Verdict
 from vidplat.storage import open_catalog, open_store
-from vidplat.storage.catalog_words import Claim, GiveUp
+from vidplat.storage.catalog_words import Claim, GiveUp, PlanRecord
 
 VIDEO, POSTER = b"not really a video", b"not really a poster"
 
@@ -36,15 +35,22 @@ def tell(
     try:
         catalog.add_batch(batch, [record.job for record in records])
         begun = [record for record in records if record.state is not JobState.QUEUED]
-        plan = Plan(
-            Verdict.FEASIBLE,
-            tuple(_assignment(record) for record in records),
+        plan = PlanRecord(
+            at=SUBMITTED_AT + 1,
+            inputs_sha256="",
+            verdict="feasible",
+            reason="all at full quality",
+            earliest_at=0.0,
+            full_quality_at=0.0,
             finish_p50_at=SUBMITTED_AT + 40,
             finish_p90_at=SUBMITTED_AT + 50,
-            reason="all at full quality",
+            device_seconds=0.0,
+            mean_quality=1.0,
+            quality_bound=1.0,
+            jobs=len(records),
         )
-        catalog.save_plan(batch.id, plan, now=SUBMITTED_AT + 1, inputs_sha256="")
-        claims = [Claim(_assignment(record), "here:1:0") for record in begun]
+        catalog.save_plan(batch.id, plan)
+        claims = [_claim(record) for record in begun]
         catalog.claim(batch.id, claims, now=SUBMITTED_AT + 6, lease_s=30)
         beats = [
             Progress(r.job.id, 1, f"{r.pool}-0", "denoise", 12, 24, SUBMITTED_AT + 7) for r in begun
@@ -71,18 +77,16 @@ def tell(
     return url, batch
 
 
-def _assignment(record: JobRecord) -> Assignment:
-    return Assignment(
+def _claim(record: JobRecord) -> Claim:
+    return Claim(
         job_id=record.job.id,
         worker_id=f"{record.pool}-0",
         pool=record.pool or "cloud",
         point=record.point or OperatingPoint(24),
-        start_at=SUBMITTED_AT + 6,
         p50_s=record.predicted_p50_s or 1.0,
         p90_s=record.predicted_p90_s or 1.2,
         quality=record.predicted_quality or 1.0,
-        finish_p50_at=SUBMITTED_AT + 8,
-        finish_p90_at=SUBMITTED_AT + 9,
+        owner="here:1:0",
         reason="full quality",
     )
 

@@ -12,7 +12,6 @@ from vidplat.cli.report_page import headline, page
 from vidplat.domain import JobRecord, JobState
 from vidplat.platform import report as reports
 from vidplat.platform.report import Report, gather, link
-from vidplat.scheduler.decision import Verdict
 from vidplat.storage.catalog_words import PlanRecord
 from vidplat.storage.memory import MemoryStore
 
@@ -163,7 +162,7 @@ def a_nasty_report() -> Report:
     record = replace(record, worker_id=NASTY, job=replace(record.job, negative_prompt=NASTY))
     done = replace(a_record(2, NASTY, external_id="../../x"), worker_id=NASTY, pool=NASTY)
     plan = PlanRecord(
-        1, 0.0, "", Verdict.DEGRADED, NASTY, 0, 0, SUBMITTED_AT + 1, SUBMITTED_AT + 2, 1, 1, 1, 2
+        0.0, "", "degraded", NASTY, 0, 0, SUBMITTED_AT + 1, SUBMITTED_AT + 2, 1, 1, 1, 2
     )
     batch = a_batch(source=NASTY, method=NASTY, output_prefix=NASTY, total=2)
     return gather(

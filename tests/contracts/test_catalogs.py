@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import a_job, a_worker
-from tests.catalog_builders import a_batch, an_artifact, an_assignment, an_outcome
+from tests.catalog_builders import a_batch, a_claim, an_artifact, an_outcome
 from vidplat.domain import (
     Failure,
     FailureKind,
@@ -22,10 +23,9 @@ from vidplat.domain import (
     Progress,
 )
 from vidplat.errors import CatalogError, UsageError
-from vidplat.scheduler.decision import Deferred, Plan, Verdict
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog import Catalog
-from vidplat.storage.catalog_words import BatchState, Claim, GiveUp, PointShare, Requeue
+from vidplat.storage.catalog_words import BatchState, GiveUp, PlanRecord, PointShare, Requeue
 
 PLACES = ["memory", "file", pytest.param("postgres", marks=pytest.mark.server)]
 ME = "host:1:100"
@@ -64,7 +64,7 @@ def some_jobs(count: int) -> list[Job]:
 def begin(
     catalog: Catalog, jobs: Sequence[Job], *, now: float = 0.0, owner: str = ME, **chosen: object
 ) -> None:
-    claims = [Claim(an_assignment(job.id, **chosen), owner) for job in jobs]  # type: ignore[arg-type]
+    claims = [a_claim(job.id, owner, **chosen) for job in jobs]  # type: ignore[arg-type]
     assert len(catalog.claim(BATCH.id, claims, now=now, lease_s=30)) == len(jobs)
 
 
@@ -308,9 +308,7 @@ def test_step_totals_are_the_progress_of_the_whole_batch(catalog: Catalog) -> No
 def test_a_claimed_job_runs_under_its_next_attempt(catalog: Catalog) -> None:
     [job] = some_jobs(1)
     catalog.add_batch(BATCH, [job])
-    got = catalog.claim(
-        BATCH.id, [Claim(an_assignment(job.id, steps=8, quality=0.9), ME)], now=3.0, lease_s=30
-    )
+    got = catalog.claim(BATCH.id, [a_claim(job.id, ME, steps=8, quality=0.9)], now=3.0, lease_s=30)
     assert got == {job.id: 1}
     record = catalog.jobs(BATCH.id)[0]
     assert (record.state, record.attempt, record.point) == (
@@ -337,9 +335,9 @@ def test_a_job_is_claimed_once(catalog: Catalog) -> None:
     jobs = some_jobs(3)
     catalog.add_batch(BATCH, jobs)
     begin(catalog, jobs[:1])
-    claims = [Claim(an_assignment(job.id), SOMEBODY) for job in jobs]
+    claims = [a_claim(job.id, SOMEBODY) for job in jobs]
     assert set(catalog.claim(BATCH.id, claims, now=1.0, lease_s=30)) == {jobs[1].id, jobs[2].id}
-    assert catalog.claim(BATCH.id, [Claim(an_assignment("f" * 32), ME)], now=1.0, lease_s=30) == {}
+    assert catalog.claim(BATCH.id, [a_claim("f" * 32, ME)], now=1.0, lease_s=30) == {}
 
 
 def test_of_claimers_that_race_each_job_has_one_winner(shared_url: str) -> None:
@@ -351,7 +349,7 @@ def test_of_claimers_that_race_each_job_has_one_winner(shared_url: str) -> None:
         mine = open_catalog(shared_url)
         start.wait()
         for first in range(0, 300, 50):
-            claims = [Claim(an_assignment(job.id), ME) for job in jobs[first : first + 50]]
+            claims = [a_claim(job.id, ME) for job in jobs[first : first + 50]]
             won.extend(mine.claim(BATCH.id, claims, now=0.0, lease_s=30))
         mine.close()
 
@@ -672,45 +670,33 @@ def test_a_change_of_the_batchs_state_is_noted_once(catalog: Catalog) -> None:
         catalog.batch_state("b99")
 
 
-def test_a_plan_is_kept_as_its_promise_and_its_shape(catalog: Catalog) -> None:
+def test_a_plan_comes_back_as_it_was_kept(catalog: Catalog) -> None:
     catalog.add_batch(BATCH, [])
-    full = [an_assignment(f"{number:032x}") for number in range(3)]
-    few = [an_assignment("f" * 32, pool="edge", steps=8, quality=0.8)]
-    waiting = tuple(Deferred(f"{number:032x}", "no worker has room") for number in range(150))
-    plan = Plan(
-        Verdict.DEGRADED,
-        (*full, *few),
-        waiting,
-        20.0,
-        30.0,
-        25.0,
-        28.0,
-        40.0,
-        0.95,
-        0.97,
-        "1 of 4",
-        ("no profile",),
+    first = PlanRecord(
+        at=1.0,
+        inputs_sha256="ab" * 32,
+        verdict="degraded",
+        reason="1 of 4 is made with fewer steps",
+        earliest_at=20.0,
+        full_quality_at=30.0,
+        finish_p50_at=25.0,
+        finish_p90_at=math.inf,
+        device_seconds=40.0,
+        mean_quality=0.95,
+        quality_bound=0.97,
+        jobs=4,
+        shares=(
+            PointShare("cloud", OperatingPoint(24, None, "full"), 3, 1.0, 30.0),
+            PointShare("edge", OperatingPoint(8, None, "steps"), 1, 0.8, 10.0),
+        ),
+        deferred_count=150,
+        deferred=(("f" * 32, "no worker has room"),),
+        notes=("no profile",),
     )
-    catalog.save_plan(BATCH.id, plan, now=1.0, inputs_sha256="ab" * 32)
-    catalog.save_plan(BATCH.id, replace(plan, reason="again"), now=2.0, inputs_sha256="cd" * 32)
-    first, second = catalog.plans(BATCH.id)
-    assert (first.verdict, first.earliest_at, first.mean_quality, first.quality_bound) == (
-        "degraded",
-        20,
-        0.95,
-        0.97,
-    )
-    assert first.shares == (
-        PointShare("cloud", OperatingPoint(24, None, "full"), 3, 1.0, 30.0),
-        PointShare("edge", OperatingPoint(8, None, "steps"), 1, 0.8, 10.0),
-    )
-    assert (first.jobs, first.deferred_count, len(first.deferred), first.notes) == (
-        4,
-        150,
-        100,
-        ("no profile",),
-    )
-    assert second.reason == "again"
+    second = replace(first, at=2.0, shares=(), deferred=(), notes=())
+    catalog.save_plan(BATCH.id, first)
+    catalog.save_plan(BATCH.id, second)
+    assert catalog.plans(BATCH.id) == [first, second]
     assert catalog.plans(BATCH.id, limit=1) == [second]
 
 

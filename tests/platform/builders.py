@@ -7,12 +7,21 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vidplat.domain import Batch, JobState, ModelRef, Outcome, Progress, Prompt, VideoSpec
+from vidplat.domain import (
+    Batch,
+    JobState,
+    ModelRef,
+    OperatingPoint,
+    Outcome,
+    Progress,
+    Prompt,
+    VideoSpec,
+)
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.intake.edits import Source
 from vidplat.platform.intake.take_in import Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult
-from vidplat.scheduler.decision import Plan
+from vidplat.scheduler.decision import Assignment, Plan
 from vidplat.testing import describe_fake
 from vidplat.workers.models.limits import check_spec, nearest_frames
 
@@ -53,6 +62,16 @@ class FakeSources:
 
 def a_source(letter: str = "a", seconds: float = 2.1, **changed: Any) -> Source:
     return replace(Source(letter * 64, 64, 64, seconds), **changed)
+
+
+def an_assignment(
+    job_id: str, *, worker_id: str = "w1", pool: str = "cloud", steps: int = 24, quality: float = 1
+) -> Assignment:
+    """Ten seconds of work from second 0, twelve at p90."""
+    point = OperatingPoint(steps, method="full" if steps == 24 else "steps")
+    return Assignment(
+        job_id, worker_id, pool, point, 0.0, 10.0, 12.0, quality, 10.0, 12.0, "full quality"
+    )
 
 
 def a_prompt(row: int = 1, text: str = "a red circle", **fields: Any) -> Prompt:

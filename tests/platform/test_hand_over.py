@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import FLIPBOOK, a_job, a_shape, an_open_job
-from tests.catalog_builders import an_assignment
+from tests.platform.builders import an_assignment
 from tests.platform.test_turn import SECONDS, Scene, scene
 from vidplat.domain import Artifact, JobState, OperatingPoint, Outcome, Progress
 from vidplat.errors import ClusterError

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import FLIPBOOK, a_job
+from tests.catalog_builders import a_claim
 from vidplat.domain import Batch, JobState, OperatingPoint
 from vidplat.platform.run.reconcile import Repairs, reconcile
-from vidplat.scheduler.decision import Assignment
 from vidplat.storage import open_catalog, open_store
 from vidplat.storage.artifacts import commit
-from vidplat.storage.catalog_words import Claim
 
 META = {
     "point": {"steps": 24, "steps_done": 20, "keyframes": None, "method": "full"},
@@ -30,9 +29,8 @@ def catalog(tmp_path):
 
 
 def claim(catalog, row: int) -> None:
-    job = a_job(row=row)
-    planned = Assignment(job.id, "w", "cloud", OperatingPoint(24), 0.0, 1.0, 1.5, 1.0, 1.0, 1.5)
-    catalog.claim("b1", [Claim(planned, "host:1:1")], now=1.0, lease_s=30.0)
+    claims = [a_claim(a_job(row=row).id, "host:1:1")]
+    catalog.claim("b1", claims, now=1.0, lease_s=30.0)
 
 
 def store_video(store, row: int) -> None:

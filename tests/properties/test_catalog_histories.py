@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.builders import a_job
-from tests.catalog_builders import a_batch, an_artifact, an_assignment, an_outcome
+from tests.catalog_builders import a_batch, a_claim, an_artifact, an_outcome
 from vidplat.domain import Failure, FailureKind, JobState, Progress
 from vidplat.storage import open_catalog
-from vidplat.storage.catalog_words import Claim, Decision, GiveUp, Requeue
+from vidplat.storage.catalog_words import Decision, GiveUp, Requeue
 
 JOBS = [a_job(row=row) for row in range(1, 5)]
 IDS = [job.id for job in JOBS]
@@ -53,7 +53,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(wanted=st.lists(job_ids, unique=True, min_size=1), owner=owners)
     def claim(self, wanted: list[str], owner: str) -> None:
-        claims = [Claim(an_assignment(job_id), owner) for job_id in wanted]
+        claims = [a_claim(job_id, owner) for job_id in wanted]
         got = self.catalog.claim(BATCH.id, claims, now=self.now, lease_s=LEASE_S)
         assert set(got) == {
             each for each in wanted if each not in self.current and each not in self.final

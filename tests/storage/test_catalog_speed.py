@@ -14,11 +14,10 @@ import pytest
 from sqlalchemy import event
 
 from tests.builders import a_job
-from tests.catalog_builders import a_batch, an_artifact, an_assignment, an_outcome
+from tests.catalog_builders import a_batch, a_claim, an_artifact, an_outcome
 from vidplat.domain import JobState, Progress
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog import Catalog
-from vidplat.storage.catalog_words import Claim
 
 BATCH = a_batch()
 JOBS = [a_job(row=row) for row in range(1, 601)]  # more than one query's worth of ids
@@ -58,7 +57,7 @@ def searches_of_jobs(catalog: Catalog, call: Callable[[], object]) -> set[str]:
 
 
 def test_claims_heartbeats_and_ends_find_jobs_by_their_key(catalog: Catalog) -> None:
-    claims = [Claim(an_assignment(job.id), "host:1:100") for job in JOBS]
+    claims = [a_claim(job.id, "host:1:100") for job in JOBS]
     beats = [Progress(job.id, 1, "w1", "denoise", 1, 24, 0.0) for job in JOBS]
     calls: list[Callable[[], object]] = [
         lambda: catalog.claim(BATCH.id, claims, now=0.0, lease_s=30),

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.builders import a_job
-from tests.catalog_builders import a_batch, an_artifact, an_assignment, an_outcome
+from tests.catalog_builders import a_batch, a_claim, an_artifact, an_outcome
 from vidplat.domain import Failure, FailureKind
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog import Catalog
-from vidplat.storage.catalog_words import Claim, GiveUp
+from vidplat.storage.catalog_words import GiveUp
 from vidplat.storage.records import METRICS, export_manifest, export_metrics
 
 BATCH = a_batch(deadline_at=20.0)
@@ -39,9 +39,7 @@ def a_finished_batch(catalog: Catalog) -> None:
     """Row 1 is done at second 10, row 2 done at second 30, row 3 failed, row 4 was never begun."""
     jobs = [replace(a_job(row=row), external_id=f"mine-{row}") for row in range(1, 5)]
     catalog.add_batch(BATCH, jobs)
-    catalog.claim(
-        BATCH.id, [Claim(an_assignment(job.id), OWNER) for job in jobs[:3]], now=0.0, lease_s=30
-    )
+    catalog.claim(BATCH.id, [a_claim(job.id, OWNER) for job in jobs[:3]], now=0.0, lease_s=30)
     outcomes = [
         an_outcome(jobs[0].id),
         an_outcome(jobs[1].id, finished_at=30.0),
@@ -111,9 +109,7 @@ def test_the_metrics_put_predicted_beside_actual_and_name_the_misses(catalog: Ca
 def test_a_rows_own_deadline_decides_whether_it_was_missed(catalog: Catalog) -> None:
     free, hurried = jobs = [a_job(row=1), a_job(row=2, deadline_at=5.0)]
     catalog.add_batch(replace(BATCH, deadline_at=None), jobs)
-    catalog.claim(
-        BATCH.id, [Claim(an_assignment(job.id), OWNER) for job in jobs], now=0.0, lease_s=30
-    )
+    catalog.claim(BATCH.id, [a_claim(job.id, OWNER) for job in jobs], now=0.0, lease_s=30)
     catalog.finish(BATCH.id, [an_outcome(free.id), an_outcome(hurried.id)])
     assert [each["missed"] for each in rows(export_metrics(catalog, BATCH.id))] == [None, True]
 
@@ -121,7 +117,7 @@ def test_a_rows_own_deadline_decides_whether_it_was_missed(catalog: Catalog) -> 
 def test_phases_with_other_names_are_summed(catalog: Catalog) -> None:
     job = a_job()
     catalog.add_batch(BATCH, [job])
-    catalog.claim(BATCH.id, [Claim(an_assignment(job.id), OWNER)], now=0.0, lease_s=30)
+    catalog.claim(BATCH.id, [a_claim(job.id, OWNER)], now=0.0, lease_s=30)
     odd = replace(an_outcome(job.id), phases={"mp4": 0.5, "refine": 1.25, "load": 2.0})
     catalog.finish(BATCH.id, [odd])
     [record] = rows(export_metrics(catalog, BATCH.id))

@@ -133,7 +133,7 @@ def of_steps(steps: StepTotals) -> Document:
 def of_promise(plan: Plan | PlanRecord) -> Document:
     """A plan's promise, without its assignments."""
     return {
-        "verdict": plan.verdict.value,
+        "verdict": str(plan.verdict),
         "reason": plan.reason,
         "finish_p50_at": moment(plan.finish_p50_at),
         "finish_p90_at": moment(plan.finish_p90_at),

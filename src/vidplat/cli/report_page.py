@@ -74,7 +74,7 @@ def _head(report: Report) -> str:
     )
     promise = report.promise
     lead = (
-        [f"Promised at submit, {promise.verdict.value}: {promise.reason}."]
+        [f"Promised at submit, {promise.verdict}: {promise.reason}."]
         if promise and promise.reason
         else []
     )

@@ -66,7 +66,7 @@ def _print(
             ),
             ("deadline", deadline(batch, now)),
             ("finish", promised),
-            ("plan", f"{plan.verdict.value}: {plan.reason}" if plan else None),
+            ("plan", f"{plan.verdict}: {plan.reason}" if plan else None),
             ("output", f"{batch.output_prefix.rstrip('/')}/batches/{batch.id}"),
         ]
     )

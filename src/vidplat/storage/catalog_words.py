@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Any
 
 from vidplat.domain import Batch, Failure, JobState, OperatingPoint
-from vidplat.scheduler.decision import Assignment, Deferred, Verdict
 
 
 class BatchState(StrEnum):
@@ -28,11 +27,17 @@ class BatchState(StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """One assignment to be begun now, on behalf of `owner` (host:pid:start of the platform
-    process)."""
+    """A queued job to be begun now: by whom, how, and what was predicted of it."""
 
-    assignment: Assignment
-    owner: str
+    job_id: str
+    worker_id: str
+    pool: str
+    point: OperatingPoint
+    p50_s: float  # predicted seconds of work, median
+    p90_s: float
+    quality: float  # predicted, in [0, 1]
+    owner: str  # the platform process that begins it: host:pid:start
+    reason: str = ""  # why it is made so, for people
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,43 @@ class GiveUp:
 
 
 Decision = Requeue | GiveUp
+
+
+# --- handed in and out ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PointShare:
+    """How many jobs of a plan run where and how."""
+
+    pool: str
+    point: OperatingPoint
+    jobs: int
+    mean_quality: float
+    p50_s: float  # seconds of work, summed over those jobs
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """A plan as it is kept: its promise and its shape. Per-job predictions are kept with the jobs
+    when they start."""
+
+    at: float
+    inputs_sha256: str  # of the snapshot and policy it was made from
+    verdict: str  # feasible, degraded or infeasible
+    reason: str
+    earliest_at: float
+    full_quality_at: float
+    finish_p50_at: float
+    finish_p90_at: float
+    device_seconds: float
+    mean_quality: float
+    quality_bound: float
+    jobs: int  # assigned
+    shares: tuple[PointShare, ...] = ()
+    deferred_count: int = 0
+    deferred: tuple[tuple[str, str], ...] = ()  # (job id, reason), the first of them
+    notes: tuple[str, ...] = ()
 
 
 # --- handed out -----------------------------------------------------------------------------------
@@ -137,38 +179,3 @@ class Event:
     job_id: str | None
     kind: str  # submitted, started, done, requeued, failed, cancelled, ...
     detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PointShare:
-    """How many jobs of a plan run where and how."""
-
-    pool: str
-    point: OperatingPoint
-    jobs: int
-    mean_quality: float
-    p50_s: float  # seconds of work, summed over those jobs
-
-
-@dataclass(frozen=True)
-class PlanRecord:
-    """A stored plan: its promise and its shape. Per-job predictions are kept with the jobs when
-    they start."""
-
-    id: int
-    at: float
-    inputs_sha256: str  # of the snapshot and policy it was made from
-    verdict: Verdict
-    reason: str
-    earliest_at: float
-    full_quality_at: float
-    finish_p50_at: float
-    finish_p90_at: float
-    device_seconds: float
-    mean_quality: float
-    quality_bound: float
-    jobs: int  # assigned
-    shares: tuple[PointShare, ...] = ()
-    deferred_count: int = 0
-    deferred: tuple[Deferred, ...] = ()  # the first hundred
-    notes: tuple[str, ...] = ()

@@ -10,16 +10,13 @@ Nothing is ever deleted: a finished job costs one attempt row and about two even
 from __future__ import annotations
 
 import json
-import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, update
 
 from vidplat.domain import OperatingPoint, WorkerState
-from vidplat.scheduler.decision import Assignment, Deferred, Plan, Verdict
 from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, PointShare
 from vidplat.storage.database import Database
 from vidplat.storage.tables import (
@@ -36,9 +33,9 @@ from vidplat.storage.tables import (
     workers,
 )
 
-KEPT_DEFERRALS = (
-    100  # of one plan; a plan of a million jobs may defer most of them for the same reason
-)
+# What of a PlanRecord has a column of its own; the rest is one JSON document.
+_IN_DETAIL = ("shares", "deferred", "notes")
+_PLAN_COLUMNS = [each.name for each in fields(PlanRecord) if each.name not in _IN_DETAIL]
 
 
 class Journal:
@@ -96,30 +93,13 @@ class Journal:
 
     # --- plans ------------------------------------------------------------------------------------
 
-    def save_plan(self, batch_id: str, plan: Plan, *, now: float, inputs_sha256: str) -> None:
-        """Keeps a plan's promise and shape. Per-job predictions are kept with the jobs when they
-        start."""
-        detail = {
-            "shares": [astuple(share) for share in shares_of(plan.assignments)],
-            "deferred": [(each.job_id, each.reason) for each in plan.deferred[:KEPT_DEFERRALS]],
-            "notes": plan.notes,
-        }
+    def save_plan(self, batch_id: str, plan: PlanRecord) -> None:
+        """Keeps a plan's promise and shape."""
+        detail = {"shares": plan.shares, "deferred": plan.deferred, "notes": plan.notes}
         row = {
+            **{name: getattr(plan, name) for name in _PLAN_COLUMNS},
             "batch_id": batch_id,
-            "at": now,
-            "inputs_sha256": inputs_sha256,
-            "verdict": plan.verdict.value,
-            "reason": plan.reason,
-            "earliest_at": plan.earliest_at,
-            "full_quality_at": plan.full_quality_at,
-            "finish_p50_at": plan.finish_p50_at,
-            "finish_p90_at": plan.finish_p90_at,
-            "device_seconds": plan.device_seconds,
-            "mean_quality": plan.mean_quality,
-            "quality_bound": plan.quality_bound,
-            "jobs": len(plan.assignments),
-            "deferred_count": len(plan.deferred),
-            "detail": json.dumps(detail, separators=(",", ":")),
+            "detail": json.dumps(detail, separators=(",", ":"), default=astuple),
         }
         with self.database.writing() as connection:
             connection.execute(insert(plans).values(row))
@@ -133,9 +113,7 @@ class Journal:
             .limit(limit)
         )
         with self.database.reading() as connection:
-            return [
-                _to_plan(dict(row)) for row in reversed(connection.execute(query).mappings().all())
-            ]
+            return [_to_plan(row) for row in reversed(connection.execute(query).mappings().all())]
 
     # --- what the cost model learns from ----------------------------------------------------------
 
@@ -258,46 +236,15 @@ def write_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> N
         connection.execute(insert(events), rows)
 
 
-def shares_of(assignments: Sequence[Assignment]) -> list[PointShare]:
-    """Assignments counted by pool and operating point, most jobs first."""
-    groups: dict[tuple[str, OperatingPoint], list[Assignment]] = defaultdict(list)
-    for each in assignments:
-        groups[each.pool, each.point].append(each)
-    shares = [
-        PointShare(
-            pool=pool,
-            point=point,
-            jobs=len(group),
-            mean_quality=math.fsum(each.quality for each in group) / len(group),
-            p50_s=math.fsum(each.p50_s for each in group),
-        )
-        for (pool, point), group in groups.items()
-    ]
-    return sorted(shares, key=lambda share: (-share.jobs, share.pool, share.point.label))
-
-
-def _to_plan(row: dict[str, Any]) -> PlanRecord:
+def _to_plan(row: RowMapping) -> PlanRecord:
     detail = from_json(row["detail"])
     shares = tuple(
         PointShare(pool, OperatingPoint(*point), count, quality, seconds)
         for pool, point, count, quality, seconds in detail["shares"]
     )
     return PlanRecord(
-        id=row["id"],
-        at=row["at"],
-        inputs_sha256=row["inputs_sha256"],
-        verdict=Verdict(row["verdict"]),
-        reason=row["reason"],
-        earliest_at=row["earliest_at"],
-        full_quality_at=row["full_quality_at"],
-        finish_p50_at=row["finish_p50_at"],
-        finish_p90_at=row["finish_p90_at"],
-        device_seconds=row["device_seconds"],
-        mean_quality=row["mean_quality"],
-        quality_bound=row["quality_bound"],
-        jobs=row["jobs"],
+        **{name: row[name] for name in _PLAN_COLUMNS},
         shares=shares,
-        deferred_count=row["deferred_count"],
-        deferred=tuple(Deferred(job_id, reason) for job_id, reason in detail["deferred"]),
+        deferred=tuple((job_id, reason) for job_id, reason in detail["deferred"]),
         notes=tuple(detail["notes"]),
     )

@@ -116,7 +116,7 @@ class Transitions(Journal):
     ) -> dict[str, int]:
         """Queued jobs begin. Returns the attempt number of each that was got; jobs no longer queued
         are left out."""
-        wanted = {each.assignment.job_id: each for each in claims}
+        wanted = {each.job_id: each for each in claims}
         with self.database.writing() as connection:
             found = _locked(connection, _these(batch_id, wanted), JobState.QUEUED)
             attempt_of = {row["job_id"]: row["attempt"] + 1 for row in found}
@@ -498,33 +498,31 @@ def _point_row(point: OperatingPoint) -> dict[str, Any]:
 
 
 def _claimed(claim: Claim, attempt: int, now: float, lease_until: float) -> dict[str, Any]:
-    planned = claim.assignment
     return {
-        **_point_row(planned.point),
+        **_point_row(claim.point),
         "state": JobState.RUNNING.value,
         "attempt": attempt,
         "owner": claim.owner,
-        "worker_id": planned.worker_id,
-        "pool": planned.pool,
-        "predicted_p50_s": planned.p50_s,
-        "predicted_p90_s": planned.p90_s,
-        "predicted_quality": planned.quality,
+        "worker_id": claim.worker_id,
+        "pool": claim.pool,
+        "predicted_p50_s": claim.p50_s,
+        "predicted_p90_s": claim.p90_s,
+        "predicted_quality": claim.quality,
         "started_at": now,
         "lease_until": lease_until,
         "phase": None,
         "step": 0,
-        "steps": planned.point.steps,
+        "steps": claim.point.steps,
         "beat_at": now,
     }
 
 
 def _started(claim: Claim, attempt: int) -> dict[str, Any]:
-    planned = claim.assignment
     return {
         "attempt": attempt,
-        "worker": planned.worker_id,
-        "point": planned.point.label,
-        "reason": planned.reason,
+        "worker": claim.worker_id,
+        "point": claim.point.label,
+        "reason": claim.reason,
     }
 
 

@@ -37,6 +37,7 @@ from vidplat.platform.interface import (
 from vidplat.platform.run.interrupts import Interrupts
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.owners import is_surely_gone
+from vidplat.platform.run.plan_records import plan_record
 from vidplat.platform.run.promise import PLANNED_BY_NAME, Promise, make_promise
 from vidplat.platform.run.reconcile import reconcile
 from vidplat.platform.run.score import Tally
@@ -249,7 +250,9 @@ def _promise(
     promise = make_promise(
         batch, jobs, total, [seat for _, seat in places], learner, _policy(site, batch), now
     )
-    site.catalog.save_plan(batch.id, promise.plan, now=now, inputs_sha256=promise.inputs_sha256)
+    site.catalog.save_plan(
+        batch.id, plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
+    )
     return promise
 
 

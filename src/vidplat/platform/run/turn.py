@@ -66,6 +66,7 @@ from vidplat.platform.run.hand_over import HandOver
 from vidplat.platform.run.hands import Hands, InHand
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.plan_age import PlanAge
+from vidplat.platform.run.plan_records import claim
 from vidplat.platform.run.score import Tally, worked_s
 from vidplat.platform.run.window import Window
 from vidplat.scheduler import Policy, latest_free, plan
@@ -446,7 +447,7 @@ class World:
         if not due:
             return
         now = self._now()
-        claims = [Claim(each, self.rules.owner) for each in due]
+        claims = [claim(each, self.rules.owner) for each in due]
         try:
             attempts = self.ledger.claim(
                 self.batch.id, claims, now=now, lease_s=self.rules.run.lease_s
