@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from vidplat.errors import StoreError
 from vidplat.storage import open_store
-from vidplat.storage.stores import NotFound, Store, checked_key, probe
+from vidplat.storage.places import probe
+from vidplat.storage.stores import NotFound, Store, checked_key
 
 PLACES = ["memory", "folder", "moto", pytest.param("radosgw", marks=pytest.mark.server)]
 

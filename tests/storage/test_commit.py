@@ -21,7 +21,6 @@ from vidplat.storage import open_store
 from vidplat.storage.artifacts import (
     POINTS,
     Commit,
-    Store,
     batch_folder,
     commit,
     committed_jobs,
@@ -30,6 +29,7 @@ from vidplat.storage.artifacts import (
     repair,
     sweep,
 )
+from vidplat.storage.stores import Store
 
 BATCH, JOB = "b0123456789a", "ab" * 16
 FOLDER = f"batches/{BATCH}/jobs/ab/{JOB}"

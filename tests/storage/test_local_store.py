@@ -14,7 +14,8 @@ import pytest
 
 from vidplat.errors import StoreError, UsageError
 from vidplat.storage import open_store
-from vidplat.storage.stores import PARTIAL, probe
+from vidplat.storage.places import probe
+from vidplat.storage.stores import PARTIAL
 
 
 def files(folder: Path) -> list[str]:

@@ -19,10 +19,10 @@ import pytest
 from tests.servers_s3 import S3Server
 from tests.storage.test_commit import assert_whole, make
 from vidplat.errors import StoreError
-from vidplat.storage import open_store, s3
+from vidplat.storage import open_store, s3_bucket
 from vidplat.storage.memory import MemoryStore
+from vidplat.storage.places import probe
 from vidplat.storage.s3 import MULTIPART_ABOVE_BYTES, S3Store
-from vidplat.storage.stores import probe
 
 LATE_S = 2.0  # after which the proxy forwards a late body
 FAULTS = ("503", "409", "reset", "lost answer", "truncated body")
@@ -139,10 +139,10 @@ def each_request_once(
     """`run` on empty stores with request 1, 2, 3, ... spoiled, until a run ends without reaching
     it."""
     url = server.bucket_url().replace(server.endpoint, proxy.endpoint)
-    store = S3Store.at(url, patience_s=20)
     for request in range(1, 200):
+        store = S3Store(url.replace("/prefix", f"/run-{request}"), patience_s=20)
         proxy.spoil(request, fault)
-        run(store.below(f"run-{request}"))
+        run(store)
         if proxy.seen < request:
             return request - 1
     raise AssertionError("a run takes more than 200 requests")
@@ -163,7 +163,7 @@ def test_a_commit_survives_any_single_fault_of_the_network(
 def test_an_upload_is_waited_for_as_long_as_its_size_needs(
     moto_server: S3Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "_ANSWER_WITHIN_S", (1, 6))  # seconds; the proxy takes two
+    monkeypatch.setattr(s3_bucket, "_ANSWER_WITHIN_S", (1, 6))  # seconds; the proxy takes two
     store = open_store(moto_server.bucket_url().replace(moto_server.endpoint, proxy.endpoint))
     proxy.late_above_bytes = 1024
 
@@ -174,7 +174,7 @@ def test_an_upload_is_waited_for_as_long_as_its_size_needs(
 
 
 def test_the_answer_to_a_small_request_is_not_waited_for_long() -> None:
-    assert [s3.answer_within_s(size) for size in (0, 1000, 15_000, 64_000, 8 << 20)] == [
+    assert [s3_bucket.answer_within_s(size) for size in (0, 1000, 15_000, 64_000, 8 << 20)] == [
         10,
         10,
         40,
@@ -219,11 +219,28 @@ def test_a_listing_of_several_pages_is_complete(
     moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moto_server.with_credentials(monkeypatch)
-    monkeypatch.setattr("vidplat.storage.s3.PAGE_KEYS", 7)
+    monkeypatch.setattr("vidplat.storage.s3_bucket.PAGE_KEYS", 7)
     store = open_store(moto_server.bucket_url())
     for number in range(22):
         store.put(f"jobs/{number}", b"")
-    assert len(set(store.list("jobs"))) == 22
+    assert sorted(store.list("jobs")) == sorted(f"jobs/{number}" for number in range(22))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_listing_is_complete_whichever_page_fails_at_first(
+    moto_server: S3Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr("vidplat.storage.s3_bucket.PAGE_KEYS", 7)
+    url = moto_server.bucket_url().replace(moto_server.endpoint, proxy.endpoint)
+    store = open_store(url)
+    for number in range(22):
+        store.put(f"jobs/{number}", b"")
+
+    for page in (1, 2, 3, 4):
+        proxy.spoil(page, fault)
+        found = list(store.list("jobs"))
+        assert len(found) == len(set(found)) == 22
+        assert proxy.seen == 5, "four pages, and one of them again"
 
 
 # --- what a person is told ------------------------------------------------------------------------

@@ -31,12 +31,12 @@ from vidplat.platform.run.owners import this_owner
 from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
 from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
-from vidplat.storage.artifacts import probe
 from vidplat.storage.catalog_words import BatchState
+from vidplat.storage.places import probe
 
 if TYPE_CHECKING:
-    from vidplat.storage.artifacts import Store
     from vidplat.storage.catalog import Catalog
+    from vidplat.storage.stores import Store
 
 _FEW_SAMPLES = 6  # timings of a device class below which a worker measures itself first
 _ROWS_PER_NOTE = 100_000

@@ -178,7 +178,7 @@ def _catalog(url: str, migrate: bool) -> Finding:
 
 def _store(output: str) -> Finding:
     from vidplat.storage import open_store
-    from vidplat.storage.stores import probe
+    from vidplat.storage.places import probe
 
     store = open_store(output)
     probe(store)

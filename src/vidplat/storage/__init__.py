@@ -3,7 +3,7 @@
 Three doors, loaded when first used so that a command which needs one does not pay for the others:
 
     read_prompts    parquet, CSV, JSONL, text or stdin become Prompts      (prompts.py)
-    open_store      a folder, a bucket or memory where videos are kept     (stores.py, artifacts.py)
+    open_store      a folder, a bucket or memory where videos are kept     (places.py, artifacts.py)
     open_catalog    the SQL record of batches, jobs and attempts           (catalog.py)
 
 pyarrow, sqlalchemy, alembic, fsspec and boto3 are imported in this room only.
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidplat.storage.catalog import open_catalog
+    from vidplat.storage.places import open_store
     from vidplat.storage.prompts import read_prompts
-    from vidplat.storage.stores import open_store
 
 __all__ = ["open_catalog", "open_store", "read_prompts"]
 
 _HOMES = {
     "open_catalog": "vidplat.storage.catalog",
-    "open_store": "vidplat.storage.stores",
+    "open_store": "vidplat.storage.places",
     "read_prompts": "vidplat.storage.prompts",
 }
 

@@ -36,24 +36,7 @@ from typing import Any
 
 from vidplat.domain import Artifact
 from vidplat.errors import StoreError, printable
-from vidplat.storage.stores import NotFound, ObjectFacts, Store, checked_key, open_store, probe
-
-__all__ = [
-    "POINTS",
-    "Commit",
-    "NotFound",
-    "ObjectFacts",
-    "Store",
-    "batch_folder",
-    "commit",
-    "committed_jobs",
-    "job_folder",
-    "open_store",
-    "probe",
-    "read_commit",
-    "repair",
-    "sweep",
-]
+from vidplat.storage.stores import NotFound, Store, checked_key
 
 VIDEO, META, POSTER = "video.mp4", "meta.json", "poster.jpg"
 #: The three files in the order they are written and published: whoever sees the video sees the

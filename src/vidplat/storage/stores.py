@@ -1,34 +1,25 @@
-"""What a place for bytes must do, which places there are, and how to tell whether one can be
-trusted.
+"""What a place for bytes must do, and what it may be asked for.
 
-A `Store` is a flat map from keys to bytes under one prefix: a folder, a bucket, or memory. The word
-that matters is `put_if_absent`: it is the commit point of every video (artifacts.py), so a store
-whose conditional put does not work is refused by `probe` before anything is generated.
+A `Store` is a flat map from keys to bytes under one prefix: a folder (local.py), a bucket (s3.py),
+or memory (memory.py). The word that matters is `put_if_absent`: it is the commit point of every
+video (artifacts.py).
 
 Keys are ours, never a user's: segments of `[A-Za-z0-9._-]` joined by `/`. No key can leave the
 prefix.
 
-    memory://name              this process only; the same name is the same store
-    ./renders, file:///a/b     a folder (local.py)
-    s3://bucket/prefix         S3 or anything that speaks it (s3.py); `?endpoint=http://host:port`
-                               for others
-
-Left to others: the order in which a video's keys are written (artifacts.py).
+Left to others: which store a URL names (places.py), and the order in which a video's keys are
+written (artifacts.py).
 Not promised: listing order, or that two stores with different prefixes do not overlap.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
-from vidplat.errors import StoreError, UsageError, printable
+from vidplat.errors import StoreError, printable
 
 #: Names of half-written files of the local store; such a name is never a key.
 PARTIAL = ".partial-"
@@ -110,65 +101,3 @@ def checked_key(key: str) -> str:
             "by '/'"
         )
     return key
-
-
-def open_store(url: str) -> Store:
-    """The store at `url`, unchecked: nothing is contacted or created before the first use (see
-    `probe`)."""
-    if not url or "\0" in url:
-        raise UsageError(
-            "the output prefix is empty or holds a NUL: give a folder or a URL such as "
-            "s3://bucket/prefix"
-        )
-    scheme, found, _ = url.partition("://")
-    if not found or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        return _folder(Path(url))
-    match scheme.lower():
-        case "memory":
-            from vidplat.storage.memory import MemoryStore
-
-            return MemoryStore.named(url.partition("://")[2])
-        case "file":
-            parts = urlsplit(url)
-            if parts.netloc not in ("", "localhost"):
-                raise UsageError(
-                    f"{printable(url)} names a host; a file URL has three slashes: file:///folder"
-                )
-            return _folder(Path(unquote(parts.path)))
-        case "s3":
-            from vidplat.storage.s3 import S3Store
-
-            return S3Store.at(url)
-    raise UsageError(
-        f"no store is known for {printable(scheme, 20)}:// URLs: give a folder, file://, s3:// "
-        "or memory://, "
-        f"not {printable(url)}"
-    )
-
-
-def _folder(path: Path) -> Store:
-    from vidplat.storage.local import LocalStore
-
-    return LocalStore(path)
-
-
-def probe(store: Store) -> None:
-    """Check in four small requests that `store` can be written and that its conditional put holds.
-
-    Raises StoreError: unreachable, wrong credentials, not writable, full, or a put that overwrites
-    although it was told not to (some servers accept the condition silently; two workers could then
-    both win a job).
-    """
-    key, checked = f"batches/.probe/{secrets.token_hex(8)}", store.impatient()
-    first = checked.put_if_absent(key, b"first")
-    try:
-        second, kept = checked.put_if_absent(key, b"second"), checked.get(key)
-    finally:
-        with suppress(StoreError):
-            checked.delete(key)
-    if not first or second or kept != b"first":
-        raise StoreError(
-            f"{printable(store.url)} does not honour conditional puts (If-None-Match: *): two "
-            "workers could commit "
-            "the same job. Use another store"
-        )

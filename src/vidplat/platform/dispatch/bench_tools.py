@@ -15,7 +15,8 @@ from vidplat.domain import Artifact, Job, ModelRef
 from vidplat.errors import InputError
 from vidplat.platform.dispatch.dispatcher import BenchSpec, Order
 from vidplat.platform.dispatch.workbench import Rendered, Tools, VideoMaker
-from vidplat.storage.artifacts import commit, open_store
+from vidplat.storage import open_store
+from vidplat.storage.artifacts import commit
 from vidplat.storage.inputs import load_input
 
 

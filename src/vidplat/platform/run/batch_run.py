@@ -44,10 +44,11 @@ from vidplat.platform.run.score import Tally
 from vidplat.platform.run.turn import Rules, World, take_turn
 from vidplat.platform.run.window import without_passed
 from vidplat.scheduler import Policy
-from vidplat.storage.artifacts import Store, batch_folder, repair, sweep
+from vidplat.storage.artifacts import batch_folder, repair, sweep
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.records import export_manifest, export_metrics
+from vidplat.storage.stores import Store
 
 Places = Sequence[tuple[BenchSpec, Seat]]
 _FOLLOW_S = 0.5

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidplat.domain import JobRecord, JobState, OperatingPoint
-from vidplat.storage.artifacts import Commit, Store, committed_jobs, repair, sweep
+from vidplat.storage.artifacts import Commit, committed_jobs, repair, sweep
 from vidplat.storage.catalog import Catalog
+from vidplat.storage.stores import Store
 
 ORPHAN_AGE_S = 3_600.0  # younger files may belong to a worker that has not heard of its end yet
 _PAGE = 5_000

@@ -1,0 +1,83 @@
+"""Which places for bytes there are, and whether one can be trusted.
+
+    memory://name              this process only; the same name is the same store
+    ./renders, file:///a/b     a folder (local.py)
+    s3://bucket/prefix         S3 or anything that speaks it (s3.py); `?endpoint=http://host:port`
+                               for others
+
+boto3 is loaded when the first bucket is opened. A store whose conditional put does not work is
+refused by `probe` before anything is generated.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from vidplat.errors import StoreError, UsageError, printable
+from vidplat.storage.local import LocalStore
+from vidplat.storage.memory import MemoryStore
+from vidplat.storage.stores import Store
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def scheme_of(place: str) -> str:
+    """`s3` of `S3://bucket/key`; "" of a path."""
+    found = _SCHEME.match(place)
+    return found[1].lower() if found else ""
+
+
+def open_store(url: str) -> Store:
+    """The store at `url`, unchecked: nothing is contacted or created before the first use (see
+    `probe`). Raises UsageError for a URL that names no place."""
+    if not url or "\0" in url:
+        raise UsageError(
+            "the output prefix is empty or holds a NUL: give a folder or a URL such as "
+            "s3://bucket/prefix"
+        )
+    match scheme_of(url):
+        case "":
+            return LocalStore(Path(url))
+        case "memory":
+            return MemoryStore.named(url.partition("://")[2])
+        case "file":
+            parts = urlsplit(url)
+            if parts.netloc not in ("", "localhost"):
+                raise UsageError(
+                    f"{printable(url)} names a host; a file URL has three slashes: file:///folder"
+                )
+            return LocalStore(Path(unquote(parts.path)))
+        case "s3":
+            from vidplat.storage.s3 import S3Store
+
+            return S3Store(url)
+        case scheme:
+            raise UsageError(
+                f"no store is known for {printable(scheme, 20)}:// URLs: give a folder, file://, "
+                f"s3:// or memory://, not {printable(url)}"
+            )
+
+
+def probe(store: Store) -> None:
+    """Check in four small requests that `store` can be written and that its conditional put holds.
+
+    Raises StoreError: unreachable, wrong credentials, not writable, full, or a put that overwrites
+    although it was told not to (some servers accept the condition silently; two workers could then
+    both win a job).
+    """
+    key, checked = f"batches/.probe/{secrets.token_hex(8)}", store.impatient()
+    first = checked.put_if_absent(key, b"first")
+    try:
+        second, kept = checked.put_if_absent(key, b"second"), checked.get(key)
+    finally:
+        with suppress(StoreError):
+            checked.delete(key)
+    if not first or second or kept != b"first":
+        raise StoreError(
+            f"{printable(store.url)} does not honour conditional puts (If-None-Match: *): two "
+            "workers could commit the same job. Use another store"
+        )
