@@ -384,7 +384,7 @@ def drive(asked: dict[str, Any]) -> None:
     """Inside the cloud's namespace: submit, and print what came of it."""
     from vidplat.config import CatalogConfig, Config, PoolConfig, RayConfig, StoreConfig
     from vidplat.domain import OnInfeasible, Outcome
-    from vidplat.methods.eco.words import kept_latents
+    from vidplat.methods.frames import kept_latents
     from vidplat.platform import Silence, SubmitRequest, submit
 
     class Ears(Silence):

@@ -70,8 +70,8 @@ from keyframes import (
 
 from flipbook_training import world
 from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.methods.eco.budget import PassSize
 from vidplat.methods.eco.keyframes import uniform
-from vidplat.methods.eco.words import PassSize
 from vidplat.methods.filling.frames import filled
 from vidplat.methods.filling.moments import Filling, true_moments
 from vidplat.methods.seams.frame_times import Times, timed

@@ -62,7 +62,8 @@ from torch import Tensor
 
 from vidplat.methods.hsa.schedule import Schedule, schedule_for
 from vidplat.methods.installed import Installed
-from vidplat.methods.language import Chosen, parse
+from vidplat.methods.kinds import Chosen
+from vidplat.methods.language import parse
 from vidplat.methods.lipar.mask import MaskRule, keep_mask
 from vidplat.methods.protocol import Grid, Run
 from vidplat.methods.seams.solver_choice import EulerScheduler

@@ -28,13 +28,15 @@ from vidplat.methods.eco.on_model import Eco
 from vidplat.methods.filling.frames import DEPTHS
 from vidplat.methods.filling.moments import Moment, true_times
 from vidplat.methods.installed import Installed, build
-from vidplat.methods.language import KINDS, Choice, parse, text
+from vidplat.methods.kinds import Choice
+from vidplat.methods.language import parse, text
 from vidplat.methods.protocol import Grid, Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.frame_times import Times, timed
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.solver_choice import EulerScheduler
 from vidplat.methods.solver import Solver
+from vidplat.methods.table import KINDS
 from vidplat.methods.work import method_work
 from vidplat.workers import Worker
 from vidplat.workers.generate import Wishes, draft, generate

@@ -7,8 +7,9 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import a_shape
+from vidplat.methods.eco.budget import PassSize, budgets, kept_frames, warmup_steps
 from vidplat.methods.eco.keyframes import budget
-from vidplat.methods.eco.words import PassSize, budgets, kept_frames, warmup_steps, with_budgets
+from vidplat.methods.frames import with_budgets
 from vidplat.scheduler.work import forward_gflop
 
 SMALL, LARGE = (1536, 8960), (5120, 13824)  # widths of Wan 2.1 1.3B and 14B

@@ -14,7 +14,9 @@ from torch import Tensor
 from tests.methods.runs import CIRCLE, SPEC, SQUARE, a_tiny_family, denoised, error
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.installed import MODULES, Installed
-from vidplat.methods.language import KINDS, Seam, parse
+from vidplat.methods.kinds import Seam
+from vidplat.methods.language import parse
+from vidplat.methods.table import KINDS
 from vidplat.workers.generate import generate
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import load_family

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from vidplat.methods.eco import entropy as frame_entropy
 from vidplat.methods.eco.entropy import ESTIMATORS, exact_rows, per_head, pooled
-from vidplat.methods.language import KINDS, Choice
+from vidplat.methods.kinds import Choice
 from vidplat.methods.protocol import Grid
+from vidplat.methods.table import KINDS
 
 GRID = Grid(frames=5, rows=4, columns=6)  # 24 tokens per frame
 HEADS, WIDTH = 6, 8

@@ -3,7 +3,8 @@
 import pytest
 
 from vidplat.errors import UsageError
-from vidplat.methods.language import KINDS, parse, text
+from vidplat.methods.language import parse, text
+from vidplat.methods.table import KINDS
 
 
 @pytest.mark.parametrize(

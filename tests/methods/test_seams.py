@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.methods.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.errors import SpecError
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import Attend, AttentionCall, dense, linked, masked_attention
 from vidplat.methods.seams.layouts import layout_of

@@ -13,7 +13,8 @@ from tests.platform.builders import an_assignment
 from tests.platform.test_turn import SECONDS, Scene, scene
 from vidplat.domain import Artifact, JobState, OperatingPoint, Outcome, Progress
 from vidplat.errors import ClusterError
-from vidplat.methods.eco.words import budgets, kept_latents
+from vidplat.methods.eco.budget import budgets
+from vidplat.methods.frames import kept_latents
 from vidplat.platform.dispatch.dispatcher import HandedOver, Order, Seat, WorkerUp
 from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.promise import make_promise

@@ -23,7 +23,7 @@ from tests.builders import (
     knowledge,
 )
 from vidplat.domain import OnInfeasible, OperatingPoint
-from vidplat.methods.eco.words import kept_latents
+from vidplat.methods.frames import kept_latents
 from vidplat.scheduler import Knowledge, Observation, features, plan, wording
 from vidplat.scheduler.decision import Finisher, Plan, Snapshot, Verdict
 from vidplat.scheduler.relay import added, lag_before

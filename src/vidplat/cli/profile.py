@@ -177,7 +177,8 @@ def as_json(masks: Masks) -> dict[str, Any]:
 
 def _check_solver(solver: str | None) -> None:
     """Before a model is loaded. Raises UsageError."""
-    from vidplat.methods.language import Seam, parse
+    from vidplat.methods.kinds import Seam
+    from vidplat.methods.language import parse
 
     if solver and any(one.kind.seam is not Seam.SOLVER for one in parse(solver)):
         raise UsageError("--solver takes euler or unipc, with or without a shift: --solver unipc:5")

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from vidplat.methods.language import KINDS, parse
+from vidplat.methods.language import parse
 from vidplat.methods.model_shape import Blocks
+from vidplat.methods.table import KINDS
 
 _COUNTS = ("block", "sink", "recent", "trained")
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from vidplat.errors import SpecError
 from vidplat.methods.filling.moments import Filling
-from vidplat.methods.language import Chosen, Seam, parse, text
+from vidplat.methods.kinds import Chosen, Seam
+from vidplat.methods.language import parse, text
 from vidplat.methods.protocol import (
     Calibrates,
     ChangesFrames,

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.early.grid import passes_of
-from vidplat.methods.eco.words import PassSize, kept_frames, warmup_steps
+from vidplat.methods.eco.budget import PassSize, kept_frames, warmup_steps
 from vidplat.methods.hsa.schedule import schedule_for, schedule_of_work
-from vidplat.methods.language import Seam, Value, parse
+from vidplat.methods.kinds import Seam, Value
+from vidplat.methods.language import parse
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.methods.vdit.tiles import density, is_full
 

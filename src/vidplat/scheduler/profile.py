@@ -26,7 +26,7 @@ import numpy as np
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import UsageError, printable
 from vidplat.methods import language as methods
-from vidplat.methods.eco.words import kept_latents, with_budgets
+from vidplat.methods.frames import kept_latents, with_budgets
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 
 _MOST_STEP_COUNTS = 12  # offered per number of keyframes, beside the measured ones

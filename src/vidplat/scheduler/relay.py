@@ -39,7 +39,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.methods.eco.words import kept_latents
+from vidplat.methods.frames import kept_latents
 from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler.cost import CostModel, Estimate, spread_of_sum
 from vidplat.scheduler.decision import Finisher

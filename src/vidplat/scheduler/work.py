@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods import blocks
-from vidplat.methods.eco.words import kept_latents
+from vidplat.methods.frames import kept_latents
 from vidplat.methods.model_shape import ModelShape
 from vidplat.methods.work import method_work
 

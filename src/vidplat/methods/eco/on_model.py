@@ -41,9 +41,9 @@ import torch
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
+from vidplat.methods.eco.budget import PassSize, kept_frames, refreshes, warmup_steps
 from vidplat.methods.eco.entropy import ESTIMATORS
 from vidplat.methods.eco.keyframes import aggregated, changes, decoded_frames, select, widest_gap
-from vidplat.methods.eco.words import PassSize, kept_frames, refreshes, warmup_steps
 from vidplat.methods.filling.moments import Filling, code_moments, true_moments
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked

@@ -27,7 +27,7 @@ from typing import Any
 from torch import nn
 
 from vidplat.errors import SpecError
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.passes import Counted, Skipper, watched

@@ -24,7 +24,7 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.passes import Counted, Place, Skipper, watched

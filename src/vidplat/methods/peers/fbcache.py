@@ -22,7 +22,7 @@ from typing import Any
 from diffusers import FirstBlockCacheConfig
 from diffusers.hooks.first_block_cache import _FBC_LEADER_BLOCK_HOOK, FBCHeadBlockHook
 
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.passes import Counted, Place, Skipper, cached, watched

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK, MagCacheConfig, MagCacheHeadHook
 
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.peers.calibration import key_of, learned, remember
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.layouts import layout_of

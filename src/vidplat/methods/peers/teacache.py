@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.peers.calibration import key_of, learned, remember
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.layouts import Layout, layout_of

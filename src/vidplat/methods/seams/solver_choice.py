@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from vidplat.methods.language import Chosen
+from vidplat.methods.kinds import Chosen
 
 
 class EulerScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]

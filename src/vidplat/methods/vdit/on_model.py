@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from vidplat.errors import SpecError
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid, Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import layout_of

@@ -41,7 +41,7 @@ from vidplat.domain import (
 )
 from vidplat.errors import InputError, RequestError, UsageError, printable
 from vidplat.methods import blocks
-from vidplat.methods.eco.words import frames_problem
+from vidplat.methods.frames import frames_problem
 from vidplat.methods.language import uses_searched_masks
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.intake.edits import Source, conversions, method_problem, too_short

@@ -26,7 +26,8 @@ from torch import Tensor
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
 from vidplat.methods.blocks import chosen_steps, method_problem, spans, spread
-from vidplat.methods.language import Value, parse
+from vidplat.methods.kinds import Value
+from vidplat.methods.language import parse
 from vidplat.methods.lipar.mask import MaskRule, keep_mask
 from vidplat.methods.model_shape import Blocks
 from vidplat.workers.blocks.memory import Window

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.methods.eco.words import budgets
+from vidplat.methods.eco.budget import budgets
 from vidplat.methods.language import parse, text
 from vidplat.workers.survey.survey import Candidate
 

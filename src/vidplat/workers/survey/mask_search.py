@@ -37,7 +37,7 @@ from torch import Tensor
 
 from vidplat.domain import ModelRef, VideoSpec
 from vidplat.errors import SpecError, UsageError, printable
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import layout_of

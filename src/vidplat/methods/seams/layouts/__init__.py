@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vidplat.errors import SpecError
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import SeamProcessor
 

@@ -18,7 +18,7 @@ import torch
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import AttentionCall, SeamProcessor
 from vidplat.methods.seams.layouts import Arguments, as_long_as, frame_rows

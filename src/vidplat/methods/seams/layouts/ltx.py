@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_ltx import apply_rotary_emb
 from torch import Tensor, nn
 
 from vidplat.errors import SpecError
-from vidplat.methods.language import Seam
+from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import AttentionCall, SeamProcessor
 from vidplat.methods.seams.layouts import Arguments, frame_rows
