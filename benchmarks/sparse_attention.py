@@ -33,7 +33,9 @@ from torch import Tensor
 
 from vidplat.methods.seams.attention import masked_attention
 from vidplat.methods.vdit import tiles
-from vidplat.methods.vdit.paths import PATHS, Tiling, attention, tile_mask
+from vidplat.methods.vdit.dense import attention
+from vidplat.methods.vdit.paths import PATHS
+from vidplat.methods.vdit.tiling import Tiling, tile_mask
 
 KS = (1, 3, 5)
 BAR = 0.80  # of the ideal, for gather at k = 3 against stock dense attention

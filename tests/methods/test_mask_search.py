@@ -26,7 +26,7 @@ from vidplat.methods.seams.solver_choice import EulerScheduler, scheduler
 from vidplat.methods.solver import Solver
 from vidplat.methods.vdit import mask_file, tiles
 from vidplat.methods.vdit.mask_file import LayerMask, Masks
-from vidplat.methods.vdit.paths import Tiling, tile_mask
+from vidplat.methods.vdit.tiling import Tiling, tile_mask
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Family, load_family
 from vidplat.workers.survey.calibration_prompts import SCENES, SHAPES, calibration_prompts

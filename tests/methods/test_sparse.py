@@ -24,7 +24,7 @@ from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked, masked_attention
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.vdit import paths as tile_paths
-from vidplat.methods.vdit.paths import Tiling, tile_mask
+from vidplat.methods.vdit.tiling import Tiling, tile_mask
 from vidplat.workers import Worker
 from vidplat.workers.generate import generate
 

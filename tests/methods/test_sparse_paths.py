@@ -12,17 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from tests.methods.test_tiles import block_sparsity
 from vidplat.methods.seams.attention import masked_attention
-from vidplat.methods.vdit import paths as tile_paths
-from vidplat.methods.vdit import tiles
-from vidplat.methods.vdit.paths import (
-    PATHS,
-    Tiling,
-    attention_with_lse,
-    block_mask,
-    gather,
-    tile_mask,
-)
+from vidplat.methods.vdit import flex, frame_by_frame, tiles
+from vidplat.methods.vdit.dense import attention_with_lse
+from vidplat.methods.vdit.flex import block_mask
+from vidplat.methods.vdit.frame_by_frame import gather
+from vidplat.methods.vdit.paths import PATHS, fault
+from vidplat.methods.vdit.tiling import Tiling, tile_mask
 
 GRID = [
     *(
@@ -54,7 +51,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     arithmetic."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    monkeypatch.setattr(tile_paths, "_flex_attention", lambda: flex_attention)
+    monkeypatch.setattr(flex, "_flex_attention", lambda: flex_attention)
 
 
 def test_the_mask_is_that_of_the_rule() -> None:
@@ -118,7 +115,7 @@ def test_the_block_mask_keeps_the_blocks_that_arithmetic_says(
         int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()),
         -(-frames * per_frame // 128),
     )
-    assert 1 - kept / blocks**2 == pytest.approx(tiles.block_sparsity(frames, per_frame, k))
+    assert 1 - kept / blocks**2 == pytest.approx(block_sparsity(frames, per_frame, k))
 
 
 @pytest.mark.filterwarnings("ignore:.*flex_attention.*:UserWarning")
@@ -231,7 +228,7 @@ def test_the_size_of_the_chunks_does_not_change_the_result(
     tiling = Tiling(9, 8, 2)
     q, k, v = qkv(tiling)
     due = gather(q, k, v, tiling)
-    monkeypatch.setitem(tile_paths.EXTRA_BYTES, "cpu", extra)
+    monkeypatch.setitem(frame_by_frame.EXTRA_BYTES, "cpu", extra)
 
     torch.testing.assert_close(gather(q, k, v, tiling), due, atol=1e-6, rtol=0)
 
@@ -239,18 +236,18 @@ def test_the_size_of_the_chunks_does_not_change_the_result(
 def test_copies_of_keys_stay_within_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """F = 40 of 4 tokens, k = 1: a frame's keys and values are 2 x (1 + 1) x 4 x 3 x 16 floats =
     3072 bytes."""
-    monkeypatch.setitem(tile_paths.EXTRA_BYTES, "cpu", 4 * 3072)
-    folds = [piece.frames for piece in tile_paths._pieces(Tiling(40, 4, 1), None, 4)]
+    monkeypatch.setitem(frame_by_frame.EXTRA_BYTES, "cpu", 4 * 3072)
+    folds = [piece.frames for piece in frame_by_frame._pieces(Tiling(40, 4, 1), None, 4)]
     assert max(folds) == 4 and sum(folds) == 39
 
     seen: list[int] = []
-    real = tile_paths.attention
+    real = frame_by_frame.attention
 
     def noting(q: Tensor, *rest: Any) -> Tensor:
         seen.append(q.shape[0])
         return real(q, *rest)
 
-    monkeypatch.setattr(tile_paths, "attention", noting)
+    monkeypatch.setattr(frame_by_frame, "attention", noting)
     gather(*qkv(Tiling(40, 4, 1), batch=1), Tiling(40, 4, 1))
     assert sorted(seen) == [1] + [3] + [4] * 9  # frame 0, which attends to all; 39 local frames
 
@@ -331,7 +328,7 @@ def test_a_row_that_may_attend_to_nothing_weighs_nothing() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", EXACT)
 def test_a_sound_path_passes_its_check(name: str, dtype: torch.dtype) -> None:
-    assert tile_paths.fault(name, torch.device("cpu"), dtype, 12) == ""
+    assert fault(name, torch.device("cpu"), dtype, 12) == ""
 
 
 def test_an_unsound_path_is_told_by_its_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,14 +338,11 @@ def test_an_unsound_path_is_told_by_its_check(monkeypatch: pytest.MonkeyPatch) -
     def no_compiler(*rest: Any) -> Tensor:
         raise RuntimeError("no C++ compiler\nlong story")
 
-    monkeypatch.setitem(tile_paths.PATHS, "lse", first_key)
-    monkeypatch.setitem(tile_paths.PATHS, "flex", no_compiler)
+    monkeypatch.setitem(PATHS, "lse", first_key)
+    monkeypatch.setitem(PATHS, "flex", no_compiler)
 
-    assert "is off by" in tile_paths.fault("lse", torch.device("cpu"), torch.float32, 16)
-    assert (
-        tile_paths.fault("flex", torch.device("cpu"), torch.float32, 16)
-        == "fails on cpu: no C++ compiler"
-    )
+    assert "is off by" in fault("lse", torch.device("cpu"), torch.float32, 16)
+    assert fault("flex", torch.device("cpu"), torch.float32, 16) == "fails on cpu: no C++ compiler"
 
 
 @pytest.mark.gpu
@@ -356,4 +350,4 @@ def test_an_unsound_path_is_told_by_its_check(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", [*EXACT, "flex"])
 def test_every_path_passes_its_check_on_a_gpu(name: str, dtype: torch.dtype) -> None:
-    assert tile_paths.fault(name, torch.device("cuda"), dtype, 128) == ""
+    assert fault(name, torch.device("cuda"), dtype, 128) == ""

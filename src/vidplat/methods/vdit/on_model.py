@@ -8,7 +8,7 @@ used on a model as it is, there is no direct look at the frame before or after, 
 between two references is what suffers first. Where it holds: every family that has a layout, any
 size and solver. `masks=uniform` gives all layers the same k; `masks=searched` takes a k for each
 layer from a file (`mask_file.py`) for this transformer, length and solver. How it is computed:
-`tile_paths.py`. `auto` is the gather path: it needs no compiler, and is exact and differentiable on
+`paths.py`. `auto` is the gather path: it needs no compiler, and is exact and differentiable on
 every device. Where gradients are needed it is taken whatever was asked for. Seam: attention. With
 methods that run some tokens only (hsa, lipar), the rows that run attend to their own frame's keys
 and to those of the references, rows of reference frames to all: keys of all tokens, or of the rows
@@ -35,7 +35,9 @@ from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.tokens import Present, located
 from vidplat.methods.vdit import mask_file, tiles
-from vidplat.methods.vdit.paths import PATHS, Path, Tiling, fault, gather
+from vidplat.methods.vdit.frame_by_frame import gather
+from vidplat.methods.vdit.paths import PATHS, fault
+from vidplat.methods.vdit.tiling import Path, Tiling
 
 
 class Sparse:

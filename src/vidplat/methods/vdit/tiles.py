@@ -11,8 +11,9 @@ so that its cost grows linearly in F:
                                        # . # . #
 
 Source: Efficient-vDiT, arXiv 2502.06155. The places of the reference frames are not in its text;
-they were found as the rule under which all nine published sparsities come out (`block_sparsity`).
-Installing such a mask is `on_model.py`; choosing k per layer is `mask_search.py` beside it.
+they were found as the rule under which all nine published sparsities come out
+(`tests/methods/test_tiles.py`). Installing such a mask is `on_model.py`; choosing k per layer is
+`workers/survey/mask_search.py`.
 
 Legend: F latent frames after patching, P tokens per frame, N = F P, k reference frames, d model
 width.
@@ -21,7 +22,6 @@ width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 BLOCK = 128  # tokens per side of the blocks that the published kernel keeps or skips
 
@@ -64,38 +64,6 @@ def density(frames: int, k: int) -> float:
 def mean_density(frames: int, ks: Sequence[int]) -> float:
     """Mean of `density` over layers with these k."""
     return sum(density(frames, k) for k in ks) / len(ks)
-
-
-def block_sparsity(frames: int, per_frame: int, k: int, block: int = BLOCK) -> float:
-    """Share of block x block squares of the map in which no pair of tokens is kept, in [0, 1).
-
-    The sparsity of a kernel that computes whole blocks: below 1 - `density`, since borders of
-    frames cut through blocks unless P is a multiple of `block`. With P = 3600 it is what the paper
-    prints for F = 8 and F = 24, within 0.01 %.
-    """
-    tokens = frames * per_frame
-    blocks = -(-tokens // block)
-    spans = [
-        (b * block // per_frame, (min((b + 1) * block, tokens) - 1) // per_frame)
-        for b in range(blocks)
-    ]
-    reference = set(references(frames, k))
-    is_global = [
-        any(frame in reference for frame in range(first, last + 1)) for first, last in spans
-    ]
-    globals_before = [0, *accumulate(is_global)]  # among the first b blocks
-    kept = 0
-    for (first, last), attends_to_all in zip(spans, is_global, strict=True):
-        if attends_to_all:
-            kept += blocks
-            continue
-        low, high = (
-            first * per_frame // block,
-            ((last + 1) * per_frame - 1) // block + 1,
-        )  # blocks that share a frame
-        outside = globals_before[blocks] - (globals_before[high] - globals_before[low])
-        kept += high - low + outside
-    return 1 - kept / (blocks * blocks)
 
 
 def candidates(frames: int) -> tuple[int, ...]:

@@ -44,8 +44,9 @@ from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.solver_choice import shift_of, solver_name
 from vidplat.methods.seams.tokens import Pass, located
 from vidplat.methods.vdit import tiles
+from vidplat.methods.vdit.frame_by_frame import gather
 from vidplat.methods.vdit.mask_file import LayerMask, Masks, revision_of
-from vidplat.methods.vdit.paths import Tiling, gather
+from vidplat.methods.vdit.tiling import Tiling
 from vidplat.workers.generate import latent_frames
 from vidplat.workers.models.family import Condition, Family
 

@@ -1,0 +1,254 @@
+"""Tile-masked attention as dense attention of one frame after the other, in two forms.
+
+    gather   a local frame is one small dense attention over its own keys beside those of the
+             references, the reference frames one over all keys. Exact, any device, differentiable.
+             The copies of keys are made for a few frames at a time, in at most `EXTRA_BYTES`.
+    lse      the same two sets of keys attended one after the other and merged by their log-sum-exp:
+             no copies. No gradients, since torch's kernels give none through the log-sum-exp.
+
+Source: Efficient-vDiT, arXiv 2502.06155; both forms are our choice, as are chunk sizes.
+
+Legend: B batch, Q query tokens, K key tokens, h heads, D head width, F frames, P tokens per frame,
+k references, T text tokens, G = kP + T global tokens, n frames folded into the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from vidplat.methods.vdit.dense import attention, attention_with_lse
+from vidplat.methods.vdit.tiling import Tiling
+
+#: Most bytes of copied keys and values. A CPU does best when they stay in its caches; a GPU needs
+#: many rows at once.
+EXTRA_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
+
+
+def gather(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    tiling: Tiling,
+    counts: Sequence[int] | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """See the module's text. A frame's attention does not depend on how many frames share a
+    chunk."""
+    local_keys = (tiling.k + 1) * tiling.per_frame + tiling.text
+    frame_bytes = (
+        2 * local_keys * query.shape[0] * query.shape[2] * query.shape[3] * query.element_size()
+    )
+    fold = max(1, EXTRA_BYTES.get(query.device.type, EXTRA_BYTES["cpu"]) // frame_bytes)
+    pieces = list(_pieces(tiling, counts, fold))
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    reused = 0 if learns or tiling.key_counts is not None else fold
+    keys, values = (_KeySets(whole, tiling, reused) for whole in (key, value))
+
+    def local(piece: _Piece) -> Tensor:
+        folded = _fold(query[:, piece.rows], piece.frames)
+        made = attention(
+            folded,
+            keys.of(piece),
+            values.of(piece),
+            _local_mask(mask, tiling, piece, query.shape[0]),
+        )
+        return _unfold(made, query.shape[0])
+
+    return _in_order(query, key, value, pieces, mask, local)
+
+
+class _KeySets:
+    """Keys (or values) of local frames, each followed by the global ones: (B n, h, P + G, D).
+
+    One buffer for `fold` frames serves all chunks, head by head, and the global part is written
+    once. With 0 every set is a tensor of its own, as gradients and frames of unequal length need.
+    """
+
+    def __init__(self, whole: Tensor, tiling: Tiling, fold: int) -> None:
+        self._whole, self._tiling = whole, tiling
+        shared = torch.cat([whole[:, columns] for columns in tiling.global_columns()], dim=1)
+        self._shared = shared.transpose(1, 2).unsqueeze(1)  # (B, 1, h, G, D)
+        self._buffer: Tensor | None = None
+        if fold:
+            batch, _, heads, width = whole.shape
+            most = min(fold, max(_run_lengths(tiling), default=1))
+            size = (batch, most, heads, tiling.per_frame + shared.shape[1], width)
+            self._buffer = whole.new_empty(size)
+            self._buffer[..., tiling.per_frame :, :] = self._shared
+
+    def of(self, piece: _Piece) -> Tensor:
+        own = self._whole[:, self._tiling.columns(piece.first, piece.frames)]
+        batch, tokens, heads, width = own.shape
+        own = own.view(batch, piece.frames, tokens // piece.frames, heads, width).transpose(
+            2, 3
+        )  # (B, n, h, P, D)
+        if self._buffer is None:
+            shared = self._shared.expand(-1, piece.frames, -1, -1, -1)
+            return torch.cat([own, shared], dim=3).flatten(0, 1)
+        filled = self._buffer[:, : piece.frames]
+        filled[..., : own.shape[3], :] = own
+        return filled.flatten(0, 1)  # a view for B = 1, and whenever the chunk fills the buffer
+
+
+def lse(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    tiling: Tiling,
+    counts: Sequence[int] | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """See the module's text. o = w o_own + (1 - w) o_global with w = exp(l_own) / (exp(l_own) +
+    exp(l_global))."""
+    shared_key, shared_value = (
+        torch.cat([whole[:, columns] for columns in tiling.global_columns()], dim=1).transpose(1, 2)
+        for whole in (key, value)
+    )
+    batch = query.shape[0]
+
+    def local(piece: _Piece) -> Tensor:
+        columns = tiling.columns(piece.first, piece.frames)
+        own_mask = _folded_mask(mask, piece, batch, lambda f: [tiling.columns(f)])
+        shared_mask = _chosen(mask, piece.rows, tiling.global_columns())
+        queries = query[:, piece.rows]
+        near, near_lse = attention_with_lse(
+            _fold(queries, piece.frames), _fold(key[:, columns], piece.frames), _fold(value[:,
+            columns], piece.frames),
+            own_mask,
+        )  # fmt: skip
+        if not shared_key.shape[2]:  # no token of a reference frame has keys
+            return _unfold(near, batch)
+        far, far_lse = attention_with_lse(
+            queries.transpose(1, 2), shared_key, shared_value, shared_mask
+        )
+        weight = torch.sigmoid(
+            _unfold(near_lse.unsqueeze(-1), batch) - far_lse.transpose(1, 2).unsqueeze(-1)
+        )
+        return torch.lerp(far.transpose(1, 2).float(), _unfold(near, batch).float(), weight).to(
+            query.dtype
+        )
+
+    return _in_order(query, key, value, list(_pieces(tiling, counts, tiling.frames)), mask, local)
+
+
+# --- pieces of the queries ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive queries. With `frames` 0 they attend to all keys; else they are the queries of so
+    many frames."""
+
+    rows: slice
+    first: int = 0
+    frames: int = 0
+
+
+def _pieces(tiling: Tiling, counts: Sequence[int] | None, fold: int) -> Iterator[_Piece]:
+    """The queries in order: text and reference frames by themselves, local frames in chunks of at
+    most `fold`.
+
+    With `counts` frames have unequal numbers of queries and cannot share a chunk.
+    """
+    at = 0
+    if tiling.text and tiling.text_first:
+        yield _Piece(slice(0, at := tiling.text))
+    reference = set(tiling.references)
+    frame = 0
+    while frame < tiling.frames:
+        many = 1
+        if frame not in reference and counts is None:
+            while many < fold and frame + many < tiling.frames and frame + many not in reference:
+                many += 1
+        rows = many * tiling.per_frame if counts is None else counts[frame]
+        if rows:
+            yield _Piece(slice(at, at + rows), frame, 0 if frame in reference else many)
+        at, frame = at + rows, frame + many
+    if tiling.text and not tiling.text_first:
+        yield _Piece(slice(at, at + tiling.text))
+
+
+def _run_lengths(tiling: Tiling) -> list[int]:
+    """Numbers of consecutive local frames."""
+    edges = [*tiling.references, tiling.frames]
+    return [after - before - 1 for before, after in pairwise(edges) if after - before > 1]
+
+
+def _in_order(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pieces: Sequence[_Piece],
+    mask: Tensor | None,
+    local: Callable[[_Piece], Tensor],
+) -> Tensor:
+    """All pieces attended and put together: those that attend to everything in one go."""
+    if not pieces:
+        return torch.empty_like(query)
+    dense = [piece for piece in pieces if not piece.frames]
+    found: dict[int, Tensor] = {}
+    if dense:
+        rows = torch.cat([query[:, piece.rows] for piece in dense], dim=1)
+        every = None
+        if mask is not None:
+            every = (
+                mask
+                if mask.shape[-2] == 1
+                else torch.cat([mask[..., p.rows, :] for p in dense], dim=-2)
+            )
+        made = attention(
+            rows.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), every
+        ).transpose(1, 2)
+        sizes = [piece.rows.stop - piece.rows.start for piece in dense]
+        found = {
+            piece.rows.start: part
+            for piece, part in zip(dense, torch.split(made, sizes, dim=1), strict=True)
+        }
+    return torch.cat([local(p) if p.frames else found[p.rows.start] for p in pieces], dim=1)
+
+
+def _fold(x: Tensor, frames: int) -> Tensor:
+    """(B, n r, h, D) -> (B n, h, r, D)."""
+    batch, tokens, heads, width = x.shape
+    return x.view(batch, frames, tokens // frames, heads, width).flatten(0, 1).transpose(1, 2)
+
+
+def _unfold(x: Tensor, batch: int) -> Tensor:
+    """(B n, h, r, D) -> (B, n r, h, D)."""
+    folded, heads, rows, width = x.shape
+    return x.transpose(1, 2).reshape(batch, folded // batch * rows, heads, width)
+
+
+def _local_mask(mask: Tensor | None, tiling: Tiling, piece: _Piece, batch: int) -> Tensor | None:
+    return _folded_mask(
+        mask, piece, batch, lambda frame: [tiling.columns(frame), *tiling.global_columns()]
+    )
+
+
+def _folded_mask(
+    mask: Tensor | None, piece: _Piece, batch: int, columns: Callable[[int], list[slice]]
+) -> Tensor | None:
+    """A stock mask cut to a piece's rows and each frame's `columns`: (B n, h or 1, rows or 1,
+    keys)."""
+    if mask is None:
+        return None
+    rows = (piece.rows.stop - piece.rows.start) // piece.frames
+    per_frame = [
+        _chosen(mask, slice(start, start + rows), columns(piece.first + i))
+        for i, start in enumerate(range(piece.rows.start, piece.rows.stop, rows))
+    ]
+    stacked = torch.stack([part for part in per_frame if part is not None], dim=1)
+    return stacked.expand(batch, *stacked.shape[1:]).flatten(0, 1)
+
+
+def _chosen(mask: Tensor | None, rows: slice, columns: Sequence[slice]) -> Tensor | None:
+    """(B or 1, h or 1, rows or 1, chosen keys) of a mask of four axes."""
+    if mask is None:
+        return None
+    cut = mask if mask.shape[-2] == 1 else mask[..., rows, :]
+    return torch.cat([cut[..., part] for part in columns], dim=-1)
