@@ -46,7 +46,7 @@ def wait_for(
 
 
 def test_a_platform_killed_at_any_point_of_a_commit_is_resumed_to_the_end(tmp_path: Path):
-    """Dies at the 1st, 2nd, 3rd ... instrumented point of bench, commit and turn; one batch
+    """Dies at the 1st, 2nd, 3rd ... instrumented point of worker, commit and turn; one batch
     survives them all."""
     # given two jobs, whose making passes some thirty points
     stage = Stage(tmp_path)

@@ -18,17 +18,17 @@ from tests.flow.stage import Stage
 from tests.flow.test_crashes import wait_for
 from tests.flow.test_ray import children_of, name_of
 from tests.platform.builders import Memory
-from tests.platform.test_workbench import FAKE
+from tests.platform.test_worker_thread import FAKE
 from vidplat.config import PoolConfig, RayConfig
 from vidplat.domain import JobState, OperatingPoint, Outcome
 from vidplat.platform.dispatch import on_ray as ray_dispatch
 from vidplat.platform.dispatch.dispatcher import (
-    BenchSpec,
     Dispatcher,
     Event,
     HandedOver,
     Seat,
     WorkerLost,
+    WorkerSpec,
     WorkerUp,
 )
 from vidplat.workers.draft import Draft
@@ -101,7 +101,7 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
                 "edge-2",
             } <= at_work and not stopped:  # one that is still starting is waited for
                 stopped.append(
-                    max(pid for pid in children_of(os.getpid()) if "BenchActor" in name_of(pid))
+                    max(pid for pid in children_of(os.getpid()) if "WorkerActor" in name_of(pid))
                 )
                 os.kill(stopped[0], signal.SIGSTOP)
 
@@ -127,7 +127,7 @@ def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path):
 
     # when every worker that is there is killed, one after the other
     for done in (8, 12, 16):
-        workers = [pid for pid in children_of(process.pid) if "BenchActor" in name_of(pid)]
+        workers = [pid for pid in children_of(process.pid) if "WorkerActor" in name_of(pid)]
         assert workers
         os.kill(min(workers), signal.SIGKILL)
         wait_for(stage, done, process, limit_s=240)
@@ -147,14 +147,14 @@ def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(
 ):
     # given a worker that has stopped without dying
     monkeypatch.setattr(ray_dispatch, "_RECALL_WITHIN_S", 1.0)
-    spec = BenchSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
+    spec = WorkerSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
     dispatcher = ray_dispatch.RayDispatcher(
         [(spec, Seat("cloud-1", "cloud", "cpu-1", 0, 1.0, up=False, since=0.0))], RayConfig()
     )
     dispatcher.start()
     try:
         until(dispatcher, WorkerUp)
-        (worker,) = (pid for pid in children_of(os.getpid()) if "BenchActor" in name_of(pid))
+        (worker,) = (pid for pid in children_of(os.getpid()) if "WorkerActor" in name_of(pid))
         os.kill(worker, signal.SIGSTOP)
 
         # when
@@ -194,8 +194,8 @@ def test_a_draft_is_kept_until_its_own_attempt_has_ended() -> None:
     dispatcher = ray_dispatch.RayDispatcher((), RayConfig())
 
     def handed_over(attempt: int) -> HandedOver:
-        lying = ray_dispatch.Lying(maker, f"draft {attempt}")
-        return HandedOver("j", attempt, "cloud-1", Draft(lying, 1, {}, {}, {}, {}, 4), 0.0, 1.0)
+        handle = ray_dispatch.DraftHandle(maker, f"draft {attempt}")
+        return HandedOver("j", attempt, "cloud-1", Draft(handle, 1, {}, {}, {}, {}, 4), 0.0, 1.0)
 
     def ended(attempt: int) -> Outcome:
         return Outcome("j", attempt, "edge-1", point, 0.0, 2.0)

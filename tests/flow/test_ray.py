@@ -71,7 +71,7 @@ def test_kill_minus_nine_takes_the_workers_along_and_resume_finishes(tmp_path: P
     stage = Stage(tmp_path, model="fake:step_s=0.02", local=False)
     process = stage.in_a_process("submit", stage.write(40))
     wait_for(stage, 4, process, limit_s=240)
-    workers = {pid for pid in children_of(process.pid) if "BenchActor" in name_of(pid)}
+    workers = {pid for pid in children_of(process.pid) if "WorkerActor" in name_of(pid)}
     assert len(workers) == 2
 
     # when the driver is killed

@@ -10,7 +10,12 @@ import pytest
 
 from tests.builders import a_job
 from vidplat.domain import OperatingPoint, Outcome, Progress
-from vidplat.platform.dispatch.clocks import ahead_of_ours, heard, told, told_ends
+from vidplat.platform.dispatch.clocks import (
+    ahead_of_ours,
+    ends_in_worker_time,
+    in_our_time,
+    in_worker_time,
+)
 from vidplat.platform.dispatch.dispatcher import HandedOver, Order, WorkerLost, WorkerUp
 from vidplat.scheduler.decision import Assignment
 from vidplat.workers.draft import Draft
@@ -36,17 +41,17 @@ def test_what_the_way_of_the_answer_explains_is_no_difference(answer: float, ahe
 
 def test_a_workers_times_come_in_by_our_clock():
     point = OperatingPoint(4)
-    ended = heard(Outcome("j", 1, "cloud-1", point, 310.0, 320.0), 300.0)
-    drafted = heard(HandedOver("j", 1, "cloud-1", a_draft(), 310.0, 315.0), 300.0)
-    progress = heard(Progress("j", 1, "cloud-1", "denoise", 2, 4, 312.0), 300.0)
-    up = heard(WorkerUp("cloud-1", "cpu-1", 1, 2.0, at=305.0), 300.0)
+    ended = in_our_time(Outcome("j", 1, "cloud-1", point, 310.0, 320.0), 300.0)
+    drafted = in_our_time(HandedOver("j", 1, "cloud-1", a_draft(), 310.0, 315.0), 300.0)
+    progress = in_our_time(Progress("j", 1, "cloud-1", "denoise", 2, 4, 312.0), 300.0)
+    up = in_our_time(WorkerUp("cloud-1", "cpu-1", 1, 2.0, at=305.0), 300.0)
     lost = WorkerLost("cloud-1", "it died", 25.0)
 
     assert isinstance(ended, Outcome) and (ended.started_at, ended.finished_at) == (10.0, 20.0)
     assert isinstance(drafted, HandedOver) and (drafted.started_at, drafted.at) == (10.0, 15.0)
     assert isinstance(progress, Progress) and progress.at == 12.0
     assert isinstance(up, WorkerUp) and up.at == 5.0
-    assert heard(lost, 300.0) is lost  # it is we who noticed
+    assert in_our_time(lost, 300.0) is lost  # it is we who noticed
 
 
 def test_what_a_worker_is_told_is_by_its_own_clock():
@@ -55,12 +60,12 @@ def test_what_a_worker_is_told_is_by_its_own_clock():
     planned = Assignment(job.id, "edge-1", "edge", OperatingPoint(4), 0.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     order = Order(planned, job, 1, finish_by=20.0, drafted=drafted)
 
-    sent = told(order, -60.0)
+    sent = in_worker_time(order, -60.0)
 
     assert sent.finish_by == -40.0
     assert sent.drafted is not None and (sent.drafted.started_at, sent.drafted.at) == (-50.0, -45.0)
-    assert told(Order(planned, job, 1), -60.0).finish_by is None
-    assert told_ends({"a": 20.0, "b": None}, -60.0) == {"a": -40.0, "b": None}
+    assert in_worker_time(Order(planned, job, 1), -60.0).finish_by is None
+    assert ends_in_worker_time({"a": 20.0, "b": None}, -60.0) == {"a": -40.0, "b": None}
 
 
 def a_draft() -> Draft:

@@ -18,7 +18,7 @@ import pytest
         ("vidplat.platform.assemble", ("torch", "ray", "diffusers", "transformers")),
         # what a worker process loads before it loads its model
         (
-            "vidplat.platform.dispatch.bench_tools",
+            "vidplat.platform.dispatch.worker_tools",
             ("torch", "ray", "sqlalchemy", "alembic", "pyarrow", "boto3"),
         ),
         ("vidplat.testing", ("torch", "ray", "sqlalchemy", "pyarrow")),

@@ -2,8 +2,8 @@
 
 Each public function is one verb of the command line. Rooms that must not know each other meet here:
 intake is handed what the workers know of models, the run is handed its dispatcher. What a worker
-process puts together for itself is in `bench_tools`, apart from this file, so that it need not load
-what only the platform uses.
+process puts together for itself is in `dispatch/worker_tools`, apart from this file, so that it
+need not load what only the platform uses.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from vidplat.config import Config, gpu_names
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob, VideoSpec
 from vidplat.errors import UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.dispatch.bench_tools import crash_points_for, is_fake, open_tools
-from vidplat.platform.dispatch.dispatcher import BenchSpec, Dispatcher, Seat, light_class
+from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec, light_class
+from vidplat.platform.dispatch.worker_tools import crash_points_for, is_fake, open_tools
 from vidplat.platform.intake.source_videos import SourceVideos, keep
 from vidplat.platform.intake.take_in import Taken, Wishes, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
@@ -145,7 +145,7 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
 
     def places(batch: Batch, learner: Learner) -> Places:
         cards = gpu_names()
-        chosen: list[tuple[BenchSpec, Seat]] = []
+        chosen: list[tuple[WorkerSpec, Seat]] = []
         now = time.time()
         for pool in config.pools:
             on_gpu = pool.gpus > 0
@@ -161,7 +161,7 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
             )
             for number in range(1, pool.workers + 1):
                 worker_id = f"{pool.name}-{number}"
-                spec = BenchSpec(
+                spec = WorkerSpec(
                     worker_id=worker_id,
                     pool=pool.name,
                     batch_id=batch.id,

@@ -7,9 +7,9 @@ clock or draws a random number, and it imports only NumPy beside the standard li
     work        counts FLOPs, pixels and bytes      stage_cost  learns seconds from them, with a p90
     cost        adds stages up; how quantiles add   profile     operating points and their quality
     menu        what each worker can offer a job    groups      equal jobs are planned together
-    chains      one worker's queue as sums          drafts      who gets what, at a price
+    chains      one worker's queue as sums          trials      who gets what, at a price
     slack       better points for what is left      bound       how good any plan could be
-    account     from a draft to the Plan            planner     the plan itself, on one page
+    account     from a trial to the Plan            planner     the plan itself, on one page
     admission   the answer a person gets            retry       what follows a failure
     policy      what the owner allows               wording     sentences about plans
     link        how fast a link is, from transfers

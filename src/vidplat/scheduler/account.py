@@ -1,4 +1,4 @@
-"""From the chosen draft to a Plan: every job's place in time, its reason, and the sums a person is
+"""From the chosen trial to a Plan: every job's place in time, its reason, and the sums a person is
 told.
 
 The slots of a group are dealt to its jobs in row order, so early rows start first. `finish_by` of
@@ -21,7 +21,7 @@ from vidplat.scheduler.cost import CORRELATION
 from vidplat.scheduler.decision import Assignment, Deferred, Plan, Snapshot, Verdict
 from vidplat.scheduler.groups import NEVER, Group
 from vidplat.scheduler.relay import Relayed
-from vidplat.scheduler.trials import Draft, ends
+from vidplat.scheduler.trials import Trial, ends
 
 _SAME_QUALITY = 1e-9
 
@@ -153,16 +153,16 @@ def written(
     workers: Sequence[WorkerState],
     groups: Sequence[Group],
     deferred: Sequence[Deferred],
-    draft: Draft,
+    trial: Trial,
     full_quality_at: float,
     earliest_at: float,
     bound: float,
 ) -> Plan:
-    """The Plan of `draft`; `full_quality_at` and `earliest_at` are p90 finishes, `bound` is on mean
+    """The Plan of `trial`; `full_quality_at` and `earliest_at` are p90 finishes, `bound` is on mean
     quality."""
     made = [
         (groups[p.group], p.rungs, r, n)
-        for c in draft.chains
+        for c in trial.chains
         for p in c.places
         for r, n in p.runs.items()
     ]
@@ -173,12 +173,12 @@ def written(
         for group, rungs, r, n in made
         if rungs.qualities[r] < group.full_quality - _SAME_QUALITY
     ]
-    missed = draft.late + draft.at_risk
+    missed = trial.late + trial.at_risk
     in_time = Verdict.DEGRADED if lowered else Verdict.FEASIBLE
-    end_p50, end_p90 = ends(draft.chains, snapshot.now)
+    end_p50, end_p90 = ends(trial.chains, snapshot.now)
     return Plan(
         verdict=Verdict.INFEASIBLE if deferred or missed else in_time,
-        assignments=tuple(_assignments(draft.chains, groups, workers, full_quality_at)),
+        assignments=tuple(_assignments(trial.chains, groups, workers, full_quality_at)),
         deferred=tuple(sorted(deferred, key=lambda d: d.job_id)),
         earliest_at=earliest_at,
         full_quality_at=full_quality_at,

@@ -5,7 +5,7 @@ rungs. Three running sums give the p90 finish of its end (see `cost` for how qua
 at p50 (W), spreads (S)
 and their squares (Q);  finish = free_at + W + sqrt((1 - rho) Q + rho S^2).
 
-Left to others: which worker gets what (`drafts`), better rungs for the slack that is left
+Left to others: which worker gets what (`trials`), better rungs for the slack that is left
 (`slack`).
 """
 

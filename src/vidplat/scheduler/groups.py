@@ -3,7 +3,7 @@
 A batch of a million prompts has a handful of sizes and one deadline: the planner's work grows with
 the number of groups, not of jobs.
 
-Left to others: what a worker can offer a group (`menu`), who gets how many (`drafts`). Not
+Left to others: what a worker can offer a group (`menu`), who gets how many (`trials`). Not
 promised: more than 256 different deadlines are told apart only to within 2 % of the time left (each
 is rounded down to the earliest of its neighbours).
 """

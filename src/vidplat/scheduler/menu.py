@@ -6,7 +6,7 @@ failed the job before, or is suspect, offers nothing while a better one is there
 of memory a job may only use less.
 
 Left to others: quality (`profile`), seconds (`cost`), bytes (`work`), the choice of a rung
-(`drafts`, `slack`).
+(`trials`, `slack`).
 """
 
 from __future__ import annotations

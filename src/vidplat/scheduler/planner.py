@@ -8,14 +8,14 @@ half):
      reason.
               Where light workers are up, makers are counted as relieved by them (`relay`) as far as
               that lags behind by no more than a bound; a few bounds are tried, 0 among them, and
-              the best draft of all is kept.
+              the best trial of all is kept.
   2. Assign   walk the groups in deadline order and give each job to the worker that finishes it
      first, at a
               rung set by a price on device seconds; what does not fit falls to its cheapest rung,
               then at risk (in time at p50 only), then late. A handful of prices is tried.
   3. Fill     spend what slack is left on upgrades, best quality per second first, exactly, per
      worker (`chains`).
-  4. Choose   the draft with the fewest late jobs, then the fewest at risk, then the most quality.
+  4. Choose   the trial with the fewest late jobs, then the fewest at risk, then the most quality.
   5. Certify  an upper bound on any plan's mean quality (`bound`; light workers count as done at
      once), and the p90
               finish at the cheapest and at full quality.
@@ -40,7 +40,7 @@ from vidplat.scheduler.decision import Deferred, Plan, Snapshot, Verdict
 from vidplat.scheduler.groups import Backlog, Group, group_jobs
 from vidplat.scheduler.menu import Knowledge, Menu
 from vidplat.scheduler.policy import Policy
-from vidplat.scheduler.trials import Draft, assign_all, best_draft, ends
+from vidplat.scheduler.trials import Trial, assign_all, best_trial, ends
 
 _LITTLE = 0.002  # quality that is not worth planning anew for
 _AT_ONCE = 1e18  # speed, and bit/s, of light workers that no plan can do better than
@@ -108,7 +108,7 @@ def _plan_above(
     menu = Menu(workers, knowledge, floor, snapshot.finishers)
     groups, deferred = grouped(menu)
     # 2.-5. Assign, fill, choose, certify.
-    draft = best_draft(groups, free_at, worker_values(groups, len(workers)))
+    trial = best_trial(groups, free_at, worker_values(groups, len(workers)))
     eased = groups
     if menu.lags_s:  # light workers have a part in it
         at_once = [
@@ -119,29 +119,29 @@ def _plan_above(
             Menu(workers, knowledge, floor, at_once), replace(snapshot, finishers=tuple(at_once))
         )
     bound = quality_bound(eased, free_at, worker_values(eased, len(workers)))
-    for most_lag_s in () if _is_good(draft, bound) else _bounds(menu.lags_s):
+    for most_lag_s in () if _is_good(trial, bound) else _bounds(menu.lags_s):
         others, _ = grouped(
             Menu(workers, knowledge, floor, snapshot.finishers if most_lag_s else (), most_lag_s)
         )
-        other = best_draft(others, free_at, worker_values(others, len(workers)))
-        if other.merit > draft.merit:
-            groups, draft = others, other
+        other = best_trial(others, free_at, worker_values(others, len(workers)))
+        if other.merit > trial.merit:
+            groups, trial = others, other
     _, full_quality_at = ends(assign_all(groups, free_at, best=True), snapshot.now)
     _, earliest_at = ends(assign_all(groups, free_at, best=False), snapshot.now)
-    return written(snapshot, workers, groups, deferred, draft, full_quality_at, earliest_at, bound)
+    return written(snapshot, workers, groups, deferred, trial, full_quality_at, earliest_at, bound)
 
 
-def _is_good(draft: Draft, bound: float) -> bool:
-    """Whether all is in time and no other draft can gain much on it."""
+def _is_good(trial: Trial, bound: float) -> bool:
+    """Whether all is in time and no other trial can gain much on it."""
     made = [
         (p.rungs.qualities[rung], count)
-        for c in draft.chains
+        for c in trial.chains
         for p in c.places
         for rung, count in p.runs.items()
     ]
     jobs = sum(count for _, count in made)
     mean = sum(quality * count for quality, count in made) / jobs if jobs else 1.0
-    return not draft.late and not draft.at_risk and mean >= bound - _LITTLE
+    return not trial.late and not trial.at_risk and mean >= bound - _LITTLE
 
 
 def _bounds(lags_s: Collection[float]) -> list[float]:

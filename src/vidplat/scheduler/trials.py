@@ -1,10 +1,10 @@
-"""Who gets what: drafts of a plan at different prices of a device second, and the best of them.
+"""Who gets what: trials of a plan at different prices of a device second, and the best of them.
 
-A draft walks the groups in deadline order and gives each job to the worker that finishes it first,
+A trial walks the groups in deadline order and gives each job to the worker that finishes it first,
 at the rung whose gain per second is worth the price; a job that does not fit falls to its cheapest
 rung, then at risk (in time at p50 only), then late. Late jobs go to the end at their cheapest rung,
 so they cost nobody else a place; jobs without a deadline come last of all, at full quality. The
-slack of a promising draft is then spent exactly, per worker (`chains`), and the draft with the
+slack of a promising trial is then spent exactly, per worker (`chains`), and the trial with the
 fewest late jobs, fewest at risk and most quality is kept.
 """
 
@@ -23,7 +23,7 @@ _PRICES = 64
 
 
 @dataclass
-class Draft:
+class Trial:
     """One way to do it: a chain per worker, and how many jobs will not be in time."""
 
     chains: list[Chain]
@@ -36,15 +36,15 @@ class Draft:
         return (-self.late, -self.at_risk, sum(c.value for c in self.chains))
 
 
-def best_draft(groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float]) -> Draft:
-    """The best of a handful of drafts, each at another price of a device second.
+def best_trial(groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float]) -> Trial:
+    """The best of a handful of trials, each at another price of a device second.
 
     `free_at` and `values` (what a second there is worth, `bound.worker_values`) are per worker.
     """
     prices = _prices(groups, values)
-    draft = _assign(groups, free_at, values, 0.0)
-    if not draft.lowered:
-        return draft  # everything is in time at full quality
+    trial = _assign(groups, free_at, values, 0.0)
+    if not trial.lowered:
+        return trial  # everything is in time at full quality
     # The least price at which nothing has to be lowered; then that one, the one below and some far
     # from it.
     low, high = 0, len(prices) - 1
@@ -55,13 +55,13 @@ def best_draft(groups: Sequence[Group], free_at: Sequence[float], values: Sequen
         else:
             high = middle
     tries = {max(0, low - 1), low, low // 2, (low + len(prices)) // 2, len(prices) - 1}
-    best: Draft | None = None
+    best: Trial | None = None
     for k in sorted(tries, reverse=True):
-        draft = _assign(groups, free_at, values, prices[k])
-        for chain in draft.chains:
+        trial = _assign(groups, free_at, values, prices[k])
+        for chain in trial.chains:
             spend_slack(chain)
-        if best is None or draft.merit > best.merit:
-            best = draft
+        if best is None or trial.merit > best.merit:
+            best = trial
     assert best is not None
     return best
 
@@ -103,11 +103,11 @@ def _assign(
     price: float,
     *,
     all_or_nothing: bool = False,
-) -> Draft:
-    """A draft at `price`; with `all_or_nothing` it breaks off at the first job that does not fit as
+) -> Trial:
+    """A trial at `price`; with `all_or_nothing` it breaks off at the first job that does not fit as
     wanted."""
-    draft = Draft([Chain(i, at) for i, at in enumerate(free_at)])
-    chains = draft.chains
+    trial = Trial([Chain(i, at) for i, at in enumerate(free_at)])
+    chains = trial.chains
     late: list[tuple[int, Group, int]] = []
     wanted: dict[tuple[int, float], dict[int, int]] = {}  # alike for groups of one kind and weight
     for index, group in enumerate(groups):
@@ -121,22 +121,22 @@ def _assign(
         left = _place(chains, index, group, wanted[kind], group.count, group.deadline_at)
         if not left:
             continue
-        draft.lowered += left
+        trial.lowered += left
         if all_or_nothing:
-            return draft
+            return trial
         least = _rungs(group, best=False)
         left = _place(chains, index, group, least, left, group.deadline_at)
         hopeless = _place(chains, index, group, least, left, group.deadline_at, at_median=True)
-        draft.at_risk += left - hopeless
+        trial.at_risk += left - hopeless
         if hopeless:
-            draft.late += hopeless
+            trial.late += hopeless
             late.append((index, group, hopeless))
     for index, group, count in late:
         _place(chains, index, group, _rungs(group, best=False), count, late=True)
     for index, group in enumerate(groups):
         if group.deadline_at == NEVER:
             _place(chains, index, group, _rungs(group, best=True), group.count)
-    return draft
+    return trial
 
 
 def _rungs(group: Group, *, best: bool) -> dict[int, int]:

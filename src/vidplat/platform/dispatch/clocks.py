@@ -38,7 +38,7 @@ def ahead_of_ours(ask: Callable[[], float], clock: Callable[[], float] = time.ti
     return ahead if abs(ahead) > round_trip_s / 2 else 0.0
 
 
-def heard(event: Event, ahead: float) -> Event:
+def in_our_time(event: Event, ahead: float) -> Event:
     """An event with its times by our clock."""
     if isinstance(event, Outcome):
         return replace(
@@ -51,7 +51,7 @@ def heard(event: Event, ahead: float) -> Event:
     return event
 
 
-def told(order: Order, ahead: float) -> Order:
+def in_worker_time(order: Order, ahead: float) -> Order:
     """An order with its times by the worker's clock."""
     drafted = order.drafted
     if drafted is not None:
@@ -60,6 +60,8 @@ def told(order: Order, ahead: float) -> Order:
     return replace(order, finish_by=finish_by, drafted=drafted)
 
 
-def told_ends(finish_by: Mapping[str, float | None], ahead: float) -> dict[str, float | None]:
+def ends_in_worker_time(
+    finish_by: Mapping[str, float | None], ahead: float
+) -> dict[str, float | None]:
     """Finish times by the worker's clock."""
     return {job: None if at is None else at + ahead for job, at in finish_by.items()}

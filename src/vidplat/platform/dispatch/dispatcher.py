@@ -23,7 +23,7 @@ from vidplat.workers.draft import Draft
 
 
 @dataclass(frozen=True)
-class BenchSpec:
+class WorkerSpec:
     """Everything a worker process must know to set itself up. Travels to other machines as plain
     values."""
 
@@ -174,7 +174,6 @@ class Succession:
 
 
 __all__ = [
-    "BenchSpec",
     "Dispatcher",
     "Event",
     "HandedOver",
@@ -184,5 +183,6 @@ __all__ = [
     "Seat",
     "Succession",
     "WorkerLost",
+    "WorkerSpec",
     "WorkerUp",
 ]

@@ -14,25 +14,25 @@ from dataclasses import replace
 
 from vidplat.domain import Outcome
 from vidplat.platform.dispatch.dispatcher import (
-    BenchSpec,
     Event,
     HandedOver,
     Order,
     Seat,
     Succession,
     WorkerLost,
+    WorkerSpec,
     WorkerUp,
 )
-from vidplat.platform.dispatch.workbench import Bench, BenchFailed, Outbox, Tools
+from vidplat.platform.dispatch.worker_thread import Outbox, SetupFailed, Tools, WorkerThread
 
 
 class LocalDispatcher:
-    """`seats` pairs each worker's bench with what the plan should know of it before it is up."""
+    """`seats` pairs each worker's spec with what the plan should know of it before it is up."""
 
     def __init__(
         self,
-        seats: Sequence[tuple[BenchSpec, Seat]],
-        open_tools: Callable[[BenchSpec], Tools],
+        seats: Sequence[tuple[WorkerSpec, Seat]],
+        open_tools: Callable[[WorkerSpec], Tools],
         *,
         succession: Succession | None = None,
     ) -> None:
@@ -41,35 +41,35 @@ class LocalDispatcher:
         self._open_tools = open_tools
         self._succession = succession or Succession()
         self._outbox = Outbox()
-        self._benches: dict[str, Bench] = {}
+        self._threads: dict[str, WorkerThread] = {}
 
     def start(self) -> None:
         for worker_id in tuple(self._seats):
-            self._open_bench(worker_id)
+            self._open_thread(worker_id)
 
     def seats(self) -> tuple[Seat, ...]:
         return tuple(self._seats.values())
 
     def send(self, worker_id: str, orders: Sequence[Order]) -> None:
-        if bench := self._benches.get(worker_id):
-            bench.put(orders)
+        if thread := self._threads.get(worker_id):
+            thread.put(orders)
 
     def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
-        if bench := self._benches.get(worker_id):
-            bench.hurry(finish_by)
+        if thread := self._threads.get(worker_id):
+            thread.hurry(finish_by)
 
     def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
-        bench = self._benches.get(worker_id)
-        return bench.recall(job_ids) if bench else frozenset()
+        thread = self._threads.get(worker_id)
+        return thread.recall(job_ids) if thread else frozenset()
 
     def cancel(self, worker_id: str, job_ids: Collection[str]) -> None:
-        if bench := self._benches.get(worker_id):
-            bench.cancel(job_ids)
+        if thread := self._threads.get(worker_id):
+            thread.cancel(job_ids)
 
     def poll(self, timeout_s: float) -> list[Event]:
         events: list[Event] = []
         for event in self._outbox.take(timeout_s):
-            if isinstance(event, BenchFailed):
+            if isinstance(event, SetupFailed):
                 events.append(self._lose(event))
                 continue
             if isinstance(event, WorkerUp):
@@ -86,25 +86,25 @@ class LocalDispatcher:
         return events
 
     def close(self) -> None:
-        for bench in self._benches.values():
-            bench.close()
-        for bench in self._benches.values():
-            bench.close(wait_s=5.0)
-        self._benches.clear()
+        for thread in self._threads.values():
+            thread.close()
+        for thread in self._threads.values():
+            thread.close(wait_s=5.0)
+        self._threads.clear()
 
-    def _open_bench(self, worker_id: str) -> None:
-        bench = Bench(self._specs[worker_id], self._open_tools, self._outbox)
-        self._benches[worker_id] = bench
-        bench.start()
+    def _open_thread(self, worker_id: str) -> None:
+        thread = WorkerThread(self._specs[worker_id], self._open_tools, self._outbox)
+        self._threads[worker_id] = thread
+        thread.start()
 
-    def _lose(self, failed: BenchFailed) -> WorkerLost:
+    def _lose(self, failed: SetupFailed) -> WorkerLost:
         seat, spec = self._seats.pop(failed.worker_id), self._specs.pop(failed.worker_id)
-        self._benches.pop(failed.worker_id, None)
+        self._threads.pop(failed.worker_id, None)
         successor = None if failed.request_is_wrong else self._succession.next_id(failed.worker_id)
         if successor is not None:
             self._specs[successor] = replace(spec, worker_id=successor)
             self._seats[successor] = replace(seat, worker_id=successor, up=False, since=time.time())
-            self._open_bench(successor)
+            self._open_thread(successor)
         return WorkerLost(
             failed.worker_id, failed.reason, time.time(), successor, failed.request_is_wrong
         )

@@ -1,7 +1,7 @@
 """The dispatcher that works on a Ray cluster: one actor per worker. The only file that imports Ray.
 
     driver                                    actor process
-    put(orders)            ──────────────►    Bench (workbench.py): one thread makes videos
+    put(orders)            ──────────────►    WorkerThread: a queue, and a thread that makes videos
     take(), always one out ◄──────────────    its outbox: heartbeats, outcomes
 
 Events come up by a long poll: each actor always holds one unanswered `take`, which it answers as
@@ -38,18 +38,29 @@ from ray.exceptions import RayActorError, RayError
 from vidplat.config import RayConfig
 from vidplat.domain import Outcome
 from vidplat.errors import ClusterError, printable
-from vidplat.platform.dispatch.clocks import ahead_of_ours, heard, told, told_ends
+from vidplat.platform.dispatch.clocks import (
+    ahead_of_ours,
+    ends_in_worker_time,
+    in_our_time,
+    in_worker_time,
+)
 from vidplat.platform.dispatch.dispatcher import (
-    BenchSpec,
     Event,
     HandedOver,
     Order,
     Seat,
     Succession,
     WorkerLost,
+    WorkerSpec,
     WorkerUp,
 )
-from vidplat.platform.dispatch.workbench import Bench, BenchEvent, BenchFailed, Outbox, Tools
+from vidplat.platform.dispatch.worker_thread import (
+    Outbox,
+    SetupFailed,
+    Tools,
+    WorkerEvent,
+    WorkerThread,
+)
 from vidplat.workers.draft import Draft
 
 log = logging.getLogger(__name__)
@@ -69,7 +80,7 @@ _TOLD_OF_CLOCK_S = 2.0  # who runs the machines should know of a clock that is f
 
 
 @dataclass(frozen=True)
-class Lying:
+class DraftHandle:
     """A draft's video in the process of its maker, from which it is read part by part.
 
     Not in Ray's object store: what that has not carried within ten seconds it sends again, so that
@@ -80,29 +91,29 @@ class Lying:
     name: str
 
 
-class BenchActor:
-    """A bench in an actor process. Methods answer at once, but for `take`, which waits for
+class WorkerActor:
+    """A worker in an actor process. Methods answer at once, but for `take`, which waits for
     something to say."""
 
-    def __init__(self, spec: BenchSpec) -> None:
+    def __init__(self, spec: WorkerSpec) -> None:
         self._outbox = Outbox()
         self._drafts: dict[str, bytes] = {}
-        self._bench = Bench(spec, self._tools, self._outbox)
-        self._bench.start()
+        self._thread = WorkerThread(spec, self._tools, self._outbox)
+        self._thread.start()
 
     def put(self, orders: Sequence[Order]) -> None:
-        self._bench.put(orders)
+        self._thread.put(orders)
 
     def hurry(self, finish_by: Mapping[str, float | None]) -> None:
-        self._bench.hurry(finish_by)
+        self._thread.hurry(finish_by)
 
     def recall(self, job_ids: Collection[str]) -> frozenset[str]:
-        return self._bench.recall(job_ids)
+        return self._thread.recall(job_ids)
 
     def cancel(self, job_ids: Collection[str]) -> None:
-        self._bench.cancel(job_ids)
+        self._thread.cancel(job_ids)
 
-    def take(self, wait_s: float) -> list[BenchEvent]:
+    def take(self, wait_s: float) -> list[WorkerEvent]:
         return self._outbox.take(wait_s, GATHER_S)
 
     def clock(self) -> float:
@@ -115,15 +126,15 @@ class BenchActor:
     def forget(self, name: str) -> None:
         self._drafts.pop(name, None)
 
-    def _tools(self, spec: BenchSpec) -> Tools:
-        from vidplat.platform.dispatch.bench_tools import open_tools
+    def _tools(self, spec: WorkerSpec) -> Tools:
+        from vidplat.platform.dispatch.worker_tools import open_tools
 
         return replace(open_tools(spec), pack=self._lay_down, unpack=self._fetched)
 
-    def _lay_down(self, video: bytes) -> Lying:
+    def _lay_down(self, video: bytes) -> DraftHandle:
         name = uuid4().hex
         self._drafts[name] = video
-        return Lying(ray.get_runtime_context().current_actor, name)
+        return DraftHandle(ray.get_runtime_context().current_actor, name)
 
     def _fetched(self, draft: Draft) -> bytes:
         own = self._drafts.get(draft.video.name)
@@ -133,14 +144,14 @@ class BenchActor:
 def _carried(draft: Draft) -> bytes:
     """A draft's video, from its maker in another process. Raises `ClusterError` where it cannot be
     had."""
-    lying: Lying = draft.video
+    handle: DraftHandle = draft.video
     starts = deque(range(0, draft.size_bytes, _PART_BYTES))
     coming: deque[Any] = deque()
     video = b""
     try:
         while starts or coming:
             while starts and len(coming) < _PARTS_AT_ONCE:
-                coming.append(lying.maker.part.remote(lying.name, starts.popleft()))
+                coming.append(handle.maker.part.remote(handle.name, starts.popleft()))
             video += ray.get(coming.popleft(), timeout=_PART_WITHIN_S)
     except RayError as error:
         raise ClusterError(
@@ -152,14 +163,14 @@ def _carried(draft: Draft) -> bytes:
 
 
 class RayDispatcher:
-    """`seats` pairs each worker's bench with what the plan should know of it before it is up.
+    """`seats` pairs each worker's spec with what the plan should know of it before it is up.
 
     `gpus` gives GPUs per worker by pool name.
     """
 
     def __init__(
         self,
-        seats: Sequence[tuple[BenchSpec, Seat]],
+        seats: Sequence[tuple[WorkerSpec, Seat]],
         config: RayConfig,
         *,
         gpus: Mapping[str, float] | None = None,
@@ -172,8 +183,8 @@ class RayDispatcher:
         self._succession = succession or Succession()
         self._actors: dict[str, Any] = {}
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
-        self._lying: dict[
-            str, tuple[int, Lying]
+        self._drafts: dict[
+            str, tuple[int, DraftHandle]
         ] = {}  # by job id: attempt and draft, while it is not finished
         self._ahead_s: dict[str, float] = {}  # by worker id: its clock beside ours, once it is up
         self._silent_s: dict[
@@ -205,11 +216,11 @@ class RayDispatcher:
 
     def send(self, worker_id: str, orders: Sequence[Order]) -> None:
         if actor := self._actors.get(worker_id):
-            actor.put.remote([told(order, self._ahead_of(worker_id)) for order in orders])
+            actor.put.remote([in_worker_time(order, self._ahead_of(worker_id)) for order in orders])
 
     def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
         if actor := self._actors.get(worker_id):
-            actor.hurry.remote(told_ends(finish_by, self._ahead_of(worker_id)))
+            actor.hurry.remote(ends_in_worker_time(finish_by, self._ahead_of(worker_id)))
 
     def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
         if (actor := self._actors.get(worker_id)) is None:
@@ -255,21 +266,21 @@ class RayDispatcher:
 
     def _answered(self, worker_id: str, ref: Any) -> list[Event]:
         try:
-            answer: list[BenchEvent] = ray.get(ref)
+            answer: list[WorkerEvent] = ray.get(ref)
         except RayActorError as error:
             return [self._lose(worker_id, _cause_of_death(error))]
         except RayError as error:
             return [self._lose(worker_id, printable(error))]
         events: list[Event] = []
         for said in answer:
-            if isinstance(said, BenchFailed):
+            if isinstance(said, SetupFailed):
                 return [
                     *events,
                     self._lose(worker_id, said.reason, request_is_wrong=said.request_is_wrong),
                 ]
             if isinstance(said, WorkerUp):
                 self._compare_clocks(worker_id)
-            event = heard(said, self._ahead_of(worker_id))
+            event = in_our_time(said, self._ahead_of(worker_id))
             if isinstance(event, WorkerUp):
                 self._seats[worker_id] = replace(
                     self._seats[worker_id],
@@ -288,14 +299,14 @@ class RayDispatcher:
     def _note_draft(self, event: Outcome | HandedOver) -> None:
         """A draft is kept by its maker until its attempt has ended or a later one made another.
         What is still heard of an earlier attempt does not take it away."""
-        attempt, old = self._lying.get(event.job_id, (0, None))
+        attempt, old = self._drafts.get(event.job_id, (0, None))
         if event.attempt < attempt:
             return
         if old is not None:
-            del self._lying[event.job_id]
+            del self._drafts[event.job_id]
             old.maker.forget.remote(old.name)
         if isinstance(event, HandedOver):
-            self._lying[event.job_id] = event.attempt, event.draft.video
+            self._drafts[event.job_id] = event.attempt, event.draft.video
 
     def _compare_clocks(self, worker_id: str) -> None:
         actor = self._actors[worker_id]
@@ -376,7 +387,7 @@ class RayDispatcher:
         self._started_here = True
 
     def _start_cluster(
-        self, workers: list[BenchSpec], pools: set[str], quiet: dict[str, Any]
+        self, workers: list[WorkerSpec], pools: set[str], quiet: dict[str, Any]
     ) -> None:
         ray.init(
             address="local",
@@ -402,7 +413,7 @@ class RayDispatcher:
             "max_concurrency": 16,
             **self._placement(spec.pool),
         }
-        self._actors[worker_id] = ray.remote(BenchActor).options(**options).remote(spec)
+        self._actors[worker_id] = ray.remote(WorkerActor).options(**options).remote(spec)
         self._listen(worker_id)
 
     def _placement(self, pool: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from vidplat.config import Config
 from vidplat.domain import Artifact, Batch, JobState, OnInfeasible
 from vidplat.errors import InfrastructureError, StoreError
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.dispatch.dispatcher import BenchSpec, Dispatcher, Seat
+from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec
 from vidplat.platform.interface import (
     EXIT_DEADLINE_MISSED,
     EXIT_DONE,
@@ -50,7 +50,7 @@ from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.records import export_manifest, export_metrics
 from vidplat.storage.stores import Store
 
-Places = Sequence[tuple[BenchSpec, Seat]]
+Places = Sequence[tuple[WorkerSpec, Seat]]
 _FOLLOW_S = 0.5
 _FAILED = (JobState.FAILED, JobState.QUARANTINED)
 _MISSES_KEPT = 1_000  # causes remembered one by one

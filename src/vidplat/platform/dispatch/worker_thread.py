@@ -1,13 +1,14 @@
 """What runs inside one worker process: orders in, videos into the store, events out.
 
-    Bench(spec, open_tools, outbox)
-      one thread: open tools -> load -> calibrate? -> WorkerUp -> for each order: make -> commit ->
-      Outcome any thread: put, recall, hurry, cancel (short, never blocked by a running job)
+    WorkerThread(spec, open_tools, outbox)
+      its own thread: open tools -> load -> calibrate? -> WorkerUp,
+                      then for each order: make -> commit -> Outcome
+      any thread: put, recall, hurry, cancel (short, never blocked by a running job)
       another:    fetches the draft that is next while a job is at work
 
-The bench knows neither torch nor Ray: the video maker and the commit come through `Tools`, which
-`assemble.open_tools` builds inside the process that uses them. A failing job never ends the bench;
-a bench that cannot load its model ends with one `BenchFailed` event.
+It knows neither torch nor Ray: the video maker and the commit come through `Tools`, which
+`worker_tools.open_tools` builds inside the process that uses them. A failing job never ends the
+thread; one that cannot load its model ends with a `SetupFailed` event.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ from vidplat.errors import (
     VidplatError,
     printable,
 )
-from vidplat.platform.dispatch.dispatcher import BenchSpec, HandedOver, Order, WorkerUp, light_class
+from vidplat.platform.dispatch.dispatcher import (
+    HandedOver,
+    Order,
+    WorkerSpec,
+    WorkerUp,
+    light_class,
+)
 from vidplat.workers.draft import Draft
 
 log = logging.getLogger(__name__)
@@ -103,7 +110,7 @@ class VideoMaker(Protocol):
 
 @dataclass(frozen=True)
 class Tools:
-    """What a bench works with."""
+    """What a worker works with."""
 
     maker: Callable[[ModelRef], VideoMaker]  # not loaded yet
     commit: Callable[[Order, Rendered], Artifact]  # bytes into the store; the winner's artifact
@@ -115,15 +122,15 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class BenchFailed:
-    """The bench could not set itself up."""
+class SetupFailed:
+    """The worker could not set itself up."""
 
     worker_id: str
     reason: str
     request_is_wrong: bool
 
 
-BenchEvent = Progress | Outcome | HandedOver | WorkerUp | BenchFailed
+WorkerEvent = Progress | Outcome | HandedOver | WorkerUp | SetupFailed
 
 
 class Outbox:
@@ -132,9 +139,9 @@ class Outbox:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._events: list[BenchEvent] = []
+        self._events: list[WorkerEvent] = []
 
-    def put(self, event: BenchEvent) -> None:
+    def put(self, event: WorkerEvent) -> None:
         with self._changed:
             if isinstance(event, Progress) and self._events:
                 last = self._events[-1]
@@ -146,7 +153,7 @@ class Outbox:
             self._events.append(event)
             self._changed.notify_all()
 
-    def take(self, wait_s: float, gather_s: float = 0.0) -> list[BenchEvent]:
+    def take(self, wait_s: float, gather_s: float = 0.0) -> list[WorkerEvent]:
         """All events so far, oldest first; waits up to `wait_s` for the first. Heartbeats alone
         wait `gather_s` for more, since every answer costs some kilobytes of a link that may be
         thin."""
@@ -161,11 +168,11 @@ class Outbox:
             return taken
 
 
-class Bench:
+class WorkerThread:
     """One worker: a queue of orders and the thread that carries them out, one at a time."""
 
     def __init__(
-        self, spec: BenchSpec, open_tools: Callable[[BenchSpec], Tools], outbox: Outbox
+        self, spec: WorkerSpec, open_tools: Callable[[WorkerSpec], Tools], outbox: Outbox
     ) -> None:
         self.spec = spec
         self._open_tools = open_tools
@@ -182,7 +189,7 @@ class Bench:
         ] = {}  # by job id: a draft's video, and its seconds
         self._fetcher = ThreadPoolExecutor(1, thread_name_prefix=f"fetcher-{spec.worker_id}")
         self._thread = threading.Thread(
-            target=self._work, name=f"bench-{spec.worker_id}", daemon=True
+            target=self._work, name=f"worker-{spec.worker_id}", daemon=True
         )
 
     # --- from any thread ------------------------------------------------------------------------
@@ -228,7 +235,7 @@ class Bench:
         if wait_s > 0 and self._thread.is_alive():
             self._thread.join(wait_s)
 
-    # --- the bench's own thread -----------------------------------------------------------------
+    # --- its own thread --------------------------------------------------------------------------
 
     def _work(self) -> None:
         try:
@@ -239,7 +246,7 @@ class Bench:
         ) as error:  # the edge of the worker: whatever stops it from starting is told upwards
             log.exception("worker %s could not start", self.spec.worker_id)
             self._outbox.put(
-                BenchFailed(
+                SetupFailed(
                     self.spec.worker_id,
                     _sentence(error),
                     request_is_wrong=isinstance(error, RequestError),

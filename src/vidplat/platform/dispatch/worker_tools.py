@@ -13,15 +13,15 @@ from collections.abc import Callable
 
 from vidplat.domain import Artifact, Job, ModelRef
 from vidplat.errors import InputError
-from vidplat.platform.dispatch.dispatcher import BenchSpec, Order
-from vidplat.platform.dispatch.workbench import Rendered, Tools, VideoMaker
+from vidplat.platform.dispatch.dispatcher import Order, WorkerSpec
+from vidplat.platform.dispatch.worker_thread import Rendered, Tools, VideoMaker
 from vidplat.storage import open_store
 from vidplat.storage.artifacts import commit
 from vidplat.storage.inputs import load_input
 
 
-def open_tools(spec: BenchSpec) -> Tools:
-    """The tools of one bench. Nothing is loaded or contacted yet."""
+def open_tools(spec: WorkerSpec) -> Tools:
+    """The tools of one worker. Nothing is loaded or contacted yet."""
     store = open_store(spec.store_url)
     at_point = crash_points_for(spec.model.id)
 
@@ -47,7 +47,7 @@ def open_tools(spec: BenchSpec) -> Tools:
 
 
 def _video_maker(
-    model: ModelRef, spec: BenchSpec, load_source: Callable[[Job], bytes]
+    model: ModelRef, spec: WorkerSpec, load_source: Callable[[Job], bytes]
 ) -> VideoMaker:
     if is_fake(model.id):
         from vidplat.testing import FakeModel

@@ -19,13 +19,13 @@ from vidplat.errors import (
     OutOfMemoryError,
     StoreError,
 )
-from vidplat.platform.dispatch.dispatcher import BenchSpec, HandedOver, Order, Succession, WorkerUp
-from vidplat.platform.dispatch.workbench import (
-    Bench,
-    BenchEvent,
-    BenchFailed,
+from vidplat.platform.dispatch.dispatcher import HandedOver, Order, Succession, WorkerSpec, WorkerUp
+from vidplat.platform.dispatch.worker_thread import (
     Outbox,
+    SetupFailed,
     Tools,
+    WorkerEvent,
+    WorkerThread,
     least_steps,
     sort_failure,
 )
@@ -34,7 +34,7 @@ from vidplat.testing import FakeModel
 from vidplat.workers.draft import Draft
 
 FAKE = ModelRef("fake", "1")
-SPEC = BenchSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
+SPEC = WorkerSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
 ARTIFACT = Artifact("v", "p", "m", "0" * 64, 1, 1)
 
 
@@ -48,7 +48,7 @@ def an_order(
 
 
 class Running:
-    """A bench at work, and what it said."""
+    """A worker at work, and what it said."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class Running:
     ) -> None:
         self.outbox = Outbox()
         tools = Tools(lambda ref: model or FakeModel(), commit, unpack=unpack)
-        self.bench = Bench(SPEC, lambda spec: tools, self.outbox)
-        self.heard: list[BenchEvent] = []
-        self.bench.start()
+        self.thread = WorkerThread(SPEC, lambda spec: tools, self.outbox)
+        self.heard: list[WorkerEvent] = []
+        self.thread.start()
 
-    def until(self, kind: type, count: int = 1) -> list[BenchEvent]:
+    def until(self, kind: type, count: int = 1) -> list[WorkerEvent]:
         """Everything heard until `count` events of that kind were."""
         limit = time.monotonic() + 30
         while sum(isinstance(event, kind) for event in self.heard) < count:
@@ -76,20 +76,20 @@ class Running:
 
 @pytest.fixture
 def opened():
-    benches: list[Running] = []
+    opened_threads: list[Running] = []
 
     def open_(*args, **kwargs) -> Running:
-        benches.append(Running(*args, **kwargs))
-        return benches[-1]
+        opened_threads.append(Running(*args, **kwargs))
+        return opened_threads[-1]
 
     yield open_
-    for each in benches:
-        each.bench.close(wait_s=10)
+    for each in opened_threads:
+        each.thread.close(wait_s=10)
 
 
-def test_a_bench_says_when_it_is_up_and_ends_each_order_in_an_outcome(opened):
+def test_a_worker_says_when_it_is_up_and_ends_each_order_in_an_outcome(opened):
     running = opened()
-    running.bench.put([an_order(1), an_order(2)])
+    running.thread.put([an_order(1), an_order(2)])
     first, second = running.outcomes(2)
     (up,) = running.until(WorkerUp)
     assert isinstance(up, WorkerUp)
@@ -100,11 +100,11 @@ def test_a_bench_says_when_it_is_up_and_ends_each_order_in_an_outcome(opened):
     assert second.started_at >= first.finished_at - 1e-3
 
 
-def test_a_failing_job_never_takes_the_bench_down(opened):
+def test_a_failing_job_never_take_the_worker_down(opened):
     # given an order for each kind of trouble, and a good one behind them
     running = opened()
     prompts = ("[wrong]", "[fail]", "[oom]", "good")
-    running.bench.put([an_order(n, prompt, steps=24) for n, prompt in enumerate(prompts, 1)])
+    running.thread.put([an_order(n, prompt, steps=24) for n, prompt in enumerate(prompts, 1)])
 
     # then
     kinds = [outcome.failure.kind if outcome.failure else None for outcome in running.outcomes(4)]
@@ -116,7 +116,7 @@ def test_a_store_that_fails_is_the_surroundings_fault(opened):
         raise StoreError("the disk is full")
 
     running = opened(commit=refuse)
-    running.bench.put([an_order()])
+    running.thread.put([an_order()])
     (outcome,) = running.outcomes()
     assert outcome.failure is not None
     assert (outcome.failure.kind, outcome.failure.message) == (
@@ -131,18 +131,18 @@ def test_a_model_that_cannot_be_loaded_is_told_once():
     def no_model(spec):
         raise ModelError("no such model")
 
-    bench = Bench(SPEC, no_model, outbox)
-    bench.start()
+    thread = WorkerThread(SPEC, no_model, outbox)
+    thread.start()
     (event,) = outbox.take(10.0)
-    assert event == BenchFailed("cloud-1", "no such model", request_is_wrong=True)
+    assert event == SetupFailed("cloud-1", "no such model", request_is_wrong=True)
 
 
 def test_orders_that_have_not_begun_can_be_recalled(opened):
     running = opened(FakeModel(step_s=0.05))
     orders = [an_order(row) for row in (1, 2, 3)]
-    running.bench.put(orders)
+    running.thread.put(orders)
     running.until(Progress)
-    taken = running.bench.recall([order.job.id for order in orders])
+    taken = running.thread.recall([order.job.id for order in orders])
     assert taken == {orders[1].job.id, orders[2].job.id}
     assert len(running.outcomes(1)) == 1
 
@@ -151,11 +151,11 @@ def test_a_running_job_can_be_hurried_and_says_what_it_spent(opened):
     # given 12 steps of 0.1 s
     running = opened(FakeModel(step_s=0.1))
     order = an_order(steps=12)
-    running.bench.put([order])
+    running.thread.put([order])
     running.until(Progress)
 
     # when it has no time left
-    running.bench.hurry({order.job.id: time.time()})
+    running.thread.hurry({order.job.id: time.time()})
 
     # then it still spends a third, and the outcome's point tells how much
     (outcome,) = running.outcomes()
@@ -168,9 +168,9 @@ def test_a_running_job_can_be_hurried_and_says_what_it_spent(opened):
 def test_a_cancelled_job_stops_between_two_steps(opened):
     running = opened(FakeModel(step_s=0.05))
     order = an_order(steps=100)
-    running.bench.put([order])
+    running.thread.put([order])
     running.until(Progress)
-    running.bench.cancel([order.job.id])
+    running.thread.cancel([order.job.id])
     (outcome,) = running.outcomes()
     assert not outcome.ok
     assert outcome.steps_done < 100
@@ -205,7 +205,7 @@ def test_the_next_draft_is_on_its_way_while_one_is_finished_and_no_more_than_tha
     running.until(WorkerUp)
 
     # when
-    running.bench.put([with_a_draft(1), with_a_draft(2), with_a_draft(3)])
+    running.thread.put([with_a_draft(1), with_a_draft(2), with_a_draft(3)])
 
     # then
     assert all(outcome.ok for outcome in running.outcomes(3))
@@ -219,7 +219,7 @@ def test_a_draft_that_does_not_come_fails_its_job_alone(opened):
 
     running = opened(unpack=unpack)
     running.until(WorkerUp)
-    running.bench.put([with_a_draft(1), an_order(2)])
+    running.thread.put([with_a_draft(1), an_order(2)])
 
     lost, made = running.outcomes(2)
 
@@ -235,8 +235,8 @@ def test_a_draft_that_is_called_back_is_not_kept(opened):
     waits = threading.Event()
     running = opened(commit=lambda order, made: waits.wait(10) and ARTIFACT)
     running.until(WorkerUp)
-    running.bench.put([with_a_draft(1), with_a_draft(2)])
-    assert running.bench.recall([with_a_draft(2).job.id]) == {with_a_draft(2).job.id}
+    running.thread.put([with_a_draft(1), with_a_draft(2)])
+    assert running.thread.recall([with_a_draft(2).job.id]) == {with_a_draft(2).job.id}
     waits.set()
     assert [outcome.job_id for outcome in running.outcomes(1)] == [with_a_draft(1).job.id]
 
@@ -251,7 +251,7 @@ def test_a_slow_reader_hears_only_the_newest_heartbeat_of_a_job():
 
 def test_an_outbox_wakes_its_reader():
     outbox = Outbox()
-    threading.Timer(0.05, outbox.put, [BenchFailed("w", "x", False)]).start()
+    threading.Timer(0.05, outbox.put, [SetupFailed("w", "x", False)]).start()
     began = time.monotonic()
     assert len(outbox.take(10.0)) == 1
     assert time.monotonic() - began < 5
@@ -265,7 +265,7 @@ def test_heartbeats_are_gathered_for_a_while_and_what_ended_is_told_at_once():
     assert 0.25 < time.monotonic() - began < 5
 
     outbox.put(beat)
-    threading.Timer(0.05, outbox.put, [BenchFailed("w", "x", False)]).start()
+    threading.Timer(0.05, outbox.put, [SetupFailed("w", "x", False)]).start()
     assert len(outbox.take(10.0, gather_s=30.0)) == 2
     assert time.monotonic() - began < 20
 
