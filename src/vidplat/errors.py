@@ -2,19 +2,14 @@
 decide.
 
     VidplatError
-    ├── RequestError            the request is wrong; the same request will be wrong again      exit
-                                2
+    ├── RequestError            the request is wrong; the same request will be wrong again  (exit 2)
     │   ├── UsageError              an option or its value
     │   ├── InputError              the prompt file, or rows of it (all listed at once)
     │   ├── ModelError              unknown model, missing or refused files
     │   └── SpecError               a size, length or step count the model cannot make
-    ├── InfeasibleError         no plan meets the deadline; carries the earliest time           exit
-                                3
-    ├── JobError                this job failed
-                                (exit 4)
+    ├── JobError                this job failed                                             (exit 4)
     │   └── OutOfMemoryError        one rung cheaper may fit
-    └── InfrastructureError     the surroundings failed; a retry can help                       exit
-                                1
+    └── InfrastructureError     the surroundings failed; a retry can help                   (exit 1)
         ├── StoreError              object storage or disk
         ├── CatalogError            the SQL catalog: unreachable, locked, from a newer version
         └── ClusterError            Ray, or a worker of it
@@ -27,6 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import IntEnum
 
 _SECRETS = re.compile(
     r"(?i)(://[^/\s:@]*:)[^@/\s]+(@)|((?:(?:secret|password|token|signature|credential)[\w-]*|\bsig)[=:]\s*)[^&\s,;]+"
@@ -51,15 +47,27 @@ def plain_place(source: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
+class ExitCode(IntEnum):
+    """What the command line ends with."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2  # or bad input
+    INFEASIBLE = 3
+    SOME_FAILED = 4
+    DEADLINE_MISSED = 5
+    INTERRUPTED = 130
+
+
 class VidplatError(Exception):
     """Anything vidplat can explain. `exit_code` is what the command line ends with."""
 
-    exit_code = 1
+    exit_code = ExitCode.ERROR
     retry_can_help = False
 
 
 class RequestError(VidplatError):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class UsageError(RequestError):
@@ -83,18 +91,8 @@ class SpecError(RequestError):
     value."""
 
 
-class InfeasibleError(VidplatError):
-    """No plan meets the deadline. `earliest_s` counts from submit."""
-
-    exit_code = 3
-
-    def __init__(self, message: str, earliest_s: float) -> None:
-        super().__init__(message)
-        self.earliest_s = earliest_s
-
-
 class JobError(VidplatError):
-    exit_code = 4
+    exit_code = ExitCode.SOME_FAILED
 
 
 class OutOfMemoryError(JobError):

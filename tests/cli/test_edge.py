@@ -13,7 +13,6 @@ import pytest
 from vidplat.cli import edge
 from vidplat.errors import (
     CatalogError,
-    InfeasibleError,
     InputError,
     JobError,
     ModelError,
@@ -36,7 +35,6 @@ def raising(error: BaseException) -> object:
         (UsageError("no such option"), 2),
         (InputError("3 rows are bad"), 2),
         (ModelError("unknown model"), 2),
-        (InfeasibleError("needs 50 s", 50.0), 3),
         (JobError("it failed"), 4),
         (StoreError("the disk is full"), 1),
         (CatalogError("locked"), 1),
@@ -72,18 +70,17 @@ def test_all_bad_rows_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_with_json_the_error_is_an_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    code = edge.run(raising(InfeasibleError("needs 50 s", 50.0)), ["plan", "--json"])
+    code = edge.run(raising(JobError("it failed")), ["plan", "--json"])
 
     shown = capsys.readouterr()
-    assert code == 3
+    assert code == 4
     assert shown.err == ""
     assert json.loads(shown.out) == {
         "error": {
-            "kind": "InfeasibleError",
-            "message": "needs 50 s",
-            "exit_code": 3,
+            "kind": "JobError",
+            "message": "it failed",
+            "exit_code": 4,
             "retry_can_help": False,
-            "earliest_s": 50.0,
         }
     }
 

@@ -28,7 +28,7 @@ from vidplat.cli.show import show_job
 from vidplat.cli.status import show_status
 from vidplat.cli.submit import submit_batch
 from vidplat.cli.watch import watch_batch
-from vidplat.errors import UsageError
+from vidplat.errors import ExitCode, UsageError
 
 COMMANDS: dict[str, dict[str, Callable[..., int | None]]] = {
     "Make videos": {
@@ -100,7 +100,7 @@ def _run(arguments: Sequence[str], entered_at: float) -> Any:
             list(arguments), prog_name="vidplat", standalone_mode=False, obj=entered_at
         )
     except typer.Abort:
-        return edge.INTERRUPTED
+        return ExitCode.INTERRUPTED
     except typer.TyperException as error:  # its own words for a wrong option, in our one form
         context = getattr(error, "ctx", None)
         verb = context.command_path if context is not None else "vidplat"

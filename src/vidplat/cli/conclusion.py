@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 from vidplat.cli import documents, phrases, reach, render
 from vidplat.cli.render import Column
-from vidplat.errors import VidplatError
+from vidplat.errors import ExitCode, VidplatError
 
 if TYPE_CHECKING:
     from vidplat.config import Config
     from vidplat.platform.interface import BatchResult, Score
     from vidplat.platform.report import Report
-
-INFEASIBLE = 3
 
 
 def conclude(result: BatchResult, config: Config, json: bool) -> int:
@@ -30,13 +28,13 @@ def conclude(result: BatchResult, config: Config, json: bool) -> int:
     from vidplat.cli.report_page import headline
 
     message = result.message
-    if result.exit_code == 0 and not result.computed:
+    if result.exit_code is ExitCode.DONE and not result.computed:
         message = f"nothing to do: {message}"
-    elif report is not None and result.exit_code in (0, 4, 5):
+    elif report is not None and result.exit_code is not ExitCode.INTERRUPTED:
         message = headline(report)
     if message:
-        render.say(message, style="green" if result.exit_code == 0 else "yellow")
-    if result.exit_code == INFEASIBLE:
+        render.say(message, style="green" if result.exit_code is ExitCode.DONE else "yellow")
+    if result.exit_code is ExitCode.INFEASIBLE:
         for line in result.answer.details if result.answer else ():
             render.say(f"  {line}")
         return result.exit_code
@@ -52,7 +50,7 @@ def conclude(result: BatchResult, config: Config, json: bool) -> int:
 def _report(result: BatchResult, config: Config) -> tuple[Report | None, str | None]:
     from vidplat.cli.report import write_page
 
-    if result.exit_code == INFEASIBLE:
+    if result.exit_code is ExitCode.INFEASIBLE:
         return None, None
     try:
         with reach.open_catalog(config.catalog.url) as catalog:

@@ -1,10 +1,9 @@
 """The edge of the process: every end of a command passes here and becomes one message and one exit
 code.
 
-0 done, 1 error, 2 usage or bad input, 3 infeasible plan, 4 some jobs failed, 5 deadline missed, 130
-interrupted. What vidplat can explain (`errors.VidplatError`) is one message on stderr, or one JSON
-object on stdout with `--json`. What it cannot is one line and the path of a log file with the
-traceback; the global option `--debug` shows the traceback instead.
+The codes are those of `errors.ExitCode`. What vidplat can explain (`errors.VidplatError`) is one
+message on stderr, or one JSON object on stdout with `--json`. What it cannot is one line and the
+path of a log file with the traceback; the global option `--debug` shows the traceback instead.
 
 Stands before rich and typer: it imports neither, since it must work when they do not.
 """
@@ -23,9 +22,7 @@ from errno import EIO, ENOSPC
 from pathlib import Path
 from typing import Any
 
-from vidplat.errors import InfeasibleError, InputError, UsageError, VidplatError, printable
-
-INTERRUPTED = 130
+from vidplat.errors import ExitCode, InputError, UsageError, VidplatError, printable
 
 
 def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> int:
@@ -42,17 +39,17 @@ def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> in
         return int(code or 0)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:  # `vidplat ls | head`: the reader has seen enough
         _forget_stdout()
-        return 1
+        return ExitCode.ERROR
     except VidplatError as error:
         _tell(error, wants_json)
         return error.exit_code
     except Exception as error:
         if wants_traceback:
             traceback.print_exc()
-            return 1
+            return ExitCode.ERROR
         return _tell_the_unexpected(error, wants_json)
 
 
@@ -68,8 +65,6 @@ def _tell(error: VidplatError, wants_json: bool) -> None:
         }
         if problems:
             facts["problems"] = [_lines(problem) for problem in problems]
-        if isinstance(error, InfeasibleError):
-            facts["earliest_s"] = error.earliest_s
         print(json.dumps({"error": facts}, indent=2))
         return
     print(f"{_red('error:')} {message}", file=sys.stderr)
@@ -88,7 +83,7 @@ def _tell_the_unexpected(error: Exception, wants_json: bool) -> int:
         print(
             f"{_red('error:')} cannot write to standard output: {error.strerror}", file=sys.stderr
         )
-        return 1
+        return ExitCode.ERROR
     where = _keep_traceback(error)
     summary = f"{type(error).__name__}: {_lines(error) or 'no message'}"
     told = f"vidplat met something it did not expect: {summary} (the traceback is in {where})"
@@ -96,14 +91,14 @@ def _tell_the_unexpected(error: Exception, wants_json: bool) -> int:
         facts = {
             "kind": "Unexpected",
             "message": told,
-            "exit_code": 1,
+            "exit_code": ExitCode.ERROR,
             "retry_can_help": False,
             "log": where,
         }
         print(json.dumps({"error": facts}, indent=2))
     else:
         print(f"{_red('error:')} {told}", file=sys.stderr)
-    return 1
+    return ExitCode.ERROR
 
 
 def _keep_traceback(error: Exception) -> str:

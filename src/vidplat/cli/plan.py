@@ -11,11 +11,10 @@ from vidplat.cli import documents, options, phrases, render
 from vidplat.cli.progress import RunDisplay
 from vidplat.cli.render import Column
 from vidplat.cli.request import Wishes
+from vidplat.errors import ExitCode
 
 if TYPE_CHECKING:
     from vidplat.platform.interface import PlanAnswer
-
-INFEASIBLE = 3
 
 
 def plan_batch(
@@ -60,7 +59,7 @@ def answer_plan(wishes: Wishes, json: bool) -> int:
         render.print_json(documents.of_answer(answer))
     else:
         _print(answer)
-    return 0 if answer.answer.admitted else INFEASIBLE
+    return ExitCode.DONE if answer.answer.admitted else ExitCode.INFEASIBLE
 
 
 def _print(answer: PlanAnswer) -> None:

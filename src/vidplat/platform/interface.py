@@ -12,16 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from vidplat.domain import Batch, JobState, OnInfeasible, Outcome, Progress
+from vidplat.errors import ExitCode
 from vidplat.scheduler.decision import Plan
 
 if TYPE_CHECKING:
     from vidplat.scheduler.admission import Answer
-
-EXIT_DONE = 0
-EXIT_INFEASIBLE = 3
-EXIT_SOME_FAILED = 4
-EXIT_DEADLINE_MISSED = 5
-EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class BatchResult:
     """How a run ended. `exit_code` is what the command line ends with."""
 
     batch: Batch
-    exit_code: int
+    exit_code: ExitCode
     counts: Mapping[JobState, int]
     inserted: int = 0  # jobs new to the catalog
     reused: int = 0  # jobs whose video was there already

@@ -21,15 +21,10 @@ from dataclasses import dataclass, field, replace
 
 from vidplat.config import Config
 from vidplat.domain import Artifact, Batch, JobState, OnInfeasible
-from vidplat.errors import InfrastructureError, StoreError
+from vidplat.errors import ExitCode, InfrastructureError, StoreError
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec
 from vidplat.platform.interface import (
-    EXIT_DEADLINE_MISSED,
-    EXIT_DONE,
-    EXIT_INFEASIBLE,
-    EXIT_INTERRUPTED,
-    EXIT_SOME_FAILED,
     BatchResult,
     Listener,
     Score,
@@ -94,7 +89,9 @@ def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
     # 1. Hold.
     with interrupts, _held(site, batch, interrupts) as holds:
         if not holds:
-            return _result(site, batch, submitted, EXIT_INTERRUPTED, "interrupted while waiting")
+            return _result(
+                site, batch, submitted, ExitCode.INTERRUPTED, "interrupted while waiting"
+            )
         # 2. Reconcile.
         if not submitted.new or _was_left(site, batch):
             _repair(site, batch)
@@ -157,7 +154,7 @@ def _carry(
     if world.stuck:
         message = f"{message}; the rest cannot be placed: {world.stuck}"
     if aborted or interrupts.draining:
-        code, message = EXIT_INTERRUPTED, f"interrupted; `vidplat resume {batch.id}` continues"
+        code, message = ExitCode.INTERRUPTED, f"interrupted; `vidplat resume {batch.id}` continues"
     score = tally.score()
     if tally.computed:
         _keep_score(site, batch, score)
@@ -269,7 +266,7 @@ def _refused(site: Site, batch: Batch, submitted: Submitted, promise: Promise) -
     counts = site.catalog.counts(batch.id)
     if counts[JobState.QUEUED] == sum(counts.values()):
         site.catalog.set_batch_state(batch.id, BatchState.INFEASIBLE, at=site.clock())
-    result = _result(site, batch, submitted, EXIT_INFEASIBLE, promise.answer.headline)
+    result = _result(site, batch, submitted, ExitCode.INFEASIBLE, promise.answer.headline)
     return replace(result, plan=promise.plan, answer=promise.answer)
 
 
@@ -352,7 +349,7 @@ def _keep_score(site: Site, batch: Batch, score: Score) -> None:
         site.listener.warn(str(error))
 
 
-def _verdict(site: Site, batch: Batch, tally: Tally | None) -> tuple[int, str]:
+def _verdict(site: Site, batch: Batch, tally: Tally | None) -> tuple[ExitCode, str]:
     """Exit code and sentence for a batch as the catalog tells it now; closes it when every job is
     final."""
     counts = site.catalog.counts(batch.id)
@@ -367,13 +364,15 @@ def _verdict(site: Site, batch: Batch, tally: Tally | None) -> tuple[int, str]:
     if counts[JobState.CANCELLED]:
         text += f", {counts[JobState.CANCELLED]} cancelled"
     if failed or open_jobs:
-        return EXIT_SOME_FAILED, text
+        return ExitCode.SOME_FAILED, text
     if tally is not None and tally.missed:
-        return EXIT_DEADLINE_MISSED, f"{text}, {tally.missed} after the deadline"
-    return EXIT_DONE, text
+        return ExitCode.DEADLINE_MISSED, f"{text}, {tally.missed} after the deadline"
+    return ExitCode.DONE, text
 
 
-def _result(site: Site, batch: Batch, submitted: Submitted, code: int, message: str) -> BatchResult:
+def _result(
+    site: Site, batch: Batch, submitted: Submitted, code: ExitCode, message: str
+) -> BatchResult:
     return BatchResult(
         batch=batch,
         exit_code=code,
