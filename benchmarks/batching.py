@@ -43,7 +43,7 @@ def measure(worker: Worker, counts: tuple[int, ...], repeats: int) -> list[dict[
 
     family: Any = worker._family
     spec = worker.shape.defaults
-    latents = family.noise(spec, worker.shape.latent_frames(spec.num_frames))
+    latents = family.noise(spec)
     text, negative = family.encode("a red circle moves left"), family.encode("")
     solver = family.solver(4)
     rows = []

@@ -92,7 +92,7 @@ def measured(
     spec = maker.spec(frames)
     full, k = spec.num_inference_steps, -(-maker.shape.latent_frames(frames) // 2)
     settings = ("", ",context=on", *(f",context=on,refresh={n}" for n in every))
-    points = {f"eco:k={k}{one}": OperatingPoint(full, None, f"eco:k={k}{one}") for one in settings}
+    points = {f"eco:k={k}{one}": OperatingPoint(full, f"eco:k={k}{one}") for one in settings}
     plain = {
         steps: OperatingPoint(steps) for steps in sorted({round(share * full) for share in SHARES})
     }

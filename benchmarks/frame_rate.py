@@ -129,7 +129,7 @@ def by_hand(
     family, spec = maker.family, replace(spec, seed=subject.seed)
     maker.installed.use("")
     condition = conditioned(maker.texts, subject.caption, "", spec.guidance_scale)
-    noise = family.noise(spec, maker.shape.latent_frames(spec.num_frames))
+    noise = family.noise(spec)
     began = time.process_time()
     solver, times = family.solver(steps), Times()
     with ExitStack() as told:
@@ -166,7 +166,7 @@ def of_caption(
     whole = full.made.frames
     ways, looks = {}, {}
     for name in asked:
-        ways[name] = maker.make(subject, spec, OperatingPoint(steps, None, WAYS[name][0](steps)))
+        ways[name] = maker.make(subject, spec, OperatingPoint(steps, WAYS[name][0](steps)))
         looks[name] = (
             max(maker.installed.share(step, steps) for step in range(steps)) - 1
         )  # in steps
@@ -354,7 +354,7 @@ def fastest(maker: Maker, spec: VideoSpec, quads: bool) -> tuple[int, float]:
     n, model = spec.num_frames, maker.family.transformers[0]
     alike = Similarity(*([1.0] * (n - lag) for lag in (1, 2, 3)))
     left = len(merges_above(Blocks(alike, maker.family.temporal_factor), 0.5, quads=quads).latents)
-    config, noise = model.config, maker.family.noise(spec, 1)
+    config, noise = model.config, maker.family.noise(replace(spec, num_frames=1))
     _, rows, columns = maker.family.grid(noise)
     width = config.num_attention_heads * config.attention_head_dim
     size = PassSize(

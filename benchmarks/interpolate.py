@@ -6,9 +6,8 @@ core.
 Quality: held-out clips of flipbook's world (seeds from 9,500,000,000), 33 frames of 64 x 64; K
 evenly spaced latents are kept. Decoded frames are the true ones at their true times, so that only
 what is filled in differs from the truth; PSNR is over the made frames alone. Rivals: hold (the
-nearer decoded frame), dissolve (which is depth 0), and stretch, which fills in between the
-keyframes of operating points. Speed: one frame made in the middle of each pair. Prints a card and
-one JSON line.
+nearer decoded frame) and dissolve (which is depth 0). Speed: one frame made in the middle of each
+pair. Prints a card and one JSON line.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from flipbook_training import world
 from vidplat.methods.eco.keyframes import uniform
 from vidplat.methods.filling.frames import DEPTHS, filled
 from vidplat.methods.filling.moments import Moment, true_moments, true_times
+from vidplat.methods.model_shape import latent_frames
 from vidplat.quality import flicker, psnr_db
-from vidplat.workers.interpolate import stretch
 
 FIRST_SEED = 9_500_000_000
 FRAMES = 33
@@ -52,23 +51,11 @@ def held(decoded: np.ndarray, moments: tuple[Moment, ...]) -> np.ndarray:
     return np.stack([decoded[moment.before + (moment.part >= 0.5)] for moment in moments])
 
 
-def stretched(decoded: np.ndarray, moments: tuple[Moment, ...]) -> np.ndarray:
-    """`stretch` between each two neighbours, at the same moments."""
-    made = []
-    for moment in moments:
-        if moment.is_decoded:
-            made.append(decoded[moment.before])
-        else:
-            two = decoded[moment.before : moment.before + 2]
-            made.append(stretch(two, moment.part.denominator + 1)[moment.part.numerator])
-    return np.stack(made)
-
-
 def quality(clips: int, keyframes: int) -> dict[str, Any]:
-    key = uniform((FRAMES - 1) // 4 + 1, keyframes)
+    key = uniform(latent_frames(FRAMES, 4), keyframes)
     moments, times = true_moments(key, FRAMES), true_times(key)
     made = [not moment.is_decoded for moment in moments]
-    ways: dict[str, Any] = {"hold": held, "stretch": stretched}
+    ways: dict[str, Any] = {"hold": held}
     ways |= {
         "dissolve" if depth == 0 else f"D={depth}": lambda frames, at, depth=depth: filled(
             frames, at, depth

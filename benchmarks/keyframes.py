@@ -356,7 +356,7 @@ def of_caption(
 
     def kept(way: str, method: str, forced: Key | None = None) -> tuple[Row, Video]:
         with choice(forced) as chosen:
-            video = maker.make(subject, spec, OperatingPoint(steps, None, method))
+            video = maker.make(subject, spec, OperatingPoint(steps, method))
         key = chosen.key
         inner = chosen.scores[1:-1]
         return {
@@ -391,7 +391,6 @@ def of_caption(
     per_step = full.denoise_s / steps
     few = max(1, min(steps - 1, int(spent / per_step)))
     plain = {count: maker.make(subject, spec, OperatingPoint(count)) for count in (few, few + 1)}
-    shorter = maker.make(subject, spec, OperatingPoint(steps, k, "keyframes"))
 
     # 3. What all that cost.
     def priced(video: Video) -> Row:
@@ -402,13 +401,10 @@ def of_caption(
 
     for row, video in made:
         yield row | priced(video) | random
-    for way, video in (
-        (f"{few} steps", plain[few]),
-        (f"{few + 1} steps", plain[few + 1]),
-        ("keyframes", shorter),
-    ):
+    for count, video in plain.items():
         frames = video.made.frames
-        yield about | {"way": way, "flicker": flicker(frames)} | near(frames, whole) | priced(video)
+        told = {"way": f"{count} steps", "flicker": flicker(frames)}
+        yield about | told | near(frames, whole) | priced(video)
     times = [video.denoise_s for video in plain.values()]
     found = between(times, [near(video.made.frames, whole) for video in plain.values()], spent)
     shakes = between(
@@ -435,7 +431,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
         ways[row["way"]].append(row)
     steps = {row["seed"]: row for row in ways["steps"]}
     found: dict[str, Any] = {}
-    for way in (*SELECTORS, BEST, "keyframes", "steps"):
+    for way in (*SELECTORS, BEST, "steps"):
         mine = ways[way]
         told = {
             "time": statistics.median(finite([row["time"] for row in mine])),

@@ -201,7 +201,7 @@ def card(model, revision, spec, count, found, split):  # type: ignore[no-untyped
 
 
 def write_points(path, points):  # type: ignore[no-untyped-def]
-    """Replace the profile's points of methods; those of plain steps and keyframes stay."""
+    """Replace the profile's points of methods; those of plain steps stay."""
     profile = json.loads(path.read_text(encoding="utf-8"))
     plain = [point for point in profile["points"] if not point.get("method")]
     profile["points"] = plain + [asdict(point) for point in points]

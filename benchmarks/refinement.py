@@ -224,9 +224,7 @@ class Bench:
         kept = np.array([moment.is_decoded for moment in moments])
 
         clean, encode_s = timed(partial(family.encode_video, clip))
-        noise = family.noise(
-            spec if self.own_noise else replace(spec, seed=seed + FRESH), clean.shape[2]
-        )
+        noise = family.noise(spec if self.own_noise else replace(spec, seed=seed + FRESH))
         ways = {"round trip": partial(family.decode, clean)}
         for name, refiner in self.refiners.items():
             refiner.model.told(caption, refiner.guidance)  # reading the text is no part of refining
@@ -257,7 +255,7 @@ class Bench:
         def on_step(phase: str, step: int, steps: int) -> None:
             marks.setdefault(phase, time.process_time())
 
-        point = OperatingPoint(spec.num_inference_steps, None, method or "full")
+        point = OperatingPoint(spec.num_inference_steps, method or "full")
         self.installed.use(point.accelerator)
         large, wishes = self.large, Wishes(on_step=on_step)
         made = draft(large.family, large.texts, caption, "", spec, point, wishes, self.installed)

@@ -16,16 +16,21 @@ from vidplat.scheduler.cost import CostModel, Observation
 from vidplat.scheduler.decision import Snapshot
 from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.policy import Policy
-from vidplat.scheduler.work import STAGES, features
+from vidplat.scheduler.work import (
+    features,
+)
+from vidplat.stages import (
+    STAGES,
+)
 
 FLIPBOOK = ModelRef("flipbook", "r1")
 
 # Quality at an eighth, a quarter, a half and all of the steps: concave, as measured profiles are.
 PROFILE = (
-    ProfilePoint(1 / 8, 1.0, 0.60),
-    ProfilePoint(1 / 4, 1.0, 0.80),
-    ProfilePoint(1 / 2, 1.0, 0.92),
-    ProfilePoint(1.0, 1.0, 1.0),
+    ProfilePoint(1 / 8, 0.60),
+    ProfilePoint(1 / 4, 0.80),
+    ProfilePoint(1 / 2, 0.92),
+    ProfilePoint(1.0, 1.0),
 )
 
 

@@ -45,7 +45,7 @@ def a_claim(
     quality: float = 1.0,
 ) -> Claim:
     """Ten seconds of work, twelve at p90."""
-    point = OperatingPoint(steps, None, "full" if steps == 24 else "steps")
+    point = OperatingPoint(steps, "full" if steps == 24 else "steps")
     return Claim(job_id, worker_id, pool, point, 10.0, 12.0, quality, owner, "full quality")
 
 

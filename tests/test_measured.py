@@ -70,9 +70,7 @@ def test_a_profile_measured_here_is_the_one_that_plans_use(
     mine = tmp_path / ref.revision
     mine.mkdir()
     (mine / "profile.json").write_text(
-        json.dumps(
-            {"points": [{"steps_fraction": 0.5, "keyframes_fraction": 1.0, "quality": 0.5}]}
-        ),
+        json.dumps({"points": [{"steps_fraction": 0.5, "quality": 0.5}]}),
         encoding="utf-8",
     )
     describe_model.cache_clear()

@@ -162,7 +162,7 @@ class JobState(StrEnum):
 # --- how it is made ----------------------------------------------------------------------------
 
 
-PLAIN_METHODS = ("full", "steps", "keyframes")
+PLAIN_METHODS = ("full", "steps")
 
 
 @dataclass(frozen=True, order=True)
@@ -170,10 +170,7 @@ class OperatingPoint:
     """How a job is made: the methods and their parameters. Chosen by the planner."""
 
     steps: int  # denoising steps actually spent
-    keyframes: int | None = (
-        None  # latent frames generated; None: all of them, nothing is interpolated
-    )
-    # full, steps, keyframes, or a canonical text of `vidplat.methods.language`: "hsa:preset=25"
+    # full, steps, or a canonical text of `vidplat.methods.language`: "hsa:preset=25"
     method: str = "full"
 
     @property
@@ -183,11 +180,9 @@ class OperatingPoint:
 
     @property
     def label(self) -> str:
-        """Short text for tables: `24 steps`, `8 steps, 5 keyframes`, `24 steps, hsa:preset=25`."""
+        """Short text for tables: `24 steps`, `24 steps, hsa:preset=25`."""
         text = f"{self.steps} step{'' if self.steps == 1 else 's'}"
-        if self.accelerator:
-            return f"{text}, {self.accelerator}"
-        return text if self.keyframes is None else f"{text}, {self.keyframes} keyframes"
+        return f"{text}, {self.accelerator}" if self.accelerator else text
 
 
 # --- what the platform sees and decides ----------------------------------------------------------

@@ -67,7 +67,7 @@ FAKE_SHAPE = ModelShape(
     ),
     profile=tuple(
         # A concave curve, like a real one: half the steps keep most of the quality.
-        ProfilePoint(steps_fraction=part, keyframes_fraction=1.0, quality=quality, samples=100)
+        ProfilePoint(steps_fraction=part, quality=quality, samples=100)
         for part, quality in ((0.125, 0.60), (0.25, 0.80), (0.5, 0.92), (0.75, 0.97), (1.0, 1.0))
     ),
 )

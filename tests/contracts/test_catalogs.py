@@ -314,7 +314,7 @@ def test_a_claimed_job_runs_under_its_next_attempt(catalog: Catalog) -> None:
     assert (record.state, record.attempt, record.point) == (
         JobState.RUNNING,
         1,
-        OperatingPoint(8, None, "steps"),
+        OperatingPoint(8, "steps"),
     )
     assert (record.predicted_p50_s, record.predicted_p90_s, record.predicted_quality) == (
         10.0,
@@ -520,7 +520,7 @@ def test_what_the_store_proves_is_done_whatever_the_catalog_thought(catalog: Cat
     catalog.release(BATCH.id, now=1.0)
     begin(catalog, [running, taken_over], now=2.0)
     catalog.cancel(BATCH.id, cancelled.id, now=3.0)
-    small = OperatingPoint(6, None, "steps")
+    small = OperatingPoint(6, "steps")
     won_by = {queued.id: 1, running.id: 2, taken_over.id: 1, cancelled.id: 1}
     marked = {
         job.id: catalog.mark_done(
@@ -686,8 +686,8 @@ def test_a_plan_comes_back_as_it_was_kept(catalog: Catalog) -> None:
         quality_bound=0.97,
         jobs=4,
         shares=(
-            PointShare("cloud", OperatingPoint(24, None, "full"), 3, 1.0, 30.0),
-            PointShare("edge", OperatingPoint(8, None, "steps"), 1, 0.8, 10.0),
+            PointShare("cloud", OperatingPoint(24, "full"), 3, 1.0, 30.0),
+            PointShare("edge", OperatingPoint(8, "steps"), 1, 0.8, 10.0),
         ),
         deferred_count=150,
         deferred=(("f" * 32, "no worker has room"),),

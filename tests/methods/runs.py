@@ -16,7 +16,6 @@ from tests.workers.tiny_models import a_tiny_wan
 from vidplat.domain import VideoSpec
 from vidplat.methods.installed import Installed
 from vidplat.methods.protocol import Grid, Run
-from vidplat.workers.generate import latent_frames
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Condition, load_family
 
@@ -91,7 +90,7 @@ def _denoised(
             x = trial.advance(family.velocity(x, trial, fixed), x)
 
     def start(spec: VideoSpec) -> Any:
-        return family.noise(spec, latent_frames(family, spec))
+        return family.noise(spec)
 
     solver, latents = family.solver(steps, installed.scheduler(family.scheduler)), start(spec)
     noise = latents

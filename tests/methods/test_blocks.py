@@ -95,8 +95,6 @@ def test_methods_that_such_a_model_takes(method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ("keyframes", "keyframes cannot be used"),
-        ("keyframes:5,steps:2", "keyframes cannot be used"),
         ("hsa:50", "hsa is not made for"),
         ("sparse:k=3,dense_steps=2", "sparse is not made for"),
         ("teacache", "teacache is not made for"),

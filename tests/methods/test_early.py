@@ -78,7 +78,7 @@ def test_all_passes_at_work_1_are_the_stock_run_bit_for_bit(tiny: Any) -> None:
 def test_held_steps_equal_one_longer_euler_step(tiny: Any, work: float) -> None:
     made = denoised(tiny, f"early:{work}")
 
-    solver, latents = tiny.solver(STEPS), tiny.noise(SPEC, 3)
+    solver, latents = tiny.solver(STEPS), tiny.noise(SPEC)
     condition = Condition(tiny.encode(CIRCLE), tiny.encode(""), SPEC.guidance_scale)
     places = passes_of(work, STEPS)
     with torch.inference_mode():
@@ -113,7 +113,7 @@ def test_both_branches_skip_together_and_each_gives_its_own_answer() -> None:
 def test_an_edit_counts_the_steps_that_it_takes(tiny: Any) -> None:
     # The last 6 of 12 steps are taken; a half of them is 3 passes of two branches, and the grid
     # begins with the first.
-    source = tiny.noise(replace(SPEC, seed=77), 3)
+    source = tiny.noise(replace(SPEC, seed=77))
     with counted(tiny.transformer) as whole:
         denoised(tiny, "", source=source)
     with counted(tiny.transformer) as half:
@@ -204,7 +204,7 @@ def test_what_it_costs_is_what_the_closed_form_says(tiny: Any) -> None:
 
     full, sparse = flops(""), flops("sparse:k=1")
     half = flops("early:0.4")
-    said = method_work(shape, SPEC, OperatingPoint(STEPS, None, "early:0.4"))  # 4.8 passes are 5
+    said = method_work(shape, SPEC, OperatingPoint(STEPS, "early:0.4"))  # 4.8 passes are 5
     assert said.linear == said.attention == 5 / 12
     assert (half.linear * 12, half.attention * 12) == (full.linear * 5, full.attention * 5)
     # With two dense steps 3 of the 5 passes are sparse.

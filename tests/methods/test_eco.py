@@ -99,7 +99,7 @@ def walk(
     one = eco(method)
     condition = Condition(family.encode(CIRCLE), family.encode(""), spec.guidance_scale)
     solver = family.solver(spec.num_inference_steps)
-    latents = noise = family.noise(spec, (spec.num_frames - 1) // 4 + 1)
+    latents = noise = family.noise(spec)
     with one.applied_to(family.transformer), torch.inference_mode():
         run = Run(
             solver, Grid(*family.grid(latents)), 2, spec.guidance_scale, noise=noise, family=family
@@ -155,7 +155,7 @@ def test_kept_frames_go_on_as_a_run_that_is_cropped_by_hand(
 
     own, model = unipc.solver(STEPS), unipc.transformer
     condition = Condition(unipc.encode(CIRCLE), unipc.encode(""), LONG.guidance_scale)
-    latents, times = unipc.noise(LONG, F), Times(layers=None if rope == "original" else frozenset())
+    latents, times = unipc.noise(LONG), Times(layers=None if rope == "original" else frozenset())
     with timed(model, layout_of(model), times), torch.inference_mode():
         for step in range(STEPS):
             latents = own.advance(unipc.velocity(latents, own, condition), latents)
@@ -239,7 +239,7 @@ def test_without_guidance_there_is_one_branch_and_it_is_looked_at(tiny: Any) -> 
 
 
 def test_an_edit_warms_up_in_the_first_of_the_steps_it_takes(tiny: Any) -> None:
-    source = tiny.noise(replace(LONG, seed=77), F)
+    source = tiny.noise(replace(LONG, seed=77))
     with counted(tiny.transformer) as whole:
         denoised(tiny, "", spec=LONG, source=source)
     with counted(tiny.transformer) as some:
@@ -441,7 +441,7 @@ def test_refreshed_every_step_the_others_go_on_as_a_video_of_their_own(tiny: Any
     condition = Condition(tiny.encode(CIRCLE), tiny.encode(""), LONG.guidance_scale)
     times = Times()
     with timed(model, layout_of(model), times), torch.inference_mode():
-        latents = tiny.noise(LONG, F)
+        latents = tiny.noise(LONG)
         velocity = tiny.velocity(latents, own, condition)
         latents = own.advance(velocity, latents)
         left, about = latents[:, :, others], velocity[:, :, others]
@@ -502,7 +502,7 @@ def test_what_it_costs_is_what_the_closed_form_says(
         return found
 
     full, some = flops(""), flops(method)
-    said = method_work(shape, LONG, OperatingPoint(STEPS, None, method))
+    said = method_work(shape, LONG, OperatingPoint(STEPS, method))
     assert some.linear == pytest.approx(full.linear * said.linear, rel=1e-9)
     assert some.attention == pytest.approx(full.attention * said.attention, rel=1e-9)
 
@@ -530,7 +530,7 @@ def test_a_deadline_counts_later_steps_as_cheaper_and_with_all_frames_as_whole()
 def test_plans_count_a_number_that_does_not_fit_at_full_work(directory: Path, tiny: Any) -> None:
     _, shape = describe_model(str(directory))
     for k in (5, 6):  # all frames; more than there are, which the worker will refuse
-        said = method_work(shape, LONG, OperatingPoint(STEPS, None, f"eco:k={k}"))
+        said = method_work(shape, LONG, OperatingPoint(STEPS, f"eco:k={k}"))
         assert (said.linear, said.attention) == (1.0, 1.0)
 
 
@@ -544,7 +544,7 @@ def bench(tiny: Any) -> Iterator[Any]:
 
     def make(how: Any, method: str, **wishes: Any) -> Any:
         installed.use(method)
-        point = OperatingPoint(STEPS, None, method or "full")
+        point = OperatingPoint(STEPS, method or "full")
         return how(tiny, texts, CIRCLE, "", LONG, point, Wishes(**wishes), installed)
 
     yield make

@@ -81,7 +81,7 @@ def run(family: Any, name: str, text: str, **changes: Any) -> Tensor:
 
 def a_source(family: Any) -> Tensor:
     """Latents of a picture that stands still for three latent frames."""
-    latents: Tensor = family.noise(replace(SPEC, seed=77), 1)
+    latents: Tensor = family.noise(replace(SPEC, seed=77, num_frames=1))
     return latents.repeat(1, 1, 3, 1, 1)
 
 
@@ -132,7 +132,7 @@ def test_a_setting_that_skips_nothing_equals_the_stock_run_bit_for_bit(
     if nothing is None:
         pytest.skip(f"{name} has no such setting; see its own tests")
     source = (
-        tiny.noise(replace(SPEC, seed=77), 3) if CASES[name].edits else None
+        tiny.noise(replace(SPEC, seed=77)) if CASES[name].edits else None
     )  # nothing in it repeats
     assert torch.equal(denoised(tiny, nothing, source=source), denoised(tiny, "", source=source))
 
@@ -184,7 +184,7 @@ def test_a_run_whose_total_shrinks_stays_finite_and_ends_where_it_should(
     )  # 12 steps, or 6 of an edit, become 4 + 2
     assert torch.isfinite(made).all()
     if nothing := CASES[name].nothing:
-        source = tiny.noise(replace(SPEC, seed=77), 3) if CASES[name].edits else None
+        source = tiny.noise(replace(SPEC, seed=77)) if CASES[name].edits else None
         full = denoised(tiny, "", shorten=(4, 2), source=source)
         assert torch.equal(denoised(tiny, nothing, shorten=(4, 2), source=source), full)
 
@@ -194,7 +194,7 @@ def test_a_run_without_guidance_has_one_branch_and_works(tiny: Any, name: str) -
     plain = replace(SPEC, guidance_scale=1.0)
     assert torch.isfinite(run(tiny, name, CASES[name].text, spec=plain)).all()
     if nothing := CASES[name].nothing:
-        source = tiny.noise(replace(SPEC, seed=77), 3) if CASES[name].edits else None
+        source = tiny.noise(replace(SPEC, seed=77)) if CASES[name].edits else None
         assert torch.equal(
             denoised(tiny, nothing, spec=plain, source=source),
             denoised(tiny, "", spec=plain, source=source),
@@ -236,7 +236,7 @@ def finished(family: Any, text: str, spec: VideoSpec) -> Tensor:
     """Frames (N, rows, columns, 3) of FLIPBOOK_PROMPT made with `text`, float32."""
     installed, point = (
         Installed(family.transformers),
-        OperatingPoint(spec.num_inference_steps, None, text or "full"),
+        OperatingPoint(spec.num_inference_steps, text or "full"),
     )
     installed.use(text)
     try:

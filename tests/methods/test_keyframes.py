@@ -19,9 +19,7 @@ from vidplat.methods.eco.keyframes import (
     aggregated,
     budget,
     changes,
-    decoded_frames,
     is_uninformative,
-    latent_frames,
     leave_one_out,
     oracle,
     path_cost,
@@ -83,12 +81,6 @@ def test_the_budget_follows_the_rate_of_keyframes(
 def test_a_rate_that_is_no_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="must be positive, not 16 and 0"):
         budget(81, 16, 0)
-
-
-def test_latents_and_frames_count_back_and_forth() -> None:
-    assert [latent_frames(n) for n in (1, 5, 49, 81)] == [1, 2, 13, 21]
-    assert [decoded_frames(k) for k in (1, 2, 11, 21)] == [1, 5, 41, 81]
-    assert latent_frames(decoded_frames(7, 8), 8) == 7
 
 
 # --- scores ---------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class Walk:
         self.condition = Condition(text[0], text[1], 3.0)
         spec = VideoSpec(self.side, self.side, 17, 8, self.steps, 3.0, 6)
         self.solver = self.family.solver(self.steps)
-        self.noise = self.latents = self.family.noise(spec, FRAMES)
+        self.noise = self.latents = self.family.noise(spec)
 
     @property
     def run(self) -> Run:
@@ -391,7 +391,7 @@ def make(
     hook = family.transformer.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["hidden_states"].shape[2]), with_kwargs=True
     )
-    point = OperatingPoint(spec.num_inference_steps, None, method or "full")
+    point = OperatingPoint(spec.num_inference_steps, method or "full")
     try:
         texts = TextCache(family, "test")
         made = (generate if whole else draft)(
@@ -641,7 +641,7 @@ def compress_with(walk: Walk, text: str) -> Merges:
 
 def test_a_video_can_be_edited_and_its_own_steps_are_counted() -> None:
     family = flipbook()
-    source = Source(family.noise(SPEC, FRAMES) * 0.5, strength=0.8)
+    source = Source(family.noise(SPEC) * 0.5, strength=0.8)
     spec = replace(SPEC, num_inference_steps=10)  # of which 8 are taken
     watched = make(family, ALL, spec=spec, source=source)
     assert watched.made.frames.shape == (17, 32, 32, 3)
@@ -654,7 +654,7 @@ def test_a_run_that_ends_with_its_preview_is_refused() -> None:
         SpecError, match="vgdfr cannot be used here: its preview is made after 5 of the steps, and"
     ):
         make(family, "vgdfr:theta=0,k=5")
-    short = Source(family.noise(SPEC, FRAMES), strength=0.2)  # one step of five
+    short = Source(family.noise(SPEC), strength=0.2)  # one step of five
     with pytest.raises(SpecError, match="made after 2 of the steps, and the whole run has 1"):
         make(family, ALL, source=short)
 
@@ -670,7 +670,7 @@ def test_a_run_that_is_shortened_to_less_than_its_preview_stays_whole() -> None:
             "a red circle",
             "",
             SPEC,
-            OperatingPoint(5, None, "vgdfr:theta=0,k=4"),
+            OperatingPoint(5, "vgdfr:theta=0,k=4"),
             Wishes(finish_by=0.0),  # long ago: the second step is the last
             installed,
         )
@@ -706,7 +706,7 @@ def test_in_a_worker_the_share_that_was_kept_is_among_the_metrics() -> None:
     worker.load()
     spec = replace(SPEC, width=64, height=64)
     rendered = worker.make(
-        Job("1" * 32, "a red circle", "", spec, worker.ref, row=1), OperatingPoint(5, None, ALL)
+        Job("1" * 32, "a red circle", "", spec, worker.ref, row=1), OperatingPoint(5, ALL)
     )
     assert rendered.metrics["kept_latents"] == LEFT / FRAMES
     assert "reconstruct" in rendered.phases

@@ -417,11 +417,10 @@ def test_lipar_is_for_rows_with_an_input_video():
 
 def test_the_submits_own_method_is_checked_row_by_row():
     (problem,) = problems_of(
-        a_prompt(1), a_prompt(2, input_video=A), method="keyframes:5", sources=with_sources()
+        a_prompt(1), a_prompt(2, input_video=A), method="hsa:50", sources=with_sources()
     )
     assert problem.startswith(
-        "row 2, method: keyframes is not made for rows with an input video: use full, steps or "
-        "lipar"
+        "row 2, method: hsa is not made for rows with an input video: use full, steps or lipar"
     )
 
 
@@ -431,7 +430,7 @@ def test_a_row_with_an_input_video_may_be_made_in_full_by_steps_or_by_lipar(meth
     assert job.method == method
 
 
-@pytest.mark.parametrize("method", ["keyframes", "hsa:50", "sparse:k=3", "lipar+hsa:50"])
+@pytest.mark.parametrize("method", ["hsa:50", "sparse:k=3", "lipar+hsa:50"])
 def test_other_methods_are_refused_for_it(method):
     (problem,) = problems_of(a_prompt(input_video=A, method=method), sources=with_sources())
     assert "is not made for rows with an input video" in problem

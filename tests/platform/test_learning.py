@@ -57,7 +57,7 @@ def test_the_source_of_an_edit_is_learnt_like_any_stage():
 
 def test_what_a_still_source_saves_is_learnt_as_a_share_and_not_as_speed():
     # given a video whose denoising took just as long as the half of its tokens that ran should take
-    learner, point = a_learner(), OperatingPoint(24, None, "lipar")
+    learner, point = a_learner(), OperatingPoint(24, "lipar")
     counted = features(learner.shapes[FLIPBOOK.id], a_job().spec, point, is_edit=True, kept=0.5)[
         "denoise"
     ]

@@ -12,7 +12,7 @@ from vidplat.storage import open_catalog, open_store
 from vidplat.storage.artifacts import commit
 
 META = {
-    "point": {"steps": 24, "steps_done": 20, "keyframes": None, "method": "full"},
+    "point": {"steps": 24, "steps_done": 20, "method": "full"},
     "phases_s": {"denoise": 3.5},
 }
 

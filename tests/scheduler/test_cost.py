@@ -14,12 +14,13 @@ from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler import CostModel, Observation, updated_speed
 from vidplat.scheduler.cost import spread_of_sum
 from vidplat.scheduler.work import (
-    LOAD,
-    STARTUP,
     StageFeatures,
     features,
     forward_gflop,
-    needed_bytes,
+)
+from vidplat.stages import (
+    LOAD,
+    STARTUP,
 )
 
 SHAPE = a_shape()
@@ -75,32 +76,24 @@ def test_guidance_doubles_the_forwards_and_nothing_else():
     assert with_guidance["decode"] == without["decode"]
 
 
-def test_keyframes_decode_fewer_frames_and_interpolate_the_rest():
-    # 33 frames are 9 latent ones; 5 keyframes decode to 4 x (5 - 1) + 1 = 17 frames, 16 are
-    # interpolated.
-    counted = features(SHAPE, a_spec(width=100, height=100), OperatingPoint(24, 5, "keyframes"))
+def test_frames_that_are_left_out_are_filled_in_and_not_decoded():
+    # 33 frames are 9 latent ones; 5 of them decode to 4 x (5 - 1) + 1 = 17 frames, 16 are left.
+    counted = features(SHAPE, a_spec(width=100, height=100), OperatingPoint(24, "eco:k=5"))
 
     assert counted["decode"].megapixels == pytest.approx(0.17)
-    assert counted["interpolate"].megapixels == pytest.approx(0.16)
+    assert counted["reconstruct"].megapixels == pytest.approx(0.16)
     assert counted["mp4"].megapixels == pytest.approx(0.33)
 
 
-def test_a_full_video_interpolates_nothing_and_is_charged_nothing_for_it():
+def test_a_full_video_fills_in_nothing_and_is_charged_nothing_for_it():
     counted = features(SHAPE, a_spec(), OperatingPoint(24))
 
-    assert counted["interpolate"] == StageFeatures()
+    assert counted["reconstruct"] == StageFeatures()
     assert (
         CostModel()
         .predict("m", SHAPE, "cpu-1", a_spec(), OperatingPoint(24))
-        .per_stage["interpolate"]
+        .per_stage["reconstruct"]
         == 0.0
-    )
-
-
-def test_fewer_keyframes_need_less_memory():
-    large = a_spec(width=512, height=512, frames=161)
-    assert needed_bytes(SHAPE, large, OperatingPoint(24, 5)) <= needed_bytes(
-        SHAPE, large, OperatingPoint(24)
     )
 
 

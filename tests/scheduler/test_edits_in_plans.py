@@ -25,11 +25,17 @@ from vidplat.methods.model_shape import ProfilePoint
 from vidplat.methods.work import method_work
 from vidplat.scheduler import CostModel, Observation, plan
 from vidplat.scheduler.kept_share import KeptShare, expected
-from vidplat.scheduler.work import SOURCE, StageFeatures, features
+from vidplat.scheduler.work import (
+    StageFeatures,
+    features,
+)
+from vidplat.stages import (
+    SOURCE,
+)
 
 SHAPE = a_shape()
 FULL = OperatingPoint(24)
-LIPAR = OperatingPoint(24, None, "lipar")
+LIPAR = OperatingPoint(24, "lipar")
 
 
 def an_edit(row: int = 1, strength: float = 0.6, method: str | None = "full") -> Job:
@@ -138,7 +144,7 @@ def test_while_nobody_has_measured_a_share_lipar_counts_as_full_work():
 def test_a_kept_half_is_half_of_the_work_where_all_keys_are_attended(
     method: str, linear: float, attention: float
 ):
-    found = method_work(SHAPE, a_spec(), OperatingPoint(24, None, method), 0.5)
+    found = method_work(SHAPE, a_spec(), OperatingPoint(24, method), 0.5)
     assert (found.linear, found.attention) == (pytest.approx(linear), pytest.approx(attention))
 
 
@@ -181,9 +187,7 @@ def test_one_share_moves_the_median_and_leaves_the_p90_near_that_of_full_work():
 
 
 def test_of_a_profile_and_videos_made_the_one_with_more_samples_counts():
-    point = ProfilePoint(
-        1.0, 1.0, 0.95, samples=8, method="lipar", linear_work=0.7, work_spread=0.1
-    )
+    point = ProfilePoint(1.0, 0.95, samples=8, method="lipar", linear_work=0.7, work_spread=0.1)
     shape = a_shape(profile=(*PROFILE, point))
     few, many = KeptShare(3, 0.4), KeptShare(8, 0.4)
 
@@ -198,8 +202,7 @@ def test_shares_of_other_thresholds_models_and_methods_are_not_mixed():
     costs = with_kept(0.5)
     assert costs.kept == {(FLIPBOOK.id, "lipar"): KeptShare(1, 0.5)}
     assert (
-        expected(SHAPE, OperatingPoint(24, None, "lipar:tau1=0.3"), {"lipar": KeptShare(1, 0.5)})
-        is None
+        expected(SHAPE, OperatingPoint(24, "lipar:tau1=0.3"), {"lipar": KeptShare(1, 0.5)}) is None
     )
     assert costs.observe_kept(FLIPBOOK.id, FULL, 0.5) == costs
     plain = CostModel().predict("other", SHAPE, "cpu-1", a_spec(), LIPAR, is_edit=True)

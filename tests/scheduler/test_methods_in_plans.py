@@ -14,18 +14,16 @@ from vidplat.scheduler.work import features
 
 # Half the steps are worth 0.90; teacache at half the work is worth 0.97, and is a tenth slower than
 # its FLOPs.
-STEPS = (ProfilePoint(0.25, 1.0, 0.80), ProfilePoint(0.5, 1.0, 0.90))
+STEPS = (ProfilePoint(0.25, 0.80), ProfilePoint(0.5, 0.90))
 GOOD = ProfilePoint(
-    1.0, 1.0, 0.97, method="teacache", linear_work=0.5, attention_work=0.5, overhead=1.1, samples=16
+    1.0, 0.97, method="teacache", linear_work=0.5, attention_work=0.5, overhead=1.1, samples=16
 )
 
 
 def test_a_measured_method_is_offered_with_its_measured_quality():
     offered = choices(a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24))
     assert (
-        dict(zip(offered.points, offered.qualities, strict=True))[
-            OperatingPoint(24, None, "teacache")
-        ]
+        dict(zip(offered.points, offered.qualities, strict=True))[OperatingPoint(24, "teacache")]
         == 0.97
     )
 
@@ -33,7 +31,7 @@ def test_a_measured_method_is_offered_with_its_measured_quality():
 def test_its_work_is_the_measured_share_with_the_measured_overhead():
     shape, spec = a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24)
     plain = features(shape, spec, OperatingPoint(24))["denoise"]
-    with_it = features(shape, spec, OperatingPoint(24, None, "teacache"))["denoise"]
+    with_it = features(shape, spec, OperatingPoint(24, "teacache"))["denoise"]
     assert with_it.linear_gflop == pytest.approx(plain.linear_gflop * 0.5 * 1.1)
     assert with_it.attention_gflop == pytest.approx(plain.attention_gflop * 0.5 * 1.1)
 
@@ -51,23 +49,21 @@ def test_the_planner_takes_the_method_where_it_beats_fewer_steps():
 def test_a_method_that_was_never_measured_is_counted_at_full_work_and_said_to_be_a_guess():
     shape, spec = a_shape(profile=STEPS), a_spec(steps=24)
     asked = choices(shape, spec, "easycache:0.1")
-    assert asked.points == (OperatingPoint(24, None, "easycache:threshold=0.1"),)
+    assert asked.points == (OperatingPoint(24, "easycache:threshold=0.1"),)
     assert not asked.measured
     assert method_work(shape, spec, asked.points[0]) == MethodWork()
 
 
 def test_a_method_that_was_asked_for_is_the_only_point():
     asked = choices(a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24), "TeaCache:0.08")
-    assert asked.points == (OperatingPoint(24, None, "teacache"),)
+    assert asked.points == (OperatingPoint(24, "teacache"),)
     assert asked.measured
 
 
 def test_a_shortened_run_with_a_method_loses_by_both():
     shape, spec = a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24)
     # 12 of 24 steps are worth 0.90, the method 0.97
-    assert quality_of(shape, spec, OperatingPoint(12, None, "teacache")) == pytest.approx(
-        0.90 * 0.97
-    )
+    assert quality_of(shape, spec, OperatingPoint(12, "teacache")) == pytest.approx(0.90 * 0.97)
 
 
 @pytest.mark.parametrize("method", ["hsa:50", "sparse:k=3+hsa:25", "auto", "steps:4"])
@@ -79,9 +75,7 @@ def test_closed_forms_are_used_where_there_are_any():
     shape = a_shape(profile=STEPS)
 
     def work(method: str, frames: int = 33, steps: int = 40) -> MethodWork:
-        return method_work(
-            shape, a_spec(frames=frames, steps=steps), OperatingPoint(steps, None, method)
-        )
+        return method_work(shape, a_spec(frames=frames, steps=steps), OperatingPoint(steps, method))
 
     hsa = work("hsa")
     assert hsa.linear == hsa.attention == pytest.approx(0.5, abs=0.001)  # the preset 50 at 40 steps
@@ -102,11 +96,9 @@ def test_closed_forms_are_used_where_there_are_any():
 
 
 def test_the_overhead_is_the_measured_one_even_where_the_work_has_a_closed_form():
-    slow = ProfilePoint(
-        1.0, 1.0, 0.95, method="hsa", linear_work=0.5, attention_work=0.5, overhead=1.2
-    )
+    slow = ProfilePoint(1.0, 0.95, method="hsa", linear_work=0.5, attention_work=0.5, overhead=1.2)
     found = method_work(
-        a_shape(profile=(*STEPS, slow)), a_spec(steps=40), OperatingPoint(40, None, "hsa")
+        a_shape(profile=(*STEPS, slow)), a_spec(steps=40), OperatingPoint(40, "hsa")
     )
     assert found.overhead == 1.2
 
@@ -114,9 +106,9 @@ def test_the_overhead_is_the_measured_one_even_where_the_work_has_a_closed_form(
 # --- eco: K is the planner's to choose ------------------------------------------------------------
 
 HALF = ProfilePoint(
-    1.0, 1.0, 0.82, method="eco:k=5", linear_work=0.6, attention_work=0.4
+    1.0, 0.82, method="eco:k=5", linear_work=0.6, attention_work=0.4
 )  # of 9 latent frames
-MOST = ProfilePoint(1.0, 1.0, 0.86, method="eco:k=7", linear_work=0.8, attention_work=0.7)
+MOST = ProfilePoint(1.0, 0.86, method="eco:k=7", linear_work=0.8, attention_work=0.7)
 
 
 def in_full_steps(offered: Choices) -> dict[str, float]:
@@ -148,7 +140,7 @@ def test_another_length_has_other_budgets_and_the_quality_of_their_share():
 def test_eco_without_k_goes_with_fewer_steps_and_loses_by_both():
     offered = choices(a_shape(profile=(*STEPS, HALF, MOST)), a_spec(), "eco")
     found = dict(zip(offered.points, offered.qualities, strict=True))
-    assert found[OperatingPoint(12, None, "eco:k=7")] == pytest.approx(0.90 * 0.86)
+    assert found[OperatingPoint(12, "eco:k=7")] == pytest.approx(0.90 * 0.86)
 
 
 def test_a_plan_with_less_time_takes_fewer_keyframes():
@@ -174,7 +166,7 @@ def test_without_a_table_quality_is_a_guess_that_rises_with_k_and_says_so():
 
 
 def test_left_to_itself_the_planner_takes_eco_where_the_table_says_it_is_worth_it():
-    good = ProfilePoint(1.0, 1.0, 0.99, method="eco:k=5", linear_work=0.5, attention_work=0.4)
+    good = ProfilePoint(1.0, 0.99, method="eco:k=5", linear_work=0.5, attention_work=0.4)
     shape = a_shape(profile=(*STEPS, good))
     snapshot = a_snapshot(jobs=[an_open_job(a_job(spec=a_spec(frames=65)))], deadline_at=14.0)
     (assigned,) = plan(snapshot, a_policy(), knowledge(shape=shape)).assignments

@@ -271,7 +271,7 @@ def test_a_fixed_method_is_obeyed_and_counts_as_what_was_asked_for():
     decided = planned(a_snapshot(jobs=[an_open_job(method="steps:12")], deadline_at=60.0))
 
     assert decided.verdict is Verdict.FEASIBLE
-    assert decided.assignments[0].point == OperatingPoint(12, None, "steps")
+    assert decided.assignments[0].point == OperatingPoint(12, "steps")
     assert decided.assignments[0].reason == "12 of 24 steps, as asked"
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.builders import a_shape, a_spec
+from tests.builders import a_job, a_shape, a_spec
 from vidplat.domain import OperatingPoint
 from vidplat.errors import UsageError
 from vidplat.methods.model_shape import ProfilePoint
-from vidplat.scheduler.profile import check_method, choices, hull, quality_of
-
-WITH_KEYFRAMES = (
-    ProfilePoint(0.25, 1.0, 0.80),
-    ProfilePoint(0.5, 1.0, 0.90),
-    ProfilePoint(1.0, 5 / 9, 0.95),
-    ProfilePoint(0.5, 5 / 9, 0.88),
-)
+from vidplat.scheduler.profile import check_method, choices, hull, planned_method, quality_of
 
 
 def test_full_quality_is_always_offered_and_is_the_best():
@@ -39,9 +34,9 @@ def test_nothing_below_the_least_measured_steps_is_offered():
 def test_more_steps_are_never_worse_even_where_the_measurement_was():
     wavy = a_shape(
         profile=(
-            ProfilePoint(0.25, 1.0, 0.9),
-            ProfilePoint(0.5, 1.0, 0.85),
-            ProfilePoint(1.0, 1.0, 1.0),
+            ProfilePoint(0.25, 0.9),
+            ProfilePoint(0.5, 0.85),
+            ProfilePoint(1.0, 1.0),
         )
     )
 
@@ -54,62 +49,63 @@ def test_a_model_without_a_profile_gets_steps_alone_and_says_that_quality_is_a_g
     offered = choices(a_shape(profile=()), a_spec(steps=24))
 
     assert not offered.measured
-    assert {p.keyframes for p in offered.points} == {None}
+    assert {p.accelerator for p in offered.points} == {""}
     assert list(offered.qualities) == sorted(offered.qualities)
     assert min(p.steps for p in offered.points) == 4
-
-
-def test_keyframes_of_the_profile_are_scaled_to_the_video():
-    # five ninths of 17 latent frames (65 frames) are 9 keyframes
-    offered = choices(a_shape(profile=WITH_KEYFRAMES), a_spec(frames=65))
-
-    assert {p.keyframes for p in offered.points} == {None, 9}
 
 
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
         ("full", OperatingPoint(24)),
-        ("steps:12", OperatingPoint(12, None, "steps")),
-        ("keyframes:5", OperatingPoint(24, 5, "keyframes")),
-        ("keyframes:5,steps:12", OperatingPoint(12, 5, "keyframes")),
+        ("steps:12", OperatingPoint(12, "steps")),
         (" Steps:24 ", OperatingPoint(24)),
         ("steps:99", OperatingPoint(24)),  # never more than asked for
-        (
-            "keyframes:9",
-            OperatingPoint(24),
-        ),  # 33 frames are 9 latent ones: nothing is left to interpolate
     ],
 )
 def test_a_method_with_a_number_leaves_one_point(method: str, expected: OperatingPoint):
     check_method(method)
-    assert choices(a_shape(profile=WITH_KEYFRAMES), a_spec(), method).points == (expected,)
+    assert choices(a_shape(), a_spec(), method).points == (expected,)
 
 
 def test_a_method_without_a_number_leaves_the_number_to_the_planner():
-    steps = choices(a_shape(profile=WITH_KEYFRAMES), a_spec(), "steps")
-    keyframes = choices(a_shape(profile=WITH_KEYFRAMES), a_spec(), "keyframes")
+    offered = choices(a_shape(), a_spec(), "steps")
 
-    assert {p.keyframes for p in steps.points} == {None}
-    assert {p.keyframes for p in keyframes.points if p != OperatingPoint(24)} == {5}
+    assert {p.method for p in offered.points} == {"steps", "full"}
+    assert len(offered.points) > 3
 
 
-@pytest.mark.parametrize(
-    "method", ["steps:0", "steps:", "keyframes:1", "steps:3,steps:4", "fast", "a\x00b"]
-)
+@pytest.mark.parametrize("method", ["fast", "a\x00b"])
 def test_an_unknown_method_is_refused_with_the_list_of_known_ones(method: str):
-    with pytest.raises(
-        UsageError, match=r"is not known; use auto, full, steps, keyframes"
-    ) as refused:
+    with pytest.raises(UsageError, match=r"is not known; use auto, full, steps, or") as refused:
         check_method(method)
     assert "\x00" not in str(refused.value)
 
 
+@pytest.mark.parametrize("method", ["steps:0", "steps:", "steps:3,steps:4", "steps-12"])
+def test_steps_that_are_no_number_are_refused_with_the_form_they_have(method: str):
+    with pytest.raises(UsageError, match="is not known; use steps:N with N of 1 or more"):
+        check_method(method)
+
+
+@pytest.mark.parametrize("method", ["keyframes", "Keyframes:5", "steps:12,keyframes:5"])
+def test_a_method_that_is_gone_is_refused_with_what_took_its_place(method: str):
+    with pytest.raises(UsageError, match=r"keyframes is gone: .* use steps:N, or eco:K"):
+        check_method(method)
+
+
+def test_a_job_that_was_stored_with_a_method_that_is_gone_is_planned_anew():
+    stored = a_job(method="keyframes:5,steps:12")
+
+    assert planned_method(stored) == "auto"
+    assert planned_method(replace(stored, input_video="/a.mp4")) == "steps"
+    assert planned_method(a_job(method="steps:12")) == "steps:12"
+    assert planned_method(a_job()) is None
+
+
 def test_a_forced_point_off_the_profile_is_not_taken_for_as_good_as_the_nearest_measured_one():
-    # 3 of 24 steps are the least measured (0.60); one step must be worse; five keyframes were never
-    # measured
+    # 3 of 24 steps are the least measured (0.60); one step must be worse
     assert quality_of(a_shape(), a_spec(), OperatingPoint(1)) < 0.60
-    assert quality_of(a_shape(), a_spec(), OperatingPoint(24, 5)) < 1.0
 
 
 def test_the_hull_keeps_what_no_mix_of_others_beats():

@@ -27,7 +27,9 @@ from vidplat.methods.frames import kept_latents
 from vidplat.scheduler import Knowledge, Observation, features, plan, wording
 from vidplat.scheduler.decision import Finisher, Plan, Snapshot, Verdict
 from vidplat.scheduler.relay import added, lag_before
-from vidplat.scheduler.work import AFTER_DRAFT
+from vidplat.stages import (
+    AFTER_DRAFT,
+)
 
 LIGHT = "cpu-1 light"
 PLENTY = 1e12  # bit/s
@@ -45,7 +47,7 @@ def known(*, store_s: float = 6.0, light_s: float = 0.2) -> Knowledge:
     stages = {key: cost for key, cost in base.costs.stages.items() if key[1:] != ("cpu-1", "store")}
     costs = replace(base.costs, stages=stages)
     for k in (5, 7):
-        counted = features(shape, shape.defaults, OperatingPoint(24, None, f"eco:k={k}"))
+        counted = features(shape, shape.defaults, OperatingPoint(24, f"eco:k={k}"))
         for _ in range(40):
             costs = costs.observe(
                 Observation(FLIPBOOK.id, "cpu-1", "store", counted["store"], store_s)

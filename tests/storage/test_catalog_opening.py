@@ -17,9 +17,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, insert, make_url, text
 
-from tests.builders import a_job
+from tests.builders import a_job, a_policy, a_snapshot, knowledge
 from tests.catalog_builders import a_batch
 from vidplat.errors import CatalogError, UsageError
+from vidplat.scheduler import plan
 from vidplat.storage import migrations, open_catalog
 from vidplat.storage.database import Database
 from vidplat.storage.tables import NEW_JOB_COLUMNS, batch_row, batches, metadata, new_job_row
@@ -148,6 +149,59 @@ def test_an_old_catalog_goes_on_with_its_jobs(old_catalog: str) -> None:
     assert [record.job for record in catalog.jobs("b00000000002")] == [edited]
     assert catalog.database.revision() == migrations.NEWEST
     catalog.close()
+
+
+def test_videos_that_are_made_no_more_that_way_are_shown_as_they_were_made(
+    old_catalog: str,
+) -> None:
+    # given a job that failed after 24 steps of 5 keyframes, its attempt and its plan
+    _run_old(
+        old_catalog,
+        """
+        UPDATE jobs SET state = 'failed', attempt = 1, method = 'keyframes:5',
+            point_steps = 24, point_keyframes = 5, point_method = 'keyframes'
+        """,
+        """
+        INSERT INTO attempts (job_id, batch_id, attempt, ended, worker_id, pool, point_steps,
+            point_keyframes, point_method, started_at, finished_at, steps_done)
+        SELECT job_id, batch_id, 1, 'failed', 'w1', 'cloud', 24, 5, 'keyframes', 1, 2, 24 FROM jobs
+        """,
+        """
+        INSERT INTO plans (batch_id, at, inputs_sha256, verdict, reason, earliest_at,
+            full_quality_at, finish_p50_at, finish_p90_at, device_seconds, mean_quality,
+            quality_bound, jobs, deferred_count, detail)
+        VALUES ('b00000000001', 0, '', 'feasible', '', 0, 0, 0, 0, 0, 1, 1, 2, 0,
+            '{"shares": [["cloud", [24, 5, "keyframes"], 1, 0.5, 3.0],
+                         ["cloud", [8, null, "steps"], 1, 0.8, 1.0]],
+              "deferred": [], "notes": []}')
+        """,
+    )
+
+    # when
+    catalog = open_catalog(old_catalog, migrate=True)
+
+    # then
+    (record,) = catalog.jobs("b00000000001")
+    (attempt,) = catalog.attempts("b00000000001", record.job.id)
+    (promise,) = catalog.plans("b00000000001")
+    assert record.point is not None
+    assert record.point.label == attempt.point.label == "24 steps, keyframes:5"
+    assert [share.point.label for share in promise.shares] == ["24 steps, keyframes:5", "8 steps"]
+
+    # and a retry plans it anew
+    assert catalog.retry_failed("b00000000001", now=3.0) == 1
+    opened = catalog.open_jobs("b00000000001")
+    decided = plan(a_snapshot(jobs=opened, now=3.0), a_policy(), knowledge())
+    assert [each.point.label for each in decided.assignments] == ["24 steps"]
+    catalog.close()
+
+
+def _run_old(url: str, *statements: str) -> None:
+    database = Database(url)
+    with database.writing() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    database.close()
 
 
 # --- refused --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ def test_early_takes_whole_passes_so_that_no_video_is_measured_under_two_names()
     )
     (early,) = (way for way in candidates(spec, 9) if way.name == "early")
     assert early.point is not None
-    assert early.point(0.5) == OperatingPoint(24, None, "early")
+    assert early.point(0.5) == OperatingPoint(24, "early")
     # 0.32 and 0.35 of 24 are 7.7 and 8.4: eight passes
-    assert early.point(0.32) == early.point(0.35) == OperatingPoint(24, None, "early:work=0.3333")
-    assert early.point(0.001) == OperatingPoint(24, None, "early:work=0.0417")
+    assert early.point(0.32) == early.point(0.35) == OperatingPoint(24, "early:work=0.3333")
+    assert early.point(0.001) == OperatingPoint(24, "early:work=0.0417")

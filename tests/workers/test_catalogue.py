@@ -48,18 +48,21 @@ def test_describing_and_listing_load_no_torch(model: Path) -> None:
 
 
 def test_a_profile_beside_the_model_is_read(model: Path) -> None:
-    point = {
-        "steps_fraction": 0.5,
-        "keyframes_fraction": 1.0,
-        "quality": 0.93,
-        "samples": 8,
-        "note": "unknown key",
-    }
+    point = {"steps_fraction": 0.5, "quality": 0.93, "samples": 8, "note": "unknown key"}
     (model / "profile.json").write_text(json.dumps({"points": [point]}))
 
-    assert catalogue.read_shape(locate(str(model))).profile == (
-        ProfilePoint(0.5, 1.0, 0.93, samples=8),
-    )
+    assert catalogue.read_shape(locate(str(model))).profile == (ProfilePoint(0.5, 0.93, samples=8),)
+
+
+def test_of_an_old_profile_what_is_made_no_more_is_passed_over(model: Path) -> None:
+    points = [
+        {"steps_fraction": 0.5, "keyframes_fraction": 1.0, "quality": 0.93, "samples": 8},
+        {"steps_fraction": 1.0, "keyframes_fraction": 5 / 9, "quality": 0.5, "samples": 8},
+        {"steps_fraction": 1.0, "quality": 0.5, "method": "keyframes:5"},
+    ]
+    (model / "profile.json").write_text(json.dumps({"points": points}))
+
+    assert catalogue.read_shape(locate(str(model))).profile == (ProfilePoint(0.5, 0.93, samples=8),)
 
 
 @pytest.mark.parametrize("name", ["transformer/config.json", "scheduler/scheduler_config.json"])

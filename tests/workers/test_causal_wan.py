@@ -277,10 +277,9 @@ def test_a_deadline_takes_steps_from_the_blocks_to_come(family: Any) -> None:
 @pytest.mark.parametrize(
     ("point", "said"),
     [
-        (OperatingPoint(4, 3, "keyframes"), "keyframes cannot be used"),
-        (OperatingPoint(4, None, "hsa:preset=25"), "hsa is not made for"),
-        (OperatingPoint(4, None, "unipc"), "unipc is not made for"),
-        (OperatingPoint(4, None, "lipar"), "prunes what the edited video repeats"),
+        (OperatingPoint(4, "hsa:preset=25"), "hsa is not made for"),
+        (OperatingPoint(4, "unipc"), "unipc is not made for"),
+        (OperatingPoint(4, "lipar"), "prunes what the edited video repeats"),
         (OperatingPoint(5), "in 1 to 4 steps, not 5"),
     ],
 )
@@ -328,7 +327,7 @@ def test_lipar_prunes_what_the_source_repeats(family: Any, asked: str, recovery:
     rule = MaskRule(tau1=0.3, tau2=0.6, block=2, causal=True, min_keep=0.1)
     keep = keep_mask(latents[0], (1, 1), rule)
     assert 0 < int(keep[2:].sum()) < keep[2:].numel()
-    lipar = OperatingPoint(2, None, f"lipar:tau1=0.3,tau2=0.6,min_keep=0.1,recovery={asked}")
+    lipar = OperatingPoint(2, f"lipar:tau1=0.3,tau2=0.6,min_keep=0.1,recovery={asked}")
 
     found = made(family, spec=WIDE, point=lipar, source=Source(latents, 0.6))
 
@@ -355,7 +354,7 @@ def test_a_source_that_stands_still_is_copied_and_its_passes_are_counted(family:
     found = made(
         family,
         spec=WIDE,
-        point=OperatingPoint(2, None, "lipar"),
+        point=OperatingPoint(2, "lipar"),
         source=Source(still, 0.6),
         wishes=Wishes(on_step=lambda *beat: told.append(beat)),
     )
@@ -375,7 +374,7 @@ def test_a_window_without_the_frame_before_a_block_cannot_be_pruned(directory: P
             PROMPT,
             "",
             SPEC,
-            OperatingPoint(2, None, "lipar"),
+            OperatingPoint(2, "lipar"),
             source=Source(a_still_source(), 0.6),
         )
 
@@ -387,7 +386,7 @@ def test_a_job_is_made_and_repeated_bit_for_bit(working: Worker, family: Any) ->
     told: list[tuple[str, int, int]] = []
     job = a_job(working)
     first = working.make(job, OperatingPoint(4), on_progress=lambda *beat: told.append(beat))
-    working.make(an_edit(working), OperatingPoint(2, None, "lipar"))
+    working.make(an_edit(working), OperatingPoint(2, "lipar"))
     again = working.make(job, OperatingPoint(4))
 
     assert first.video == again.video
@@ -401,7 +400,7 @@ def test_an_edit_with_lipar_tells_what_it_kept(working: Worker) -> None:
     told: list[tuple[str, int, int]] = []
     method = "lipar:tau1=10,tau2=10"  # no change is that large
     pruned = working.make(
-        an_edit(working), OperatingPoint(3, None, method), on_progress=lambda *b: told.append(b)
+        an_edit(working), OperatingPoint(3, method), on_progress=lambda *b: told.append(b)
     )
     whole = working.make(an_edit(working), OperatingPoint(3))
 

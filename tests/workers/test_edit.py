@@ -137,7 +137,6 @@ def test_lipar_that_prunes_nothing_changes_no_bit(worker: Worker) -> None:
 def test_what_an_edit_cannot_be_is_refused_with_the_reason(worker: Worker) -> None:
     for changes, told in (
         ({"video": a_video()[:5]}, r"frames \(5, 32, 48, 3\) uint8, needed are \(9, 32, 48, 3\)"),
-        ({"point": OperatingPoint(5, 2, "keyframes")}, "keyframes cannot be used"),
         ({"strength": 0.0}, "strength must be above 0"),
         ({"strength": 1.5}, "at most 1, not 1.5"),
     ):

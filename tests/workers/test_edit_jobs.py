@@ -124,14 +124,14 @@ def test_an_edit_that_has_no_time_left_takes_one_more_step_and_says_so(
 
     # The first step is always taken in full, then one that jumps to the end.
     assert made.steps_done == 2
-    assert made.meta["point"] == {"steps": 20, "keyframes": None, "method": "full", "steps_done": 2}
+    assert made.meta["point"] == {"steps": 20, "method": "full", "steps_done": 2}
 
 
 def test_the_share_of_tokens_that_lipar_let_run_is_told(editing: Worker, source: bytes) -> None:
     # thresholds that nothing reaches leave the first frame alone: 4 x 4 tokens of 3 x 4 x 4; those
     # of 0 leave all
     for method, share in (("lipar:tau1=10,tau2=10", 1 / 3), ("lipar:tau1=0,tau2=0", 1.0)):
-        made = editing.make(an_edit(editing, source), OperatingPoint(2, None, method))
+        made = editing.make(an_edit(editing, source), OperatingPoint(2, method))
         assert made.metrics["kept_share"] == pytest.approx(share)
         assert made.meta["metrics"]["kept_share"] == pytest.approx(share, abs=1e-6)
     assert "kept_share" not in editing.make(an_edit(editing, source), OperatingPoint(2)).metrics

@@ -1,6 +1,4 @@
-"""The denoising loop: determinism, early finish, cancelling, keyframes and what it refuses to hand
-out.
-"""
+"""The denoising loop: determinism, early finish, cancelling, and what it refuses to hand out."""
 
 from __future__ import annotations
 
@@ -112,18 +110,7 @@ def test_what_a_progress_listener_raises_ends_the_job(worker: Worker) -> None:
         worker.make(a_job(worker), OperatingPoint(2), on_progress=refuse)
 
 
-def test_keyframes_are_stretched_to_the_full_count(worker: Worker) -> None:
-    rendered = worker.make(
-        a_job(worker, num_frames=17), OperatingPoint(2, keyframes=3, method="keyframes")
-    )
-
-    assert "interpolate" in rendered.phases
-    assert rendered.meta["point"]["keyframes"] == 3
-
-
-def test_a_point_the_video_has_no_room_for_is_refused(worker: Worker) -> None:
-    with pytest.raises(SpecError, match="between 1 and 3 for 9 frames, not 4"):
-        worker.make(a_job(worker), OperatingPoint(2, keyframes=4))
+def test_a_point_without_a_step_is_refused(worker: Worker) -> None:
     with pytest.raises(SpecError, match="steps must be at least 1"):
         worker.make(a_job(worker), OperatingPoint(0))
 
@@ -154,7 +141,7 @@ def test_the_sidecar_tells_how_the_video_was_made(worker: Worker) -> None:
 
     assert meta["model"] == {"id": job.model.id, "revision": job.model.revision}
     assert meta["spec"]["seed"] == 1
-    assert meta["point"] == {"steps": 3, "keyframes": None, "method": "steps", "steps_done": 3}
+    assert meta["point"] == {"steps": 3, "method": "steps", "steps_done": 3}
     assert meta["worker"]["attempt"] == 2
     assert set(meta["phases_s"]) == {"encode", "denoise", "decode", "mp4"}
     assert {"torch", "diffusers", "vidplat"} <= set(meta["versions"])

@@ -49,7 +49,7 @@ def test_the_sidecar_has_the_hash_of_the_masks_a_video_was_made_with(
         masks = masks_for(worker, k)
         mask_file.save(masks, mask_file.users_file(masks))
 
-        made = worker.make(job, OperatingPoint(2, None, "sparse:masks=searched"))
+        made = worker.make(job, OperatingPoint(2, "sparse:masks=searched"))
 
         (told,) = made.meta["method_files"]
         assert (told["kind"], told["sha256"]) == ("masks", masks.sha256)
@@ -59,5 +59,5 @@ def test_the_sidecar_has_the_hash_of_the_masks_a_video_was_made_with(
         videos[masks.sha256] = made.video
 
     assert len(set(videos.values())) == 2
-    assert "method_files" not in worker.make(job, OperatingPoint(2, None, "sparse:k=2")).meta
+    assert "method_files" not in worker.make(job, OperatingPoint(2, "sparse:k=2")).meta
     assert "method_files" not in worker.make(job, OperatingPoint(2)).meta

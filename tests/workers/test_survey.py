@@ -31,7 +31,7 @@ SUBJECTS = [
 def test_fewer_steps_do_their_share_of_the_work_and_lose_more_the_fewer_they_are(
     bench: Bench,
 ) -> None:
-    ways = [Candidate(f"{n}", (OperatingPoint(n, None, "steps"),)) for n in (6, 2)]
+    ways = [Candidate(f"{n}", (OperatingPoint(n, "steps"),)) for n in (6, 2)]
     rows = list(survey(bench, SUBJECTS, ways, targets=(0.5,), tuning=1))
     assert [(row.method, row.seed, row.kind) for row in rows] == [
         ("6", 1, "still"), ("2", 1, "still"), ("6", 2, "fast"), ("2", 2, "fast"),
@@ -50,7 +50,7 @@ def test_the_full_run_itself_costs_one_and_loses_nothing(bench: Bench) -> None:
 
 
 def test_another_solver_is_compared_with_its_own_full_run(bench: Bench) -> None:
-    unipc = Candidate("unipc", (OperatingPoint(8, None, "unipc"),), solver="unipc")
+    unipc = Candidate("unipc", (OperatingPoint(8, "unipc"),), solver="unipc")
     (row,) = survey(bench, SUBJECTS[:1], [unipc], targets=(0.5,), tuning=1)
     assert row.psnr_db == 60.0
     assert row.label == "8 steps, unipc"
@@ -81,7 +81,7 @@ def test_a_knob_is_tuned_by_bisection_to_within_two_percent() -> None:
 def test_of_a_list_the_nearest_setting_is_found_and_few_are_measured(
     target: float, nearest: int
 ) -> None:
-    ways = Candidate("steps", tuple(OperatingPoint(n, None, "steps") for n in (90, 70, 50, 30, 10)))
+    ways = Candidate("steps", tuple(OperatingPoint(n, "steps") for n in (90, 70, 50, 30, 10)))
     costs = Given()
     found, _ = tune(ways, costs, target)
     assert found.steps == nearest
@@ -94,5 +94,5 @@ def test_a_point_is_measured_once_and_the_full_run_for_every_fourth(bench: Bench
     bench.make = lambda subject, point: made.append(point) or make(subject, point)  # type: ignore
     costs = Costs(bench, SUBJECTS[:1])
     for steps in (1, 2, 1, 3, 4, 5):
-        costs(OperatingPoint(steps, None, "steps"))
+        costs(OperatingPoint(steps, "steps"))
     assert [point.steps for point in made] == [8, 1, 2, 3, 4, 8, 5]

@@ -86,7 +86,6 @@ def of_job(record: JobRecord) -> Document:
         else {
             "method": point.method,
             "steps": point.steps,
-            "keyframes": point.keyframes,
             "label": point.label,
         },
         "predicted_p50_s": record.predicted_p50_s,

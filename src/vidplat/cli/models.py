@@ -90,7 +90,7 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
         render.print_table(
             [
                 Column("STEPS", right=True),
-                Column("KEYFRAMES", right=True),
+                Column("METHOD"),
                 Column("QUALITY", right=True),
                 Column("PSNR", right=True),
                 Column("PROMPT FIT", right=True),
@@ -99,7 +99,7 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
             [
                 (
                     phrases.percent(point.steps_fraction),
-                    phrases.percent(point.keyframes_fraction),
+                    point.method or None,
                     f"{point.quality:.3f} ± {point.quality_spread:.3f}",
                     f"{point.psnr_db:.1f} dB" if point.psnr_db is not None else None,
                     phrases.percent(point.prompt_fit),

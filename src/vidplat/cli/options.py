@@ -109,7 +109,7 @@ Method = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="Force how videos are made: full, steps:12, keyframes:5.",
+        help="Force how videos are made: full, steps:12, eco:5.",
         show_default=False,
     ),
 ]

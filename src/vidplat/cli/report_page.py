@@ -339,11 +339,8 @@ def _card(report: Report, card: Card) -> str:
 
 
 def is_reduced(record: JobRecord) -> bool:
-    """Made with fewer steps or frames than full quality asks for."""
-    point = record.point
-    return point is not None and (
-        point.steps < record.job.spec.num_inference_steps or point.keyframes is not None
-    )
+    """Made with fewer steps than full quality asks for."""
+    return record.point is not None and record.point.steps < record.job.spec.num_inference_steps
 
 
 def _frame(card: Card) -> str:

@@ -104,11 +104,6 @@ def method_problem(method: str) -> str:
     """
     for part in method.strip().lower().replace("+", ",").split(","):
         name = part.partition(":")[0].strip()
-        if name == "keyframes":
-            return (
-                "keyframes cannot be used: each block is made from the frames right before "
-                "it, so none may be left out"
-            )
         if name in KINDS and name != "lipar":
             return (
                 f"{name} is not made for a model that makes its frames block by block: "

@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from vidplat.domain import PLAIN_METHODS
 from vidplat.errors import UsageError, printable
+from vidplat.methods.gone import gone
 from vidplat.methods.kinds import Choice, Chosen, MethodKind, Seam, Value
 from vidplat.methods.table import KINDS
 
@@ -83,6 +84,8 @@ def _one(part: str, whole: str) -> Chosen:
     name, _, rest = part.partition(":")
     name = name.strip().lower()
     if name not in KINDS:
+        if sentence := gone(whole):
+            raise UsageError(sentence)
         near = get_close_matches(name, KINDS, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(

@@ -15,13 +15,22 @@ from vidplat.domain import VideoSpec
 from vidplat.methods.pass_size import BlockSize
 
 
+def latent_frames(num_frames: int, temporal_factor: int) -> int:
+    """F of a video: its first frame alone, then one for each `temporal_factor` frames."""
+    return (num_frames - 1) // temporal_factor + 1
+
+
+def decoded_frames(latents: int, temporal_factor: int) -> int:
+    """Frames that one or more latent frames decode to."""
+    return temporal_factor * (latents - 1) + 1
+
+
 @dataclass(frozen=True)
 class ProfilePoint:
     """One measured operating point of a model: what it costs and what it loses against full
     quality."""
 
     steps_fraction: float  # steps / full steps, in (0, 1]
-    keyframes_fraction: float  # latent frames generated / all latent frames, in (0, 1]
     quality: (
         float  # mean SSIM to the full-step video of the same seed, in [0, 1]; full quality is 1
     )
@@ -72,7 +81,7 @@ class ModelShape:
     ffn_width: int
     text_tokens: int
     patch: tuple[int, int, int]  # latent frames, rows, columns per token
-    temporal_factor: int  # pixels frames per latent frame: F_latent = (F - 1) / factor + 1
+    temporal_factor: int  # frames per latent frame, see `latent_frames`
     spatial_factor: int  # pixels per latent cell, per axis
     parameter_bytes: int
     defaults: VideoSpec  # seed 0
@@ -86,7 +95,12 @@ class ModelShape:
         return BlockSize(self.width, self.ffn_width, self.text_tokens)
 
     def latent_frames(self, num_frames: int) -> int:
-        return (num_frames - 1) // self.temporal_factor + 1
+        """F of a video of `num_frames`."""
+        return latent_frames(num_frames, self.temporal_factor)
+
+    def frames_of(self, latents: int) -> int:
+        """Frames that so many latent frames decode to: the inverse of `latent_frames`."""
+        return decoded_frames(latents, self.temporal_factor)
 
     def tokens(self, spec: VideoSpec, latent_frames: int | None = None) -> int:
         """Transformer tokens of one video, or of its first `latent_frames`."""

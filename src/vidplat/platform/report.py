@@ -238,10 +238,7 @@ class _Tally:
         if record.predicted_quality is not None:
             self.quality_sum += record.predicted_quality
             self.quality_of += 1
-        if record.point is not None and (
-            record.point.steps < record.job.spec.num_inference_steps
-            or record.point.keyframes is not None
-        ):
+        if record.point and record.point.steps < record.job.spec.num_inference_steps:
             self.reduced += 1
         took_s = actual_s(record)
         if took_s is not None:
@@ -287,7 +284,7 @@ class _Tally:
 
 def _full_quality_first(key: tuple[str, OperatingPoint]) -> tuple[object, ...]:
     pool, point = key
-    return pool, -point.steps, point.keyframes is not None, -(point.keyframes or 0), point.method
+    return pool, -point.steps, point.method
 
 
 @dataclass

@@ -31,7 +31,16 @@ from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler.kept_share import KeptShare, chooser, expected
 from vidplat.scheduler.stage_cost import StageCost, prior
-from vidplat.scheduler.work import LOAD, SOURCE, STAGES, STARTUP, StageFeatures, features
+from vidplat.scheduler.work import (
+    StageFeatures,
+    features,
+)
+from vidplat.stages import (
+    LOAD,
+    SOURCE,
+    STAGES,
+    STARTUP,
+)
 
 CORRELATION = 0.25
 ANY_MODEL = "*"

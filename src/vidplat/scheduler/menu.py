@@ -1,9 +1,9 @@
 """What each worker can offer a kind of job: its rungs, or the sentence why nobody can make it.
 
 Rungs are the operating points worth having on that worker, cheapest first: the convex hull of
-(seconds, quality), cut off below the quality floor and above the worker's memory. A worker that
-failed the job before, or is suspect, offers nothing while a better one is there. After running out
-of memory a job may only use less.
+(seconds, quality), cut off below the quality floor. A worker without the memory offers nothing, nor
+does one that failed the job before, or is suspect, while a better one is there. After running out
+of memory a job is made at a cheaper point.
 
 Left to others: quality (`profile`), seconds (`cost`), bytes (`work`), the choice of a rung
 (`trials`, `slack`).
@@ -12,7 +12,7 @@ Left to others: quality (`profile`), seconds (`cost`), bytes (`work`), the choic
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,9 +22,8 @@ from vidplat.domain import Job, OpenJob, OperatingPoint, WorkerState
 from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler.cost import CORRELATION, CostModel, Estimate
 from vidplat.scheduler.decision import Finisher
-from vidplat.scheduler.profile import Choices, choices, hull
+from vidplat.scheduler.profile import Choices, choices, hull, planned_method
 from vidplat.scheduler.relay import (
-    UNTIL_DRAFT,
     Relayed,
     draft_bytes,
     finishing,
@@ -32,7 +31,14 @@ from vidplat.scheduler.relay import (
     mean_ready_at,
     relayed,
 )
-from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, STAGES, needed_bytes
+from vidplat.scheduler.work import (
+    MP4_BYTES_PER_PIXEL,
+    needed_bytes,
+)
+from vidplat.stages import (
+    STAGES,
+    UNTIL_DRAFT,
+)
 
 _COMMON = math.sqrt(CORRELATION)  # share of a part's spread that no averaging removes
 _SLOWEST = 0.01
@@ -129,17 +135,12 @@ class Menu:
             return f"nothing is known of model {job.model.id}"
         if not self._workers:
             return "no live worker"
-        offered = choices(shape, job.spec, job.method)
-        needs = [needed_bytes(shape, job.spec, p) for p in offered.points]
-        allowed = _lower(needs, offered.qualities, open_job.rung_down, self._floor)
-        fits = {
-            i: [k for k in allowed if not 0 < w.free_bytes < needs[k]]
-            for i, w in enumerate(self._workers)
-        }
-        roomy = [i for i in fits if fits[i]]
+        offered = choices(shape, job.spec, planned_method(job))
+        need = needed_bytes(shape, job.spec)
+        roomy = [i for i, w in enumerate(self._workers) if not 0 < w.free_bytes < need]
         if not roomy:
-            least, most = min(needs[k] for k in allowed), max(w.free_bytes for w in self._workers)
-            return f"needs {_gb(least)}, largest worker has {_gb(most)} free"
+            most = max(w.free_bytes for w in self._workers)
+            return f"needs {_gb(need)}, largest worker has {_gb(most)} free"
         # A worker that failed this job, or is suspect, is taken only when no better one is left.
         for good in (
             [
@@ -151,28 +152,28 @@ class Menu:
             roomy,
         ):
             if good:
-                return offered, self._rungs(job, shape, offered, {i: tuple(fits[i]) for i in good})
+                allowed = _allowed(offered, open_job.rung_down, self._floor)
+                return offered, self._rungs(job, shape, allowed, good)
         raise AssertionError("roomy is not empty")
 
     def _rungs(
-        self, job: Job, shape: ModelShape, offered: Choices, fits: Mapping[int, tuple[int, ...]]
+        self, job: Job, shape: ModelShape, offered: Choices, workers: Sequence[int]
     ) -> dict[int, Rungs]:
-        at_par: dict[tuple[str, tuple[int, ...]], _Priced] = {}
-        ranked: dict[tuple[str, tuple[int, ...]], Rungs] = {}
+        at_par: dict[str, _Priced] = {}  # by device class
+        ranked: dict[str, Rungs] = {}
         finished = self._finished(job, shape, offered)
         found: dict[int, Rungs] = {}
-        for i, allowed in fits.items():
+        for i in workers:
             worker = self._workers[i]
-            key, speed = (worker.device_class, allowed), max(_SLOWEST, worker.speed)
-            if key not in at_par:
-                points = [offered.points[k] for k in allowed]
-                at_par[key] = self._priced(job, shape, worker.device_class, points, finished)
+            device, speed = worker.device_class, max(_SLOWEST, worker.speed)
+            if device not in at_par:
+                at_par[device] = self._priced(job, shape, device, offered.points, finished)
             if finished:  # how a relay comes out depends on the maker's own speed
-                found[i] = _ranked(offered, allowed, self._relayed(at_par[key], speed))
+                found[i] = _ranked(offered, self._relayed(at_par[device], speed))
                 continue
-            if key not in ranked:
-                ranked[key] = _ranked(offered, allowed, at_par[key].alone)
-            rungs = ranked[key]
+            if device not in ranked:
+                ranked[device] = _ranked(offered, at_par[device].alone)
+            rungs = ranked[device]
             found[i] = replace(
                 rungs,
                 p50_s=tuple(s / speed for s in rungs.p50_s),
@@ -250,15 +251,12 @@ def _at(speed: float, at_par: Estimate) -> Estimate:
     return Estimate(at_par.p50_s / speed, at_par.p90_s / speed)
 
 
-def _ranked(
-    offered: Choices, allowed: Sequence[int], counted: Sequence[Estimate | Relayed]
-) -> Rungs:
-    """The allowed points that are worth having."""
-    qualities = [offered.qualities[k] for k in allowed]
-    kept = hull([each.p50_s + _COMMON * each.spread_s for each in counted], qualities)
+def _ranked(offered: Choices, counted: Sequence[Estimate | Relayed]) -> Rungs:
+    """The points that are worth having."""
+    kept = hull([each.p50_s + _COMMON * each.spread_s for each in counted], offered.qualities)
     return Rungs(
-        points=tuple(offered.points[allowed[i]] for i in kept),
-        qualities=tuple(qualities[i] for i in kept),
+        points=tuple(offered.points[i] for i in kept),
+        qualities=tuple(offered.qualities[i] for i in kept),
         p50_s=tuple(counted[i].p50_s for i in kept),
         spread_s=tuple(counted[i].spread_s for i in kept),
         relayed=tuple(
@@ -267,21 +265,15 @@ def _ranked(
     )
 
 
-def _lower(needs: Sequence[int], qualities: Sequence[float], rungs: int, floor: float) -> list[int]:
-    """Indices that may be used: at or above the floor (at least the best), and `rungs` levels down
-    in memory.
-
-    After running out of memory it is memory that must fall, whatever the floor says; where every
-    point needs the same, the best points are given up instead.
-    """
-    if rungs <= 0:
-        above = [k for k, q in enumerate(qualities) if q >= floor - 1e-12]
-        return above or [len(qualities) - 1]
-    levels = sorted(set(needs), reverse=True)
-    limit = levels[min(rungs, len(levels) - 1)]
-    small = [k for k, n in enumerate(needs) if n <= limit]
-    beyond = max(0, rungs - (len(levels) - 1))
-    return small[: max(1, len(small) - beyond)]
+def _allowed(offered: Choices, rungs_down: int, floor: float) -> Choices:
+    """The points at or above the floor (at least the best); after running out of memory, whatever
+    the floor says, all but the best `rungs_down` (at least the cheapest)."""
+    count = len(offered.points)
+    if rungs_down > 0:
+        part = slice(max(1, count - rungs_down))
+    else:
+        part = slice(min(bisect_left(offered.qualities, floor - 1e-12), count - 1), None)
+    return Choices(offered.points[part], offered.qualities[part], offered.measured)
 
 
 def _gb(size_bytes: int) -> str:

@@ -44,15 +44,14 @@ from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler.cost import CostModel, Estimate, spread_of_sum
 from vidplat.scheduler.decision import Finisher
 from vidplat.scheduler.work import (
-    AFTER_DRAFT,
-    NETWORK,
-    STAGES,
     StageFeatures,
     decoded_frames,
     features,
 )
-
-UNTIL_DRAFT = tuple(stage for stage in STAGES if stage not in AFTER_DRAFT)
+from vidplat.stages import (
+    AFTER_DRAFT,
+    NETWORK,
+)
 
 
 @dataclass(frozen=True)

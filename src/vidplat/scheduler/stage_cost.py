@@ -28,7 +28,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidplat.scheduler.work import LOAD, STARTUP, StageFeatures
+from vidplat.scheduler.work import StageFeatures
+from vidplat.stages import (
+    DECODE,
+    DENOISE,
+    ENCODE,
+    LOAD,
+    MP4,
+    NETWORK,
+    RECONSTRUCT,
+    STARTUP,
+    STORE,
+)
 
 _DEFAULT_P90 = 1.5  # p90 over p50 without samples
 _TRUSTED_SAMPLES = 20
@@ -187,8 +198,8 @@ def _deviation(ratios: tuple[float, ...]) -> float:
 
 
 def _cell(x: StageFeatures) -> int:
-    """Octave of the work of one call. It depends on size and keyframes, never on steps: more steps
-    cost more."""
+    """Octave of the work of one call: of the video's size, never of its steps, which cost in
+    proportion."""
     work = x.linear_gflop + x.attention_gflop + x.megapixels + x.megabytes
     return round(math.log2(work / x.calls)) if work > 0 and x.calls > 0 else 0
 
@@ -211,14 +222,13 @@ def prior(device_class: str, stage: str) -> StageCost:
     per_call, per_gflop, per_megapixel, per_megabyte = {
         STARTUP: (6.0 if cpu else 12.0, 0.0, 0.0, 0.0),
         LOAD: (1.0, 0.0, 0.0, 1 / 400),
-        "encode": (0.02, 0.0, 0.0, 0.0),
-        "denoise": (0.004, 1 / rate, 0.0, 0.0),
-        "decode": (0.01, 0.0, 3.0 / threads if cpu else 0.1, 0.0),
-        "network": (0.01, 0.0, 0.0, 1 / 12),
-        "interpolate": (0.01, 0.0, 0.4, 0.0),
-        "reconstruct": (0.01, 0.0, 0.6, 0.0),
-        "mp4": (0.03, 0.0, 0.5 if cpu else 0.05, 0.0),
-        "store": (0.02, 0.0, 0.0, 1 / 50),
+        ENCODE: (0.02, 0.0, 0.0, 0.0),
+        DENOISE: (0.004, 1 / rate, 0.0, 0.0),
+        DECODE: (0.01, 0.0, 3.0 / threads if cpu else 0.1, 0.0),
+        NETWORK: (0.01, 0.0, 0.0, 1 / 12),
+        RECONSTRUCT: (0.01, 0.0, 0.6, 0.0),
+        MP4: (0.03, 0.0, 0.5 if cpu else 0.05, 0.0),
+        STORE: (0.02, 0.0, 0.0, 1 / 50),
     }.get(stage, (0.05, 1 / rate, 0.05, 1 / 50))
     theta = (per_call, per_gflop, per_gflop, per_megapixel, per_megabyte)
     return StageCost(theta, theta, _doubt(theta))

@@ -30,13 +30,9 @@ def jobs(count: int) -> str:
 
 
 def made_at(point: OperatingPoint, full_steps: int) -> str:
-    """`8 of 24 steps`, `24 steps, 5 keyframes`."""
-    steps = (
-        f"{point.steps} of {full_steps} steps"
-        if point.steps < full_steps
-        else f"{full_steps} steps"
-    )
-    return steps if point.keyframes is None else f"{steps}, {point.keyframes} keyframes"
+    """`8 of 24 steps`."""
+    of = f"{point.steps} of " if point.steps < full_steps else ""
+    return f"{of}{full_steps} steps"
 
 
 def lowered(points: Iterable[tuple[str, int]], total: int) -> str:

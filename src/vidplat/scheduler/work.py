@@ -24,14 +24,17 @@ from vidplat.methods import blocks
 from vidplat.methods.frames import kept_latents
 from vidplat.methods.model_shape import ModelShape
 from vidplat.methods.work import method_work
-
-SOURCE = "source"  # of an edit: its video read, decoded, brought to size and encoded to latents
-NETWORK = "network"  # of a draft: carried to the worker that finishes it
-STORE = "store"  # of a finished video, committed
-AFTER_DRAFT = (NETWORK, "interpolate", "reconstruct", "mp4", STORE)  # of that worker
-STAGES = (SOURCE, "encode", "denoise", "decode", *AFTER_DRAFT)  # of one video, in this order
-LOAD = "load"  # once per worker and model: weights from disk to device
-STARTUP = "startup"  # once per worker: process, imports, cluster
+from vidplat.stages import (
+    DECODE,
+    DENOISE,
+    ENCODE,
+    LOAD,
+    MP4,
+    NETWORK,
+    RECONSTRUCT,
+    SOURCE,
+    STORE,
+)
 
 MP4_BYTES_PER_PIXEL = 0.05  # H.264 at the quality we write; detailed scenes take more
 
@@ -66,12 +69,10 @@ def decoded_frames(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) ->
     """Frames that come out of the VAE: all of them, or those of the latent frames that are made to
     the end."""
     whole = shape.latent_frames(spec.num_frames)
-    kept = kept_latents(point.accelerator, whole) if point.keyframes is None else point.keyframes
-    return (
-        spec.num_frames
-        if kept == whole
-        else min(spec.num_frames, shape.temporal_factor * (kept - 1) + 1)
-    )
+    kept = kept_latents(point.accelerator, whole)
+    if kept == whole:
+        return spec.num_frames
+    return min(spec.num_frames, shape.frames_of(kept))
 
 
 def forward_gflop(shape: ModelShape, tokens: int) -> tuple[float, float]:
@@ -86,7 +87,7 @@ def denoising(
     """(forwards, linear GFLOP, attention GFLOP) of all steps of one video, no method taken off."""
     if shape.blocks is None:
         forwards = point.steps * branches(spec)
-        linear, attention = forward_gflop(shape, shape.tokens(spec, point.keyframes))
+        linear, attention = forward_gflop(shape, shape.tokens(spec))
         return forwards, forwards * linear, forwards * attention
     frames, per_frame = shape.latent_frames(spec.num_frames), shape.tokens(spec, 1)
     each = (point.steps + 1) * branches(spec)
@@ -122,24 +123,21 @@ def features(
     frame_megapixels = spec.width * spec.height / 1e6
     decoded = decoded_frames(shape, spec, point)
     missing = StageFeatures(calls=1, megapixels=frame_megapixels * (spec.num_frames - decoded))
-    filled_by = "interpolate" if point.keyframes is not None else "reconstruct"
     megapixels = frame_megapixels * spec.num_frames
     return {
         LOAD: StageFeatures(calls=1, megabytes=shape.parameter_bytes / 1e6),
         SOURCE: StageFeatures(calls=1, megapixels=megapixels) if is_edit else StageFeatures(),
-        "encode": StageFeatures(calls=branches(spec)),
-        "denoise": StageFeatures(calls=forwards, linear_gflop=linear, attention_gflop=attention),
-        "decode": StageFeatures(calls=1, megapixels=frame_megapixels * decoded),
+        ENCODE: StageFeatures(calls=branches(spec)),
+        DENOISE: StageFeatures(calls=forwards, linear_gflop=linear, attention_gflop=attention),
+        DECODE: StageFeatures(calls=1, megapixels=frame_megapixels * decoded),
         NETWORK: StageFeatures(),  # only where a draft is handed over
-        "interpolate": StageFeatures(),
-        "reconstruct": StageFeatures(),
-        **({filled_by: missing} if decoded < spec.num_frames else {}),
-        "mp4": StageFeatures(calls=1, megapixels=megapixels),
+        RECONSTRUCT: missing if decoded < spec.num_frames else StageFeatures(),
+        MP4: StageFeatures(calls=1, megapixels=megapixels),
         STORE: StageFeatures(calls=1, megabytes=megapixels * MP4_BYTES_PER_PIXEL),
     }
 
 
-def needed_bytes(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> int:
+def needed_bytes(shape: ModelShape, spec: VideoSpec) -> int:
     """Memory one video needs beside the loaded weights: the larger of denoising and decoding,
     float32.
 
@@ -149,9 +147,7 @@ def needed_bytes(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> i
     with another window made ready to be read. Coarse, meant to be above.
     """
     if shape.blocks is None:
-        denoising = (
-            shape.tokens(spec, point.keyframes) * (12 * shape.width + 2 * shape.ffn_width) * 4
-        )
+        denoising = shape.tokens(spec) * (12 * shape.width + 2 * shape.ffn_width) * 4
     else:
         frames = shape.latent_frames(spec.num_frames)
         held = shape.tokens(spec, min(frames, shape.blocks.sink + shape.blocks.recent))

@@ -514,5 +514,5 @@ def _reuse(connection: Connection, batch: Batch) -> int:
 # What a reused job copies: the video, and the facts that describe it.
 _TAKEN_OVER = (
     "video_uri", "poster_uri", "meta_uri", "sha256", "size_bytes", "won_by",
-    "point_steps", "point_keyframes", "point_method", "predicted_quality", "metrics",
+    "point_steps", "point_method", "predicted_quality", "metrics",
 )  # fmt: skip

@@ -179,3 +179,12 @@ class Event:
     job_id: str | None
     kind: str  # submitted, started, done, requeued, failed, cancelled, ...
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- what earlier versions wrote ------------------------------------------------------------------
+
+
+def told_point(steps: int, method: str, keyframes: int | None = None) -> OperatingPoint:
+    """A point out of JSON of any version. Those before revision 0003 told the latent frames that a
+    video was made from beside its method; they are shown as they were asked for."""
+    return OperatingPoint(steps, method if keyframes is None else f"keyframes:{keyframes}")

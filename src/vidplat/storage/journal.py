@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, update
 
-from vidplat.domain import OperatingPoint, WorkerState
-from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, PointShare
+from vidplat.domain import WorkerState
+from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, PointShare, told_point
 from vidplat.storage.database import Database
 from vidplat.storage.tables import (
     attempts,
@@ -239,8 +239,8 @@ def write_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> N
 def _to_plan(row: RowMapping) -> PlanRecord:
     detail = from_json(row["detail"])
     shares = tuple(
-        PointShare(pool, OperatingPoint(*point), count, quality, seconds)
-        for pool, point, count, quality, seconds in detail["shares"]
+        PointShare(pool, told_point(steps, method, *keyframes), count, quality, seconds)
+        for pool, (steps, *keyframes, method), count, quality, seconds in detail["shares"]
     )
     return PlanRecord(
         **{name: row[name] for name in _PLAN_COLUMNS},

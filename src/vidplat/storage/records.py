@@ -24,20 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import RowMapping
 
+from vidplat.stages import STAGES
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.tables import from_json, whole
-
-PHASES = (
-    "source",
-    "encode",
-    "denoise",
-    "decode",
-    "network",
-    "interpolate",
-    "reconstruct",
-    "mp4",
-    "store",
-)
 
 _IDS = [
     ("job_id", pa.string()),
@@ -45,7 +34,7 @@ _IDS = [
     ("external_id", pa.string()),
     ("state", pa.string()),
 ]
-_POINT = [("steps", pa.int32()), ("keyframes", pa.int32()), ("method", pa.string())]
+_POINT = [("steps", pa.int32()), ("method", pa.string())]
 
 MANIFEST = pa.schema(
     [
@@ -97,7 +86,7 @@ METRICS = pa.schema(
         ("predicted_p90_s", pa.float64()),
         ("actual_s", pa.float64()),
         ("predicted_quality", pa.float64()),
-        *((f"{phase}_s", pa.float64()) for phase in PHASES),
+        *((f"{phase}_s", pa.float64()) for phase in STAGES),
         ("other_s", pa.float64()),  # phases with other names, summed
         ("metrics", pa.map_(pa.string(), pa.float64())),  # quality facts measured on the video
         ("reused_from", pa.string()),
@@ -112,11 +101,10 @@ _MANIFEST_COLUMNS = (
     "size_bytes", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale",
     "seed",
     "input_video", "input_sha256", "strength", "model_id", "model_revision", "point_steps",
-    "point_keyframes",
     "point_method", "won_by", "reused_from", "failure_message",
 )  # fmt: skip
 _METRICS_COLUMNS = (
-    "job_id", "external_id", "state", "point_steps", "point_keyframes", "point_method", "pool",
+    "job_id", "external_id", "state", "point_steps", "point_method", "pool",
     "worker_id", "attempt",
     "started_at", "finished_at", "deadline_at", "predicted_p50_s", "predicted_p90_s",
     "predicted_quality", "phases",
@@ -170,7 +158,7 @@ def _metrics_row(row: RowMapping, batch_deadline: float | None) -> dict[str, Any
     deadline = batch_deadline if own_deadline == math.inf else own_deadline
     done, began, ended = row["state"] == "done", row["started_at"], row["finished_at"]
     phases = from_json(row["phases"])
-    others = [seconds for phase, seconds in phases.items() if phase not in PHASES]
+    others = [seconds for phase, seconds in phases.items() if phase not in STAGES]
     return {
         **row,
         **_point(row),
@@ -178,7 +166,7 @@ def _metrics_row(row: RowMapping, batch_deadline: float | None) -> dict[str, Any
         "deadline_at": deadline,
         "missed": None if deadline is None else not (done and ended <= deadline),
         "actual_s": ended - began if done and began is not None else None,
-        **{f"{phase}_s": phases.get(phase) for phase in PHASES},
+        **{f"{phase}_s": phases.get(phase) for phase in STAGES},
         "other_s": math.fsum(others) if others else None,
         "metrics": list(from_json(row["metrics"]).items()),
         "failure": row["failure_message"],
@@ -186,8 +174,4 @@ def _metrics_row(row: RowMapping, batch_deadline: float | None) -> dict[str, Any
 
 
 def _point(row: RowMapping) -> dict[str, Any]:
-    return {
-        "steps": row["point_steps"],
-        "keyframes": row["point_keyframes"],
-        "method": row["point_method"],
-    }
+    return {"steps": row["point_steps"], "method": row["point_method"]}

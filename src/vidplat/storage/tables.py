@@ -135,7 +135,6 @@ jobs = Table(
     Column("worker_id", Text),
     Column("pool", Text),
     Column("point_steps", Integer),
-    Column("point_keyframes", Integer),
     Column("point_method", Text),
     Column("predicted_p50_s", Double),
     Column("predicted_p90_s", Double),
@@ -184,7 +183,6 @@ attempts = Table(
     Column("worker_id", Text, nullable=False),
     Column("pool", Text, nullable=False),
     Column("point_steps", Integer, nullable=False),
-    Column("point_keyframes", Integer),
     Column("point_method", Text, nullable=False),
     Column("predicted_p50_s", Double),
     Column("predicted_p90_s", Double),
@@ -405,7 +403,7 @@ def to_job(row: RowMapping) -> Job:
 def to_point(row: RowMapping) -> OperatingPoint | None:
     if row["point_steps"] is None:
         return None
-    return OperatingPoint(row["point_steps"], row["point_keyframes"], row["point_method"])
+    return OperatingPoint(row["point_steps"], row["point_method"])
 
 
 def to_failure(row: RowMapping) -> Failure | None:
@@ -471,7 +469,7 @@ def to_running_job(row: RowMapping) -> RunningJob:
         worker_id=row["worker_id"],
         pool=row["pool"],
         owner=row["owner"],
-        point=OperatingPoint(row["point_steps"], row["point_keyframes"], row["point_method"]),
+        point=OperatingPoint(row["point_steps"], row["point_method"]),
         phase=row["phase"] or "",
         step=row["step"] or 0,
         steps=row["steps"] or row["point_steps"],
@@ -491,7 +489,7 @@ def to_attempt(row: RowMapping) -> AttemptRecord:
         ended=row["ended"],
         worker_id=row["worker_id"],
         pool=row["pool"],
-        point=OperatingPoint(row["point_steps"], row["point_keyframes"], row["point_method"]),
+        point=OperatingPoint(row["point_steps"], row["point_method"]),
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         steps_done=row["steps_done"],

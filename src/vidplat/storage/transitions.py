@@ -396,7 +396,6 @@ def _lockable() -> Select[Any]:
         jobs.c.worker_id,
         jobs.c.pool,
         jobs.c.point_steps,
-        jobs.c.point_keyframes,
         jobs.c.point_method,
         jobs.c.predicted_p50_s,
         jobs.c.predicted_p90_s,
@@ -492,7 +491,6 @@ def _append_attempts(connection: Connection, rows: Sequence[Mapping[str, Any]]) 
 def _point_row(point: OperatingPoint) -> dict[str, Any]:
     return {
         "point_steps": point.steps,
-        "point_keyframes": point.keyframes,
         "point_method": point.method,
     }
 
@@ -604,7 +602,6 @@ def _attempt_facts(row: RowMapping, batch_id: str) -> dict[str, Any]:
         "worker_id": row["worker_id"],
         "pool": row["pool"],
         "point_steps": row["point_steps"],
-        "point_keyframes": row["point_keyframes"],
         "point_method": row["point_method"],
         "predicted_p50_s": row["predicted_p50_s"],
         "predicted_p90_s": row["predicted_p90_s"],

@@ -46,12 +46,10 @@ def edit(
     (0, 1].
 
     Everything else, and what is raised, is as in `generate`; the phase `source` is added. Raises
-    `SpecError` too when the family takes no video, for frames of another size, and for keyframes.
+    `SpecError` too when the family takes no video, and for frames of another size.
     """
     if not isinstance(family, TakesVideo):
         raise SpecError(f"the model family {family.name} cannot start from a video")
-    if point.keyframes:
-        raise SpecError("an edit keeps the frames of its source: keyframes cannot be used")
     if not 0.0 < strength <= 1.0:
         raise SpecError(f"strength must be above 0 and at most 1, not {strength:g}")
     wanted = (spec.num_frames, spec.height, spec.width, 3)

@@ -6,11 +6,6 @@ run, and if they do not fit the rest of the schedule is spaced anew over those t
 (`Solver.shorten`). It never grows again. Without `finish_by` the clock is not looked at and the
 result depends on the request alone.
 
-With `point.keyframes` only the first K latent frames' worth of video is generated, the same motion
-at K frames' length, and stretched to the full count by optical flow (`interpolate.py`): motion then
-plays slower by (F-1)/(K-1). That is the simplest form, and what it costs in quality is for the
-profile to say.
-
 With a `Source` the video does not start from noise alone: the source's latents are noised to the
 sigma that the last `strength` of the schedule begins with, and the steps before are left out
 (SDEdit, arXiv 2108.01073, as diffusers' `WanVideoToVideoPipeline` does it).
@@ -81,7 +76,7 @@ class Made:
     latents: torch.Tensor  # (1, C, F or K, H, W) float32
     steps_done: int
     sigmas: tuple[float, ...]  # those really used, so that a shortened run can be told and repeated
-    phases: dict[str, float]  # seconds of encode, denoise, decode, interpolate, reconstruct
+    phases: dict[str, float]  # seconds of encode, denoise, decode, reconstruct
     passes: int | None = None  # what progress counted, where that was not steps
     facts: Mapping[str, float] = field(
         default_factory=dict
@@ -173,7 +168,7 @@ def draft(
     solver = family.solver(
         point.steps, installed.scheduler(family.scheduler) if installed else None
     )
-    latents = noise = family.noise(spec, point.keyframes or latent_frames(family, spec))
+    latents = noise = family.noise(spec)
     if source:
         solver.skip(source.skipped(solver.total))
         latents = solver.noised(source.latents, noise)
@@ -212,17 +207,11 @@ def draft(
     check_finite(latents, f"{solver.total} steps")
     watch.lap("denoise")
 
-    # 3. Decode, and fill in the frames between keyframes.
+    # 3. Decode.
     wishes.on_step("decode", solver.total, solver.total)
     frames = family.decode(latents)
     watch.lap("decode")
     filling = installed.filling() if installed else None
-    if filling is None and len(frames) != spec.num_frames:
-        from vidplat.workers.interpolate import stretch
-
-        wishes.on_step("interpolate", solver.total, solver.total)
-        frames = stretch(frames, spec.num_frames)
-        watch.lap("interpolate")
 
     # 4. Check.
     if filling is None:
@@ -258,9 +247,7 @@ def _rehearse(
 
     shown = conditioned(texts, REHEARSAL_PROMPT, "", spec.guidance_scale)
     solver = family.solver(point.steps, scheduler)
-    latents = family.noise(
-        replace(spec, seed=REHEARSAL_SEED), point.keyframes or latent_frames(family, spec)
-    )
+    latents = family.noise(replace(spec, seed=REHEARSAL_SEED))
     while solver.remaining:
         if wishes.is_cancelled():
             raise Cancelled("cancelled while a method was calibrated")
@@ -290,10 +277,6 @@ def check_promise(frames: np.ndarray, spec: VideoSpec) -> None:
     promised = (spec.num_frames, spec.height, spec.width, 3)
     if frames.shape != promised:
         raise JobError(f"the model made frames of shape {frames.shape}, promised were {promised}")
-
-
-def latent_frames(family: Family, spec: VideoSpec) -> int:
-    return (spec.num_frames - 1) // family.temporal_factor + 1
 
 
 class Pace:

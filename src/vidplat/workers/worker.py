@@ -27,6 +27,7 @@ from vidplat.config import InputConfig
 from vidplat.domain import DEFAULT_STRENGTH, Job, ModelRef, OperatingPoint, VideoSpec
 from vidplat.errors import InputError, JobError, ModelError, OutOfMemoryError, SpecError, printable
 from vidplat.methods.model_shape import ModelShape
+from vidplat.stages import DECODE, MP4, RECONSTRUCT
 from vidplat.workers.draft import Draft
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
@@ -51,9 +52,7 @@ class Rendered:
     video: bytes  # mp4
     poster: bytes  # jpeg
     meta: dict[str, Any]  # the sidecar, ready for JSON
-    phases: dict[
-        str, float
-    ]  # seconds: encode, denoise, decode, network, interpolate, reconstruct, mp4
+    phases: dict[str, float]  # seconds by stage, see `vidplat.stages`
     metrics: dict[str, float]  # flicker, motion_energy, and what methods found (kept_share)
     steps_done: int
 
@@ -202,7 +201,8 @@ class Worker:
         from vidplat.workers.generate import Wishes
 
         check_spec(self.shape, job.spec)
-        _check_point(self.shape, job.spec, point)
+        if point.steps < 1:
+            raise SpecError(f"steps must be at least 1, not {point.steps}")
 
         wishes = Wishes(
             on_step=on_progress or _silent,
@@ -411,9 +411,7 @@ class Worker:
     def _note_tail(self, spec: VideoSpec, phases: Mapping[str, float]) -> None:
         """Remember how long the end of a job takes; the slower of a fresh and a fading figure, to
         be safe."""
-        spent = sum(
-            phases.get(phase, 0.0) for phase in ("decode", "interpolate", "reconstruct", "mp4")
-        )
+        spent = sum(phases.get(phase, 0.0) for phase in (DECODE, RECONSTRUCT, MP4))
         rate = spent / (spec.width * spec.height * spec.num_frames)
         self._tail_s_per_pixel = max(rate, 0.8 * self._tail_s_per_pixel + 0.2 * rate)
 
@@ -517,19 +515,8 @@ def _prepare_torch(device: str, threads: int) -> None:
 def _calibration_sizes(spec: VideoSpec, shape: ModelShape) -> list[VideoSpec]:
     """`spec` at a third of its latent frames, and as it is."""
     third = max(1, shape.latent_frames(spec.num_frames) // 3)
-    short = replace(spec, num_frames=(third - 1) * shape.temporal_factor + 1)
+    short = replace(spec, num_frames=shape.frames_of(third))
     return [spec] if short == spec else [short, spec]
-
-
-def _check_point(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> None:
-    if point.steps < 1:
-        raise SpecError(f"steps must be at least 1, not {point.steps}")
-    whole = shape.latent_frames(spec.num_frames)
-    if point.keyframes is not None and not 1 <= point.keyframes <= whole:
-        raise SpecError(
-            f"keyframes must be between 1 and {whole} for {spec.num_frames} frames, not "
-            f"{point.keyframes}"
-        )
 
 
 def _no_room(spec: VideoSpec) -> str:

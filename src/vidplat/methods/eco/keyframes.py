@@ -29,6 +29,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from vidplat.methods.model_shape import latent_frames
+
 Cost = Callable[
     [int, int], float
 ]  # (i, j), i < j: the error of filling in between kept neighbours i and j
@@ -38,16 +40,6 @@ AGGREGATIONS = ("ema", "mean", "last")
 #: entropy and motion keep the largest scores, anti-entropy the smallest; uniform and random look at
 #: none.
 SELECTORS = ("entropy", "uniform", "random", "motion", "anti-entropy")
-
-
-def latent_frames(num_frames: int, factor: int = 4) -> int:
-    """F of N output frames: the first alone, then one for each `factor` frames."""
-    return (num_frames - 1) // factor + 1
-
-
-def decoded_frames(k: int, factor: int = 4) -> int:
-    """Frames that K latents decode to: `factor` (K - 1) + 1, of K >= 1."""
-    return factor * (k - 1) + 1
 
 
 def budget(num_frames: int, fps: float, key_fps: float | None, factor: int = 4) -> int:

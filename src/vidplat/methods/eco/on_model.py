@@ -43,8 +43,9 @@ from torch import Tensor, nn
 
 from vidplat.methods.eco.budget import PassSize, kept_frames, refreshes, warmup_steps
 from vidplat.methods.eco.entropy import ESTIMATORS
-from vidplat.methods.eco.keyframes import aggregated, changes, decoded_frames, select, widest_gap
+from vidplat.methods.eco.keyframes import aggregated, changes, select, widest_gap
 from vidplat.methods.filling.moments import Filling, code_moments, true_moments
+from vidplat.methods.model_shape import decoded_frames
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.frame_times import Times, timed

@@ -32,9 +32,9 @@ from itertools import groupby
 import cv2
 import numpy as np
 
-from vidplat.methods.eco.keyframes import decoded_frames
 from vidplat.methods.filling.flow import Floats, Image, Pair, contradiction, warp
 from vidplat.methods.filling.moments import Moment, true_moments
+from vidplat.methods.model_shape import decoded_frames
 
 DEPTHS = (0, 1, 2, 3)
 AGREES_PX = 1.0  # flow there and back may differ by this much where frames are steadied

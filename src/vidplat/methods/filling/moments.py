@@ -27,7 +27,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from vidplat.methods.eco.keyframes import decoded_frames
+from vidplat.methods.model_shape import decoded_frames
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vidplat.methods.model_shape import decoded_frames, latent_frames
 from vidplat.methods.vgdfr.merges import Lattice, Merges, merges_to
 
 
@@ -37,8 +38,8 @@ class Costs:
 
     def seconds(self, latents: int, num_frames: int, temporal_factor: int = 4) -> float:
         """T(M): the whole run when `latents` are left of a video of `num_frames`."""
-        decoded = temporal_factor * (latents - 1) + 1
-        everything = 1 + (num_frames - 1) // temporal_factor
+        decoded = decoded_frames(latents, temporal_factor)
+        everything = latent_frames(num_frames, temporal_factor)
         denoising = self.before * self.forward_s(everything) + (
             self.steps - self.before
         ) * self.forward_s(latents)
@@ -53,7 +54,7 @@ class Costs:
 
 def most_latents(costs: Costs, limit_s: float, num_frames: int, temporal_factor: int = 4) -> int:
     """M*: the most latents with which the run takes at most `limit_s`; 0 when not even one does."""
-    everything = 1 + (num_frames - 1) // temporal_factor
+    everything = latent_frames(num_frames, temporal_factor)
     fitting = (
         m
         for m in range(everything, 0, -1)

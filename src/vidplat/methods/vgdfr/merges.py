@@ -29,6 +29,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from vidplat.methods.filling.moments import Moment
+from vidplat.methods.model_shape import latent_frames
 
 #: Range of thresholds that `merges_of_ratio` may take by likeness of neighbours, and from where
 #: down it merges four by four (VGDFR's code).
@@ -149,7 +150,7 @@ class Merges:
     @property
     def all_latents(self) -> int:
         """F."""
-        return 1 + (self.num_frames - 1) // self.temporal_factor
+        return latent_frames(self.num_frames, self.temporal_factor)
 
     @property
     def merges_nothing(self) -> bool:

@@ -119,7 +119,6 @@ def _point(one: Finding, full_steps: int) -> ProfilePoint:
     )  # works are told against the full run, a profile's against as many plain steps
     return ProfilePoint(
         steps_fraction=round(one.steps / full_steps, 6),
-        keyframes_fraction=1.0,
         quality=round(one.ssim, 4),
         quality_spread=round(one.ssim_spread, 4),
         psnr_db=round(one.psnr_db, 2),

@@ -18,7 +18,10 @@ from vidplat.platform.dispatch.dispatcher import HandedOver, Seat
 from vidplat.platform.run.hands import Hands, InHand
 from vidplat.platform.run.learning import Learner
 from vidplat.scheduler.decision import Finisher
-from vidplat.scheduler.work import NETWORK, STORE
+from vidplat.stages import (
+    NETWORK,
+    STORE,
+)
 
 
 @dataclass(frozen=True)

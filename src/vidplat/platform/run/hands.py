@@ -14,18 +14,8 @@ from dataclasses import dataclass
 
 from vidplat.domain import OpenJob, Progress
 from vidplat.platform.dispatch.dispatcher import Order
+from vidplat.stages import DENOISE, STAGES
 
-_STAGES = (
-    "source",
-    "encode",
-    "denoise",
-    "decode",
-    "network",
-    "interpolate",
-    "reconstruct",
-    "mp4",
-    "store",
-)
 #: A stage that outlasts its prediction is taken to need this much of it still: nearly done, never
 #: done.
 _OVERTIME = 0.05
@@ -70,11 +60,11 @@ class InHand:
             return total
         since = self.phase_since if self.phase_since is not None else self.sent_at
         phase = self.phase
-        if phase not in _STAGES:  # no word of a stage yet: all of it, less the time that has passed
+        if phase not in STAGES:  # no word of a stage yet: all of it, less the time that has passed
             return max(total - (now - since), _OVERTIME * total)
         current = self.stages.get(phase, 0.0)
-        later = sum(self.stages.get(stage, 0.0) for stage in _STAGES[_STAGES.index(phase) + 1 :])
-        if phase == "denoise" and self.progress and self.progress.step > 0:
+        later = sum(self.stages.get(stage, 0.0) for stage in STAGES[STAGES.index(phase) + 1 :])
+        if phase == DENOISE and self.progress and self.progress.step > 0:
             done, steps = self.progress.step, max(1, self.progress.steps)
             if (
                 done > self.phase_step
@@ -89,7 +79,7 @@ class InHand:
 
     def left_s(self, stage: str, now: float, *, is_first: bool) -> float:
         """The same until it is through with that stage."""
-        later_s = sum(self.stages.get(each, 0.0) for each in _STAGES[_STAGES.index(stage) + 1 :])
+        later_s = sum(self.stages.get(each, 0.0) for each in STAGES[STAGES.index(stage) + 1 :])
         return max(0.0, self.remaining_s(now, is_first=is_first) - later_s)
 
 

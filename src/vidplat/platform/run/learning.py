@@ -22,14 +22,16 @@ from vidplat.scheduler.decision import Finisher
 from vidplat.scheduler.link import Link, after
 from vidplat.scheduler.relay import finishing
 from vidplat.scheduler.work import (
+    MP4_BYTES_PER_PIXEL,
+    StageFeatures,
+    decoded_frames,
+)
+from vidplat.stages import (
     AFTER_DRAFT,
     LOAD,
-    MP4_BYTES_PER_PIXEL,
     NETWORK,
     STARTUP,
     STORE,
-    StageFeatures,
-    decoded_frames,
 )
 from vidplat.workers.draft import Draft
 

@@ -23,6 +23,7 @@ from typing import Any
 from vidplat.domain import JobRecord, JobState, OperatingPoint
 from vidplat.storage.artifacts import Commit, committed_jobs, repair, sweep
 from vidplat.storage.catalog import Catalog
+from vidplat.storage.catalog_words import told_point
 from vidplat.storage.stores import Store
 
 ORPHAN_AGE_S = 3_600.0  # younger files may belong to a worker that has not heard of its end yet
@@ -98,9 +99,8 @@ def _point_of(facts: Mapping[str, Any]) -> OperatingPoint | None:
     told = facts.get("point")
     if not isinstance(told, dict) or not isinstance(told.get("steps"), int):
         return None
-    return OperatingPoint(
-        told.get("steps_done") or told["steps"], told.get("keyframes"), told.get("method") or "full"
-    )
+    steps = told.get("steps_done") or told["steps"]
+    return told_point(steps, told.get("method") or "full", told.get("keyframes"))
 
 
 def _numbers(told: Any) -> dict[str, float]:

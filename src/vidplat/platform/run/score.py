@@ -21,7 +21,9 @@ from vidplat.domain import Batch, Outcome
 from vidplat.platform.dispatch.dispatcher import Order
 from vidplat.platform.interface import Miss, Score
 from vidplat.scheduler.decision import Plan, Verdict
-from vidplat.scheduler.work import AFTER_DRAFT
+from vidplat.stages import (
+    AFTER_DRAFT,
+)
 
 MOST_MISSES = 10_000  # listed one by one
 

@@ -72,7 +72,9 @@ from vidplat.platform.run.window import Window
 from vidplat.scheduler import Policy, latest_free, plan
 from vidplat.scheduler.decision import Assignment, Plan, Snapshot
 from vidplat.scheduler.profile import quality_of
-from vidplat.scheduler.work import AFTER_DRAFT
+from vidplat.stages import (
+    AFTER_DRAFT,
+)
 from vidplat.storage.catalog_words import BatchState, Claim, Hold
 
 MOST_IN_HAND = 64  # orders per worker, however short they are

@@ -29,7 +29,7 @@ from vidplat.methods.blocks import chosen_steps, method_problem, spans, spread
 from vidplat.methods.kinds import Value
 from vidplat.methods.language import parse
 from vidplat.methods.lipar.mask import MaskRule, keep_mask
-from vidplat.methods.model_shape import Blocks
+from vidplat.methods.model_shape import Blocks, latent_frames
 from vidplat.workers.blocks.memory import Window
 from vidplat.workers.blocks.stream import StreamPlan, stream
 from vidplat.workers.generate import (
@@ -42,7 +42,6 @@ from vidplat.workers.generate import (
     check_finite,
     check_promise,
     conditioned,
-    latent_frames,
 )
 from vidplat.workers.models.family import MakesBlocks
 from vidplat.workers.text_cache import TextCache
@@ -65,10 +64,10 @@ def generate_blocks(
     `wishes.min_steps` holds for each block.
     """
     blocks = family.blocks
-    frames = latent_frames(family, spec)
     plan = plan_of(blocks, point, 1.0 if source is None else source.strength)
     pruning = _pruning(blocks, point, source)
     watch = Stopwatch()
+    frames = latent_frames(spec.num_frames, family.temporal_factor)
     walk = _Walk(plan.steps, len(spans(blocks, frames)), wishes)
 
     # 1. Encode.
@@ -78,7 +77,7 @@ def generate_blocks(
 
     # 2. Denoise, block after block.
     model = family.transformers[0]
-    clean = torch.zeros_like(family.noise(spec, frames)) if source is None else source.latents
+    clean = torch.zeros_like(family.noise(spec)) if source is None else source.latents
     keep = (
         None if pruning is None or source is None else _mask(model, blocks, pruning, source.latents)
     )
@@ -111,8 +110,6 @@ def generate_blocks(
 def plan_of(blocks: Blocks, point: OperatingPoint, strength: float = 1.0) -> StreamPlan:
     """How the driver makes a video at `point`. Raises `SpecError` for points that such a model does
     not have."""
-    if point.keyframes is not None:
-        raise SpecError(method_problem("keyframes"))
     try:
         steps = chosen_steps(blocks, point.steps, strength)
     except ValueError as problem:

@@ -42,7 +42,7 @@ class Family(Protocol):
     """One loaded model in normal form. Not safe for use by two threads at once."""
 
     name: str
-    temporal_factor: int  # frames per latent frame: F_latent = (frames - 1) / factor + 1
+    temporal_factor: int  # frames per latent frame, see `methods.model_shape.latent_frames`
     scheduler: Any  # the diffusers scheduler it was loaded with
 
     @property
@@ -55,7 +55,7 @@ class Family(Protocol):
     def encode(self, text: str) -> torch.Tensor:
         """Embeddings (1, L, D) of one cleaned text, zero beyond its last token."""
 
-    def noise(self, spec: VideoSpec, latent_frames: int) -> torch.Tensor:
+    def noise(self, spec: VideoSpec) -> torch.Tensor:
         """Start latents (1, C, F, H, W) float32, decided by `spec.seed` alone, equal on every
         device."""
 

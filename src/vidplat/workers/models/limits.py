@@ -31,11 +31,11 @@ def nearest_frames(frames: int, shape: ModelShape) -> int:
     to `frames`."""
     factor, patch = shape.temporal_factor, shape.patch[0]
     latent = (
-        nearest_multiple((frames - 1) // factor + 1, patch)
+        nearest_multiple(shape.latent_frames(frames), patch)
         if patch > 1
         else round((frames - 1) / factor) + 1
     )
-    return factor * (max(latent, 1) - 1) + 1
+    return shape.frames_of(max(latent, 1))
 
 
 def check_spec(shape: ModelShape, spec: VideoSpec) -> None:

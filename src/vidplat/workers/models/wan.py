@@ -25,6 +25,7 @@ import torch
 
 from vidplat.domain import VideoSpec
 from vidplat.errors import JobError
+from vidplat.methods.model_shape import latent_frames
 from vidplat.methods.solver import Solver
 from vidplat.workers.fast_decode import use_onednn
 from vidplat.workers.models.catalogue import ModelFiles, text_tokens
@@ -126,14 +127,14 @@ class WanFamily:
         kept[:, :length] = states[:, :length]
         return kept.to(self.transformer.dtype)
 
-    def noise(self, spec: VideoSpec, latent_frames: int) -> torch.Tensor:
+    def noise(self, spec: VideoSpec) -> torch.Tensor:
         """Start latents (1, C, F, H, W) float32, drawn on the CPU and moved: equal on every
         device."""
         cell = self.vae.config.scale_factor_spatial
         shape = (
             1,
             self.transformer.config.in_channels,
-            latent_frames,
+            latent_frames(spec.num_frames, self.temporal_factor),
             spec.height // cell,
             spec.width // cell,
         )

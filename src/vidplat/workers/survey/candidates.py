@@ -28,7 +28,7 @@ def candidates(spec: VideoSpec, latent_frames: int) -> list[Candidate]:
     """All of them, for videos of `spec`; a model refuses those that do not suit it."""
     full = spec.num_inference_steps
     found = [
-        Candidate("steps", tuple(OperatingPoint(n, None, "steps") for n in range(full - 1, 0, -1))),
+        Candidate("steps", tuple(OperatingPoint(n, "steps") for n in range(full - 1, 0, -1))),
         Candidate("unipc", tuple(_at(n, "unipc") for n in range(full - 1, 0, -1)), solver="unipc"),
         Candidate("hsa", point=lambda share: _at(full, f"hsa:work={max(0.05, share):.3f}")),
         Candidate(
@@ -57,7 +57,7 @@ def candidates(spec: VideoSpec, latent_frames: int) -> list[Candidate]:
 
 
 def _at(steps: int, method: str) -> OperatingPoint:
-    return OperatingPoint(steps, None, text(parse(method)))
+    return OperatingPoint(steps, text(parse(method)))
 
 
 def _whole(share: float, full: int) -> float:

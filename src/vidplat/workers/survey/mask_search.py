@@ -47,7 +47,6 @@ from vidplat.methods.vdit import tiles
 from vidplat.methods.vdit.frame_by_frame import gather
 from vidplat.methods.vdit.mask_file import LayerMask, Masks, revision_of
 from vidplat.methods.vdit.tiling import Tiling
-from vidplat.workers.generate import latent_frames
 from vidplat.workers.models.family import Condition, Family
 
 METRICS = ("relative", "absolute", "output")
@@ -104,7 +103,7 @@ def search(
     model or the length leaves nothing to search.
     """
     used = scheduler if scheduler is not None else family.scheduler
-    frames = family.grid(family.noise(spec, latent_frames(family, spec)))[0]
+    frames = family.grid(family.noise(spec))[0]
     if len(tiles.candidates(frames)) == 1:
         raise SpecError(
             f"masks for {frames} latent frame(s) leave nothing out: search for a longer video"
@@ -178,7 +177,7 @@ def recorded(
     for number, prompt in enumerate(prompts):
         condition = Condition(family.encode(prompt), negative, spec.guidance_scale)
         solver = family.solver(spec.num_inference_steps, scheduler)
-        latents = family.noise(replace(spec, seed=spec.seed + number), latent_frames(family, spec))
+        latents = family.noise(replace(spec, seed=spec.seed + number))
         with ExitStack() as stack:
             calls = [stack.enter_context(_recording(model)) for model in family.transformers]
             while solver.remaining:

@@ -130,7 +130,7 @@ class Bench:
 
 
 def full_point(spec: VideoSpec, solver: str = "") -> OperatingPoint:
-    return OperatingPoint(spec.num_inference_steps, None, solver or "full")
+    return OperatingPoint(spec.num_inference_steps, solver or "full")
 
 
 class Costs:

@@ -1,8 +1,6 @@
-"""Measures what fewer steps and fewer keyframes cost in quality: the profile that the planner
-chooses from.
+"""Measures what fewer steps cost in quality: the profile that the planner chooses from.
 
-    python benchmarks/steps_and_keyframes.py [--model flipbook] [--captions 24] [--threads 1]
-    [--write]
+    python benchmarks/steps.py [--model flipbook] [--captions 24] [--threads 1] [--write]
 
 For held-out captions and fixed seeds each operating point is compared with the full-step video of
 the same seed: SSIM (the profile's quality), PSNR and prompt fit, beside its seconds relative to
@@ -23,7 +21,6 @@ from importlib.metadata import version
 import numpy as np
 
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 20)
-KEYFRAMES = {5: (2, 4, 8, 24), 3: (2, 4, 24)}  # of 9 latent frames: step counts
 
 
 def main() -> None:
@@ -52,11 +49,7 @@ def main() -> None:
     texts = TextCache(family, ref.revision)
     spec = shape.defaults
     full = OperatingPoint(spec.num_inference_steps)
-    latent = shape.latent_frames(spec.num_frames)
-    points = [OperatingPoint(steps, None, "steps") for steps in STEPS]
-    points += [
-        OperatingPoint(steps, k, "keyframes") for k, counts in KEYFRAMES.items() for steps in counts
-    ]
+    points = [OperatingPoint(steps, "steps") for steps in STEPS]
 
     rows: dict[OperatingPoint, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number in range(told.captions):
@@ -89,9 +82,6 @@ def main() -> None:
         found.append(
             ProfilePoint(
                 steps_fraction=round(point.steps / full.steps, 6),
-                keyframes_fraction=1.0
-                if point.keyframes is None
-                else round(point.keyframes / latent, 6),
                 quality=round(statistics.mean(row["ssim"]), 4),
                 quality_spread=round(statistics.stdev(row["ssim"]), 4),
                 psnr_db=round(statistics.mean(row["psnr"]), 2),
@@ -104,7 +94,7 @@ def main() -> None:
             f"{found[-1].quality_spread:6.3f} {found[-1].psnr_db:7.2f} {found[-1].prompt_fit:7.1%}"
         )
     answer = {
-        "benchmark": "steps_and_keyframes",
+        "benchmark": "steps",
         "model": told.model,
         "revision": ref.revision,
         "reference_steps": full.steps,
