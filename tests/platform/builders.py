@@ -19,7 +19,8 @@ from vidplat.domain import (
 )
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.intake.edits import Source
-from vidplat.platform.intake.take_in import Taken, Wishes, take_in
+from vidplat.platform.intake.rows import Wishes
+from vidplat.platform.intake.take_in import Taken, take_in
 from vidplat.platform.interface import BatchResult
 from vidplat.scheduler.decision import Assignment, Plan
 from vidplat.testing import describe_fake

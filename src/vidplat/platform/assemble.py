@@ -22,8 +22,9 @@ from vidplat.errors import UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec, light_class
 from vidplat.platform.dispatch.worker_tools import crash_points_for, is_fake, open_tools
+from vidplat.platform.intake.rows import Wishes
 from vidplat.platform.intake.source_videos import SourceVideos, keep
-from vidplat.platform.intake.take_in import Taken, Wishes, take_in
+from vidplat.platform.intake.take_in import Taken, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
 from vidplat.platform.run.batch_run import Places, Site, Submitted, run_batch
 from vidplat.platform.run.learning import Learner

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from vidplat.domain import Job, ModelRef, VideoSpec
@@ -49,9 +48,13 @@ class JobSpool:
         self.count = 0
 
     def template(self, spec: VideoSpec, model: ModelRef) -> int:
-        """A number for a spec (its seed is ignored) and a model; give equal ones once."""
-        self._templates.append((replace(spec, seed=0), model))
+        """A number for a spec, whatever its seed, and a model; give equal ones once."""
+        self._templates.append((spec, model))
         return len(self._templates) - 1
+
+    def spec(self, row: Row) -> VideoSpec:
+        """The row's size and length; the seed is another one."""
+        return self._templates[row.template][0]
 
     def append(self, row: Row) -> None:
         self._waiting.append(row)
@@ -82,7 +85,7 @@ class JobSpool:
     def _job(self, values: list[Any]) -> Job:
         id_, prompt, negative_prompt, template, seed, row, *wishes = values
         spec, model = self._templates[template]
-        if seed:
+        if seed != spec.seed:
             # Spelled out: a million calls of `dataclasses.replace` cost three seconds more.
             spec = VideoSpec(
                 spec.width,
