@@ -4,8 +4,6 @@ counts.
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import pytest
 
 from vidplat.methods.hsa.schedule import (
@@ -72,8 +70,8 @@ def test_a_preset_keeps_its_cost_at_any_number_of_steps(preset: str, steps: int)
     )
 
 
-def test_the_work_of_all_steps_is_r_exactly() -> None:
-    """Invariant 5, with whole tokens: the sum of |A_i| over T N is the fraction, not near it."""
+def test_the_work_of_all_steps_is_r_but_for_whole_tokens() -> None:
+    """Invariant 5: the sum of |A_i| over T N."""
     for preset in PRESETS:
         for steps, tokens in ((24, 576), (40, 1000), (40, 17)):
             if steps < least_steps(preset):
@@ -86,7 +84,8 @@ def test_the_work_of_all_steps_is_r_exactly() -> None:
                 for size, on in zip(sizes, schedule.active(step), strict=True)
                 if on
             )
-            assert Fraction(work, steps * tokens) == schedule.exact_cost(tokens)
+            # each group's size is within a token of its share
+            assert abs(work / steps / tokens - schedule.relative_cost) < len(sizes) / tokens
             assert sum(schedule.share(step) for step in range(steps)) / steps == pytest.approx(
                 schedule.relative_cost
             )
@@ -158,12 +157,6 @@ def test_work_that_is_out_of_reach_becomes_the_next_that_is_not() -> None:
     assert 3 / 24 < schedule_of_work(0.05, 24).relative_cost < 0.15
     with pytest.raises(ValueError, match="no share of the work of 2 steps"):
         schedule_of_work(0.5, 2)
-
-
-def test_a_selector_that_chooses_anew_costs_the_same() -> None:
-    """3 + 2 full steps, 3 refreshes and 16 others of share s: (8 + 16 s) / 24 = R."""
-    schedule = Schedule(24, 3, 2, (1, 6), (0.25, 0.75))
-    assert (8 + 16 * schedule.fresh_fraction) / 24 == pytest.approx(schedule.relative_cost)
 
 
 def test_fractions_are_solved_in_closed_form() -> None:

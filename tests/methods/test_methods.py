@@ -37,7 +37,7 @@ def test_a_text_has_one_canonical_form(given: str, canonical: str) -> None:
     [
         ("hsaa:50", "did you mean hsa?"),
         ("hsa:60", "hsa preset must be one of 75A, 75B, 50, 25, not '60'"),
-        ("hsa:prset=50", "did you mean preset? It has preset, work, score"),
+        ("hsa:prset=50", "did you mean preset? It has preset, work, kv"),
         ("sparse:k=0", "sparse k must be between 1 and 64, not '0'"),
         ("sparse:k=2.5", "sparse k must be a whole number between 1 and 64, not '2.5'"),
         ("sparse:k=2,k=3", "sparse is given k twice"),

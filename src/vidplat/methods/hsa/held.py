@@ -2,9 +2,9 @@
 HSA.
 
 A flow-matching model answers a velocity v. A token that last ran at sigma_a keeps v_a, and Euler's
-steps telescope: x_b = x_a + (sigma_b - sigma_a) v_a (HSA, arXiv 2605.06892). Giving the kept rows
-to the solver with the fresh ones, the *stepwise* form, is the whole update; `Telescope`, the *lazy*
-form, makes one jump from x_a instead of many small steps.
+steps telescope: x_b = x_a + (sigma_b - sigma_a) v_a (HSA, arXiv 2605.06892). So giving the kept
+rows to the solver with the fresh ones is the whole update, and the paper's one jump from x_a ends
+at the same latents.
 
 A v-prediction model of a variance-preserving process answers v = alpha eps - sigma x0 about x =
 alpha x0 + sigma eps with alpha^2 + sigma^2 = 1. There v turns with time even where nothing changes,
@@ -22,8 +22,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from vidplat.methods.protocol import Grid
 
 
 @dataclass(frozen=True)
@@ -83,55 +81,6 @@ class HeldPrediction:
     def given(self, level: Level) -> Tensor:
         assert self._x0 is not None and self._eps is not None
         return level.alpha * self._eps - level.sigma * self._x0
-
-
-class Telescope:
-    """Latents of the lazy form: each token at x_a + (sigma - sigma_a) v_a, from where and when it
-    last ran.
-
-    The jump is evaluated after every step and not only when the token runs again: it costs no more
-    than Euler's own step, and the latents are right at every boundary, wherever a run is shortened,
-    watched or ended.
-    """
-
-    def __init__(self) -> None:
-        self._start: Tensor | None = None  # latents when each value last ran
-        self._sigma: Tensor | None = None  # and the sigma then
-
-    def moved(
-        self,
-        rows: Tensor | None,
-        grid: Grid,
-        latents: Tensor,
-        velocity: Tensor,
-        stepped: Tensor,
-        sigmas: Tensor,
-    ) -> Tensor:
-        """The latents after a step: the solver's own where tokens ran, else the jump.
-
-        `rows` (n,) ran with `velocity` at `latents`, both shaped as the latents; `stepped` is what
-        the solver made of them; `sigmas` (2,) are those before and after the step.
-        """
-        if rows is None or self._start is None or self._sigma is None:
-            self._start, self._sigma = latents, sigmas[0].expand(latents.shape)
-            return stepped
-        ran = cells(rows, grid, latents)
-        self._start = torch.where(ran, latents, self._start)
-        self._sigma = torch.where(ran, sigmas[0], self._sigma)
-        return torch.where(ran, stepped, self._start + (sigmas[1] - self._sigma) * velocity)
-
-
-def cells(rows: Tensor, grid: Grid, latents: Tensor) -> Tensor:
-    """Which values of `latents` belong to token `rows`: bool, broadcastable to latents (B, C, F, H,
-    W), or to packed ones (B, N, P)."""
-    tokens = torch.zeros(grid.tokens, dtype=torch.bool, device=latents.device)
-    tokens[rows.to(latents.device)] = True
-    if latents.ndim == 3:
-        return tokens.view(1, -1, 1)
-    mask = tokens.view(1, 1, grid.frames, grid.rows, grid.columns)
-    for axis in (2, 3, 4):
-        mask = mask.repeat_interleave(latents.shape[axis] // mask.shape[axis], dim=axis)
-    return mask
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 2605.06892).
 
 The first steps are full; in them every token is scored by how much its velocity changes
-(`hsa_score.py`) and put into a group once and for all, the same for both branches of guidance. From
-then on `hsa_schedule.py` says which groups run. Tokens that run are gathered after patching, go
+(`score.py`) and put into a group once and for all, the same for both branches of guidance. From
+then on `schedule.py` says which groups run. Tokens that run are gathered after patching, go
 through the blocks alone, and attend to the keys and values of all tokens, which are kept per layer
 and branch and replaced where tokens ran (`kv_store.py`). What the others answer is kept as well
 (`held.py`), so the solver's ordinary Euler step moves every token and all stand at the same sigma.
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidplat.methods.hsa.held import Held, HeldPrediction, HeldVelocity, Level, Telescope
+from vidplat.methods.hsa.held import Held, HeldPrediction, HeldVelocity, Level
 from vidplat.methods.hsa.kv_store import KvStore, free_bytes, make_store
 from vidplat.methods.hsa.schedule import (
     Schedule,
@@ -38,7 +38,7 @@ from vidplat.methods.hsa.schedule import (
     schedule_for,
     schedule_of_work,
 )
-from vidplat.methods.hsa.score import FreshSelector, Score, first_scored, partition
+from vidplat.methods.hsa.score import Score, first_scored, partition
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import Layout, layout_of
@@ -88,9 +88,7 @@ class Hsa:
                 self._video = None
 
     def begin(self, run: Run) -> None:
-        self._video = _Video(run, self._schedule(run.solver.total), self._values)
-        if self._values["form"] == "lazy":
-            run.solver.correct = self._video.telescoped
+        self._video = _Video(run, self._schedule(run.solver.total))
 
     def share(self, step: int, steps: int) -> float:
         """Share of tokens that run at `step` of `steps`: what it costs relative to a full step."""
@@ -110,15 +108,20 @@ class Hsa:
             raise ValueError("hsa must be told of a video, by begin(run), before its first pass")
         return self._video
 
+    def video_at(self, step: int) -> _Video:
+        """The present video at a pass of `step`. One before its last step begins another video,
+        though nobody said so: a stock pipeline does not."""
+        if step < self.video.step:
+            self._video = _Video(self.video.run, self.video.schedule)
+        return self.video
+
+    def new_store(self, device: torch.device) -> KvStore:
+        return make_store(self._values["kv"], device)
+
     def _wrong_solver(self, layout: Layout, run: Run) -> str:
         scheduler = run.solver.scheduler
         name = type(scheduler).__name__
         if not layout.velocity:
-            if self._values["form"] == "lazy":
-                return (
-                    "form=lazy is for models that predict a velocity; form=stepwise moves "
-                    "the tokens alike"
-                )
             if not hasattr(layout, "per_token"):
                 return (
                     "this model predicts v, and its layout does not give the latents of each token"
@@ -219,18 +222,15 @@ class _Video:
 
     run: Run
     schedule: Schedule
-    values: Mapping[str, Any]
     step: int = -1
     part: _Part | None = None  # whose transformer took the last step
     rows: Tensor | None = None  # that run at this step; None: all
     keeps: bool = False  # a full pass of this step keeps its keys and values
     branches: dict[str, _Branch] = field(default_factory=dict)
-    score: Score | None = None
+    score: Score = field(default_factory=Score)
     groups: list[Tensor] = field(default_factory=list)
-    fresh: FreshSelector | None = None
     _sets: dict[tuple[bool, ...], Tensor] = field(default_factory=dict)
     _positions: tuple[Tensor, int, Tensor] | None = None
-    _telescope: Telescope = field(default_factory=Telescope)
 
     @property
     def idle(self) -> bool:
@@ -251,7 +251,7 @@ class _Video:
         come between."""
         if self.schedule.in_warmup(self.step):
             return self.step // self.schedule.pace >= first_scored(self.schedule.warmup)
-        return self.score is not None and not self.score.known
+        return not self.score.known
 
     def level(self, layout: Layout) -> Level:
         if layout.velocity:
@@ -261,53 +261,29 @@ class _Video:
 
     def turn(self, here: Pass, part: _Part, device: torch.device) -> None:
         """Decide which rows run at a step, at its first pass."""
-        if here.step < self.step:  # the same pipeline begins another video
-            self.__init__(self.run, self.schedule, self.values)  # type: ignore[misc]
         moved_on = part is not self.part
         if moved_on:
             self.branches.clear()
         self.step, self.part = here.step, part
-        if self.score is None:
-            self.score = Score(
-                self.values["score"],
-                self.run.guidance_scale,
-                self.run.branches,
-                in_batch=part.layout.branches_in_batch,
-            )
         self.rows = None
         if not moved_on and not any(self.schedule.active(here.step, self.steps)):
             self.rows = torch.empty(0, dtype=torch.long, device=device)
         elif not moved_on and self.score.known and self._leaves_out(here.step):
-            self.rows = self._fresh_rows(here, device) if self._is_fresh else self._group_rows(here)
-        elif self.fresh:
-            self.fresh.reset()
+            self.rows = self._running_rows(here)
         self.keeps = self._leaves_out(self.schedule.next_running(here.step, self.steps))
-
-    @property
-    def _is_fresh(self) -> bool:
-        return bool(self.values["selector"] == "topk")
 
     def _leaves_out(self, step: int) -> bool:
         return step < self.steps and not self.schedule.is_full(step, self.steps)
 
-    def _group_rows(self, here: Pass) -> Tensor:
+    def _running_rows(self, here: Pass) -> Tensor:
         if not self.groups:
-            assert self.score is not None
-            order = self.score.values(here.grid, self.values["smooth"])
-            self.groups = partition(order, self.schedule.sizes(here.grid.tokens))
+            sizes = self.schedule.sizes(here.grid.tokens)
+            self.groups = partition(self.score.values(), sizes)
         active = self.schedule.active(here.step, self.steps)
         if active not in self._sets:
             running = [group for group, on in zip(self.groups, active, strict=True) if on]
             self._sets[active] = torch.cat(running).sort().values
         return self._sets[active]
-
-    def _fresh_rows(self, here: Pass, device: torch.device) -> Tensor:
-        assert self.part is not None
-        if self.fresh is None:
-            self.fresh = FreshSelector(here.grid.tokens, self.schedule.fresh_fraction, device)
-        latest = self.branches[here.branch].held.given(self.level(self.part.layout))
-        in_batch = self.part.layout.branches_in_batch and self.run.branches == 2
-        return self.fresh.rows(latest.chunk(2)[1] if in_batch else latest)
 
     def positions(self, call: AttentionCall, rows: Tensor, tokens: int) -> Tensor:
         """Where the call's keys lie among all: those of `rows`, and the text's where attention is
@@ -324,14 +300,6 @@ class _Video:
             self._positions = (rows, call.text, both)
         return self._positions[2]
 
-    def telescoped(
-        self, latents: Tensor, velocity: Tensor, stepped: Tensor, sigmas: Tensor
-    ) -> Tensor:
-        """The lazy form: `Solver.correct`."""
-        if self.idle:
-            return stepped
-        return self._telescope.moved(self.rows, self.run.grid, latents, velocity, stepped, sigmas)
-
 
 class _Part:
     """One transformer that the method is installed on."""
@@ -343,7 +311,7 @@ class _Part:
         self.present = Present()
 
     def choose(self, here: Pass, device: Any) -> Tensor | None:
-        video = self._method.video
+        video = self._method.video_at(here.step)
         if video.idle:
             return None
         if here.step != video.step or self is not video.part:
@@ -352,9 +320,7 @@ class _Part:
             return video.rows
         branch = video.branches.setdefault(here.branch, self._fresh_branch())
         if video.rows is None:
-            branch.kv = (
-                (branch.kv or make_store(video.values["kv"], device)) if video.keeps else None
-            )
+            branch.kv = (branch.kv or self._method.new_store(device)) if video.keeps else None
         elif not (branch.answered and branch.kv and branch.kv.layers() == self._layers):
             raise ValueError(
                 f"branch {here.branch!r} begins at step {here.step}, where hsa has nothing to "
@@ -386,13 +352,20 @@ class _Part:
         if rows is not None:
             output = output.index_select(1, rows)
             latents = None if latents is None else latents.index_select(1, rows)
-        elif video.is_scoring and branch.answered and video.score:
-            video.score.note(here.branch, output, branch.held.given(level))
+        elif video.is_scoring and branch.answered and (text := self._with_text(here, output)):
+            video.score.note(output[text], branch.held.given(level)[text])
         branch.held.take(level, rows, output, latents)
         branch.answered = True
         if video.schedule.next_running(here.step, video.steps) >= video.steps:
             del video.branches[here.branch]
         return output if video.schedule.in_warmup(here.step) else branch.held.given(level)
+
+    def _with_text(self, here: Pass, output: Tensor) -> slice | None:
+        """Which videos of an answer have the text: of both branches in one batch the second half;
+        None of the other branch."""
+        if self.layout.branches_in_batch and self._method.video.run.branches == 2:
+            return slice(len(output) // 2, None)
+        return None if here.branch.startswith("uncond") else slice(None)
 
     def look(self, here: Pass, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """v-prediction: the latents of a call are needed to tell what its answer stands for."""

@@ -27,7 +27,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -110,21 +109,6 @@ class Schedule:
         """R: mean share of running tokens."""
         pairs = zip(self.fractions, self.evaluations, strict=True)
         return sum(share * count for share, count in pairs) / self.steps
-
-    def exact_cost(self, tokens: int) -> Fraction:
-        """R of a video of so many tokens, whose groups are whole numbers of them."""
-        pairs = zip(self.sizes(tokens), self.evaluations, strict=True)
-        return Fraction(sum(size * count for size, count in pairs), self.steps * tokens)
-
-    @property
-    def fresh_fraction(self) -> float:
-        """Share of tokens that a selector may take anew wherever some are left out, so that R
-        stays."""
-        running = [step for step in range(self.steps) if any(self.active(step))]
-        full = sum(self.is_full(step) for step in running)
-        if full == len(running):
-            return 1.0
-        return (self.relative_cost * self.steps - full) / (len(running) - full)
 
     def _kept(self, steps: int) -> int:
         return -(-steps // self.pace)

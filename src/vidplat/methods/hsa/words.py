@@ -16,11 +16,7 @@ class HsaKind(MethodKind):
             "preset": Choice("50", ("75A", "75B", "50", "25")),
             # Share of the full run's work, instead of a preset's.
             "work": Number(None, 0.05, 1.0),
-            "score": Choice("cond", ("cond", "guided", "random")),
-            "selector": Choice("groups", ("groups", "topk")),
-            "form": Choice("stepwise", ("stepwise", "lazy")),
             "kv": Choice("full", ("full", "fp8", "offload")),
-            "smooth": Number(0, 0, 3, whole=True),
         }
     )
     first = "preset"
