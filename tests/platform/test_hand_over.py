@@ -10,18 +10,17 @@ import pytest
 
 from tests.builders import FLIPBOOK, a_job, a_shape, an_open_job
 from tests.platform.builders import an_assignment
-from tests.platform.test_turn import SECONDS, Scene, scene
+from tests.platform.scene import SECONDS, Scene
 from vidplat.domain import Artifact, JobState, OperatingPoint, Outcome, Progress
 from vidplat.errors import ClusterError
 from vidplat.methods.eco.budget import budgets
 from vidplat.methods.frames import kept_latents
 from vidplat.platform.dispatch.dispatcher import HandedOver, Order, Seat, WorkerUp
 from vidplat.platform.run.hands import InHand
-from vidplat.platform.run.promise import make_promise
+from vidplat.platform.run.promise import Queue, make_promise
+from vidplat.platform.run.turn import observe
 from vidplat.scheduler import Observation, features, plan
 from vidplat.workers.draft import Draft
-
-__all__ = ["scene"]
 
 
 def with_light(stage: Scene, *worker_ids: str) -> None:
@@ -196,7 +195,7 @@ def test_plans_count_on_a_light_worker_that_is_still_starting_until_it_should_be
     still_coming(stage, "e1", since=-late_s)
     world = stage.world
     (alone,) = plan(
-        replace(world.observe(), finishers=()), world.policy, world.learner.knowledge
+        replace(observe(world), finishers=()), world.policy, world.learner.knowledge
     ).assignments
     stage.turn(0.0)
 
@@ -282,7 +281,7 @@ def test_a_maker_does_not_store_over_the_link_that_drafts_are_still_to_travel_on
         metrics={"draft_bytes": 20_000.0},
         drafted_by="w1",
     )
-    stage.world.learner.finished(seen, a_job(), "cpu-2", "cpu-1")
+    stage.world.learner.finished(seen, a_job(), {"e1": "cpu-2", "w1": "cpu-1"})
     stage.turn(0.0)
     stage.turn(SECONDS - 0.5)
 
@@ -359,7 +358,7 @@ def test_light_workers_are_given_no_jobs_and_no_promise_rests_on_them(scene):
 
     learner, jobs = stage.world.learner, list(stage.catalog.open_jobs("b1"))
     with_them, without = (
-        make_promise(stage.batch, jobs, len(jobs), seats, learner, stage.world.policy, 0.0)
+        make_promise(stage.batch, Queue(jobs, len(jobs)), seats, learner, stage.world.policy, 0.0)
         for seats in (stage.dispatcher.seats(), stage.dispatcher.seats()[:1])
     )
     assert with_them.plan == without.plan
@@ -383,6 +382,33 @@ def test_what_each_worker_did_teaches_about_its_own_device_class(scene):
     assert costs.samples(model, "cpu-7", "denoise") == 0
     assert costs.samples(model, "cpu-7", "mp4") == 1
     assert costs.samples(model, "cpu-7", "network") == 1
+
+
+def test_what_a_maker_did_teaches_about_its_class_when_it_is_gone(scene):
+    # given a maker of another class than its fellow's, with more to do, whose draft is with a
+    # light worker
+    stage = scene(4, "w1", "w2")
+    stage.dispatcher.places["w1"] = replace(stage.dispatcher.places["w1"], device_class="cpu-2")
+    with_light(stage, "e1")
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    hands_over(stage, order, at=4.0)
+    stage.turn(4.0)
+    model = order.job.model.id
+
+    def timings() -> list[int]:
+        costs = stage.world.learner.costs
+        return [costs.samples(model, name, "denoise") for name in ("cpu-1", "cpu-2")]
+
+    others, its = timings()
+
+    # when it is lost, and the video is finished
+    stage.dispatcher.loses("w1", 4.1)
+    stage.turn(4.1)
+    finishes(stage, stage.dispatcher.sent["e1"][0], "e1", at=4.6)
+    stage.turn(4.6)
+
+    assert timings() == [others, its + 1]
 
 
 def test_a_batch_with_only_light_workers_left_ends_with_that_reason(scene):
@@ -423,7 +449,7 @@ def kept(stage: Scene, worker_id: str = "w1") -> list[int]:
 def planned(stage: Scene) -> list[int]:
     """The same as a plan for makers alone has it."""
     world = stage.world
-    decided = plan(replace(world.observe(), finishers=()), world.policy, world.learner.knowledge)
+    decided = plan(replace(observe(world), finishers=()), world.policy, world.learner.knowledge)
     return [kept_latents(each.point.method, 9) for each in decided.assignments]
 
 
@@ -521,7 +547,7 @@ def test_a_link_that_was_seen_to_be_slow_leaves_the_plan_as_it_is(scene):
         metrics={"draft_bytes": 20_000.0},
         drafted_by="w1",
     )
-    stage.world.learner.finished(carried, a_job(), "cpu-2", "cpu-1")
+    stage.world.learner.finished(carried, a_job(), {"e1": "cpu-2", "w1": "cpu-1"})
     few = planned(stage)
     stage.turn(0.0)
 
@@ -539,10 +565,10 @@ def test_a_draft_that_is_long_on_its_way_tells_that_the_link_has_become_slow(sce
         Progress(order.job.id, order.attempt, "e1", "network", 24, 24, 8.0)
     )
     stage.turn(8.0)
-    assert [each.bits_per_s for each in stage.world.observe().finishers] == [None]
+    assert [each.bits_per_s for each in observe(stage.world).finishers] == [None]
 
     stage.now = 58.0
-    (finisher,) = stage.world.observe().finishers
+    (finisher,) = observe(stage.world).finishers
     assert finisher.bits_per_s == pytest.approx(8 * 20_000 / 50.0)
 
 

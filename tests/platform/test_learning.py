@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.builders import FLIPBOOK, a_job, knowledge
+from tests.builders import FLIPBOOK, a_job, a_shape, knowledge
 from tests.catalog_builders import an_artifact
 from vidplat.domain import Job, OperatingPoint, Outcome
 from vidplat.platform.run.learning import Learner
 from vidplat.scheduler import features
+
+CLASSES = {"w1": "cpu-1"}
 
 
 def an_outcome_of(phases: dict[str, float]) -> Outcome:
@@ -22,15 +24,15 @@ def an_outcome_of(phases: dict[str, float]) -> Outcome:
 
 def a_learner() -> Learner:
     """It knows the world of tests/builders.py from 40 timings: a job takes ten seconds on cpu-1."""
-    known, learner = knowledge(), Learner(None)
-    learner.shapes[FLIPBOOK.id] = known.shapes[FLIPBOOK.id]
-    learner.costs = known.costs
+    learner = Learner(lambda model_id: a_shape())
+    learner.know(FLIPBOOK.id)
+    learner.costs = knowledge().costs
     return learner
 
 
 def test_a_job_that_takes_twice_as_long_as_predicted_makes_its_worker_slower():
     learner = a_learner()
-    learner.finished(an_outcome_of({"denoise": 18.0, "decode": 2.0}), a_job(), "cpu-1")
+    learner.finished(an_outcome_of({"denoise": 18.0, "decode": 2.0}), a_job(), CLASSES)
     # 10 s predicted over 20 s is a speed of 0.5, which counts for 0.3 of the new value
     assert learner.speed("w1") == pytest.approx(0.7 + 0.3 * 0.5, abs=0.01)
 
@@ -48,7 +50,7 @@ def test_the_source_of_an_edit_is_learnt_like_any_stage():
         "source"
     ] == pytest.approx(0.97)
     learner.finished(
-        an_outcome_of({"source": 3.0, "denoise": 9.0, "decode": 0.97}), an_edit(), "cpu-1"
+        an_outcome_of({"source": 3.0, "denoise": 9.0, "decode": 0.97}), an_edit(), CLASSES
     )
     assert learner.predict(an_edit(), "cpu-1", OperatingPoint(24)).per_stage[
         "source"
@@ -77,7 +79,7 @@ def test_what_a_still_source_saves_is_learnt_as_a_share_and_not_as_speed():
         "store": 0.01,
     }
     outcome = replace(an_outcome_of(phases), point=point, metrics={"kept_share": 0.5})
-    learner.finished(outcome, an_edit("lipar"), "cpu-1")
+    learner.finished(outcome, an_edit("lipar"), CLASSES)
 
     # then the next such video is expected to take that long, and videos from text what they always
     # took
@@ -91,6 +93,11 @@ def test_what_a_still_source_saves_is_learnt_as_a_share_and_not_as_speed():
 def test_fetching_and_encoding_a_source_does_not_pass_for_a_slow_worker():
     learner = a_learner()
     learner.finished(
-        an_outcome_of({"source": 10.0, "denoise": 9.0, "decode": 1.0}), a_job(), "cpu-1"
+        an_outcome_of({"source": 10.0, "denoise": 9.0, "decode": 1.0}), a_job(), CLASSES
     )
     assert learner.speed("w1") == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_worker_that_nobody_knows_is_an_error():
+    with pytest.raises(KeyError, match="w1"):
+        a_learner().finished(an_outcome_of({"denoise": 9.0}), a_job(), {"w2": "cpu-1"})

@@ -4,161 +4,24 @@ stands still.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
-from tests.builders import FLIPBOOK, a_job, a_shape, knowledge
-from tests.platform.builders import Memory
-from vidplat.config import RunConfig
+from tests.builders import FLIPBOOK, a_job, a_shape
 from vidplat.domain import (
-    Artifact,
-    Batch,
     Failure,
     FailureKind,
-    Job,
     JobState,
     OpenJob,
     OperatingPoint,
-    Outcome,
     Progress,
 )
 from vidplat.errors import CatalogError, ClusterError, ModelError
-from vidplat.platform.dispatch.dispatcher import Event, Order, Seat, WorkerLost, WorkerUp
-from vidplat.platform.run.learning import Learner
-from vidplat.platform.run.score import Tally
-from vidplat.platform.run.turn import Rules, World, take_turn
-from vidplat.scheduler import Observation, Policy, features
-from vidplat.storage import open_catalog
+from vidplat.platform.dispatch.dispatcher import WorkerUp
+from vidplat.platform.run.turn import drain, observe
+from vidplat.scheduler import Observation, features
 from vidplat.storage.catalog_words import BatchState
-
-ME = "host:1:1"
-SECONDS = 10.0  # of one job at full quality, by `knowledge()`
-
-
-class ScriptedDispatcher:
-    """Workers that do what the test says."""
-
-    def __init__(self, *worker_ids: str) -> None:
-        self.places = {
-            w: Seat(w, "cloud", "cpu-1", 2**34, 1.0, up=True, since=0.0) for w in worker_ids
-        }
-        self.sent: dict[str, list[Order]] = {w: [] for w in worker_ids}
-        self.events: list[Event] = []
-        self.hurried: dict[str, float | None] = {}
-        self.cancelled: set[str] = set()
-
-    def start(self) -> None: ...
-
-    def seats(self) -> tuple[Seat, ...]:
-        return tuple(self.places.values())
-
-    def send(self, worker_id: str, orders: Sequence[Order]) -> None:
-        self.sent[worker_id] += orders
-
-    def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
-        self.hurried |= finish_by
-
-    def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
-        return frozenset(job_ids)
-
-    def cancel(self, worker_id: str, job_ids: Collection[str]) -> None:
-        self.cancelled |= set(job_ids)
-
-    def poll(self, timeout_s: float) -> list[Event]:
-        heard, self.events = self.events, []
-        return heard
-
-    def close(self) -> None: ...
-
-    # --- the script -------------------------------------------------------------------------------
-
-    def finishes(self, order: Order, at: float, failure: Failure | None = None) -> None:
-        planned = order.assignment
-        artifact = (
-            None
-            if failure
-            else Artifact("/o/v/video.mp4", "/o/v/p", "/o/v/m", "0" * 64, 1, order.attempt)
-        )
-        self.events.append(
-            Outcome(
-                order.job.id,
-                order.attempt,
-                planned.worker_id,
-                planned.point,
-                at - 1,
-                at,
-                {"denoise": 1.0},
-                artifact=artifact,
-                failure=failure,
-            )
-        )
-
-    def loses(self, worker_id: str, at: float, successor: str | None = None, **more: bool) -> None:
-        seat = self.places.pop(worker_id)
-        if successor:
-            self.places[successor] = replace(seat, worker_id=successor, up=False, since=at)
-            self.sent[successor] = []
-        self.events.append(WorkerLost(worker_id, "killed", at, successor, **more))
-
-
-class Scene:
-    """A world over a real catalog, at second 0, with jobs of 10 seconds."""
-
-    def __init__(
-        self, tmp_path, jobs: Sequence[Job], *workers: str, deadline_at: float | None = None, **run
-    ) -> None:
-        self.now = 0.0
-        self.catalog = open_catalog(f"sqlite:///{tmp_path}/c.db")
-        self.batch = Batch(
-            "b1", "x", "/o", FLIPBOOK, submitted_at=0.0, deadline_at=deadline_at, total=len(jobs)
-        )
-        self.catalog.add_batch(self.batch, jobs)
-        self.catalog.hold_batch("b1", ME, now=0.0, lease_s=60.0)
-        self.dispatcher = ScriptedDispatcher(*(workers or ("w1",)))
-        self.heard = Memory()
-        self.committed: dict[str, Artifact] = {}
-        learner = Learner(self.catalog, "b1")
-        learner.costs = knowledge().costs
-        self.tally = Tally(self.batch, 1, None, 0.0)
-        self.world = World(
-            self.batch,
-            self.catalog,
-            self.dispatcher,
-            learner,
-            self.heard,
-            Rules(RunConfig(**run), Policy(), ME, clock=lambda: self.now),
-            find_commit=self.committed.get,
-            describe=lambda model_id: a_shape(),
-            tally=self.tally,
-        )
-        self.world.begin()
-
-    def turn(self, at: float | None = None) -> None:
-        self.now = self.now + 0.1 if at is None else at
-        take_turn(self.world, 0.0)
-
-    def in_hand(self, worker_id: str = "w1") -> list[int]:
-        """Rows of what was sent to a worker, in order."""
-        return [order.job.row for order in self.dispatcher.sent[worker_id]]
-
-    def states(self) -> dict[JobState, int]:
-        return {state: count for state, count in self.catalog.counts("b1").items() if count}
-
-
-@pytest.fixture
-def scene(tmp_path):
-    scenes: list[Scene] = []
-
-    def open_(jobs: int | Sequence[Job] = 3, *workers: str, **more) -> Scene:
-        wanted = [a_job(row=row) for row in range(1, jobs + 1)] if isinstance(jobs, int) else jobs
-        scenes.append(Scene(tmp_path, wanted, *workers, **more))
-        return scenes[-1]
-
-    yield open_
-    for each in scenes:
-        each.catalog.close()
 
 
 def test_a_worker_gets_one_job_and_the_next_shortly_before_it_is_through(scene):
@@ -182,7 +45,7 @@ def test_very_short_jobs_are_sent_by_the_dozen_but_not_without_bound(scene):
     stage.turn(0.0)
     assert len(stage.in_hand()) == 64
     # and a full hand is no reason to look again soon
-    assert stage.world.wait_s() == 0.25
+    assert stage.world.following.wait_s(stage.world.standing()) == 0.25
 
 
 def test_what_ended_is_written_once_per_turn_and_told(scene):
@@ -193,7 +56,7 @@ def test_what_ended_is_written_once_per_turn_and_told(scene):
     stage.turn(10.0)
     assert stage.states() == {JobState.DONE: 2}
     assert len(stage.heard.outcomes) == 2
-    assert stage.world.is_over()
+    assert stage.is_over
 
 
 def test_a_failed_job_comes_again_on_another_worker(scene):
@@ -244,7 +107,7 @@ def test_a_video_that_was_committed_before_its_worker_died_is_kept(scene):
     stage = scene(2, look_ahead_s=100.0)
     stage.turn(0.0)
     first, second = stage.dispatcher.sent["w1"]
-    stage.committed[first.job.id] = Artifact("/o/v/video.mp4", "/o/v/p", "/o/v/m", "0" * 64, 1, 1)
+    stage.commits(first)
     stage.dispatcher.loses("w1", at=3.0, successor="w1.2")
     stage.turn(3.0)
 
@@ -357,19 +220,19 @@ def test_a_cancelled_batch_starts_nothing_more(scene):
     )
     stage.turn(9.0)
     assert len(stage.dispatcher.sent["w1"]) == 1
-    assert stage.world.is_over()
+    assert stage.is_over
 
 
 def test_draining_takes_back_what_has_not_begun(scene):
     stage = scene(3, look_ahead_s=100.0)
     stage.turn(0.0)
-    stage.world.drain()
+    drain(stage.world)
     stage.turn(1.0)
     assert stage.states() == {JobState.RUNNING: 1, JobState.QUEUED: 2}
-    assert not stage.world.is_over()
+    assert not stage.is_over
     stage.dispatcher.finishes(stage.dispatcher.sent["w1"][0], at=9.0)
     stage.turn(9.0)
-    assert stage.world.is_over()
+    assert stage.is_over
 
 
 def test_a_catalog_that_cannot_be_written_for_a_while_loses_nothing(scene):
@@ -387,7 +250,7 @@ def test_a_catalog_that_cannot_be_written_for_a_while_loses_nothing(scene):
     stage.turn(9.0)
     assert refused
     assert stage.states() == {JobState.RUNNING: 1}
-    assert not stage.world.is_over()
+    assert not stage.is_over
 
     # when it takes writes again
     stage.catalog.finish = finish
@@ -412,12 +275,15 @@ def test_a_failing_worker_becomes_the_last_choice(scene):
     for order in stage.dispatcher.sent["w1"][:3]:
         stage.dispatcher.finishes(order, at=1.0, failure=Failure(FailureKind.JOB, "no"))
     stage.turn(1.0)
-    assert {w.id: w.suspect for w in stage.world.workers(1.0)} == {"w1": True, "w2": False}
+    assert {w.id: w.suspect for w in stage.world.worker_states(stage.dispatcher.seats(), 1.0)} == {
+        "w1": True,
+        "w2": False,
+    }
 
 
 def test_only_a_window_of_a_long_queue_is_held_and_it_is_refilled(scene):
     stage = scene(30, window=10)
-    assert len(stage.world.observe().jobs) == 10
+    assert len(observe(stage.world).jobs) == 10
     (backlog,) = stage.world.window.backlog()
     assert backlog.count == 20
     for n in range(30):
@@ -439,7 +305,7 @@ def test_jobs_put_back_by_another_process_are_found_before_the_run_ends(scene):
     stage.catalog.retry_failed("b1", now=5.0)
 
     # then the run goes on
-    assert not stage.world.is_over()
+    assert not stage.is_over
     stage.turn(6.0)
     assert [order.attempt for order in stage.dispatcher.sent["w1"]] == [1, 2]
 

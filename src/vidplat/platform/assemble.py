@@ -26,10 +26,11 @@ from vidplat.platform.intake.rows import Wishes
 from vidplat.platform.intake.source_videos import SourceVideos, keep
 from vidplat.platform.intake.take_in import Taken, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
-from vidplat.platform.run.batch_run import Places, Site, Submitted, run_batch
+from vidplat.platform.run.batch_run import Submitted, run_batch
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.owners import this_owner
-from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
+from vidplat.platform.run.promise import PLANNED_BY_NAME, Queue, make_promise
+from vidplat.platform.run.site import Places, Site
 from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.catalog_words import BatchState
@@ -77,15 +78,14 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         batch = taken.batch
         if (catalog := _catalog_if_there(config.catalog.url)) is not None:
             stack.enter_context(closing(catalog))
-        learner = Learner(catalog, batch.id)
+        learner = Learner(_shape_of, catalog, batch.id)
         learner.shapes |= taken.models
-        jobs, total = _still_open(catalog, taken)
-        places = _places(config)(batch, learner)
+        queue = _still_open(catalog, taken)
+        seats = [seat for _, seat in _places(config)(batch, learner)]
         policy = Policy(batch.on_infeasible, batch.quality_floor)
-        promise = make_promise(
-            batch, jobs, total, [seat for _, seat in places], learner, policy, time.time()
-        )
-        return PlanAnswer(batch, promise.plan, promise.answer, batch.total, batch.total - total)
+        promise = make_promise(batch, queue, seats, learner, policy, time.time())
+        reused = batch.total - queue.total
+        return PlanAnswer(batch, promise.plan, promise.answer, batch.total, reused)
 
 
 def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
@@ -134,7 +134,7 @@ def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) ->
         config=config,
         listener=listener,
         owner=this_owner(),
-        describe=lambda model_id: _describe(model_id)[1],
+        describe=_shape_of,
         places=_places(config, store.url),
         open_dispatcher=_dispatcher_opener(config),
         crash_point=crash_points_for(config.model),
@@ -253,17 +253,16 @@ def _videos(count: int) -> str:
     return f"{count:,} input video{'' if count == 1 else 's'}"
 
 
-def _still_open(catalog: Catalog | None, taken: Taken) -> tuple[list[OpenJob], int]:
-    """The first open jobs of a batch and how many there are; all of them, when it was never
-    submitted."""
+def _still_open(catalog: Catalog | None, taken: Taken) -> Queue:
+    """The open jobs of a batch; all of them, when it was never submitted."""
     if catalog is not None:
         with suppress(UsageError):
             known = catalog.batch(taken.batch.id)
             counts = catalog.counts(known.id)
             total = counts[JobState.QUEUED] + counts[JobState.RUNNING]
-            return catalog.open_jobs(known.id, limit=PLANNED_BY_NAME), total
+            return Queue(catalog.open_jobs(known.id, limit=PLANNED_BY_NAME), total)
     first = islice(taken.jobs, PLANNED_BY_NAME)
-    return [OpenJob(job) for job in first], taken.batch.total
+    return Queue([OpenJob(job) for job in first], taken.batch.total)
 
 
 def _catalog_if_there(url: str) -> Catalog | None:
@@ -310,6 +309,10 @@ class _Models:
         from vidplat.workers.models.catalogue import searched_masks
 
         return searched_masks(model_id, latent_frames)
+
+
+def _shape_of(model_id: str) -> ModelShape:
+    return _describe(model_id)[1]
 
 
 def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:

@@ -14,59 +14,25 @@ Left to others: rows to jobs (`intake`, before this), one turn (`turn`), putting
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from vidplat.config import Config
-from vidplat.domain import Artifact, Batch, JobState, OnInfeasible
-from vidplat.errors import ExitCode, InfrastructureError, StoreError
-from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec
-from vidplat.platform.interface import (
-    BatchResult,
-    Listener,
-    Score,
-)
+from vidplat.domain import Batch, JobState, OnInfeasible
+from vidplat.errors import ExitCode, InfrastructureError
+from vidplat.platform.interface import BatchResult
+from vidplat.platform.run.hold import held
 from vidplat.platform.run.interrupts import Interrupts
 from vidplat.platform.run.learning import Learner
-from vidplat.platform.run.owners import is_surely_gone
 from vidplat.platform.run.plan_records import plan_record
-from vidplat.platform.run.promise import PLANNED_BY_NAME, Promise, make_promise
+from vidplat.platform.run.promise import PLANNED_BY_NAME, Promise, Queue, make_promise
 from vidplat.platform.run.reconcile import reconcile
+from vidplat.platform.run.records import keep_score, verdict, write_tables
 from vidplat.platform.run.score import Tally
-from vidplat.platform.run.turn import Rules, World, take_turn
+from vidplat.platform.run.site import Places, Site
+from vidplat.platform.run.turn import begin, drain, is_over, take_turn
 from vidplat.platform.run.window import without_passed
-from vidplat.scheduler import Policy
-from vidplat.storage.artifacts import batch_folder, repair, sweep
-from vidplat.storage.catalog import Catalog
+from vidplat.platform.run.world import World
+from vidplat.storage.artifacts import sweep
 from vidplat.storage.catalog_words import BatchState
-from vidplat.storage.records import export_manifest, export_metrics
-from vidplat.storage.stores import Store
-
-Places = Sequence[tuple[WorkerSpec, Seat]]
-_FOLLOW_S = 0.5
-_FAILED = (JobState.FAILED, JobState.QUARANTINED)
-_MISSES_KEPT = 1_000  # causes remembered one by one
-
-
-@dataclass(frozen=True)
-class Site:
-    """Everything a run uses, put together by `assemble`."""
-
-    catalog: Catalog
-    store: Store
-    config: Config
-    listener: Listener
-    owner: str
-    describe: Callable[
-        [str], ModelShape
-    ]  # model id -> what the scheduler must know; raises ModelError
-    places: Callable[[Batch, Learner], Places]  # the workers to be started
-    open_dispatcher: Callable[[Places], Dispatcher]
-    clock: Callable[[], float] = time.time
-    crash_point: Callable[[str], None] = field(default=lambda name: None)
 
 
 @dataclass(frozen=True)
@@ -79,6 +45,11 @@ class Submitted:
     inserted: int = 0
     reused: int = 0
 
+    @property
+    def passed_at(self) -> float:
+        """Deadlines before this shape no plan: of a resumed batch they have been missed already."""
+        return self.at if self.resumed else 0.0
+
 
 def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
     """Carry a stored batch to its end. Raises InfrastructureError and ModelError; other ends are
@@ -87,116 +58,90 @@ def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
         lambda: site.listener.warn("finishing what is running; once more to stop at once")
     )
     # 1. Hold.
-    with interrupts, _held(site, batch, interrupts) as holds:
-        if not holds:
-            return _result(
-                site, batch, submitted, ExitCode.INTERRUPTED, "interrupted while waiting"
-            )
-        # 2. Reconcile.
-        if not submitted.new or _was_left(site, batch):
-            _repair(site, batch)
-        learner = Learner(site.catalog, batch.id)
-        learner.shapes[batch.model.id] = site.describe(batch.model.id)
-        if not _is_open(site, batch):
-            return _told(site, _result(site, batch, submitted, *_verdict(site, batch, None)))
-        site.listener.begun(batch, site.catalog.counts(batch.id))
-        # 3. Promise.
-        asked, batch = batch, _as_resumed(site, batch, submitted)
-        places = site.places(batch, learner)
-        promise = _promise(site, batch, places, learner, _passed_at(submitted))
-        site.listener.planned(promise.plan, promise.answer)
-        if not promise.answer.admitted:
-            return _told(site, _refused(site, batch, submitted, promise))
-        return _told(
-            site,
-            _carry(site, batch, submitted, places, promise, learner, interrupts, asked.deadline_at),
-        )
+    with interrupts, held(site, batch.id, interrupts) as is_ours:
+        if not is_ours:
+            code, message = ExitCode.INTERRUPTED, "interrupted while waiting"
+            return _result(site, batch, submitted, code, message)
+        result = _run_held(site, batch, submitted, interrupts)
+        site.listener.finished(result)
+        return result
 
 
-def _carry(
-    site: Site,
-    batch: Batch,
-    submitted: Submitted,
-    places: Places,
-    promise: Promise,
-    learner: Learner,
-    interrupts: Interrupts,
-    deadline_at: float | None,
+def _run_held(
+    site: Site, batch: Batch, submitted: Submitted, interrupts: Interrupts
 ) -> BatchResult:
-    """Steps 4 to 7, for a batch that was admitted."""
+    # 2. Reconcile.
+    _repair(site, batch, is_new=submitted.new)
+    learner = Learner(site.describe, site.catalog, batch.id)
+    learner.know(batch.model.id)
+    if not _is_open(site, batch):
+        return _result(site, batch, submitted, *verdict(site, batch.id))
+    site.listener.begun(batch, site.catalog.counts(batch.id))
+    # 3. Promise.
+    due_at, batch = batch.deadline_at, _as_resumed(site, batch, submitted)
+    places = site.places(batch, learner)
+    promise = _promise(site, batch, places, learner, submitted.passed_at)
+    site.listener.planned(promise.plan, promise.answer)
+    if not promise.answer.admitted:
+        return _refused(site, batch, submitted, promise)
+    # 4. Start.
     site.catalog.set_batch_state(batch.id, BatchState.OPEN, at=site.clock())
-    judged = replace(batch, submitted_at=submitted.at, deadline_at=deadline_at)
+    judged = replace(batch, submitted_at=submitted.at, deadline_at=due_at)
     tally = Tally(judged, len(places), promise.plan, promise.startup_s)
     dispatcher = site.open_dispatcher(places)
-    world = _world(site, batch, dispatcher, learner, tally, _passed_at(submitted))
-    aborted = False
-    try:
-        # 4. Start.
-        site.listener.phase(f"starting {len(places)} workers")
-        world.begin()
-        dispatcher.start()
-        interrupts.listen()  # Ray has put its own handlers in place of ours
-        # 5. Turns.
-        while not world.is_over():
-            if interrupts.draining:
-                world.drain()
-            take_turn(world, world.wait_s())
-    except KeyboardInterrupt:
-        aborted = True
-    finally:
-        dispatcher.close()
-        _leave_tidy(site, batch, world, learner)
+    world = World(site, batch, dispatcher, learner, tally, submitted.passed_at)
+    # 5. Turns.
+    is_aborted = _turn_until_over(world, interrupts)
     # 6. Records.
     if tally.computed:
-        _write_records(site, batch)
+        write_tables(site, batch.id)
     # 7. Score.
-    code, message = _verdict(site, batch, tally)
+    code, message = verdict(site, batch.id, tally.missed)
     if world.stuck:
         message = f"{message}; the rest cannot be placed: {world.stuck}"
-    if aborted or interrupts.draining:
+    if is_aborted or interrupts.draining:
         code, message = ExitCode.INTERRUPTED, f"interrupted; `vidplat resume {batch.id}` continues"
     score = tally.score()
     if tally.computed:
-        _keep_score(site, batch, score)
-    result = _result(site, batch, submitted, code, message)
-    return replace(
-        result, computed=tally.computed, plan=promise.plan, answer=promise.answer, score=score
-    )
+        keep_score(site, batch.id, score)
+    result = _result(site, batch, submitted, code, message, promise)
+    return replace(result, computed=tally.computed, score=score)
 
 
-# --- 1. hold --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _held(site: Site, batch: Batch, interrupts: Interrupts) -> Iterator[bool]:
-    """Be the one process that works on the batch; waits while another is. False: interrupted while
-    waiting."""
-    told = False
-    while not _take_hold(site, batch):
-        if not told:
-            site.listener.phase(f"another process is making batch {batch.id}; waiting for it")
-            told = True
-        if interrupts.draining:
-            yield False
-            return
-        time.sleep(_FOLLOW_S)
+def _turn_until_over(world: World, interrupts: Interrupts) -> bool:
+    """Steps 4 and 5; whether the user broke them off."""
     try:
-        yield True
+        world.listener.phase(f"starting {len(world.dispatcher.seats())} workers")
+        begin(world)
+        world.dispatcher.start()
+        interrupts.listen()  # Ray has put its own handlers in place of ours
+        while not is_over(world):
+            if interrupts.draining:
+                drain(world)
+            take_turn(world)
+    except KeyboardInterrupt:
+        return True
     finally:
-        site.catalog.leave_batch(batch.id, site.owner)
+        world.dispatcher.close()
+        _leave_tidy(world)
+    return False
 
 
-def _take_hold(site: Site, batch: Batch) -> bool:
-    lease_s = site.config.run.lease_s
-    hold = site.catalog.hold_batch(batch.id, site.owner, now=site.clock(), lease_s=lease_s)
-    if hold.owner != site.owner and is_surely_gone(hold.owner):
-        hold = site.catalog.hold_batch(
-            batch.id, site.owner, now=site.clock(), lease_s=lease_s, instead_of=hold.owner
-        )
-    return hold.owner == site.owner
+def _leave_tidy(world: World) -> None:
+    """However the turns ended: nothing of ours stays under way, what was learnt is kept, rubbish is
+    swept."""
+    site, batch = world.site, world.batch
+    try:
+        site.catalog.release(batch.id, site.owner, now=site.clock())
+        world.learner.save()
+        if world.untidy and not _is_open(site, batch):
+            # Every job is final: no attempt can win any more.
+            sweep(site.store, batch.id, older_than_s=0.0)
+    except InfrastructureError as error:
+        site.listener.warn(str(error))
 
 
-# --- 2. reconcile, 3. promise ---------------------------------------------------------------------
+# --- 2. reconcile ---------------------------------------------------------------------------------
 
 
 def _is_open(site: Site, batch: Batch) -> bool:
@@ -204,18 +149,18 @@ def _is_open(site: Site, batch: Batch) -> bool:
     return bool(counts[JobState.QUEUED] or counts[JobState.RUNNING])
 
 
-def _was_left(site: Site, batch: Batch) -> bool:
-    """Whether another process had the batch before us, and died: of what we hold, nothing can be
-    under way yet."""
-    return site.catalog.counts(batch.id)[JobState.RUNNING] > 0
-
-
-def _repair(site: Site, batch: Batch) -> None:
-    if not _is_open(site, batch):
+def _repair(site: Site, batch: Batch, is_new: bool) -> None:
+    """Put right what an earlier run left. A new batch was left by one only where something runs:
+    of what we hold, nothing can be under way yet."""
+    counts = site.catalog.counts(batch.id)
+    if not counts[JobState.RUNNING] and (is_new or not counts[JobState.QUEUED]):
         return
     site.listener.phase("looking for what an earlier run left")
     if repairs := reconcile(site.catalog, site.store, batch.id, now=site.clock()):
         site.listener.phase(str(repairs))
+
+
+# --- 3. promise -----------------------------------------------------------------------------------
 
 
 def _as_resumed(site: Site, batch: Batch, submitted: Submitted) -> Batch:
@@ -231,147 +176,39 @@ def _as_resumed(site: Site, batch: Batch, submitted: Submitted) -> Batch:
     return replace(batch, on_infeasible=OnInfeasible.BEST_EFFORT)
 
 
-def _passed_at(submitted: Submitted) -> float:
-    return submitted.at if submitted.resumed else 0.0
-
-
 def _promise(
     site: Site, batch: Batch, places: Places, learner: Learner, passed_at: float
 ) -> Promise:
     found = site.catalog.open_jobs(batch.id, limit=PLANNED_BY_NAME)
-    jobs = [without_passed(each, passed_at) for each in found]
-    for each in jobs:
-        if each.job.model.id not in learner.shapes:
-            learner.shapes[each.job.model.id] = site.describe(each.job.model.id)
+    for each in found:
+        learner.know(each.job.model.id)
     now = site.clock()
-    total = site.catalog.counts(batch.id)[JobState.QUEUED]
-    promise = make_promise(
-        batch, jobs, total, [seat for _, seat in places], learner, _policy(site, batch), now
+    queue = Queue(
+        [without_passed(each, passed_at) for each in found],
+        site.catalog.counts(batch.id)[JobState.QUEUED],
     )
-    site.catalog.save_plan(
-        batch.id, plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
-    )
+    seats = [seat for _, seat in places]
+    promise = make_promise(batch, queue, seats, learner, site.policy(batch), now)
+    record = plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
+    site.catalog.save_plan(batch.id, record)
     return promise
-
-
-def _policy(site: Site, batch: Batch) -> Policy:
-    return Policy(
-        on_infeasible=batch.on_infeasible,
-        quality_floor=batch.quality_floor,
-        max_attempts=site.config.run.max_attempts,
-    )
 
 
 def _refused(site: Site, batch: Batch, submitted: Submitted, promise: Promise) -> BatchResult:
     counts = site.catalog.counts(batch.id)
     if counts[JobState.QUEUED] == sum(counts.values()):
         site.catalog.set_batch_state(batch.id, BatchState.INFEASIBLE, at=site.clock())
-    result = _result(site, batch, submitted, ExitCode.INFEASIBLE, promise.answer.headline)
-    return replace(result, plan=promise.plan, answer=promise.answer)
-
-
-# --- 4. start, 5. turns ---------------------------------------------------------------------------
-
-
-def _world(
-    site: Site,
-    batch: Batch,
-    dispatcher: Dispatcher,
-    learner: Learner,
-    tally: Tally,
-    passed_at: float,
-) -> World:
-    def find_commit(job_id: str) -> Artifact | None:
-        found = repair(site.store, batch.id, job_id)
-        return found.artifact if found else None
-
-    rules = Rules(
-        site.config.run, _policy(site, batch), site.owner, passed_at, site.clock, site.crash_point
-    )
-    return World(
-        batch,
-        site.catalog,
-        dispatcher,
-        learner,
-        site.listener,
-        rules,
-        find_commit=find_commit,
-        describe=site.describe,
-        tally=tally,
-    )
-
-
-def _leave_tidy(site: Site, batch: Batch, world: World, learner: Learner) -> None:
-    """However the turns ended: nothing of ours stays under way, what was learnt is kept, rubbish is
-    swept."""
-    try:
-        site.catalog.release(batch.id, site.owner, now=site.clock())
-        learner.save()
-        if world.untidy and not _is_open(site, batch):
-            sweep(
-                site.store, batch.id, older_than_s=0.0
-            )  # every job is final: no attempt can win any more
-    except InfrastructureError as error:
-        site.listener.warn(str(error))
-
-
-# --- 6. records, 7. score -------------------------------------------------------------------------
-
-
-def _write_records(site: Site, batch: Batch) -> None:
-    site.listener.phase("writing manifest and metrics")
-    folder, kind = batch_folder(batch.id), "application/vnd.apache.parquet"
-    try:
-        site.store.put(
-            f"{folder}/manifest.parquet", export_manifest(site.catalog, batch.id), content_type=kind
-        )
-        site.store.put(
-            f"{folder}/metrics.parquet", export_metrics(site.catalog, batch.id), content_type=kind
-        )
-    except StoreError as error:
-        site.listener.warn(f"manifest and metrics were not written: {error}")
-
-
-def _keep_score(site: Site, batch: Batch, score: Score) -> None:
-    """One event for `logs`, and for reports that are written when this run is long over."""
-    detail = {
-        "jobs": score.jobs,
-        "startup_s": round(score.startup_s, 3),
-        "median_error": round(score.median_error, 4),
-        "within_p90": round(score.within_p90, 4),
-        "busy_share": round(score.busy_share, 4),
-        "misses": len(score.misses),
-        "causes": {miss.job_id: miss.cause for miss in score.misses[:_MISSES_KEPT]},
-    }
-    try:
-        site.catalog.add_event(batch.id, None, "scored", detail, site.clock())
-    except InfrastructureError as error:
-        site.listener.warn(str(error))
-
-
-def _verdict(site: Site, batch: Batch, tally: Tally | None) -> tuple[ExitCode, str]:
-    """Exit code and sentence for a batch as the catalog tells it now; closes it when every job is
-    final."""
-    counts = site.catalog.counts(batch.id)
-    open_jobs = counts[JobState.QUEUED] + counts[JobState.RUNNING]
-    state = site.catalog.batch_state(batch.id)
-    if not open_jobs and state is not BatchState.CANCELLED:
-        site.catalog.set_batch_state(batch.id, BatchState.DONE, at=site.clock())
-    done, failed = counts[JobState.DONE], sum(counts[state] for state in _FAILED)
-    text = f"{done} of {sum(counts.values())} videos are there"
-    if failed:
-        text += f", {failed} failed"
-    if counts[JobState.CANCELLED]:
-        text += f", {counts[JobState.CANCELLED]} cancelled"
-    if failed or open_jobs:
-        return ExitCode.SOME_FAILED, text
-    if tally is not None and tally.missed:
-        return ExitCode.DEADLINE_MISSED, f"{text}, {tally.missed} after the deadline"
-    return ExitCode.DONE, text
+    message = promise.answer.headline
+    return _result(site, batch, submitted, ExitCode.INFEASIBLE, message, promise)
 
 
 def _result(
-    site: Site, batch: Batch, submitted: Submitted, code: ExitCode, message: str
+    site: Site,
+    batch: Batch,
+    submitted: Submitted,
+    code: ExitCode,
+    message: str,
+    promise: Promise | None = None,
 ) -> BatchResult:
     return BatchResult(
         batch=batch,
@@ -379,11 +216,8 @@ def _result(
         counts=site.catalog.counts(batch.id),
         inserted=submitted.inserted,
         reused=submitted.reused,
+        plan=promise.plan if promise else None,
+        answer=promise.answer if promise else None,
         wall_s=site.clock() - submitted.at,
         message=message,
     )
-
-
-def _told(site: Site, result: BatchResult) -> BatchResult:
-    site.listener.finished(result)
-    return result

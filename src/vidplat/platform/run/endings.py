@@ -12,83 +12,37 @@ carries the answer out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Protocol
 
-from vidplat.domain import Artifact, FailureKind, OpenJob, Outcome
+from vidplat.domain import FailureKind, Outcome
 from vidplat.errors import CatalogError
-from vidplat.platform.interface import Listener
 from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.score import Tally
+from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
 from vidplat.scheduler import Again, Policy, after, suspects
-from vidplat.storage.catalog_words import AttemptRecord, GiveUp, Requeue
+from vidplat.storage.catalog_words import GiveUp, Requeue
 
 CATALOG_PATIENCE_S = 120.0  # how long a run goes on without being able to write
 _REMEMBERED = 500  # endings, for telling a sick worker
 _BLAMELESS = (FailureKind.REQUEST, FailureKind.OUT_OF_MEMORY)  # no sign that the worker is sick
 
 
-class History(Protocol):
-    """What of the catalog this needs."""
-
-    def finish(
-        self,
-        batch_id: str,
-        outcomes: Sequence[Outcome],
-        decisions: Mapping[str, Requeue | GiveUp] | None = None,
-    ) -> set[str]: ...
-    def mark_done(
-        self, batch_id: str, job_id: str, artifact: Artifact, attempt: int, at: float
-    ) -> bool: ...
-    def release(
-        self,
-        batch_id: str,
-        owner: str | None = None,
-        *,
-        now: float,
-        job_ids: Iterable[str] | None = None,
-    ) -> list[str]: ...
-    def attempts(self, batch_id: str, job_id: str) -> list[AttemptRecord]: ...
-
-
 class Endings:
     """Endings of one batch, on their way into the catalog."""
 
     def __init__(
-        self,
-        history: History,
-        batch_id: str,
-        window: Window,
-        policy: Policy,
-        listener: Listener,
-        tally: Tally,
-        *,
-        owner: str,
-        clock: Callable[[], float],
-        crash_point: Callable[[str], None],
+        self, site: Site, batch_id: str, window: Window, policy: Policy, tally: Tally
     ) -> None:
-        self._history, self._batch_id, self._window, self._policy = (
-            history,
-            batch_id,
-            window,
-            policy,
-        )
-        self._listener, self._tally, self._now, self._crash_point = (
-            listener,
-            tally,
-            clock,
-            crash_point,
-        )
-        self._owner = owner
+        self._site, self._batch_id, self._window = site, batch_id, window
+        self._policy, self._tally = policy, tally
         self._unwritten: list[tuple[InHand, Outcome]] = []
         self._unbegun: dict[str, InHand] = {}
         self._refused_since: float | None = None
         self._recent: deque[tuple[str, str, bool]] = deque(maxlen=_REMEMBERED)
-        self.suspects: frozenset[str] = (
-            frozenset()
-        )  # workers on which several different jobs failed
+        #: Workers on which several different jobs failed.
+        self.suspects: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         """Endings that the catalog does not know of yet."""
@@ -120,34 +74,34 @@ class Endings:
 
     def excuse(self, error: CatalogError) -> None:
         """A refusal of the catalog: tell it and go on, but not for ever."""
-        now = self._now()
+        now = self._site.clock()
         self._refused_since = now if self._refused_since is None else self._refused_since
         if now - self._refused_since > CATALOG_PATIENCE_S:
             raise error
-        self._listener.warn(f"{error}; trying again")
+        self._site.listener.warn(f"{error}; trying again")
 
     def _write_outcomes(self) -> None:
         outcomes = [outcome for _, outcome in self._unwritten]
-        self._crash_point("before-finish")
+        self._site.crash_point("before-finish")
         decisions = {o.job_id: self._decide(held, o) for held, o in self._unwritten if not o.ok}
-        changed = self._history.finish(self._batch_id, outcomes, decisions)
+        changed = self._site.catalog.finish(self._batch_id, outcomes, decisions)
         for outcome in outcomes:
             if outcome.artifact is not None and outcome.job_id not in changed:
                 # Its lease had run out, or another attempt was under way: the store has the last
                 # word.
                 made = outcome.artifact
-                self._history.mark_done(
+                self._site.catalog.mark_done(
                     self._batch_id, outcome.job_id, made, made.attempt, outcome.finished_at
                 )
-        self._crash_point("after-finish")
+        self._site.crash_point("after-finish")
         for held, outcome in self._unwritten:
             if outcome.ok or outcome.job_id in changed:  # else cancelled meanwhile: of no interest
                 self._settle(held, outcome, decisions.get(outcome.job_id))
         self._unwritten.clear()
 
     def _write_unbegun(self) -> None:
-        released = self._history.release(
-            self._batch_id, self._owner, now=self._now(), job_ids=list(self._unbegun)
+        released = self._site.catalog.release(
+            self._batch_id, self._site.owner, now=self._site.clock(), job_ids=list(self._unbegun)
         )
         for job_id in released:
             held = self._unbegun[job_id]
@@ -156,13 +110,13 @@ class Endings:
 
     def _decide(self, held: InHand, outcome: Outcome) -> Requeue | GiveUp:
         assert outcome.failure is not None, "an outcome has an artifact or a failure"
-        before = self._history.attempts(self._batch_id, outcome.job_id)
+        before = self._site.catalog.attempts(self._batch_id, outcome.job_id)
         decision = after(
             outcome.failure,
             job_id=outcome.job_id,
             worker_id=outcome.worker_id,
             attempt=sum(each.counts for each in before) + 1,
-            now=self._now(),
+            now=self._site.clock(),
             policy=self._policy,
             avoid=held.open_job.avoid,
             rung_down=held.open_job.rung_down,
@@ -174,13 +128,13 @@ class Endings:
 
     def _settle(self, held: InHand, outcome: Outcome, decision: Requeue | GiveUp | None) -> None:
         self._tally.ended(held.order, outcome)
-        self._listener.outcome(outcome)
+        self._site.listener.outcome(outcome)
         if isinstance(decision, Requeue):
-            again = OpenJob(
-                held.order.job,
-                held.order.attempt,
-                decision.not_before,
-                decision.avoid,
-                decision.rung_down,
+            again = replace(
+                held.open_job,
+                attempt=held.order.attempt,
+                not_before=decision.not_before,
+                avoid=decision.avoid,
+                rung_down=decision.rung_down,
             )
             self._window.put(again)

@@ -11,17 +11,14 @@ light worker is taken to store over the link that drafts travel on, and so after
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vidplat.platform.dispatch.dispatcher import HandedOver, Seat
 from vidplat.platform.run.hands import Hands, InHand
 from vidplat.platform.run.learning import Learner
 from vidplat.scheduler.decision import Finisher
-from vidplat.stages import (
-    NETWORK,
-    STORE,
-)
+from vidplat.stages import NETWORK, STORE
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class HandOver:
 
     def finisher(
         self, held: InHand, drafted: HandedOver, now: float, planned_s: float
-    ) -> tuple[str, dict[str, float]] | None:
+    ) -> tuple[str, Mapping[str, float]] | None:
         """The worker that will be through with a draft first, with its seconds by stage: a light
         one, which may be on its way up while the maker is there to fall back on, or its maker,
         whose queue it joins, behind `planned_s` seconds of what is still planned for it; when none

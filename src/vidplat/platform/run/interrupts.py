@@ -23,9 +23,6 @@ class Interrupts:
         self._on_first = on_first
         self._before: dict[signal.Signals, Any] = {}
 
-    def drain(self) -> None:
-        self.draining = True
-
     def __enter__(self) -> Interrupts:
         self.listen()
         return self

@@ -9,9 +9,9 @@ of them are looked at, so that learning never costs more than two percent of the
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 from vidplat.domain import Job, OperatingPoint, Outcome, VideoSpec
 from vidplat.methods.model_shape import ModelShape
@@ -21,18 +21,9 @@ from vidplat.scheduler.cost import Estimate
 from vidplat.scheduler.decision import Finisher
 from vidplat.scheduler.link import Link, after
 from vidplat.scheduler.relay import finishing
-from vidplat.scheduler.work import (
-    MP4_BYTES_PER_PIXEL,
-    StageFeatures,
-    decoded_frames,
-)
-from vidplat.stages import (
-    AFTER_DRAFT,
-    LOAD,
-    NETWORK,
-    STARTUP,
-    STORE,
-)
+from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, StageFeatures, decoded_frames
+from vidplat.stages import AFTER_DRAFT, LOAD, NETWORK, STARTUP, STORE
+from vidplat.storage.catalog import Catalog
 from vidplat.workers.draft import Draft
 
 COST_KEY = "costs"
@@ -46,37 +37,30 @@ _NONE = StageFeatures()
 _ANY_POINT = OperatingPoint(steps=1)
 
 
-def _parts(
-    outcome: Outcome, timed: Mapping[str, float], device_class: str, drafted_on: str
-) -> list[tuple[str, str, dict[str, float]]]:
-    """Worker, its device class and its timed stages, for each worker that had a part in a video."""
-    if not outcome.drafted_by:
-        return [(outcome.worker_id, device_class, dict(timed))]
-    before = {stage: seconds for stage, seconds in timed.items() if stage not in AFTER_DRAFT}
-    after = {stage: seconds for stage, seconds in timed.items() if stage in AFTER_DRAFT}
-    return [(outcome.drafted_by, drafted_on, before), (outcome.worker_id, device_class, after)]
-
-
-class Memory(Protocol):
-    """What of the catalog this needs."""
-
-    def cost_state(self, key: str) -> dict[str, Any] | None: ...
-    def save_cost_state(self, key: str, document: Mapping[str, Any]) -> None: ...
-    def add_observations(self, seen: list[dict[str, Any]]) -> None: ...
-
-
 class Learner:
-    def __init__(self, memory: Memory | None, batch_id: str = "") -> None:
-        document = memory.cost_state(COST_KEY) if memory is not None else None
+    """`describe` tells the shape of a model by its id; without a catalog nothing is remembered."""
+
+    def __init__(
+        self,
+        describe: Callable[[str], ModelShape],
+        catalog: Catalog | None = None,
+        batch_id: str = "",
+    ) -> None:
+        document = catalog.cost_state(COST_KEY) if catalog is not None else None
         self.costs = CostModel.from_dict(document) if document else CostModel()
         self.shapes: dict[str, ModelShape] = {}
-        self._memory, self._batch_id = memory, batch_id
+        self._describe, self._catalog, self._batch_id = describe, catalog, batch_id
         self._speeds: dict[str, float] = {}
         self._links: dict[str, Link] = {}  # to each worker that finished drafts
         self._bytes_per_pixel = MP4_BYTES_PER_PIXEL  # of drafts
         self._unwritten: list[dict[str, Any]] = []
         self._predicted: dict[tuple[str, str, VideoSpec, OperatingPoint, bool], Estimate] = {}
         self._began, self._spent = time.monotonic(), 0.0
+
+    def know(self, model_id: str) -> None:
+        """Whatever is asked of a model is asked after this."""
+        if model_id not in self.shapes:
+            self.shapes[model_id] = self._describe(model_id)
 
     @property
     def knowledge(self) -> Knowledge:
@@ -89,11 +73,11 @@ class Learner:
         """On a worker of speed 1. Equal questions are answered from memory until something is
         learnt."""
         spec = replace(job.spec, seed=0) if job.spec.seed else job.spec
-        is_edit = job.input_video is not None
-        key = (job.model.id, device_class, spec, point, is_edit)
+        model_id, is_edit = job.model.id, job.input_video is not None
+        key = (model_id, device_class, spec, point, is_edit)
         if key not in self._predicted:
             self._predicted[key] = self.costs.predict(
-                job.model.id, self.shapes[job.model.id], device_class, spec, point, is_edit
+                model_id, self.shapes[model_id], device_class, spec, point, is_edit
             )
         return self._predicted[key]
 
@@ -109,14 +93,12 @@ class Learner:
 
     def finishing(
         self, job: Job, point: OperatingPoint, worker: Finisher, draft: Draft
-    ) -> dict[str, float]:
+    ) -> Mapping[str, float]:
         """p50 seconds of each stage from that draft to the stored video."""
         model_id, shape = job.model.id, self.shapes[job.model.id]
-        return dict(
-            finishing(
-                self.costs, model_id, shape, job.spec, point, worker, draft.size_bytes
-            ).per_stage
-        )
+        return finishing(
+            self.costs, model_id, shape, job.spec, point, worker, draft.size_bytes
+        ).per_stage
 
     def startup(self, model_id: str, device_class: str) -> Estimate:
         return self.costs.startup(model_id, self.shapes[model_id], device_class)
@@ -128,12 +110,11 @@ class Learner:
 
     # --- learning -------------------------------------------------------------------------------
 
-    def finished(self, outcome: Outcome, job: Job, device_class: str, drafted_on: str = "") -> None:
+    def finished(self, outcome: Outcome, job: Job, device_classes: Mapping[str, str]) -> None:
         """Learn from a job that was made; its seconds are the worker's, at the point that was
-        really spent.
+        really spent. `device_classes` by worker id; raises KeyError for a worker it does not name.
 
-        Where another worker left a draft, the stages until then are that one's, of device class
-        `drafted_on`.
+        Where another worker left a draft, the stages until then are that one's.
         """
         began = time.monotonic()
         if self._spent > 0.05 + _BUDGET * (began - self._began):
@@ -147,30 +128,30 @@ class Learner:
         counted = features(shape, job.spec, outcome.point, is_edit, kept)
         if outcome.drafted_by:
             self._note_draft(outcome, job, shape)
-            counted[NETWORK] = StageFeatures(
-                calls=1, megabytes=outcome.metrics.get(DRAFT_BYTES, 0.0) / 1e6
-            )
-        timed = {
-            stage: seconds
-            for stage, seconds in outcome.phases.items()
-            if any(counted.get(stage, _NONE).vector)
-        }
-        for worker_id, its_class, its in _parts(outcome, timed, device_class, drafted_on):
-            if self.costs.samples(model_id, its_class) >= _TRUSTED:
-                # Earlier, a wrong guess about the device class would pass for a slow worker, and
-                # count twice. What nobody predicts must not either.
-                expected = sum(
-                    self.costs.stage(model_id, its_class, stage, counted[stage]).p50_s
-                    for stage in its
-                )
-                self._speeds[worker_id] = updated_speed(
-                    self.speed(worker_id), expected, sum(its.values())
-                )
-            for stage, seconds in its.items():
-                self._observe(
-                    model_id, its_class, stage, counted[stage], seconds, outcome.finished_at, job.id
-                )
+            megabytes = outcome.metrics.get(DRAFT_BYTES, 0.0) / 1e6
+            counted[NETWORK] = StageFeatures(calls=1, megabytes=megabytes)
+        for worker_id, timed in _parts(outcome):
+            seen = [
+                Observation(model_id, device_classes[worker_id], stage, counted[stage], seconds)
+                for stage, seconds in timed.items()
+                if any(counted.get(stage, _NONE).vector)
+            ]
+            self._note_speed(worker_id, seen)
+            for each in seen:
+                self._observe(each, outcome.finished_at, job.id)
         self._spent += time.monotonic() - began
+
+    def _note_speed(self, worker_id: str, seen: Sequence[Observation]) -> None:
+        if not seen or self.costs.samples(seen[0].model_id, seen[0].device_class) < _TRUSTED:
+            # A wrong guess about the device class would pass for a slow worker, and count twice.
+            # What nobody predicts must not either.
+            return
+        expected_s = sum(
+            self.costs.stage(each.model_id, each.device_class, each.stage, each.features).p50_s
+            for each in seen
+        )
+        took_s = sum(each.seconds for each in seen)
+        self._speeds[worker_id] = updated_speed(self.speed(worker_id), expected_s, took_s)
 
     def _note_draft(self, outcome: Outcome, job: Job, shape: ModelShape) -> None:
         """What a draft weighed, and how fast it came."""
@@ -179,60 +160,43 @@ class Learner:
         if size_bytes > 0:
             self._bytes_per_pixel += _DRAFT_WEIGHT * (size_bytes / pixels - self._bytes_per_pixel)
         link = self._links.get(outcome.worker_id, Link())
-        self._links[outcome.worker_id] = after(
-            link, int(size_bytes), outcome.phases.get(NETWORK, 0.0)
-        )
+        seconds = outcome.phases.get(NETWORK, 0.0)
+        self._links[outcome.worker_id] = after(link, int(size_bytes), seconds)
 
     def started(self, up: WorkerUp, model_id: str, startup_s: float) -> None:
         """Learn how long a worker takes to come up, and from the micro-benchmark it ran."""
-        shape = self.shapes[model_id]
-        counted = features(shape, shape.defaults, _ANY_POINT)
-        self._observe(model_id, up.device_class, LOAD, counted[LOAD], up.load_s, up.at)
-        self._observe(model_id, up.device_class, STARTUP, StageFeatures(calls=1), startup_s, up.at)
+        shape, device_class = self.shapes[model_id], up.device_class
+        load = features(shape, shape.defaults, _ANY_POINT)[LOAD]
+        start = StageFeatures(calls=1)
+        self._observe(Observation(model_id, device_class, LOAD, load, up.load_s), up.at)
+        self._observe(Observation(model_id, device_class, STARTUP, start, startup_s), up.at)
         for row in up.observations:
-            stages = features(shape, row["spec"], row["point"])
-            if row["stage"] in stages:
-                stage = row["stage"]
-                self._observe(
-                    row["model_id"],
-                    row["device_class"],
-                    stage,
-                    stages[stage],
-                    row["seconds"],
-                    up.at,
+            counted, stage = features(shape, row["spec"], row["point"]), row["stage"]
+            if stage in counted:
+                seen = Observation(
+                    row["model_id"], row["device_class"], stage, counted[stage], row["seconds"]
                 )
+                self._observe(seen, up.at)
 
-    def _observe(
-        self,
-        model_id: str,
-        device_class: str,
-        stage: str,
-        counted: StageFeatures,
-        seconds: float,
-        at: float,
-        job_id: str | None = None,
-    ) -> None:
-        self.costs = self.costs.observe(
-            Observation(model_id, device_class, stage, counted, seconds)
-        )
+    def _observe(self, seen: Observation, at: float, job_id: str | None = None) -> None:
+        self.costs = self.costs.observe(seen)
         self._predicted.clear()
         if len(self._unwritten) < _MOST_UNWRITTEN:
-            self._unwritten.append(
-                {
-                    "at": at,
-                    "batch_id": self._batch_id,
-                    "job_id": job_id,
-                    "model_id": model_id,
-                    "device_class": device_class,
-                    "stage": stage,
-                    "seconds": seconds,
-                    "features": asdict(counted),
-                }
-            )
+            row = {"at": at, "batch_id": self._batch_id, "job_id": job_id, **asdict(seen)}
+            self._unwritten.append(row)
 
     def save(self) -> None:
         """Put what was learnt into the catalog."""
-        if self._memory is not None and self._unwritten:
+        if self._catalog is not None and self._unwritten:
             rows, self._unwritten = self._unwritten, []
-            self._memory.add_observations(rows)
-            self._memory.save_cost_state(COST_KEY, self.costs.to_dict())
+            self._catalog.add_observations(rows)
+            self._catalog.save_cost_state(COST_KEY, self.costs.to_dict())
+
+
+def _parts(outcome: Outcome) -> list[tuple[str, dict[str, float]]]:
+    """The stages' seconds by the worker that spent them."""
+    if not outcome.drafted_by:
+        return [(outcome.worker_id, dict(outcome.phases))]
+    finished = {stage: s for stage, s in outcome.phases.items() if stage in AFTER_DRAFT}
+    made = {stage: s for stage, s in outcome.phases.items() if stage not in AFTER_DRAFT}
+    return [(outcome.drafted_by, made), (outcome.worker_id, finished)]

@@ -22,6 +22,19 @@ PLANNED_BY_NAME = 10_000
 
 
 @dataclass(frozen=True)
+class Queue:
+    """The open jobs of a batch: the first ones, and how many there are."""
+
+    first: Sequence[OpenJob]
+    total: int
+
+    def backlog(self) -> tuple[Backlog, ...]:
+        """Those beyond the first, as more of the last of these."""
+        rest = self.total - len(self.first)
+        return (Backlog(self.first[-1], rest),) if rest > 0 and self.first else ()
+
+
+@dataclass(frozen=True)
 class Promise:
     plan: Plan
     answer: Answer
@@ -31,41 +44,37 @@ class Promise:
 
 def make_promise(
     batch: Batch,
-    jobs: Sequence[OpenJob],
-    total: int,
+    queue: Queue,
     seats: Sequence[Seat],
     learner: Learner,
     policy: Policy,
     now: float,
 ) -> Promise:
-    """`jobs` are the first of `total` open ones; `seats` are the workers to be started now.
+    """`seats` are the workers to be started now.
 
     Light ones are not counted on: what they take over only makes a promise come true sooner.
     """
-    seats = [seat for seat in seats if not seat.light]
-    startups = {
-        seat.worker_id: learner.startup(batch.model.id, seat.device_class) for seat in seats
-    }
+    model_id, makers = batch.model.id, [seat for seat in seats if not seat.light]
+    startups = [learner.startup(model_id, seat.device_class) for seat in makers]
     snapshot = Snapshot(
         now=now,
-        jobs=tuple(jobs),
+        jobs=tuple(queue.first),
         workers=tuple(
             WorkerState(
                 id=seat.worker_id,
                 pool=seat.pool,
                 device_class=seat.device_class,
                 free_bytes=seat.free_bytes,
-                ready_at=now + startups[seat.worker_id].p90_s,
+                ready_at=now + startup.p90_s,
                 price_per_s=seat.price_per_s,
             )
-            for seat in seats
+            for seat, startup in zip(makers, startups, strict=True)
         ),
         deadline_at=batch.deadline_at,
         quality_floor=batch.quality_floor,
     )
-    rest = total - len(jobs)
-    backlog = (Backlog(jobs[-1], rest),) if rest > 0 and jobs else ()
+    backlog = queue.backlog()
     decided = plan(snapshot, policy, learner.knowledge, backlog)
-    startup_s = max(each.p50_s for each in startups.values())
+    startup_s = max(each.p50_s for each in startups)
     inputs = hashlib.sha256(repr((snapshot, policy, learner.knowledge, backlog)).encode())
     return Promise(decided, answer(decided, policy, now), startup_s, inputs.hexdigest())

@@ -21,9 +21,7 @@ from vidplat.domain import Batch, Outcome
 from vidplat.platform.dispatch.dispatcher import Order
 from vidplat.platform.interface import Miss, Score
 from vidplat.scheduler.decision import Plan, Verdict
-from vidplat.stages import (
-    AFTER_DRAFT,
-)
+from vidplat.stages import AFTER_DRAFT
 
 MOST_MISSES = 10_000  # listed one by one
 

@@ -1,0 +1,133 @@
+"""What an event means: for what is in hand, for the plan, for what is known of seconds.
+
+    Progress     of something in hand is kept for the next heartbeat
+    Outcome      is on its way into the catalog, and taught from
+    HandedOver   goes to whoever will be through with the draft first (`drafts`)
+    WorkerUp     gets the drafts that waited for it; plans may count on it
+    WorkerLost   the oldest order in its hand takes the blame
+
+What is said of an order that is in nobody's hand any more is of no interest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vidplat.domain import Artifact, Failure, FailureKind, Outcome, Progress
+from vidplat.errors import ModelError, StoreError, printable
+from vidplat.platform.dispatch.dispatcher import Event, HandedOver, WorkerLost, WorkerUp
+from vidplat.platform.run import drafts
+from vidplat.platform.run.hands import InHand
+from vidplat.platform.run.score import worked_s
+from vidplat.platform.run.world import World
+from vidplat.scheduler.profile import quality_of
+from vidplat.storage.artifacts import repair
+
+_LEAST_OF_P50 = 0.7  # a job that took less than this share of its p50 was quicker than foreseen
+
+
+def heed(world: World, event: Event) -> None:
+    match event:
+        case Progress():
+            if held := world.hands.find(event.worker_id, event.job_id, event.attempt):
+                held.note(event)
+                world.fresh[event.job_id] = event
+                world.listener.progress(event)
+        case Outcome():
+            if held := world.hands.take(event.worker_id, event.job_id, event.attempt):
+                _end(world, held, event)
+        case HandedOver():
+            if held := world.hands.take(event.worker_id, event.job_id, event.attempt):
+                drafts.pass_on(world, held, event)
+        case WorkerUp():
+            _welcome(world, event)
+        case WorkerLost():
+            _mourn(world, event)
+
+
+def _end(world: World, held: InHand, outcome: Outcome) -> None:
+    world.fresh.pop(outcome.job_id, None)
+    job, promised = held.order.job, held.order.assignment
+    if outcome.ok and outcome.point != promised.point:  # cut short by its `finish_by`
+        quality = quality_of(world.learner.shapes[job.model.id], job.spec, outcome.point)
+        outcome = replace(outcome, quality=quality)
+    world.endings.add(held, outcome)
+    if not outcome.ok:
+        world.untidy = True
+        world.plan_age.call("a job failed", urgent=True)
+        return
+    world.learner.finished(outcome, job, world.device_classes)
+    took_s = worked_s(held.order, outcome)
+    if world.deadlines_ahead and not _LEAST_OF_P50 * promised.p50_s <= took_s <= promised.p90_s:
+        world.plan_age.call(f"a job took {took_s:.2f} s, predicted {promised.p50_s:.2f} s")
+
+
+def _welcome(world: World, up: WorkerUp) -> None:
+    world.device_classes[up.worker_id] = up.device_class
+    asked_at = world.asked_at.get(up.worker_id)
+    if asked_at is not None:
+        calibrated_s = sum(float(row["seconds"]) for row in up.observations)
+        startup_s = max(0.0, up.at - asked_at - up.load_s - calibrated_s)
+        world.learner.started(up, world.batch.model.id, startup_s)
+    world.tally.worker_up(up.at)
+    drafts.send_waiting(world, up.worker_id)
+    world.plan_age.call(f"worker {up.worker_id} came up", urgent=True)
+
+
+def _mourn(world: World, lost: WorkerLost) -> None:
+    """The oldest order in its hand takes the blame; those behind it had not begun and go back
+    freely.
+
+    An order whose video is committed already did end, only its Outcome was lost on the way. A draft
+    of another worker is whole: what was to be done with it is done once more, elsewhere.
+    """
+    world.untidy = True
+    world.last_loss = printable(lost.reason)
+    world.following = world.following.without(lost.worker_id)
+    world.listener.warn(f"worker {lost.worker_id} was lost: {world.last_loss}")
+    if lost.request_is_wrong:
+        raise ModelError(world.last_loss)
+    if lost.successor is not None:
+        world.asked_at[lost.successor] = world.now()
+    is_blamed = False
+    for held in world.hands.drop(lost.worker_id):
+        artifact, drafted = _committed(world, held), held.order.drafted
+        if artifact is not None:
+            _end_lost(world, held, lost, artifact)
+        elif drafted and drafted.worker_id != lost.worker_id and not held.passed_on:
+            drafts.pass_on(world, replace(held, passed_on=True), drafted)
+        elif is_blamed:
+            world.endings.give_back([held])
+        else:
+            is_blamed = True
+            _end_lost(world, held, lost, None)
+    world.plan_age.call(f"worker {lost.worker_id} was lost", urgent=True)
+
+
+def _committed(world: World, held: InHand) -> Artifact | None:
+    try:
+        found = repair(world.site.store, world.batch.id, held.order.job.id)
+    except StoreError:  # then it runs again, and loses to the commit that is there
+        return None
+    return found.artifact if found else None
+
+
+def _end_lost(world: World, held: InHand, lost: WorkerLost, artifact: Artifact | None) -> None:
+    """The end of an order that its worker can no longer tell: committed, or lost with it."""
+    order = held.order
+    failure = Failure(
+        FailureKind.WORKER_LOST, f"worker {lost.worker_id} was lost: {world.last_loss}"
+    )
+    world.tally.worker_lost(order.job.id)
+    outcome = Outcome(
+        job_id=order.job.id,
+        attempt=order.attempt,
+        worker_id=lost.worker_id,
+        point=order.assignment.point,
+        started_at=held.sent_at,
+        finished_at=world.now(),
+        artifact=artifact,
+        failure=None if artifact else failure,
+        steps_done=held.progress.step if held.progress else 0,
+    )
+    world.endings.add(held, outcome)

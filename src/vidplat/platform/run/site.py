@@ -1,0 +1,45 @@
+"""What a run is given: its catalog and store, the configuration, who is told, how workers are had.
+
+`assemble` puts a Site together from the configuration; tests put one together by hand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from vidplat.config import Config
+from vidplat.domain import Batch
+from vidplat.methods.model_shape import ModelShape
+from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec
+from vidplat.platform.interface import Listener
+from vidplat.platform.run.learning import Learner
+from vidplat.scheduler import Policy
+from vidplat.storage.catalog import Catalog
+from vidplat.storage.stores import Store
+
+Places = Sequence[tuple[WorkerSpec, Seat]]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Everything a run uses."""
+
+    catalog: Catalog
+    store: Store
+    config: Config
+    listener: Listener
+    owner: str  # this process, see `owners`
+    describe: Callable[[str], ModelShape]  # of a model id; raises ModelError
+    places: Callable[[Batch, Learner], Places]  # the workers to be started
+    open_dispatcher: Callable[[Places], Dispatcher]
+    clock: Callable[[], float] = time.time
+    crash_point: Callable[[str], None] = field(default=lambda name: None)
+
+    def policy(self, batch: Batch) -> Policy:
+        return Policy(
+            on_infeasible=batch.on_infeasible,
+            quality_floor=batch.quality_floor,
+            max_attempts=self.config.run.max_attempts,
+        )

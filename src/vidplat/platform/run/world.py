@@ -1,0 +1,116 @@
+"""World: everything that lives between two turns of one batch's loop.
+
+It holds and tells; what happens to it is said elsewhere:
+
+    window      the queued jobs that are planned one by one
+    hands       what each worker holds, and when it will be through
+    following   the plan being followed: what is due, and when
+    plan_age    whether that plan has been overtaken
+    endings     what ended, on its way into the catalog
+    learning    what that teaches about seconds
+    hand_over   who finishes a draft, and on whom plans may count for it
+
+One World serves one batch, in one thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+from vidplat.domain import Batch, OnInfeasible, Progress, WorkerState
+from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat
+from vidplat.platform.run.endings import Endings
+from vidplat.platform.run.following import Following, Standing
+from vidplat.platform.run.hand_over import HandOver
+from vidplat.platform.run.hands import Hands
+from vidplat.platform.run.learning import Learner
+from vidplat.platform.run.plan_age import PlanAge
+from vidplat.platform.run.score import Tally
+from vidplat.platform.run.site import Site
+from vidplat.platform.run.window import Window
+from vidplat.storage.catalog_words import BatchState
+
+
+class World:
+    def __init__(
+        self,
+        site: Site,
+        batch: Batch,
+        dispatcher: Dispatcher,
+        learner: Learner,
+        tally: Tally,
+        passed_at: float = 0.0,
+    ) -> None:
+        """`passed_at`: deadlines before this had passed when the run began, and no longer shape its
+        plans."""
+        self.site, self.batch, self.dispatcher = site, batch, dispatcher
+        self.learner, self.tally, self.listener = learner, tally, site.listener
+        self.config = site.config.run
+        # What is admitted is finished, late if it must be: a promise is never taken back for
+        # another job.
+        self.policy = replace(site.policy(batch), on_infeasible=OnInfeasible.BEST_EFFORT)
+        self.hands = Hands()
+        self.window = Window(site.catalog, batch.id, self.config.window, learner.know, passed_at)
+        self.endings = Endings(site, batch.id, self.window, self.policy, tally)
+        self.hand_over = HandOver(dispatcher.seats, self.hands, learner, batch.model.id)
+        self.following = Following()
+        self.plan_age = PlanAge()
+        self.state = BatchState.OPEN  # of the batch, as the catalog last told it
+        self.draining = False
+        self.stuck: str | None = None  # why the rest cannot be placed
+        self.untidy = False  # attempts may have left files behind
+        self.last_loss = ""  # why the last lost worker was lost
+        self.asked_at: dict[str, float] = {}  # worker id -> when it was asked to come
+        self.device_classes: dict[str, str] = {}  # of every worker that was ever there
+        self.fresh: dict[str, Progress] = {}  # heartbeats not yet in the catalog
+        self.beat_at = self.renewed_at = -math.inf
+
+    def now(self) -> float:
+        return self.site.clock()
+
+    def note_device_classes(self) -> None:
+        """Before anything is heard: what a worker made may be heard of when it is gone."""
+        for seat in self.dispatcher.seats():
+            self.device_classes[seat.worker_id] = seat.device_class
+
+    def makers(self) -> list[Seat]:
+        """Seats whose workers have a model; only these are planned for."""
+        return [seat for seat in self.dispatcher.seats() if not seat.light]
+
+    def standing(self) -> Standing:
+        return Standing(
+            self.now(),
+            self.dispatcher.seats(),
+            self.hands,
+            self.window.jobs,
+            self.learner,
+            self.config.look_ahead_s,
+        )
+
+    def worker_states(self, seats: Iterable[Seat], now: float) -> tuple[WorkerState, ...]:
+        return tuple(self._worker_state(seat, now) for seat in seats)
+
+    def _worker_state(self, seat: Seat, now: float) -> WorkerState:
+        up_at = now if seat.up else self.learner.expected_up(self.batch.model.id, seat, now)
+        return WorkerState(
+            id=seat.worker_id,
+            pool=seat.pool,
+            device_class=seat.device_class,
+            free_bytes=seat.free_bytes,
+            ready_at=up_at + self.hands.remaining_s(seat.worker_id, now),
+            speed=self.learner.speed(seat.worker_id),
+            running=self.hands.running(seat.worker_id),
+            price_per_s=seat.price_per_s,
+            suspect=seat.worker_id in self.endings.suspects,
+        )
+
+    @property
+    def deadlines_ahead(self) -> bool:
+        return self.batch.deadline_at is not None or self.window.has_deadlines
+
+    def read_window(self) -> None:
+        """Read the window from the catalog: at the start, and when others may have changed it."""
+        if self.window.read():
+            self.plan_age.call("the queue was read", urgent=True)
