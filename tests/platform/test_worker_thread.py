@@ -19,7 +19,7 @@ from vidplat.errors import (
     OutOfMemoryError,
     StoreError,
 )
-from vidplat.platform.dispatch.dispatcher import HandedOver, Order, Succession, WorkerSpec, WorkerUp
+from vidplat.platform.dispatch.dispatcher import HandedOver, Order, WorkerSpec, WorkerUp
 from vidplat.platform.dispatch.worker_thread import (
     Outbox,
     SetupFailed,
@@ -278,13 +278,3 @@ def test_failures_are_sorted_by_whose_fault_they_are():
     assert sort_failure(OSError(28, "No space left on device")).kind is FailureKind.INFRASTRUCTURE
     assert sort_failure(ZeroDivisionError("a \x1b[31m thing")).kind is FailureKind.JOB
     assert sort_failure(ZeroDivisionError("a \x1b[31m thing")).message.isprintable()
-
-
-def test_a_seat_is_refilled_under_new_names_until_it_is_hopeless():
-    succession = Succession(most_losses=3)
-    assert succession.next_id("cloud-1") == "cloud-1.2"
-    assert succession.next_id("cloud-1.2") == "cloud-1.3"
-    succession.worked("cloud-1.3")
-    assert succession.next_id("cloud-1.3") == "cloud-1.4"
-    assert succession.next_id("cloud-1.4") == "cloud-1.5"
-    assert succession.next_id("cloud-1.5") is None

@@ -169,6 +169,7 @@ def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], P
                     model=batch.model,
                     store_url=store_url,
                     device="cuda" if on_gpu else "cpu",
+                    gpus=pool.gpus,
                     threads=pool.threads,
                     calibrate=calibrate,
                     inputs=config.inputs,
@@ -199,9 +200,7 @@ def _dispatcher_opener(config: Config) -> Callable[[Places], Dispatcher]:
             return LocalDispatcher(places, open_tools)
         from vidplat.platform.dispatch.on_ray import RayDispatcher
 
-        return RayDispatcher(
-            places, config.ray, gpus={pool.name: pool.gpus for pool in config.pools}
-        )
+        return RayDispatcher(places, config.ray)
 
     return open_dispatcher
 

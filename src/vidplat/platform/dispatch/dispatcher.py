@@ -3,11 +3,10 @@
 A dispatcher decides nothing. Which job goes where is the plan's business; what an event means is
 the turn's. It promises three things: an order sent to a live worker is started at most once, orders
 of one worker start in the order they were sent, and a worker that dies is reported once, after
-everything that was still heard from it. Two implementations: `LocalDispatcher` (threads of this
-process) and `RayDispatcher` (one actor per worker).
+everything that was still heard from it. Two implementations: `in_process` (threads of this
+process) and `on_ray` (one actor per worker).
 
-A *seat* is a place for a worker. When its worker dies, the next one on that seat has a new id
-(`cloud-1`, then `cloud-1.2`), since failures are counted per worker.
+A *seat* is a place for a worker; who follows a dead one on it is told in `seats`.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ class WorkerSpec:
     device: str = "cpu"  # cpu or cuda
     threads: int = 1
     calibrate: bool = False  # measure the device before the first job
-    inputs: InputConfig = field(
-        default_factory=InputConfig
-    )  # bounds of input videos, as intake had them
+    gpus: float = 0.0  # that its process is given; a fraction shares one
+    # Bounds of input videos, as intake had them.
+    inputs: InputConfig = field(default_factory=InputConfig)
     light: bool = False  # loads no model; it only finishes drafts
 
 
@@ -141,48 +140,3 @@ class Dispatcher(Protocol):
 
     def close(self) -> None:
         """Let the workers go. Safe to call twice."""
-
-
-@dataclass
-class Succession:
-    """Who sits on each seat after whom, and when to stop refilling it.
-
-    A seat is refilled at most `most_losses` times in a row; a job finished in between clears the
-    count.
-    """
-
-    most_losses: int = 6
-    _generation: dict[str, int] = field(default_factory=dict)
-    _losses: dict[str, int] = field(default_factory=dict)
-
-    def next_id(self, worker_id: str) -> str | None:
-        """The id of the worker that follows `worker_id`, or None when its seat is given up."""
-        seat = self.seat_of(worker_id)
-        self._losses[seat] = self._losses.get(seat, 0) + 1
-        if self._losses[seat] >= self.most_losses:
-            return None
-        self._generation[seat] = self._generation.get(seat, 1) + 1
-        return f"{seat}.{self._generation[seat]}"
-
-    def worked(self, worker_id: str) -> None:
-        """A job came out of it: the seat is sound."""
-        self._losses.pop(self.seat_of(worker_id), None)
-
-    @staticmethod
-    def seat_of(worker_id: str) -> str:
-        return worker_id.split(".", 1)[0]
-
-
-__all__ = [
-    "Dispatcher",
-    "Event",
-    "HandedOver",
-    "Order",
-    "Outcome",
-    "Progress",
-    "Seat",
-    "Succession",
-    "WorkerLost",
-    "WorkerSpec",
-    "WorkerUp",
-]

@@ -8,47 +8,38 @@ interpreter and one torch thread pool, and a job that crashes the process takes 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
-from vidplat.domain import Outcome
-from vidplat.platform.dispatch.dispatcher import (
-    Event,
-    HandedOver,
-    Order,
-    Seat,
-    Succession,
-    WorkerLost,
-    WorkerSpec,
-    WorkerUp,
+from vidplat.platform.dispatch.dispatcher import Event, Order, Seat, WorkerSpec
+from vidplat.platform.dispatch.seats import Seats
+from vidplat.platform.dispatch.worker_thread import (
+    Outbox,
+    SetupFailed,
+    Tools,
+    WorkerEvent,
+    WorkerThread,
 )
-from vidplat.platform.dispatch.worker_thread import Outbox, SetupFailed, Tools, WorkerThread
 
 
 class LocalDispatcher:
-    """`seats` pairs each worker's spec with what the plan should know of it before it is up."""
+    """`places` pairs each worker's spec with what the plan should know of it before it is up."""
 
     def __init__(
         self,
-        seats: Sequence[tuple[WorkerSpec, Seat]],
+        places: Sequence[tuple[WorkerSpec, Seat]],
         open_tools: Callable[[WorkerSpec], Tools],
-        *,
-        succession: Succession | None = None,
     ) -> None:
-        self._specs = {spec.worker_id: spec for spec, _ in seats}
-        self._seats = {seat.worker_id: seat for _, seat in seats}
+        self._seats = Seats(places)
         self._open_tools = open_tools
-        self._succession = succession or Succession()
         self._outbox = Outbox()
         self._threads: dict[str, WorkerThread] = {}
 
     def start(self) -> None:
-        for worker_id in tuple(self._seats):
+        for worker_id in self._seats.specs:
             self._open_thread(worker_id)
 
     def seats(self) -> tuple[Seat, ...]:
-        return tuple(self._seats.values())
+        return tuple(self._seats.seats.values())
 
     def send(self, worker_id: str, orders: Sequence[Order]) -> None:
         if thread := self._threads.get(worker_id):
@@ -67,44 +58,25 @@ class LocalDispatcher:
             thread.cancel(job_ids)
 
     def poll(self, timeout_s: float) -> list[Event]:
-        events: list[Event] = []
-        for event in self._outbox.take(timeout_s):
-            if isinstance(event, SetupFailed):
-                events.append(self._lose(event))
-                continue
-            if isinstance(event, WorkerUp):
-                self._seats[event.worker_id] = replace(
-                    self._seats[event.worker_id],
-                    device_class=event.device_class,
-                    free_bytes=event.free_bytes,
-                    up=True,
-                    since=event.at,
-                )
-            elif isinstance(event, Outcome | HandedOver):
-                self._succession.worked(event.worker_id)
-            events.append(event)
-        return events
+        return [self._understood(event) for event in self._outbox.take(timeout_s)]
 
     def close(self) -> None:
-        for thread in self._threads.values():
-            thread.close()
-        for thread in self._threads.values():
-            thread.close(wait_s=5.0)
+        for wait_s in (0.0, 5.0):  # all are asked before one is waited for
+            for thread in self._threads.values():
+                thread.close(wait_s=wait_s)
         self._threads.clear()
 
     def _open_thread(self, worker_id: str) -> None:
-        thread = WorkerThread(self._specs[worker_id], self._open_tools, self._outbox)
+        thread = WorkerThread(self._seats.specs[worker_id], self._open_tools, self._outbox)
         self._threads[worker_id] = thread
         thread.start()
 
-    def _lose(self, failed: SetupFailed) -> WorkerLost:
-        seat, spec = self._seats.pop(failed.worker_id), self._specs.pop(failed.worker_id)
-        self._threads.pop(failed.worker_id, None)
-        successor = None if failed.request_is_wrong else self._succession.next_id(failed.worker_id)
-        if successor is not None:
-            self._specs[successor] = replace(spec, worker_id=successor)
-            self._seats[successor] = replace(seat, worker_id=successor, up=False, since=time.time())
-            self._open_thread(successor)
-        return WorkerLost(
-            failed.worker_id, failed.reason, time.time(), successor, failed.request_is_wrong
-        )
+    def _understood(self, said: WorkerEvent) -> Event:
+        if not isinstance(said, SetupFailed):
+            self._seats.note(said)
+            return said
+        self._threads.pop(said.worker_id, None)
+        lost = self._seats.lose(said.worker_id, said.reason, request_is_wrong=said.request_is_wrong)
+        if lost.successor is not None:
+            self._open_thread(lost.successor)
+        return lost

@@ -25,7 +25,7 @@ import logging
 import os
 import socket
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -49,11 +49,11 @@ from vidplat.platform.dispatch.dispatcher import (
     HandedOver,
     Order,
     Seat,
-    Succession,
     WorkerLost,
     WorkerSpec,
     WorkerUp,
 )
+from vidplat.platform.dispatch.seats import Seats
 from vidplat.platform.dispatch.worker_thread import (
     Outbox,
     SetupFailed,
@@ -163,33 +163,19 @@ def _carried(draft: Draft) -> bytes:
 
 
 class RayDispatcher:
-    """`seats` pairs each worker's spec with what the plan should know of it before it is up.
+    """`places` pairs each worker's spec with what the plan should know of it before it is up."""
 
-    `gpus` gives GPUs per worker by pool name.
-    """
-
-    def __init__(
-        self,
-        seats: Sequence[tuple[WorkerSpec, Seat]],
-        config: RayConfig,
-        *,
-        gpus: Mapping[str, float] | None = None,
-        succession: Succession | None = None,
-    ) -> None:
-        self._specs = {spec.worker_id: spec for spec, _ in seats}
-        self._seats = {seat.worker_id: seat for _, seat in seats}
+    def __init__(self, places: Sequence[tuple[WorkerSpec, Seat]], config: RayConfig) -> None:
+        self._seats = Seats(places)
         self._config = config
-        self._gpus = dict(gpus or {})
-        self._succession = succession or Succession()
         self._actors: dict[str, Any] = {}
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
-        self._drafts: dict[
-            str, tuple[int, DraftHandle]
-        ] = {}  # by job id: attempt and draft, while it is not finished
-        self._ahead_s: dict[str, float] = {}  # by worker id: its clock beside ours, once it is up
-        self._silent_s: dict[
-            str, float
-        ] = {}  # worker id -> how long its `take` has been unanswered
+        # By job id: attempt and draft, while it is not finished.
+        self._drafts: dict[str, tuple[int, DraftHandle]] = {}
+        # By worker id: its clock beside ours, once it is up.
+        self._ahead_s: defaultdict[str, float] = defaultdict(float)
+        # By worker id: for how long its `take` has been unanswered.
+        self._silent_s: defaultdict[str, float] = defaultdict(float)
         self._polled_at = time.monotonic()
         self._started_here = False
         self._attached = False
@@ -197,30 +183,30 @@ class RayDispatcher:
     def start(self) -> None:
         try:
             self._connect()
-            for worker_id in tuple(self._seats):
+            for worker_id in self._seats.specs:
                 self._open_actor(worker_id)
         except (RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
             self.close()
-            if self._config.address is None:
-                raise ClusterError(
-                    f"cannot start Ray on this machine: {printable(error)}"
-                ) from error
-            raise ClusterError(
-                f"cannot use the Ray cluster at {printable(self._config.address)}: "
-                f"{printable(error)}. It must run "
-                f"Ray {ray.__version__}; if it asks for tokens, set RAY_AUTH_MODE=token here"
-            ) from error
+            why = f"cannot start Ray on this machine: {printable(error)}"
+            if self._config.address is not None:
+                why = (
+                    f"cannot use the Ray cluster at {printable(self._config.address)}: "
+                    f"{printable(error)}. It must run Ray {ray.__version__}; if it asks for "
+                    "tokens, set RAY_AUTH_MODE=token here"
+                )
+            raise ClusterError(why) from error
 
     def seats(self) -> tuple[Seat, ...]:
-        return tuple(self._seats.values())
+        return tuple(self._seats.seats.values())
 
     def send(self, worker_id: str, orders: Sequence[Order]) -> None:
         if actor := self._actors.get(worker_id):
-            actor.put.remote([in_worker_time(order, self._ahead_of(worker_id)) for order in orders])
+            ahead_s = self._ahead_s[worker_id]
+            actor.put.remote([in_worker_time(order, ahead_s) for order in orders])
 
     def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
         if actor := self._actors.get(worker_id):
-            actor.hurry.remote(ends_in_worker_time(finish_by, self._ahead_of(worker_id)))
+            actor.hurry.remote(ends_in_worker_time(finish_by, self._ahead_s[worker_id]))
 
     def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
         if (actor := self._actors.get(worker_id)) is None:
@@ -274,23 +260,13 @@ class RayDispatcher:
         events: list[Event] = []
         for said in answer:
             if isinstance(said, SetupFailed):
-                return [
-                    *events,
-                    self._lose(worker_id, said.reason, request_is_wrong=said.request_is_wrong),
-                ]
+                lost = self._lose(worker_id, said.reason, request_is_wrong=said.request_is_wrong)
+                return [*events, lost]
             if isinstance(said, WorkerUp):
                 self._compare_clocks(worker_id)
-            event = in_our_time(said, self._ahead_of(worker_id))
-            if isinstance(event, WorkerUp):
-                self._seats[worker_id] = replace(
-                    self._seats[worker_id],
-                    device_class=event.device_class,
-                    free_bytes=event.free_bytes,
-                    up=True,
-                    since=event.at,
-                )
-            elif isinstance(event, Outcome | HandedOver):
-                self._succession.worked(worker_id)
+            event = in_our_time(said, self._ahead_s[worker_id])
+            self._seats.note(event)
+            if isinstance(event, Outcome | HandedOver):
                 self._note_draft(event)
             events.append(event)
         self._listen(worker_id)
@@ -314,22 +290,13 @@ class RayDispatcher:
             ahead = ahead_of_ours(
                 lambda: float(ray.get(actor.clock.remote(), timeout=_CALL_TIMEOUT_S))
             )
-        except (
-            RayError
-        ):  # dead or unreachable: that will be noticed, and then it has no times to tell
-            return
+        except RayError:
+            return  # dead or unreachable: that will be noticed, and then it has no times to tell
         self._ahead_s[worker_id] = ahead
         if abs(ahead) > _TOLD_OF_CLOCK_S:
             way = "ahead" if ahead > 0 else "behind"
-            log.warning(
-                "the clock of worker %s is %.0f s %s; its times are corrected",
-                worker_id,
-                abs(ahead),
-                way,
-            )
-
-    def _ahead_of(self, worker_id: str) -> float:
-        return self._ahead_s.get(worker_id, 0.0)
+            text = "the clock of worker %s is %.0f s %s; its times are corrected"
+            log.warning(text, worker_id, abs(ahead), way)
 
     def _given_up(self) -> list[Event]:
         """Workers from which nothing is heard any more, though they should have answered long
@@ -338,14 +305,11 @@ class RayDispatcher:
         passed_s, self._polled_at = min(now - self._polled_at, _LONGEST_LOOK_S), now
         lost: list[Event] = []
         for ref, worker_id in list(self._takes.items()):
-            self._silent_s[worker_id] = self._silent_s.get(worker_id, 0.0) + passed_s
-            if self._seats[worker_id].up and self._silent_s[worker_id] > LONG_POLL_S + _SILENT_S:
+            self._silent_s[worker_id] += passed_s
+            silent_s = self._silent_s[worker_id]
+            if self._seats.seats[worker_id].up and silent_s > LONG_POLL_S + _SILENT_S:
                 del self._takes[ref]
-                lost.append(
-                    self._lose(
-                        worker_id, f"it was not heard of for {self._silent_s[worker_id]:.0f} s"
-                    )
-                )
+                lost.append(self._lose(worker_id, f"it was not heard of for {silent_s:.0f} s"))
         return lost
 
     def _listen(self, worker_id: str) -> None:
@@ -353,62 +317,49 @@ class RayDispatcher:
         self._takes[self._actors[worker_id].take.remote(LONG_POLL_S)] = worker_id
 
     def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
-        seat, spec = self._seats.pop(worker_id), self._specs.pop(worker_id)
-        actor = self._actors.pop(worker_id)
-        ray.kill(actor, no_restart=True)
-        successor = None if request_is_wrong else self._succession.next_id(worker_id)
-        if successor is not None:
-            self._specs[successor] = replace(spec, worker_id=successor, calibrate=False)
-            self._seats[successor] = replace(seat, worker_id=successor, up=False, since=time.time())
-            self._open_actor(successor)
+        ray.kill(self._actors.pop(worker_id), no_restart=True)
+        lost = self._seats.lose(worker_id, reason, request_is_wrong=request_is_wrong)
+        if lost.successor is not None:
+            self._open_actor(lost.successor)
         log.warning("worker %s lost: %s", worker_id, reason)
-        return WorkerLost(worker_id, reason, time.time(), successor, request_is_wrong)
+        return lost
 
     # --- the cluster ----------------------------------------------------------------------------
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        logging.getLogger("ray").setLevel(
-            logging.ERROR
-        )  # it has remarks before `logging_level` takes effect
+        # It has remarks before `logging_level` takes effect.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         if self._config.address:
             _check_reachable(self._config.address)
             ray.init(address=self._config.address, **quiet)
             self._attached = True
             return
-        workers = list(self._specs.values())
-        pools = {spec.pool for spec in workers}
         # Ray would run workers at the lowest priority but a few; here they do the work that the
         # deadline is about.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        specs = self._seats.specs.values()
         with _fewer_processes():
-            self._start_cluster(workers, pools, quiet)
+            ray.init(
+                address="local",
+                # Every actor gets its place, also where threads outnumber cores: the user's pools
+                # decide.
+                num_cpus=max(1, sum(spec.threads for spec in specs)),
+                num_gpus=sum(spec.gpus for spec in specs) or None,
+                resources=Counter(pool_resource(spec.pool) for spec in specs),
+                include_dashboard=self._config.dashboard,
+                # Videos go from workers to the store; Ray carries small messages only.
+                object_store_memory=80 * 2**20,
+                **quiet,
+            )
         self._started_here = True
 
-    def _start_cluster(
-        self, workers: list[WorkerSpec], pools: set[str], quiet: dict[str, Any]
-    ) -> None:
-        ray.init(
-            address="local",
-            # Every actor gets its place, also where threads outnumber cores: the user's pools
-            # decide.
-            num_cpus=max(1, sum(spec.threads for spec in workers)),
-            num_gpus=sum(self._gpus.get(spec.pool, 0.0) for spec in workers) or None,
-            resources={
-                pool_resource(pool): sum(spec.pool == pool for spec in workers) for pool in pools
-            },
-            include_dashboard=self._config.dashboard,
-            # Videos go from workers to the store; Ray carries small messages only.
-            object_store_memory=80 * 2**20,
-            **quiet,
-        )
-
     def _open_actor(self, worker_id: str) -> None:
-        spec = self._specs[worker_id]
+        spec = self._seats.specs[worker_id]
         options: dict[str, Any] = {
             "num_cpus": spec.threads,
-            "num_gpus": self._gpus.get(spec.pool, 0.0),
+            "num_gpus": spec.gpus,
             "max_restarts": 0,
             "max_concurrency": 16,
             **self._placement(spec.pool),

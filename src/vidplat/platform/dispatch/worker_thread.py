@@ -47,9 +47,13 @@ from vidplat.platform.dispatch.dispatcher import (
     WorkerUp,
     light_class,
 )
+from vidplat.scheduler.work import NETWORK
 from vidplat.workers.draft import Draft
 
 log = logging.getLogger(__name__)
+
+
+Report = Callable[[str, int, int], None]  # phase, finished steps, steps in all
 
 
 class Rendered(Protocol):
@@ -94,7 +98,7 @@ class VideoMaker(Protocol):
         point: OperatingPoint,
         *,
         attempt: int,
-        on_progress: Callable[[str, int, int], None],  # phase, finished steps, steps in all
+        on_progress: Report,
         finish_by: Callable[[], float | None],
         min_steps: int,
         is_cancelled: Callable[[], bool],
@@ -102,9 +106,7 @@ class VideoMaker(Protocol):
     ) -> Rendered | Draft:
         """The video; with `hand_over` a draft of it, when frames were left out."""
 
-    def finish(
-        self, job: Job, draft: Draft, *, attempt: int, on_progress: Callable[[str, int, int], None]
-    ) -> Rendered:
+    def finish(self, job: Job, draft: Draft, *, attempt: int, on_progress: Report) -> Rendered:
         """The video of a draft, whose `video` is bytes. Needs no loaded model."""
 
 
@@ -115,9 +117,8 @@ class Tools:
     maker: Callable[[ModelRef], VideoMaker]  # not loaded yet
     commit: Callable[[Order, Rendered], Artifact]  # bytes into the store; the winner's artifact
     clock: Callable[[], float] = time.time
-    pack: Callable[[bytes], Any] = field(
-        default=lambda video: video
-    )  # on its way to another worker
+    # On its way to another worker.
+    pack: Callable[[bytes], Any] = field(default=lambda video: video)
     unpack: Callable[[Draft], bytes] = field(default=lambda draft: draft.video)
 
 
@@ -143,13 +144,8 @@ class Outbox:
 
     def put(self, event: WorkerEvent) -> None:
         with self._changed:
-            if isinstance(event, Progress) and self._events:
-                last = self._events[-1]
-                if isinstance(last, Progress) and (last.job_id, last.attempt) == (
-                    event.job_id,
-                    event.attempt,
-                ):
-                    self._events.pop()
+            if self._events and _is_newer(event, self._events[-1]):
+                self._events.pop()
             self._events.append(event)
             self._changed.notify_all()
 
@@ -168,6 +164,15 @@ class Outbox:
             return taken
 
 
+def _is_newer(event: WorkerEvent, last: WorkerEvent) -> bool:
+    """Whether these are heartbeats of one job."""
+    return (
+        isinstance(event, Progress)
+        and isinstance(last, Progress)
+        and (last.job_id, last.attempt) == (event.job_id, event.attempt)
+    )
+
+
 class WorkerThread:
     """One worker: a queue of orders and the thread that carries them out, one at a time."""
 
@@ -184,13 +189,11 @@ class WorkerThread:
         self._closing = False
         self._makers: dict[ModelRef, VideoMaker] = {}
         self._tools: Tools | None = None
-        self._fetching: dict[
-            str, Future[tuple[bytes, float]]
-        ] = {}  # by job id: a draft's video, and its seconds
+        # By job id: a draft's video, and its seconds.
+        self._fetching: dict[str, Future[tuple[bytes, float]]] = {}
         self._fetcher = ThreadPoolExecutor(1, thread_name_prefix=f"fetcher-{spec.worker_id}")
-        self._thread = threading.Thread(
-            target=self._work, name=f"worker-{spec.worker_id}", daemon=True
-        )
+        name = f"worker-{spec.worker_id}"
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     # --- from any thread ------------------------------------------------------------------------
 
@@ -241,17 +244,10 @@ class WorkerThread:
         try:
             tools = self._tools = self._open_tools(self.spec)
             self._outbox.put(self._set_up(tools))
-        except (
-            Exception
-        ) as error:  # the edge of the worker: whatever stops it from starting is told upwards
-            log.exception("worker %s could not start", self.spec.worker_id)
-            self._outbox.put(
-                SetupFailed(
-                    self.spec.worker_id,
-                    _sentence(error),
-                    request_is_wrong=isinstance(error, RequestError),
-                )
-            )
+        except Exception as error:  # the worker's edge: what stops it from starting is told upwards
+            worker_id, is_wrong = self.spec.worker_id, isinstance(error, RequestError)
+            log.exception("worker %s could not start", worker_id)
+            self._outbox.put(SetupFailed(worker_id, _sentence(error), request_is_wrong=is_wrong))
             return
         while (order := self._next()) is not None:
             self._outbox.put(self._carry_out(order, tools))
@@ -261,10 +257,12 @@ class WorkerThread:
         began = time.monotonic()
         maker = self._maker(self.spec.model, tools)
         load_s = time.monotonic() - began
-        observations = (
-            tuple(maker.calibrate()) if self.spec.calibrate and not self.spec.light else ()
-        )
-        device_class = light_class(maker.device_class) if self.spec.light else maker.device_class
+        observations: tuple[Mapping[str, Any], ...] = ()
+        device_class = maker.device_class
+        if self.spec.light:
+            device_class = light_class(device_class)
+        elif self.spec.calibrate:
+            observations = tuple(maker.calibrate())
         return WorkerUp(
             self.spec.worker_id,
             device_class,
@@ -297,110 +295,74 @@ class WorkerThread:
     def _fetch_ahead(self) -> None:
         """Begin to fetch the draft at the head of the queue; of those behind it none, for they take
         memory."""
-        if (
-            self._tools is not None
-            and self._queue
-            and (drafted := self._queue[0].drafted) is not None
-        ):
-            job_id = drafted.job_id
-            if job_id not in self._fetching:
-                self._fetching[job_id] = self._fetcher.submit(
-                    _timed, self._tools.unpack, drafted.draft
-                )
+        drafted = self._queue[0].drafted if self._queue else None
+        if self._tools is None or drafted is None or drafted.job_id in self._fetching:
+            return
+        self._fetching[drafted.job_id] = self._fetcher.submit(
+            _timed, self._tools.unpack, drafted.draft
+        )
 
     def _carry_out(self, order: Order, tools: Tools) -> Outcome | HandedOver:
         """One order from start to its end; never raises."""
-        job, point, spec = order.job, order.assignment.point, self.spec
-        started_at, steps_done = tools.clock(), 0
-        drafted_by = ""
-        if order.drafted is not None:
-            started_at, steps_done = order.drafted.started_at, order.drafted.draft.steps_done
-            drafted_by = order.drafted.worker_id
-        artifact: Artifact | None = None
-        failure: Failure | None = None
-        phases: dict[str, float] = {}
-        metrics: Mapping[str, float] = {}
+        job, planned, worker_id = order.job, order.assignment.point, self.spec.worker_id
+        end = _begun(order, worker_id, tools.clock())
 
         def report(phase: str, step: int, steps: int) -> None:
-            nonlocal steps_done
-            steps_done = step
+            nonlocal end
+            end = replace(end, steps_done=step)
             self._outbox.put(
-                Progress(job.id, order.attempt, spec.worker_id, phase, step, steps, tools.clock())
+                Progress(job.id, order.attempt, worker_id, phase, step, steps, tools.clock())
             )
 
         try:
-            report("starting", steps_done, point.steps)
-            maker = self._maker(job.model, tools)
-            if order.drafted is not None:
-                rendered = self._finished(order, order.drafted.draft, maker, tools, report)
-            else:
-                made = maker.make(
-                    job,
-                    point,
-                    attempt=order.attempt,
-                    on_progress=report,
-                    finish_by=lambda: self._finish_by.get(job.id),
-                    min_steps=least_steps(point),
-                    is_cancelled=lambda: job.id in self._stopped,
-                    hand_over=order.hand_over,
+            report("starting", end.steps_done, planned.steps)
+            made = self._make(order, tools, report)
+            if isinstance(made, Draft):
+                packed = replace(made, video=tools.pack(made.video))
+                return HandedOver(
+                    job.id, order.attempt, worker_id, packed, end.started_at, tools.clock()
                 )
-                if isinstance(made, Draft):
-                    packed = replace(made, video=tools.pack(made.video))
-                    self._forget(job.id)
-                    return HandedOver(
-                        job.id, order.attempt, spec.worker_id, packed, started_at, tools.clock()
-                    )
-                rendered = made
-            phases, metrics, steps_done = (
-                dict(rendered.phases),
-                rendered.metrics,
-                rendered.steps_done,
-            )
-            if order.drafted is not None:
-                metrics = {**metrics, "draft_bytes": float(order.drafted.draft.size_bytes)}
-            point = replace(
-                point, steps=steps_done
-            )  # what was spent, which `finish_by` may have cut
+            end = _with_facts(end, order, made)
             began = time.monotonic()
-            artifact = tools.commit(order, rendered)
-            phases["store"] = time.monotonic() - began
+            artifact = tools.commit(order, made)
+            phases = {**end.phases, "store": time.monotonic() - began}
+            end = replace(end, artifact=artifact, phases=phases)
         except Exception as error:  # the edge of a job: it must never take the worker down
-            failure = sort_failure(error)
+            end = replace(end, failure=sort_failure(error))
             if not isinstance(error, VidplatError):
                 log.exception("job %s failed unexpectedly", job.id)
-        self._forget(job.id)
-        return Outcome(
-            job_id=job.id,
+        finally:
+            self._forget(job.id)
+        return replace(end, finished_at=tools.clock())
+
+    def _make(self, order: Order, tools: Tools, report: Report) -> Rendered | Draft:
+        maker = self._maker(order.job.model, tools)
+        if order.drafted is not None:
+            return self._finish(order, order.drafted.draft, maker, tools, report)
+        job_id, point = order.job.id, order.assignment.point
+        return maker.make(
+            order.job,
+            point,
             attempt=order.attempt,
-            worker_id=spec.worker_id,
-            point=point,
-            started_at=started_at,
-            finished_at=tools.clock(),
-            phases=phases,
-            artifact=artifact,
-            failure=failure,
-            metrics=metrics,
-            steps_done=steps_done,
-            drafted_by=drafted_by,
+            on_progress=report,
+            finish_by=lambda: self._finish_by.get(job_id),
+            min_steps=least_steps(point),
+            is_cancelled=lambda: job_id in self._stopped,
+            hand_over=order.hand_over,
         )
 
-    def _finished(
-        self,
-        order: Order,
-        draft: Draft,
-        maker: VideoMaker,
-        tools: Tools,
-        report: Callable[[str, int, int], None],
+    def _finish(
+        self, order: Order, draft: Draft, maker: VideoMaker, tools: Tools, report: Report
     ) -> Rendered:
         """The video of another worker's draft; its way here is the stage `network`, also where it
         came meanwhile."""
         if order.job.id in self._stopped:
             raise JobError("cancelled before its frames were filled in")
-        report("network", draft.steps_done, draft.steps_done)
+        report(NETWORK, draft.steps_done, draft.steps_done)
         with self._changed:
             coming = self._fetching.get(order.job.id)
         video, seconds = coming.result() if coming is not None else _timed(tools.unpack, draft)
-        draft = replace(draft, video=video, phases={**draft.phases, "network": seconds})
+        draft = replace(draft, video=video, phases={**draft.phases, NETWORK: seconds})
         return maker.finish(order.job, draft, attempt=order.attempt, on_progress=report)
 
     def _forget(self, job_id: str) -> None:
@@ -408,6 +370,34 @@ class WorkerThread:
             self._finish_by.pop(job_id, None)
             self._stopped.discard(job_id)
             self._fetching.pop(job_id, None)
+
+
+def _begun(order: Order, worker_id: str, now: float) -> Outcome:
+    """The outcome of an order that has done nothing yet; of one with a draft, what that has."""
+    begun = Outcome(order.job.id, order.attempt, worker_id, order.assignment.point, now, now)
+    if (drafted := order.drafted) is None:
+        return begun
+    return replace(
+        begun,
+        started_at=drafted.started_at,
+        steps_done=drafted.draft.steps_done,
+        drafted_by=drafted.worker_id,
+    )
+
+
+def _with_facts(end: Outcome, order: Order, made: Rendered) -> Outcome:
+    """What was made, before it is stored; its point is what was spent, which `finish_by` may have
+    cut."""
+    metrics = dict(made.metrics)
+    if order.drafted is not None:
+        metrics["draft_bytes"] = float(order.drafted.draft.size_bytes)
+    return replace(
+        end,
+        point=replace(end.point, steps=made.steps_done),
+        phases=made.phases,
+        metrics=metrics,
+        steps_done=made.steps_done,
+    )
 
 
 def _timed(fetch: Callable[[Draft], bytes], draft: Draft) -> tuple[bytes, float]:
@@ -425,10 +415,8 @@ def least_steps(point: OperatingPoint) -> int:
 def sort_failure(error: BaseException) -> Failure:
     """Whose fault it was. The kind decides about retries; the sentence is for people."""
     kind = FailureKind.JOB
-    if (
-        isinstance(error, OutOfMemoryError | MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-    ):
+    is_torchs = type(error).__name__ == "OutOfMemoryError"  # which is not loaded for its sake
+    if is_torchs or isinstance(error, OutOfMemoryError | MemoryError):
         kind = FailureKind.OUT_OF_MEMORY
     elif isinstance(error, RequestError):
         kind = FailureKind.REQUEST

@@ -1,0 +1,69 @@
+"""Who sits where: the workers of a dispatcher by id, and who follows a lost one on its seat.
+
+When a seat's worker dies, the next one there has a new id (`cloud-1`, then `cloud-1.2`), since
+failures are counted per worker. A seat is refilled until `most_losses` in a row; something that
+came out of it in between clears the count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vidplat.domain import Outcome
+from vidplat.platform.dispatch.dispatcher import (
+    Event,
+    HandedOver,
+    Seat,
+    WorkerLost,
+    WorkerSpec,
+    WorkerUp,
+)
+
+
+class Seats:
+    """`places` pairs each worker's spec with what the plan should know of it before it is up."""
+
+    def __init__(self, places: Sequence[tuple[WorkerSpec, Seat]], most_losses: int = 6) -> None:
+        self.specs = {spec.worker_id: spec for spec, _ in places}
+        self.seats = {seat.worker_id: seat for _, seat in places}
+        self._most_losses = most_losses
+        self._losses: Counter[str] = Counter()  # in a row, by seat
+        self._sat: Counter[str] = Counter()  # workers after the first, by seat
+
+    def note(self, event: Event) -> None:
+        """A worker that is up is what it says it is; one that something came out of is sound."""
+        if isinstance(event, WorkerUp):
+            self.seats[event.worker_id] = replace(
+                self.seats[event.worker_id],
+                device_class=event.device_class,
+                free_bytes=event.free_bytes,
+                up=True,
+                since=event.at,
+            )
+        elif isinstance(event, Outcome | HandedOver):
+            del self._losses[_seat_of(event.worker_id)]
+
+    def lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
+        """Take a worker from its seat. Its successor sits there, still to come, unless the seat is
+        given up."""
+        spec, seat, now = self.specs.pop(worker_id), self.seats.pop(worker_id), time.time()
+        successor = None if request_is_wrong else self._next_id(worker_id)
+        if successor is not None:
+            self.specs[successor] = replace(spec, worker_id=successor, calibrate=False)
+            self.seats[successor] = replace(seat, worker_id=successor, up=False, since=now)
+        return WorkerLost(worker_id, reason, now, successor, request_is_wrong)
+
+    def _next_id(self, worker_id: str) -> str | None:
+        seat = _seat_of(worker_id)
+        self._losses[seat] += 1
+        if self._losses[seat] >= self._most_losses:
+            return None
+        self._sat[seat] += 1
+        return f"{seat}.{1 + self._sat[seat]}"
+
+
+def _seat_of(worker_id: str) -> str:
+    return worker_id.split(".", 1)[0]

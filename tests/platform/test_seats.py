@@ -1,0 +1,51 @@
+"""Who sits on a seat, and who follows."""
+
+from __future__ import annotations
+
+from vidplat.domain import ModelRef, OperatingPoint, Outcome
+from vidplat.platform.dispatch.dispatcher import Seat, WorkerSpec, WorkerUp
+from vidplat.platform.dispatch.seats import Seats
+
+
+def seats(most_losses: int = 6) -> Seats:
+    spec = WorkerSpec("cloud-1", "cloud", "b1", ModelRef("fake", "1"), "memory://", calibrate=True)
+    return Seats(
+        [(spec, Seat("cloud-1", "cloud", "cpu-1", 0, 1.0, up=False, since=0.0))], most_losses
+    )
+
+
+def an_outcome(worker_id: str) -> Outcome:
+    return Outcome("j", 1, worker_id, OperatingPoint(4), 0.0, 1.0)
+
+
+def test_a_seat_is_refilled_under_new_names_until_it_is_hopeless():
+    sitting = seats(most_losses=3)
+    names = ["cloud-1"]
+    for _ in range(2):
+        names.append(sitting.lose(names[-1], "killed").successor)
+    # something came of the third, so that it is not counted with those before
+    sitting.note(an_outcome(names[-1]))
+    while names[-1] is not None:
+        names.append(sitting.lose(names[-1], "killed").successor)
+
+    assert names == ["cloud-1", "cloud-1.2", "cloud-1.3", "cloud-1.4", "cloud-1.5", None]
+    assert sitting.seats == sitting.specs == {}
+
+
+def test_a_worker_that_is_up_is_what_it_says_it_is_and_its_successor_is_still_to_come():
+    sitting = seats()
+    sitting.note(WorkerUp("cloud-1", "cpu-4", 2**30, 1.0, at=5.0))
+    seat = sitting.seats["cloud-1"]
+    assert (seat.device_class, seat.free_bytes, seat.up, seat.since) == ("cpu-4", 2**30, True, 5.0)
+
+    lost = sitting.lose("cloud-1", "killed")
+
+    (successor,) = sitting.seats.values()
+    assert lost.successor == successor.worker_id == sitting.specs["cloud-1.2"].worker_id
+    assert (successor.up, successor.device_class) == (False, "cpu-4")
+    # what was measured of the machine is known by now
+    assert not sitting.specs["cloud-1.2"].calibrate
+
+
+def test_a_wrong_request_is_not_tried_by_another_worker():
+    assert seats().lose("cloud-1", "no such model", request_is_wrong=True).successor is None
