@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,18 +25,7 @@ from pathlib import Path
 from vidplat.config import Config, gpu_names, usable_cores
 from vidplat.errors import CatalogError, VidplatError, printable
 
-NEEDS = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "ray",
-    "sqlalchemy",
-    "alembic",
-    "pyarrow",
-    "boto3",
-    "av",
-    "fsspec",
-)
+NEEDS = "torch diffusers transformers ray sqlalchemy alembic pyarrow boto3 av fsspec"
 PATIENCE_S = 120.0  # for the import of one library on a slow disk
 LOCK_PATIENCE_S = 2.0
 LOW_DISK_BYTES = 1_000_000_000
@@ -58,35 +48,37 @@ class Finding:
     todo: str = ""
 
 
+Found = tuple[Health, str] | tuple[Health, str, str]  # a Finding without its name
+Question = Callable[[], Found]
+
+
 def examine(config: Config, *, migrate: bool = False, quick: bool = False) -> Iterator[Finding]:
     """Findings as they come. `quick` leaves out the libraries that take seconds to import."""
-    questions: list[tuple[str, Callable[[], Finding]]] = [
-        ("python", _python),
-        ("packages", _packages),
-        ("machine", _machine),
-        ("catalog", lambda: _catalog(config.catalog.url, migrate)),
-        ("store", lambda: _store(config.store.output)),
-        ("disk", lambda: _disk(config.store.output)),
-        ("models", lambda: _models(config.model)),
-    ]
-    heavy: list[tuple[str, Callable[[], Finding]]] = [
-        ("video", _video),
-        ("torch", _torch),
-        ("ray", lambda: _ray(config.ray.address)),
-    ]
+    questions: dict[str, Question] = {
+        "python": _python,
+        "packages": _packages,
+        "machine": _machine,
+        "catalog": lambda: _catalog(config.catalog.url, migrate),
+        "store": lambda: _store(config.store.output),
+        "disk": lambda: _disk(config.store.output),
+        "models": lambda: _models(config.model),
+    }
+    heavy: dict[str, Question] = {
+        "video": _video,
+        "torch": _torch,
+        "ray": lambda: _ray(config.ray.address),
+    }
     with ThreadPoolExecutor(2) as pool:
-        asked = (
-            [] if quick else [(name, pool.submit(_ask, name, question)) for name, question in heavy]
-        )
-        for name, question in questions:
+        asked = [pool.submit(_ask, *each) for each in heavy.items() if not quick]
+        for name, question in questions.items():
             yield _ask(name, question)
-        for _, answer in asked:
+        for answer in asked:
             yield answer.result()
 
 
-def _ask(name: str, question: Callable[[], Finding]) -> Finding:
+def _ask(name: str, question: Question) -> Finding:
     try:
-        return question()
+        return Finding(name, *question())
     except VidplatError as error:
         return Finding(name, Health.FAIL, str(error))
     except Exception as error:  # a finding too: the doctor must reach the end of the list
@@ -96,51 +88,42 @@ def _ask(name: str, question: Callable[[], Finding]) -> Finding:
 # --- this machine ---------------------------------------------------------------------------------
 
 
-def _python() -> Finding:
+def _python() -> Found:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Finding("python", Health.OK, found)
+    return Health.OK, found
 
 
-def _packages() -> Finding:
+def _packages() -> Found:
     versions, missing = [], []
-    for name in NEEDS:
+    for name in NEEDS.split():
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return Finding(
-            "packages",
-            Health.FAIL,
-            f"missing: {', '.join(missing)}",
-            "install vidplat with pip again",
-        )
-    return Finding("packages", Health.OK, ", ".join(versions))
+        return Health.FAIL, f"missing: {', '.join(missing)}", "install vidplat with pip again"
+    return Health.OK, ", ".join(versions)
 
 
-def _machine() -> Finding:
+def _machine() -> Found:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cards = gpu_names()
-    found = f"{usable_cores()} CPU cores, {memory / 1e9:.0f} GB memory, " + (
-        ", ".join(cards) or "no GPU"
-    )
+    found = f"{usable_cores()} CPU cores, {memory / 1e9:.0f} GB memory, "
+    found += ", ".join(cards) or "no GPU"
     if memory < LOW_MEMORY_BYTES:
-        return Finding("machine", Health.WARN, found, "two workers need about 2 GB")
-    return Finding("machine", Health.OK, found)
+        return Health.WARN, found, "two workers need about 2 GB"
+    return Health.OK, found
 
 
-def _disk(output: str) -> Finding:
-    places = {
-        Path(tempfile.gettempdir()),
-        *([] if "://" in output else [_nearest_folder(Path(output))]),
-    }
+def _disk(output: str) -> Found:
+    places = {Path(tempfile.gettempdir())}
+    if "://" not in output:
+        places.add(_nearest_folder(Path(output)))
     free = {place: shutil.disk_usage(place).free for place in sorted(places)}
-    found = ", ".join(
-        f"{bytes_ / 1e9:.1f} GB free at {printable(place)}" for place, bytes_ in free.items()
-    )
+    found = ", ".join(f"{n / 1e9:.1f} GB free at {printable(place)}" for place, n in free.items())
     if min(free.values()) < LOW_DISK_BYTES:
-        return Finding("disk", Health.WARN, found, "make room, or choose another --output")
-    return Finding("disk", Health.OK, found)
+        return Health.WARN, found, "make room, or choose another --output"
+    return Health.OK, found
 
 
 def _nearest_folder(path: Path) -> Path:
@@ -151,7 +134,7 @@ def _nearest_folder(path: Path) -> Path:
 # --- the places -----------------------------------------------------------------------------------
 
 
-def _catalog(url: str, migrate: bool) -> Finding:
+def _catalog(url: str, migrate: bool) -> Found:
     from vidplat.storage import open_catalog
 
     file = None if "://" not in url else url.partition("sqlite:///")[2]
@@ -162,49 +145,39 @@ def _catalog(url: str, migrate: bool) -> Finding:
                 f"{printable(folder)} cannot be written, so no catalog can be made at "
                 f"{printable(file)}"
             )
-        return Finding("catalog", Health.OK, f"none yet; the first submit makes {printable(file)}")
-    catalog = open_catalog(url, migrate=True if migrate else None, lock_timeout_s=LOCK_PATIENCE_S)
-    try:
+        return Health.OK, f"none yet; the first submit makes {printable(file)}"
+    may_migrate = True if migrate else None
+    with closing(open_catalog(url, migrate=may_migrate, lock_timeout_s=LOCK_PATIENCE_S)) as catalog:
         with catalog.database.writing():  # the lock, and the right to write
             pass
         batches = len(catalog.batches(1_000))
         many = f"{batches:,}{'+' if batches == 1_000 else ''}"
-        return Finding(
-            "catalog", Health.OK, f"{catalog.database.shown}, up to date, {many} batches"
-        )
-    finally:
-        catalog.close()
+        return Health.OK, f"{catalog.database.shown}, up to date, {many} batches"
 
 
-def _store(output: str) -> Finding:
+def _store(output: str) -> Found:
     from vidplat.storage import open_store
     from vidplat.storage.places import probe
 
     store = open_store(output)
     probe(store)
-    return Finding(
-        "store", Health.OK, f"{printable(store.url)} can be written and honours conditional puts"
-    )
+    return Health.OK, f"{printable(store.url)} can be written and honours conditional puts"
 
 
-def _models(model: str) -> Finding:
+def _models(model: str) -> Found:
     from vidplat.workers import describe_model, list_models
 
     usable = [listing.id for listing in list_models() if listing.usable]
     reference, shape = describe_model(model)
     profile = f"{len(shape.profile)} measured points" if shape.profile else "no profile"
     others = ", ".join(name for name in usable if name != model) or "none"
-    return Finding(
-        "models",
-        Health.OK,
-        f"{printable(reference.id)} ({profile}); others here: {printable(others)}",
-    )
+    return Health.OK, f"{printable(reference.id)} ({profile}); others here: {printable(others)}"
 
 
 # --- heavy libraries, each in a process of its own ------------------------------------------------
 
 
-def _torch() -> Finding:
+def _torch() -> Found:
     found = _run(
         "import torch\n"
         "cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]\n"
@@ -212,37 +185,29 @@ def _torch() -> Finding:
         "threads')"
     )
     if gpu_names() and "CPU" in found:
-        return Finding(
-            "torch",
-            Health.WARN,
-            found,
-            "there is a GPU that torch cannot use: check driver and CUDA build",
-        )
-    return Finding("torch", Health.OK, found)
+        todo = "there is a GPU that torch cannot use: check driver and CUDA build"
+        return Health.WARN, found, todo
+    return Health.OK, found
 
 
-def _video() -> Finding:
+def _video() -> Found:
     found = _run(
         "import av\nav.Codec('libx264', 'w')\nprint('PyAV', av.__version__, 'with libx264')"
     )
-    return Finding("video", Health.OK, found)
+    return Health.OK, found
 
 
-def _ray(address: str | None) -> Finding:
+def _ray(address: str | None) -> Found:
     found = _run("import ray\nprint(ray.__version__)")
     if address is None or address in ("auto", "local"):
-        return Finding("ray", Health.OK, f"{found}; a run starts its own cluster here")
+        return Health.OK, f"{found}; a run starts its own cluster here"
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         with socket.create_connection((host or "127.0.0.1", int(port)), timeout=5):
-            return Finding("ray", Health.OK, f"{found}; {printable(address)} answers")
+            return Health.OK, f"{found}; {printable(address)} answers"
     except (OSError, ValueError) as error:
-        return Finding(
-            "ray",
-            Health.FAIL,
-            f"{printable(address)} does not answer: {printable(error)}",
-            "see RAY_ADDRESS",
-        )
+        why = f"{printable(address)} does not answer: {printable(error)}"
+        return Health.FAIL, why, "see RAY_ADDRESS"
 
 
 def _run(script: str) -> str:
