@@ -15,6 +15,7 @@ from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.turn import begin, is_over, take_turn
 from vidplat.platform.run.world import World
+from vidplat.scheduler.decision import Plan, Verdict
 from vidplat.storage import open_catalog
 from vidplat.storage.artifacts import commit
 from vidplat.testing import MemoryStore
@@ -117,7 +118,7 @@ class Scene:
         )
         learner = Learner(site.describe, self.catalog, "b1")
         learner.costs = knowledge().costs
-        tally = Tally(self.batch, 1, None, 0.0)
+        tally = Tally(self.batch, 1, Plan(Verdict.FEASIBLE, ()), 0.0)
         self.world = World(site, self.batch, self.dispatcher, learner, tally)
         begin(self.world)
 

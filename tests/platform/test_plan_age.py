@@ -26,14 +26,14 @@ def test_a_plan_that_nothing_overtook_is_followed_to_its_end():
 
 def test_an_urgent_call_waits_only_until_planning_took_a_third_of_the_time():
     age = a_plan(took_s=0.1)
-    age.call("a worker was lost", urgent=True)
+    age.call(urgent=True)
     assert not due(age, 100.15)
     assert due(age, 100.25)
 
 
 def test_an_ordinary_call_waits_until_planning_takes_five_percent():
     age = a_plan(took_s=0.1)
-    age.call("a job took 2 s, predicted 1 s")
+    age.call()
     assert not due(age, 101.9)
     assert due(age, 102.1)
 

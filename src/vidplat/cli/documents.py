@@ -161,7 +161,7 @@ def of_answer(answer: PlanAnswer) -> Document:
         "finish_p90_s": max(0.0, plan.finish_p90_at - start),
         "earliest_s": max(0.0, plan.earliest_at - start),
         "full_quality_s": max(0.0, plan.full_quality_at - start),
-        "notes": list(dict.fromkeys((*plan.notes, *answer.notes))),
+        "notes": list(dict.fromkeys(plan.notes)),
         "shares": [
             {
                 "pool": pool,

@@ -66,7 +66,7 @@ def _print(answer: PlanAnswer) -> None:
     said = answer.answer
     style = {"feasible": "green", "degraded": "yellow", "infeasible": "red"}[said.verdict.value]
     render.say(said.headline, style=style)
-    for line in dict.fromkeys((*said.details, *answer.notes)):
+    for line in dict.fromkeys(said.details):
         render.say(f"  {line}")
     if answer.reused:
         render.say(

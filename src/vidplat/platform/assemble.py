@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidplat.config import Config, gpu_names
+from vidplat.config import Config, PoolConfig, gpu_names
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob, VideoSpec
 from vidplat.errors import UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
@@ -52,8 +53,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
 
     Raises RequestError for a request that is wrong (every bad row at once, nothing enqueued) and
     InfrastructureError when catalog, store or cluster cannot be used. An infeasible plan, failed
-    jobs, a missed deadline and Ctrl-C are ends of the story and come back as `exit_code` 3, 4, 5
-    and 130.
+    jobs, a missed deadline and Ctrl-C are ends of the story and come back in `exit_code`.
     """
     asked_at = request.submitted_at or time.time()
     store = open_store(config.store.output)
@@ -81,7 +81,7 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         learner = Learner(_shape_of, catalog, batch.id)
         learner.shapes |= taken.models
         queue = _still_open(catalog, taken)
-        seats = [seat for _, seat in _places(config)(batch, learner)]
+        seats = [seat for _, seat in _places(config, store.url, batch, learner)]
         policy = Policy(batch.on_infeasible, batch.quality_floor)
         promise = make_promise(batch, queue, seats, learner, policy, time.time())
         reused = batch.total - queue.total
@@ -135,74 +135,67 @@ def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) ->
         listener=listener,
         owner=this_owner(),
         describe=_shape_of,
-        places=_places(config, store.url),
-        open_dispatcher=_dispatcher_opener(config),
+        places=partial(_places, config, store.url),
+        open_dispatcher=partial(_open_dispatcher, config),
         crash_point=crash_points_for(config.model),
     )
 
 
-def _places(config: Config, store_url: str = "") -> Callable[[Batch, Learner], Places]:
+def _places(config: Config, store_url: str, batch: Batch, learner: Learner) -> Places:
     """The workers to be started, as the configuration has them."""
-
-    def places(batch: Batch, learner: Learner) -> Places:
-        cards = gpu_names()
-        chosen: list[tuple[WorkerSpec, Seat]] = []
-        now = time.time()
-        for pool in config.pools:
-            on_gpu = pool.gpus > 0
-            device_class = (cards[0] if cards else "NVIDIA") if on_gpu else f"cpu-{pool.threads}"
-            if is_fake(batch.model.id):
-                device_class = "fake"
-            if pool.light:
-                device_class = light_class(device_class)
-            calibrate = (
-                not is_fake(batch.model.id)
-                and not pool.light
-                and learner.costs.samples(batch.model.id, device_class) < _FEW_SAMPLES
+    cards, now = gpu_names(), time.time()
+    chosen: list[tuple[WorkerSpec, Seat]] = []
+    for pool in config.pools:
+        device_class = _device_class(pool, cards, batch.model.id)
+        known = learner.costs.samples(batch.model.id, device_class)
+        is_measured = known >= _FEW_SAMPLES or pool.light or is_fake(batch.model.id)
+        for number in range(1, pool.workers + 1):
+            spec = WorkerSpec(
+                worker_id=f"{pool.name}-{number}",
+                pool=pool.name,
+                batch_id=batch.id,
+                model=batch.model,
+                store_url=store_url,
+                device="cuda" if pool.gpus > 0 else "cpu",
+                gpus=pool.gpus,
+                threads=pool.threads,
+                calibrate=not is_measured,
+                inputs=config.inputs,
+                light=pool.light,
             )
-            for number in range(1, pool.workers + 1):
-                worker_id = f"{pool.name}-{number}"
-                spec = WorkerSpec(
-                    worker_id=worker_id,
-                    pool=pool.name,
-                    batch_id=batch.id,
-                    model=batch.model,
-                    store_url=store_url,
-                    device="cuda" if on_gpu else "cpu",
-                    gpus=pool.gpus,
-                    threads=pool.threads,
-                    calibrate=calibrate,
-                    inputs=config.inputs,
-                    light=pool.light,
-                )
-                # Free memory is told by the worker itself; 0 means not known.
-                seat = Seat(
-                    worker_id,
-                    pool.name,
-                    device_class,
-                    0,
-                    pool.price_per_s,
-                    up=False,
-                    since=now,
-                    light=pool.light,
-                )
-                chosen.append((spec, seat))
-        return chosen
-
-    return places
+            seat = Seat(
+                spec.worker_id,
+                pool.name,
+                device_class,
+                free_bytes=0,  # not known until the worker tells it
+                price_per_s=pool.price_per_s,
+                up=False,
+                since=now,
+                light=pool.light,
+            )
+            chosen.append((spec, seat))
+    return chosen
 
 
-def _dispatcher_opener(config: Config) -> Callable[[Places], Dispatcher]:
-    def open_dispatcher(places: Places) -> Dispatcher:
-        if config.run.local:
-            from vidplat.platform.dispatch.in_process import LocalDispatcher
+def _device_class(pool: PoolConfig, cards: Sequence[str], model_id: str) -> str:
+    """What is expected of a pool's workers until they tell their own."""
+    if is_fake(model_id):
+        expected = "fake"
+    elif pool.gpus > 0:
+        expected = cards[0] if cards else "NVIDIA"
+    else:
+        expected = f"cpu-{pool.threads}"
+    return light_class(expected) if pool.light else expected
 
-            return LocalDispatcher(places, open_tools)
-        from vidplat.platform.dispatch.on_ray import RayDispatcher
 
-        return RayDispatcher(places, config.ray)
+def _open_dispatcher(config: Config, places: Places) -> Dispatcher:
+    if config.run.local:
+        from vidplat.platform.dispatch.in_process import LocalDispatcher
 
-    return open_dispatcher
+        return LocalDispatcher(places, open_tools)
+    from vidplat.platform.dispatch.on_ray import RayDispatcher
+
+    return RayDispatcher(places, config.ray)
 
 
 @contextmanager
@@ -213,14 +206,13 @@ def _taken(
     shown = plain_place(request.source)
     listener.phase(f"reading {shown}")
     stdin = (request.stdin or sys.stdin.buffer) if request.source == "-" else None
-    notes = iter(range(_ROWS_PER_NOTE, sys.maxsize, _ROWS_PER_NOTE))
-    note_at = next(notes)
+    noted = 0
 
     def on_rows(count: int) -> None:
-        nonlocal note_at
-        while count >= note_at:
-            listener.phase(f"reading {shown}: {note_at:,} rows")
-            note_at = next(notes)
+        nonlocal noted
+        while count >= noted + _ROWS_PER_NOTE:
+            noted += _ROWS_PER_NOTE
+            listener.phase(f"reading {shown}: {noted:,} rows")
 
     taken = take_in(
         read_prompts(request.source, stdin=stdin, format=request.format, warn=listener.warn),

@@ -30,15 +30,13 @@ class SubmitRequest:
     quality_floor: float = 0.0  # in [0, 1]
     method: str | None = None  # None: the planner chooses
     seed: int = 0  # of the first of identical rows without a seed
-    spec: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # VideoSpec fields (or `seconds`) for rows that set none
+    # VideoSpec fields (or `seconds`) for rows that set none.
+    spec: Mapping[str, Any] = field(default_factory=dict)
     priority: int = 0
     format: str | None = None  # None: by extension, else by content
     stdin: BinaryIO | None = None  # what "-" reads
-    submitted_at: float | None = (
-        None  # when the person pressed enter; None: now. The deadline counts from here
-    )
+    # When the person pressed enter; None: now. The deadline counts from here.
+    submitted_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,6 @@ class PlanAnswer:
     answer: Answer
     jobs: int
     reused: int  # of them, already made
-    notes: tuple[str, ...] = ()
 
 
 class Listener(Protocol):
@@ -121,19 +118,5 @@ class Listener(Protocol):
     def warn(self, text: str) -> None: ...
 
 
-class Silence:
-    """A listener that ignores everything; the base of those that care about little."""
-
-    def phase(self, text: str) -> None: ...
-
-    def begun(self, batch: Batch, counts: Mapping[JobState, int]) -> None: ...
-
-    def planned(self, plan: Plan, answer: Answer | None) -> None: ...
-
-    def progress(self, progress: Progress) -> None: ...
-
-    def outcome(self, outcome: Outcome) -> None: ...
-
-    def finished(self, result: BatchResult) -> None: ...
-
-    def warn(self, text: str) -> None: ...
+class Silence(Listener):
+    """Ignores everything; the base of those that care about little."""

@@ -13,15 +13,20 @@ from __future__ import annotations
 
 import base64
 import posixpath
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from vidplat.domain import Artifact, Batch, JobRecord, JobState, OperatingPoint
-from vidplat.storage.catalog_words import Event, PlanRecord
+from vidplat.storage.catalog_words import PlanRecord
 from vidplat.storage.stores import NotFound
+
+if TYPE_CHECKING:
+    from vidplat.storage.catalog import Catalog
+    from vidplat.storage.stores import Store
 
 CARDS = 600  # videos shown on a page; failed and late ones come first
 MARKS = 2_000  # jobs drawn in the charts
@@ -31,51 +36,13 @@ PAGE = 5_000
 EVENTS_SEARCHED = 200  # a run ends with its score, so it is among the latest
 
 
-class Records(Protocol):
-    """The part of the catalog that a report reads."""
-
-    def jobs(
-        self,
-        batch_id: str,
-        *,
-        states: Sequence[JobState] | None = None,
-        after_row: int = 0,
-        limit: int | None = None,
-    ) -> list[JobRecord]: ...
-
-
-class History(Records, Protocol):
-    """A catalog that also remembers events."""
-
-    def events(
-        self,
-        batch_id: str,
-        job_id: str | None = None,
-        after_id: int = 0,
-        limit: int | None = None,
-        *,
-        newest_first: bool = False,
-    ) -> list[Event]: ...
-
-
-class Shelf(Protocol):
-    """The part of a store that a report needs."""
-
-    def uri(self, key: str) -> str: ...
-
-    def get(self, key: str) -> bytes: ...
-
-    def put(self, key: str, data: bytes, *, content_type: str = ...) -> None: ...
-
-
 @dataclass(frozen=True)
 class Card:
     """One job as the page shows it."""
 
     record: JobRecord
-    late_s: float | None = (
-        None  # seconds after its deadline; negative: to spare; None: no deadline, or not done
-    )
+    # Seconds after its deadline; negative: to spare; None: no deadline, or not done.
+    late_s: float | None = None
     cause: str = ""  # why it was late or missing, in words
     video: str | None = None  # href: relative path or data URI; None: nothing to play
     poster: str | None = None
@@ -114,9 +81,8 @@ class Report:
     causes: Mapping[str, int] = field(default_factory=dict)  # of late and missing videos
     failures: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # message -> rows
     cards: tuple[Card, ...] = ()
-    marks: tuple[
-        JobRecord, ...
-    ] = ()  # jobs with a start and an end, for the charts; thinned out when many
+    # Jobs with a start and an end, for the charts; thinned out when many.
+    marks: tuple[JobRecord, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -130,7 +96,7 @@ class Report:
 
 
 def gather(
-    catalog: Records,
+    catalog: Catalog,
     batch: Batch,
     *,
     state: str,
@@ -146,7 +112,7 @@ def gather(
     return tally.report(state, now, promise)
 
 
-def _walk(catalog: Records, batch_id: str) -> Iterator[JobRecord]:
+def _walk(catalog: Catalog, batch_id: str) -> Iterator[JobRecord]:
     after_row = 0
     while page := catalog.jobs(batch_id, after_row=after_row, limit=PAGE):
         yield from page
@@ -162,20 +128,16 @@ def actual_s(record: JobRecord) -> float | None:
 
 
 def lateness_s(record: JobRecord, batch: Batch) -> float | None:
-    deadline_at = (
-        record.job.deadline_at if record.job.deadline_at is not None else batch.deadline_at
-    )
-    if (
-        deadline_at is None
-        or record.finished_at is None
-        or record.state is not JobState.DONE
-        or record.reused_from
-    ):
+    """Seconds after its deadline, of a video that this batch made."""
+    own = record.job.deadline_at
+    deadline_at = batch.deadline_at if own is None else own
+    if deadline_at is None or record.finished_at is None:
         return None
-    return record.finished_at - deadline_at
+    is_made = record.state is JobState.DONE and not record.reused_from
+    return record.finished_at - deadline_at if is_made else None
 
 
-def remembered_causes(catalog: History, batch_id: str) -> dict[str, str]:
+def remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
     """Job ids of misses and their causes, as the runs of this batch scored themselves when they
     ended."""
     causes: dict[str, str] = {}
@@ -191,44 +153,53 @@ def likely_cause(record: JobRecord) -> str:
     return "retry" if record.attempt > 1 else "estimate"
 
 
+@dataclass
 class _Tally:
     """Sums over records, and the cards worth showing."""
 
-    def __init__(self, batch: Batch, causes: Mapping[str, str]) -> None:
-        self.batch = batch
-        self.known_causes = causes
-        self.counts: Counter[JobState] = Counter()
-        self.causes: Counter[str] = Counter()
-        self.failures: dict[str, list[int]] = {}
-        self.sums: dict[tuple[str, OperatingPoint], _Sums] = {}
-        self.quality_sum, self.quality_of, self.reduced, self.reused, self.late = 0.0, 0, 0, 0, 0
-        self.device_seconds = 0.0
-        self.finished_at: float | None = None
-        self.troubled: list[Card] = []
-        self.fine: list[Card] = []
-        self.marks: list[JobRecord] = []
-        self.stride, self.timed = 1, 0
+    batch: Batch
+    known_causes: Mapping[str, str]
+    counts: Counter[JobState] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    failures: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    groups: defaultdict[tuple[str, OperatingPoint], _Sums] = field(
+        default_factory=lambda: defaultdict(_Sums)
+    )
+    quality_sum: float = 0.0
+    quality_of: int = 0
+    reduced: int = 0
+    reused: int = 0
+    late: int = 0
+    device_seconds: float = 0.0
+    finished_at: float | None = None
+    troubled: list[Card] = field(default_factory=list)
+    fine: list[Card] = field(default_factory=list)
+    marks: list[JobRecord] = field(default_factory=list)
+    stride: int = 1
+    timed: int = 0
 
     def add(self, record: JobRecord) -> None:
-        self.counts[record.state] += 1
+        is_done = record.state is JobState.DONE
         late_s = lateness_s(record, self.batch)
         is_late = late_s is not None and late_s > 0
         cause = ""
-        if is_late or (record.state.is_final and record.state is not JobState.DONE):
-            cause = self.known_causes.get(record.job.id) or (
-                likely_cause(record) if is_late else record.state.value
-            )
+        if is_late or (record.state.is_final and not is_done):
+            ours = likely_cause(record) if is_late else record.state.value
+            cause = self.known_causes.get(record.job.id) or ours
             self.causes[cause] += 1
+        self.counts[record.state] += 1
         self.late += is_late
-        if record.failure is not None and record.state is not JobState.DONE:
-            self.failures.setdefault(record.failure.message, []).append(record.job.row)
-        if record.state is JobState.DONE:
+        if is_done:
             self._add_done(record)
-        self._mark(record)
-        card = Card(record, late_s, cause)
-        shelf = self.troubled if cause else self.fine
-        if len(shelf) < CARDS:
-            shelf.append(card)
+        elif record.failure is not None:
+            self.failures[record.failure.message].append(record.job.row)
+        if (took_s := actual_s(record)) is not None:
+            self._mark(record)
+            if is_done:
+                self._time(record, took_s)
+        cards = self.troubled if cause else self.fine
+        if len(cards) < CARDS:
+            cards.append(Card(record, late_s, cause))
 
     def _add_done(self, record: JobRecord) -> None:
         if record.reused_from is not None:
@@ -240,16 +211,13 @@ class _Tally:
             self.quality_of += 1
         if record.point and record.point.steps < record.job.spec.num_inference_steps:
             self.reduced += 1
-        took_s = actual_s(record)
-        if took_s is not None:
-            self.device_seconds += took_s
-            if record.point is not None and record.predicted_p50_s is not None:
-                key = (record.pool or "?", record.point)
-                self.sums.setdefault(key, _Sums()).add(record, took_s)
+
+    def _time(self, record: JobRecord, took_s: float) -> None:
+        self.device_seconds += took_s
+        if record.point is not None and record.predicted_p50_s is not None:
+            self.groups[record.pool or "?", record.point].add(record, took_s)
 
     def _mark(self, record: JobRecord) -> None:
-        if actual_s(record) is None:
-            return
         if self.timed % self.stride == 0:
             self.marks.append(record)
         self.timed += 1
@@ -259,6 +227,7 @@ class _Tally:
 
     def report(self, state: str, now: float, promise: PlanRecord | None) -> Report:
         shown = [*self.troubled, *self.fine][:CARDS]
+        groups = sorted(self.groups.items(), key=lambda item: _full_quality_first(*item[0]))
         return Report(
             batch=self.batch,
             state=state,
@@ -271,9 +240,7 @@ class _Tally:
             reduced=self.reduced,
             reused=self.reused,
             late=self.late,
-            groups=tuple(
-                self.sums[key].group(*key) for key in sorted(self.sums, key=_full_quality_first)
-            ),
+            groups=tuple(sums.group(*key) for key, sums in groups),
             causes=dict(self.causes.most_common()),
             failures={message: tuple(rows) for message, rows in self.failures.items()},
             cards=tuple(sorted(shown, key=lambda card: card.record.job.row)),
@@ -282,41 +249,27 @@ class _Tally:
         )
 
 
-def _full_quality_first(key: tuple[str, OperatingPoint]) -> tuple[object, ...]:
-    pool, point = key
+def _full_quality_first(pool: str, point: OperatingPoint) -> tuple[object, ...]:
     return pool, -point.steps, point.method
 
 
-@dataclass
 class _Sums:
-    made: int = 0
-    predicted_s: float = 0.0
-    predicted_p90_s: float = 0.0
-    actual_s: float = 0.0
-    within: int = 0
-    quality: float = 0.0
+    """Over jobs made the same way in the same pool."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.totals = [0.0] * 5  # in the order of Group's fields
 
     def add(self, record: JobRecord, took_s: float) -> None:
         p50_s = record.predicted_p50_s or 0.0
         p90_s = record.predicted_p90_s or p50_s
+        quality = 1.0 if record.predicted_quality is None else record.predicted_quality
+        new = (p50_s, p90_s, took_s, took_s <= p90_s, quality)
         self.made += 1
-        self.predicted_s += p50_s
-        self.predicted_p90_s += p90_s
-        self.actual_s += took_s
-        self.within += took_s <= p90_s
-        self.quality += 1.0 if record.predicted_quality is None else record.predicted_quality
+        self.totals = [total + each for total, each in zip(self.totals, new, strict=True)]
 
     def group(self, pool: str, point: OperatingPoint) -> Group:
-        return Group(
-            pool=pool,
-            point=point.label,
-            made=self.made,
-            predicted_s=self.predicted_s / self.made,
-            predicted_p90_s=self.predicted_p90_s / self.made,
-            actual_s=self.actual_s / self.made,
-            within_p90=self.within / self.made,
-            quality=self.quality / self.made,
-        )
+        return Group(pool, point.label, self.made, *(each / self.made for each in self.totals))
 
 
 # --- reaching the videos --------------------------------------------------------------------------
@@ -327,14 +280,14 @@ def page_key(batch_id: str) -> str:
     return f"batches/{batch_id}/report.html"
 
 
-def write(store: Shelf, batch_id: str, html: str) -> str:
+def write(store: Store, batch_id: str, html: str) -> str:
     """Put the page beside the batch's videos; returns where a person finds it."""
     key = page_key(batch_id)
     store.put(key, html.encode("utf-8"), content_type="text/html; charset=utf-8")
     return store.uri(key)
 
 
-def link(report: Report, store: Shelf, *, embed: bool | None = None) -> Report:
+def link(report: Report, store: Store, *, embed: bool | None = None) -> Report:
     """The same report with an href for each video and poster.
 
     embed: put the bytes into the page; None does so where they are small and few. A file that has
@@ -343,7 +296,8 @@ def link(report: Report, store: Shelf, *, embed: bool | None = None) -> Report:
     if embed is None:
         embed = is_small(card.record.artifact for card in report.cards)
     here = posixpath.dirname(page_key(report.batch.id))
-    return replace(report, cards=tuple(_linked(card, store, here, embed) for card in report.cards))
+    reach = partial(_data_uri, store) if embed else partial(_href, store, here)
+    return replace(report, cards=tuple(_linked(card, reach) for card in report.cards))
 
 
 def is_small(artifacts: Iterable[Artifact | None]) -> bool:
@@ -351,35 +305,25 @@ def is_small(artifacts: Iterable[Artifact | None]) -> bool:
     return len(sizes) <= EMBED_JOBS and sum(sizes) <= EMBED_BYTES
 
 
-def _linked(card: Card, store: Shelf, here: str, embed: bool) -> Card:
-    artifact = card.record.artifact
-    if artifact is None:
+def _linked(card: Card, reach: Callable[[str, str], str | None]) -> Card:
+    if (artifact := card.record.artifact) is None:
         return card
-    if embed:
-        return replace(
-            card,
-            video=_data_uri(store, artifact.video_uri, "video/mp4"),
-            poster=_data_uri(store, artifact.poster_uri, "image/jpeg"),
-        )
-    return replace(
-        card,
-        video=_href(store, artifact.video_uri, here),
-        poster=_href(store, artifact.poster_uri, here),
-    )
+    video = reach(artifact.video_uri, "video/mp4")
+    return replace(card, video=video, poster=reach(artifact.poster_uri, "image/jpeg"))
 
 
-def key_of(store: Shelf, uri: str) -> str | None:
+def key_of(store: Store, uri: str) -> str | None:
     """The key behind a URI of this store; None for one that lies elsewhere."""
     prefix = store.uri("x")[:-1]
     return uri.removeprefix(prefix) if uri.startswith(prefix) else None
 
 
-def _href(store: Shelf, uri: str, here: str) -> str | None:
+def _href(store: Store, here: str, uri: str, mime: str) -> str | None:
     key = key_of(store, uri)
     return None if key is None else quote(posixpath.relpath(key, here))
 
 
-def _data_uri(store: Shelf, uri: str, mime: str) -> str | None:
+def _data_uri(store: Store, uri: str, mime: str) -> str | None:
     key = key_of(store, uri)
     if key is None:
         return None

@@ -20,6 +20,8 @@ from vidplat.domain import Job, ModelRef, Outcome, Progress
 from vidplat.scheduler.decision import Assignment
 from vidplat.workers.draft import Draft
 
+DRAFT_BYTES = "draft_bytes"  # metric of a video that another worker finished: what travelled
+
 
 @dataclass(frozen=True)
 class WorkerSpec:

@@ -41,6 +41,7 @@ from vidplat.errors import (
     printable,
 )
 from vidplat.platform.dispatch.dispatcher import (
+    DRAFT_BYTES,
     HandedOver,
     Order,
     WorkerSpec,
@@ -390,7 +391,7 @@ def _with_facts(end: Outcome, order: Order, made: Rendered) -> Outcome:
     cut."""
     metrics = dict(made.metrics)
     if order.drafted is not None:
-        metrics["draft_bytes"] = float(order.drafted.draft.size_bytes)
+        metrics[DRAFT_BYTES] = float(order.drafted.draft.size_bytes)
     return replace(
         end,
         point=replace(end.point, steps=made.steps_done),

@@ -87,24 +87,20 @@ class HandOver:
 
     def _surely_up_at(self, seat: Seat, now: float) -> float:
         """The same at p90, which may have passed."""
-        return (
-            now
-            if seat.up
-            else seat.since + self.learner.startup(self.model_id, seat.device_class).p90_s
-        )
+        startup = self.learner.startup(self.model_id, seat.device_class)
+        return now if seat.up else seat.since + startup.p90_s
 
     def _on_the_way_s(self, now: float) -> float:
         """Seconds until the drafts that are on their way have all come, by the links as they were
         when each left."""
-        coming_s = [
-            sum(
-                held.left_s(NETWORK, now, is_first=n == 0)
-                for n, held in enumerate(self.hands.of(seat.worker_id))
-            )
-            for seat in self.seats()
-            if seat.light
-        ]
-        return max(coming_s, default=0.0)
+        light = (self.hands.of(seat.worker_id) for seat in self.seats() if seat.light)
+        return max(
+            (
+                sum(held.left_s(NETWORK, now, is_first=n == 0) for n, held in enumerate(its))
+                for its in light
+            ),
+            default=0.0,
+        )
 
     def _finisher(self, seat: Seat, now: float, up_at: float, coming_s: float = 0.0) -> Finisher:
         return Finisher(

@@ -16,8 +16,8 @@ from vidplat.domain import OpenJob, Progress
 from vidplat.platform.dispatch.dispatcher import Order
 from vidplat.stages import DENOISE, STAGES
 
-#: A stage that outlasts its prediction is taken to need this much of it still: nearly done, never
-#: done.
+# A stage that outlasts its prediction is taken to need this much of it still: nearly done, never
+# done.
 _OVERTIME = 0.05
 
 
@@ -29,9 +29,7 @@ class InHand:
     open_job: OpenJob  # as it was before this attempt
     stages: Mapping[str, float]  # predicted seconds of each stage, on this worker
     sent_at: float
-    closing_s: float = (
-        0.0  # that a run which is cut short leaves free before its limit, for storing
-    )
+    closing_s: float = 0.0  # that it leaves free before its limit when it is cut short
     progress: Progress | None = None
     phase_since: float | None = None  # when the current phase was first heard of
     phase_step: int = 0  # steps that were done by then
@@ -58,29 +56,30 @@ class InHand:
         total = sum(self.stages.values())
         if not is_first:
             return total
-        since = self.phase_since if self.phase_since is not None else self.sent_at
-        phase = self.phase
-        if phase not in STAGES:  # no word of a stage yet: all of it, less the time that has passed
+        since = self.sent_at if self.phase_since is None else self.phase_since
+        if self.phase not in STAGES:  # not heard of one yet: all of it, less the time that passed
             return max(total - (now - since), _OVERTIME * total)
-        current = self.stages.get(phase, 0.0)
-        later = sum(self.stages.get(stage, 0.0) for stage in STAGES[STAGES.index(phase) + 1 :])
-        if phase == DENOISE and self.progress and self.progress.step > 0:
-            done, steps = self.progress.step, max(1, self.progress.steps)
-            if (
-                done > self.phase_step
-            ):  # at the pace of the steps heard of so far, from the last heartbeat on
-                pace_s = (self.progress.at - since) / (done - self.phase_step)
-            else:
-                pace_s = current / steps
-            left = pace_s * (steps - done) - (now - self.progress.at)
-        else:
-            left = current - (now - since)
-        return max(left, _OVERTIME * current, 0.0) + later
+        current = self.stages.get(self.phase, 0.0)
+        left = current - (now - since)
+        if self.phase == DENOISE and self.progress and self.progress.step > 0:
+            left = self._steps_left_s(self.progress, since, current) - (now - self.progress.at)
+        return max(left, _OVERTIME * current, 0.0) + self._behind_s(self.phase)
 
     def left_s(self, stage: str, now: float, *, is_first: bool) -> float:
         """The same until it is through with that stage."""
-        later_s = sum(self.stages.get(each, 0.0) for each in STAGES[STAGES.index(stage) + 1 :])
-        return max(0.0, self.remaining_s(now, is_first=is_first) - later_s)
+        return max(0.0, self.remaining_s(now, is_first=is_first) - self._behind_s(stage))
+
+    def _steps_left_s(self, last: Progress, since: float, predicted_s: float) -> float:
+        """From the last heartbeat on, at the pace of the steps heard of so far."""
+        steps = max(1, last.steps)
+        pace_s = predicted_s / steps
+        if last.step > self.phase_step:
+            pace_s = (last.at - since) / (last.step - self.phase_step)
+        return pace_s * (steps - last.step)
+
+    def _behind_s(self, stage: str) -> float:
+        """Of the stages that come after that one."""
+        return sum(self.stages.get(each, 0.0) for each in STAGES[STAGES.index(stage) + 1 :])
 
 
 class Hands:

@@ -54,12 +54,12 @@ def _end(world: World, held: InHand, outcome: Outcome) -> None:
     world.endings.add(held, outcome)
     if not outcome.ok:
         world.untidy = True
-        world.plan_age.call("a job failed", urgent=True)
+        world.plan_age.call(urgent=True)
         return
     world.learner.finished(outcome, job, world.device_classes)
     took_s = worked_s(held.order, outcome)
     if world.deadlines_ahead and not _LEAST_OF_P50 * promised.p50_s <= took_s <= promised.p90_s:
-        world.plan_age.call(f"a job took {took_s:.2f} s, predicted {promised.p50_s:.2f} s")
+        world.plan_age.call()
 
 
 def _welcome(world: World, up: WorkerUp) -> None:
@@ -69,9 +69,8 @@ def _welcome(world: World, up: WorkerUp) -> None:
         calibrated_s = sum(float(row["seconds"]) for row in up.observations)
         startup_s = max(0.0, up.at - asked_at - up.load_s - calibrated_s)
         world.learner.started(up, world.batch.model.id, startup_s)
-    world.tally.worker_up(up.at)
     drafts.send_waiting(world, up.worker_id)
-    world.plan_age.call(f"worker {up.worker_id} came up", urgent=True)
+    world.plan_age.call(urgent=True)
 
 
 def _mourn(world: World, lost: WorkerLost) -> None:
@@ -101,7 +100,7 @@ def _mourn(world: World, lost: WorkerLost) -> None:
         else:
             is_blamed = True
             _end_lost(world, held, lost, None)
-    world.plan_age.call(f"worker {lost.worker_id} was lost", urgent=True)
+    world.plan_age.call(urgent=True)
 
 
 def _committed(world: World, held: InHand) -> Artifact | None:

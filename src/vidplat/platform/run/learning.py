@@ -15,7 +15,7 @@ from typing import Any
 
 from vidplat.domain import Job, OperatingPoint, Outcome, VideoSpec
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.dispatch.dispatcher import Seat, WorkerUp
+from vidplat.platform.dispatch.dispatcher import DRAFT_BYTES, Seat, WorkerUp
 from vidplat.scheduler import CostModel, Knowledge, Observation, features, updated_speed
 from vidplat.scheduler.cost import Estimate
 from vidplat.scheduler.decision import Finisher
@@ -30,7 +30,6 @@ COST_KEY = "costs"
 _BUDGET = 0.02  # share of wall time that learning may take
 _TRUSTED = 10  # timings of a device class before single workers are compared with it
 _MOST_UNWRITTEN = 2_000
-DRAFT_BYTES = "draft_bytes"  # metric of a video that was finished by another worker: what travelled
 KEPT_SHARE = "kept_share"  # metric of a video whose method left tokens out by its source
 _DRAFT_WEIGHT = 0.3  # of the newest draft in what drafts are expected to weigh
 _NONE = StageFeatures()

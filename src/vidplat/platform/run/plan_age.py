@@ -20,20 +20,18 @@ _LEAST_PAUSE_S = 0.25
 
 
 class PlanAge:
-    """Remembers why the plan is stale and when the last one was made. Seconds of one clock."""
+    """Remembers whether the plan is stale and when the last one was made. Seconds of one clock."""
 
     def __init__(self) -> None:
-        self.reason = "first plan"
-        self._is_urgent = True
+        self._is_stale = self._is_urgent = True
         self._made_at, self._took_s = -math.inf, 0.0
 
-    def call(self, reason: str, *, urgent: bool = False) -> None:
+    def call(self, *, urgent: bool = False) -> None:
         """Something happened that the plan did not foresee."""
-        self.reason = reason
-        self._is_urgent = self._is_urgent or urgent
+        self._is_stale, self._is_urgent = True, self._is_urgent or urgent
 
     def made(self, at: float, took_s: float) -> None:
-        self.reason, self._is_urgent = "", False
+        self._is_stale = self._is_urgent = False
         self._made_at, self._took_s = at, took_s
 
     def is_due(self, now: float, *, idle: bool, deadlines: bool) -> bool:
@@ -46,4 +44,4 @@ class PlanAge:
             return True
         if deadlines and since > _OLDEST_S:
             return True
-        return bool(self.reason) and since > max(_LEAST_PAUSE_S, self._took_s / _PLAN_SHARE)
+        return self._is_stale and since > max(_LEAST_PAUSE_S, self._took_s / _PLAN_SHARE)

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vidplat.domain import JobRecord, JobState, OperatingPoint
-from vidplat.storage.artifacts import Commit, committed_jobs, repair, sweep
+from vidplat.domain import JobState, OperatingPoint
+from vidplat.storage.artifacts import committed_jobs, repair, sweep
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.catalog_words import told_point
 from vidplat.storage.stores import Store
@@ -42,37 +42,27 @@ class Repairs:
         return bool(self.done or self.released or self.swept)
 
     def __str__(self) -> str:
-        return (
-            f"{self.done} finished jobs found, {self.released} put back, {self.swept} "
-            "leftover files removed"
-        )
+        found = f"{self.done} finished jobs found, {self.released} put back"
+        return f"{found}, {self.swept} leftover files removed"
 
 
 def reconcile(catalog: Catalog, store: Store, batch_id: str, *, now: float) -> Repairs:
     """Repair one batch; see the module's text. Raises StoreError and CatalogError."""
     # 1. What the store has, the catalog must know.
     committed = set(committed_jobs(store, batch_id))
-    found = (
-        [job for job in _unfinished(catalog, batch_id) if job.job.id in committed]
-        if committed
-        else []
-    )
-    done = sum(
-        adopt_commit(catalog, batch_id, each.job.id, repair(store, batch_id, each.job.id), now)
-        for each in found
-    )
+    unfinished = _unfinished(catalog, batch_id) if committed else ()
+    found = [job_id for job_id in unfinished if job_id in committed]
+    done = sum(_adopt(catalog, store, batch_id, job_id, now) for job_id in found)
     # 2. What nobody works on any more, is open again.
     released = catalog.release(batch_id, now=now)
     # 3. What nobody will finish, is rubbish.
     return Repairs(done, len(released), sweep(store, batch_id, ORPHAN_AGE_S))
 
 
-def adopt_commit(
-    catalog: Catalog, batch_id: str, job_id: str, commit: Commit | None, now: float
-) -> bool:
-    """Enter a commit that the store has into the catalog; False when there is none, or the job was
-    final."""
-    if commit is None:
+def _adopt(catalog: Catalog, store: Store, batch_id: str, job_id: str, now: float) -> bool:
+    """Enter a commit that the store has into the catalog; False when its files are lost, or the job
+    was final."""
+    if (commit := repair(store, batch_id, job_id)) is None:
         return False
     return catalog.mark_done(
         batch_id,
@@ -86,11 +76,11 @@ def adopt_commit(
     )
 
 
-def _unfinished(catalog: Catalog, batch_id: str) -> Iterator[JobRecord]:
+def _unfinished(catalog: Catalog, batch_id: str) -> Iterator[str]:
     after_row = 0
     states = (JobState.QUEUED, JobState.RUNNING)
     while page := catalog.jobs(batch_id, states=states, after_row=after_row, limit=_PAGE):
-        yield from page
+        yield from (each.job.id for each in page)
         after_row = page[-1].job.row
 
 

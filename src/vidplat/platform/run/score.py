@@ -38,12 +38,11 @@ class Tally:
     """What happened in one run, as far as the score needs it."""
 
     def __init__(
-        self, batch: Batch, workers: int, promised: Plan | None, promised_startup_s: float
+        self, batch: Batch, workers: int, promised: Plan, promised_startup_s: float
     ) -> None:
         self._batch, self._workers = batch, workers
         self._promised, self._promised_startup_s = promised, promised_startup_s
         self._first_dispatch_at: float | None = None
-        self._first_up_at: float | None = None
         self._finished_at = 0.0
         self._errors = array("d")  # actual / p50 - 1
         self._within_p90 = 0
@@ -53,15 +52,6 @@ class Tally:
         self._lost: set[str] = set()
         self._failed: set[str] = set()
         self.computed = 0
-        self.plans = 0
-
-    def planned(self, plan: Plan) -> None:
-        self.plans += 1
-        if self._promised is None:
-            self._promised = plan
-
-    def worker_up(self, at: float) -> None:
-        self._first_up_at = at if self._first_up_at is None else self._first_up_at
 
     def worker_lost(self, job_id: str) -> None:
         self._lost.add(job_id)
@@ -81,9 +71,8 @@ class Tally:
             self._errors.append(took / promised.p50_s - 1)
         self._within_p90 += took <= promised.p90_s
         self._quality += promised.quality if outcome.quality is None else outcome.quality
-        due = (
-            order.job.deadline_at if order.job.deadline_at is not None else self._batch.deadline_at
-        )
+        own = order.job.deadline_at
+        due = self._batch.deadline_at if own is None else own
         if due is not None and outcome.finished_at > due:
             self._misses.append((outcome.job_id, order.job.row, outcome.finished_at - due))
 
@@ -99,8 +88,8 @@ class Tally:
         working_s = max(1e-9, self._finished_at - started) * max(1, self._workers)
         return Score(
             jobs=self.computed,
-            predicted_p50_at=self._promised.finish_p50_at if self._promised else 0.0,
-            predicted_p90_at=self._promised.finish_p90_at if self._promised else 0.0,
+            predicted_p50_at=self._promised.finish_p50_at,
+            predicted_p90_at=self._promised.finish_p90_at,
             finished_at=self._finished_at,
             startup_s=startup_s,
             predicted_startup_s=self._promised_startup_s,
@@ -116,7 +105,7 @@ class Tally:
         )
 
     def _cause(self, job_id: str, late_s: float, startup_s: float) -> str:
-        if self._promised is not None and self._promised.verdict is Verdict.INFEASIBLE:
+        if self._promised.verdict is Verdict.INFEASIBLE:
             return "infeasible"
         if job_id in self._lost:
             return "worker lost"

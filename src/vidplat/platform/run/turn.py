@@ -121,7 +121,6 @@ def observe(world: World) -> Snapshot:
 def _adopt(world: World, decided: Plan, observed_at: float) -> None:
     """Follow this plan from now on."""
     world.following = Following.of(decided)
-    world.tally.planned(decided)
     world.listener.planned(decided, None)
     standing = world.standing()
     world.stuck = why_stuck(decided, standing)

@@ -113,4 +113,4 @@ class World:
     def read_window(self) -> None:
         """Read the window from the catalog: at the start, and when others may have changed it."""
         if self.window.read():
-            self.plan_age.call("the queue was read", urgent=True)
+            self.plan_age.call(urgent=True)
