@@ -99,11 +99,17 @@ def _denoised(
         latents = solver.noised(source, latents)
     grid = Grid(*family.grid(latents))
     branches = 2 if guided else 1
-    run = Run(
-        solver, grid, branches, spec.guidance_scale, source, rehearse, noise=noise, family=family
-    )
     installed.begin(
-        replace(run, velocity=lambda others: family.velocity(others, solver, condition))
+        Run(
+            solver,
+            grid,
+            branches,
+            spec.guidance_scale,
+            source,
+            rehearse,
+            noise=noise,
+            family=family,
+        )
     )
     latents = installed.started(latents)
     while solver.remaining:

@@ -53,9 +53,9 @@ CASES = {
     # in have no more.
     "eco": Case("eco:3", "eco:3", "eco:4", error=0.4, whole=True, frames=17),
     "vgdfr": Case(
-        "vgdfr:theta=0,k=2,alike=whole",
+        "vgdfr:ratio=0.01,k=2",
         "vgdfr:theta=1",
-        "vgdfr:theta=0.9,k=4,alike=whole",
+        "vgdfr:ratio=0.01,k=4",
         error=0.4,
         whole=True,
         frames=17,

@@ -18,12 +18,9 @@ def a_texture(seed: int, rows: int = 96, columns: int = 128) -> np.ndarray:
     return np.clip(128 + 45 * smooth / smooth.std(), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("depth", ["at", "refined"])
 @pytest.mark.parametrize("part", [0.25, 0.5, 0.75])
 @pytest.mark.parametrize(("down", "right"), [(0, 8), (8, 0), (-8, 0), (0, -8), (4, -4)])
-def test_a_translation_of_eight_pixels_is_found(
-    down: int, right: int, part: float, depth: str
-) -> None:
+def test_a_translation_of_eight_pixels_is_found(down: int, right: int, part: float) -> None:
     """Frames are windows of one picture, and every quarter of the way is a whole pixel: the truth
     is a window too."""
     for seed in range(3):
@@ -33,7 +30,7 @@ def test_a_translation_of_eight_pixels_is_found(
             top, left = 16 - int(t * down), 16 - int(t * right)
             return picture[top : top + 64, left : left + 64]
 
-        made = getattr(Pair(window(0), window(1)), depth)(part)
+        made = Pair(window(0), window(1)).at(part)
 
         assert (
             np.abs(made.astype(float) - window(part))[16:-16, 16:-16].mean() < 0.1
@@ -44,9 +41,9 @@ def test_moments_near_an_end_show_that_end() -> None:
     clip = a_clip(9)
     pair = Pair(clip[0], clip[8])
 
-    for made in (pair.at(1e-3), pair.refined(1e-3), pair.dissolved(1e-3)):
+    for made in (pair.at(1e-3), pair.dissolved(1e-3)):
         assert np.abs(made.astype(float) - clip[0]).mean() < 0.5
-    for made in (pair.at(1 - 1e-3), pair.refined(1 - 1e-3), pair.dissolved(1 - 1e-3)):
+    for made in (pair.at(1 - 1e-3), pair.dissolved(1 - 1e-3)):
         assert np.abs(made.astype(float) - clip[8]).mean() < 0.5
 
 
@@ -63,11 +60,8 @@ def test_two_equal_frames_give_that_frame() -> None:
     frame = a_texture(0)
     pair = Pair(frame, frame.copy())
 
-    assert all(
-        np.array_equal(made, frame)
-        for made in (pair.at(0.5), pair.refined(0.5), pair.dissolved(0.5))
-    )
-    assert pair.motion_px == 0 and not pair.is_cut
+    assert np.array_equal(pair.at(0.5), frame) and np.array_equal(pair.dissolved(0.5), frame)
+    assert not pair.is_cut
 
 
 def test_hidden_background_is_taken_from_the_frame_that_shows_it() -> None:
@@ -109,7 +103,6 @@ def test_a_cut_is_held_and_never_blended(kind: str, part: float) -> None:
     assert pair.is_cut
     nearer = first if part < 0.5 else second
     assert np.array_equal(pair.at(part), nearer)
-    assert np.array_equal(pair.refined(part), nearer)
 
 
 def test_cuts_of_the_world_are_told_from_its_motion() -> None:
@@ -132,7 +125,7 @@ def test_frames_too_small_for_flow_are_cross_faded() -> None:
     tiny = np.stack([np.zeros((8, 8, 3)), np.full((8, 8, 3), 100)]).astype(np.uint8)
     pair = Pair(tiny[0], tiny[1])
 
-    assert pair.at(0.25).mean() == pair.refined(0.25).mean() == 25
+    assert pair.at(0.25).mean() == 25
     assert not pair.is_cut
 
 
@@ -165,7 +158,4 @@ def test_warping_looks_up_where_the_flow_points_and_repeats_the_edge() -> None:
 def test_the_same_pair_gives_the_same_frames() -> None:
     clip = a_clip(5)
 
-    for depth in ("at", "refined"):
-        assert np.array_equal(
-            getattr(Pair(clip[0], clip[4]), depth)(0.3), getattr(Pair(clip[0], clip[4]), depth)(0.3)
-        )
+    assert np.array_equal(Pair(clip[0], clip[4]).at(0.3), Pair(clip[0], clip[4]).at(0.3))

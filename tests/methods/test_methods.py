@@ -23,6 +23,7 @@ from vidplat.methods.table import KINDS
         ("euler + sparse:3 + early:0.40", "sparse+early:work=0.4+euler"),
         ("vgdfr:0.80,k=5", "vgdfr:theta=0.8,k=5"),
         ("vgdfr:quads=off,ratio=0.6+unipc", "vgdfr:ratio=0.6,quads=off+unipc"),
+        ("vgdfr:form=paper,0.5", "vgdfr:theta=0.5,form=paper"),
         ("euler", "euler"),
         ("euler:5+hsa:25", "hsa:preset=25+euler:shift=5"),
     ],
@@ -65,21 +66,10 @@ def test_a_text_has_one_canonical_form(given: str, canonical: str) -> None:
             "vgdfr:theta=0.8,ratio=0.6",
             "vgdfr: theta=0.8 and ratio=0.6 exclude each other: a ratio finds its own theta",
         ),
-        (
-            "vgdfr:unmerged=encoded",
-            "vgdfr: unmerged=encoded is for merge=mean and merge=first: of merged latents",
-        ),
-        (
-            "vgdfr:merge=first,anchor=centre",
-            "vgdfr: merge=first and anchor=centre exclude each other: a group's first",
-        ),
         ("vgdfr:theta=1.2", "vgdfr theta must be between 0 and 1, not '1.2'"),
         ("eco:K=1", "eco k must be between 2 and 1000, not '1'"),
-        ("eco:d=5", "eco d must be between 0 and 3, not '5'"),
-        (
-            "eco:selector=entropi",
-            "eco selector must be one of entropy, uniform, random, motion, anti-entropy",
-        ),
+        ("eco:selector=entropi", "eco selector must be one of entropy, uniform, motion, not"),
+        ("vgdfr:form=papers", "vgdfr form must be one of pooled, paper, not 'papers'"),
         (
             "vgdfr+hsa",
             "vgdfr and hsa cannot be used together: what is kept of tokens has the places of "

@@ -119,55 +119,6 @@ def walked(solver: Solver, latents: torch.Tensor, steps: int | None = None) -> t
     return latents
 
 
-@pytest.mark.parametrize("scheduler", [euler, unipc])
-@pytest.mark.parametrize("before", [1, 3, 6])
-def test_keeping_all_frames_changes_nothing(scheduler: Any, before: int) -> None:
-    plain = walked(Solver(scheduler(), 7, "cpu"), some_noise())
-
-    solver = Solver(scheduler(), 7, "cpu")
-    latents = walked(solver, some_noise(), before)
-    solver.keep_frames(range(FRAMES))
-
-    assert torch.equal(walked(solver, latents), plain)
-
-
-@pytest.mark.parametrize("scheduler", [euler, unipc])
-@pytest.mark.parametrize("kept", [(0, 2, 4), (4,), (0, 1, 2, 3)])
-def test_kept_frames_go_on_as_if_the_others_were_still_there(
-    scheduler: Any, kept: tuple[int, ...]
-) -> None:
-    # The field looks at one place at a time, so what stays must not notice what leaves.
-    plain = walked(Solver(scheduler(), 7, "cpu"), some_noise())
-
-    solver = Solver(scheduler(), 7, "cpu")
-    latents = walked(solver, some_noise(), 3)
-    solver.keep_frames(kept)
-    latents = walked(solver, latents[:, :, list(kept)])
-
-    torch.testing.assert_close(latents, plain[:, :, list(kept)], rtol=1e-5, atol=1e-6)
-
-
-def test_all_that_unipc_remembers_has_the_kept_frames() -> None:
-    solver = Solver(unipc(), 7, "cpu")
-    latents = walked(solver, some_noise(), 3)
-    before = [*solver.scheduler.model_outputs, solver.scheduler.last_sample]
-
-    solver.keep_frames((1, 3))
-
-    after = [*solver.scheduler.model_outputs, solver.scheduler.last_sample]
-    assert len(after) == 3  # two estimates of order 2, and the last sample
-    for old, new in zip(before, after, strict=True):
-        assert torch.equal(new, old[:, :, [1, 3]])
-    assert solver.advance(latents[:, :, [1, 3]], latents[:, :, [1, 3]]).shape == (1, 2, 2, 3, 4)
-
-
-def test_frames_of_another_axis_are_kept_where_the_family_has_them() -> None:
-    solver = Solver(unipc(), 7, "cpu")  # CogVideoX: (B, F, C, H, W)
-    walked(solver, some_noise().transpose(1, 2), 2)
-    solver.keep_frames((0, 3), axis=1)
-    assert solver.scheduler.last_sample.shape == (1, 2, 2, 3, 4)
-
-
 def test_after_forgetting_the_next_step_is_a_first_order_step_from_where_it_stands() -> None:
     solver = Solver(unipc(), 7, "cpu")
     latents = walked(solver, some_noise(), 3)[:, :, :2]
@@ -191,7 +142,7 @@ def test_a_crop_that_the_solver_is_not_told_of_is_refused(kept: tuple[int, ...])
     # One frame alone would be spread over all by torch's own rules, and no error would tell of it.
     solver = Solver(unipc(), 7, "cpu")
     latents = walked(solver, some_noise(), 2)[:, :, list(kept)]
-    with pytest.raises(ValueError, match="keep_frames or forget must follow a crop"):
+    with pytest.raises(ValueError, match="forget must follow a crop"):
         solver.advance(latents, latents)
 
 
@@ -243,5 +194,3 @@ def test_before_the_first_step_and_in_other_solvers_there_is_no_clean_estimate()
     latents = walked(other, noise, 2)
     with pytest.raises(ValueError, match="DPMSolverMultistepScheduler gives no estimate"):
         other.clean(latents, noise)
-    other.keep_frames((0, 1))  # its memory is of the same kind as UniPC's, and is kept alike
-    assert other.advance(noise[:, :, :2], latents[:, :, :2]).shape[2] == 2

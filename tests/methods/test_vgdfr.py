@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tests.methods.tiny import a_tiny_pair, a_tiny_transformer, randomise
 from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
 from vidplat.methods.filling.frames import filled
-from vidplat.methods.filling.moments import filling_of
+from vidplat.methods.filling.moments import filling_of, moments_among
 from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse
 from vidplat.methods.protocol import Grid, Run
@@ -25,9 +25,17 @@ from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.solver import Solver
 from vidplat.methods.vgdfr import on_model as vgdfr
-from vidplat.methods.vgdfr.likeness import likeness, spans
-from vidplat.methods.vgdfr.merges import Blocks, Merges, Similarity, merges_above, moments
-from vidplat.methods.vgdfr.on_model import How, Vgdfr, compress, merged, renoised
+from vidplat.methods.vgdfr.likeness import by_neighbours, by_spans
+from vidplat.methods.vgdfr.merges import Lattice, Merges, cell_starts, merges_above
+from vidplat.methods.vgdfr.on_model import (
+    Merge,
+    Midway,
+    Vgdfr,
+    compressed,
+    encoded,
+    merged_frames,
+    pooled,
+)
 from vidplat.workers import Worker
 from vidplat.workers.generate import Made, Source, Wishes, draft, filled_in, generate
 from vidplat.workers.models.catalogue import locate
@@ -37,6 +45,7 @@ from vidplat.workers.text_cache import TextCache
 
 PLAN = Merges(17, ((1, 2),))  # of 5 latents 0, 1, 3 and 4 are left, of 17 frames 13
 FRAMES, LEFT = 5, 4
+FORMS = ("pooled", "paper")
 
 
 @pytest.fixture(autouse=True)
@@ -110,16 +119,27 @@ class Walk:
             self.latents = self.solver.advance(self.velocity, self.latents)
         return self
 
-    def compress(self, choose: Any, how: How = How()) -> Merges:
-        found = compress(
-            self.family, self.solver, self.latents, self.velocity, self.noise, choose, how
-        )
-        self.latents = found.latents
-        return found.merges
+    @property
+    def midway(self) -> Midway:
+        return Midway(self.family, self.solver, self.latents, self.velocity, self.noise)
+
+    def compress(self, plan: Any, merge: Merge = pooled) -> Merges:
+        self.latents, merges = compressed(self.midway, plan, merge)
+        return merges
+
+    def pictures(self) -> np.ndarray:
+        """The preview that the method would look at."""
+        shown = self.family.shown(self.midway.clean(), 1)
+        pictures: np.ndarray = shown[0].permute(1, 2, 3, 0).numpy()
+        return pictures
 
 
 def always(plan: Merges) -> Any:
-    return lambda blocks: plan
+    return lambda pictures, temporal_factor=4: plan
+
+
+def nothing(pictures: np.ndarray) -> Merges:
+    return merges_above(by_spans(pictures, 4, quads=True), 1.0)
 
 
 @pytest.fixture(params=["flipbook", "tiny", "unipc"])
@@ -136,7 +156,7 @@ def test_a_plan_that_merges_nothing_leaves_the_run_as_it_is(family: WanFamily) -
 
     walk = Walk(family).go(2)
     before = walk.latents
-    merges = walk.compress(partial(merges_above, theta=1.0, quads=True), How(quads=True))
+    merges = walk.compress(nothing)
 
     assert merges.merges_nothing
     assert walk.latents is before
@@ -171,39 +191,61 @@ def test_noised_anew_with_its_own_noise_a_run_stands_where_it_stood() -> None:
     # Nothing merged and the clean video known: x_k' = (1 - sigma) x0 + sigma eps0.
     walk = Walk(flipbook()).go(2)
     clean, sigma = torch.randn_like(walk.noise), walk.solver.sigma
-    again = renoised(walk.solver, clean, walk.noise, Merges(17))
+    midway = replace(walk.midway, family=Knowing(clean))
+    again = encoded(midway, clean, walk.family.shown(clean, 1), Merges(17))
     assert torch.equal(again, sigma * walk.noise + (1 - sigma) * clean)
 
 
-def test_noise_is_picked_and_not_averaged() -> None:
+@dataclass(frozen=True)
+class Knowing:
+    """A family that encodes any clip to what it is told."""
+
+    latents: Tensor
+    temporal_factor: int = 4
+
+    def shown(self, latents: Tensor, level: int = 0) -> Tensor:
+        raise AssertionError("the preview was made before")
+
+    def latents_of(self, frames: Tensor, level: int = 0) -> Tensor:
+        return self.latents
+
+
+def of_a_black_video(merges: Merges, noise: Tensor, merge: Merge) -> tuple[Tensor, float]:
+    """Of a merge the latents that go on where the video would be black, and sigma."""
+    solver = Solver(flipbook().scheduler, 5, "cpu")
+    black = torch.zeros(1, 48, len(merges.latents), *noise.shape[3:])
+    midway = Midway(Knowing(black), solver, solver.sigma * noise, noise, noise)
+    frames = torch.zeros(1, 3, merges.num_frames, 2, 2)
+    return merge(midway, torch.zeros_like(noise), frames, merges), solver.sigma
+
+
+def test_as_the_paper_has_it_noise_is_picked_and_not_averaged() -> None:
     # Of 25 latents 22 are merged by two; of averaged noise the 11 that they become would have half
     # the variance.
-    solver = Solver(flipbook().scheduler, 5, "cpu")
-    plan = merges_above(Blocks(Similarity([1.0] * 96)), 0.5)
+    plan = merges_above(Lattice(97, (1.0,) * len(cell_starts(97, 4))), 0.5)
     noise = torch.randn(1, 48, 25, 16, 16, generator=torch.Generator().manual_seed(2))
-    part = renoised(solver, torch.zeros(1, 48, 14, 16, 16), noise, plan, "selected")
-    assert torch.equal(part, solver.sigma * noise[:, :, list(plan.latents)])
+    part, sigma = of_a_black_video(plan, noise, encoded)
+    assert torch.equal(part, sigma * noise[:, :, list(plan.latents)])
     # 48 x 14 x 256 = 172,032 values: the variance is known to about 0.4 %.
-    assert float(part.var()) == pytest.approx(solver.sigma**2, rel=0.02)
+    assert float(part.var()) == pytest.approx(sigma**2, rel=0.02)
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_pooled_noise_has_the_variance_of_noise_and_points_where_the_mean_does(size: int) -> None:
-    solver, plan = Solver(flipbook().scheduler, 5, "cpu"), Merges(33, ((1, size),))
     noise = torch.randn(1, 48, 9, 32, 32, generator=torch.Generator().manual_seed(2))
-    part = renoised(solver, torch.zeros(1, 48, len(plan.latents), 32, 32), noise, plan)
+    part, sigma = of_a_black_video(Merges(33, ((1, size),)), noise, pooled)
 
     # latents 1 .. size become the one at place 1; 48 x 1024 values: the variance is known to about
     # 0.7 %
-    pooled, sigma = part[:, :, 1], solver.sigma
-    torch.testing.assert_close(pooled, sigma * size**0.5 * noise[:, :, 1 : 1 + size].mean(2))
-    assert float(pooled.var()) == pytest.approx(sigma**2, rel=0.03)
+    merged = part[:, :, 1]
+    torch.testing.assert_close(merged, sigma * size**0.5 * noise[:, :, 1 : 1 + size].mean(2))
+    assert float(merged.var()) == pytest.approx(sigma**2, rel=0.03)
     assert torch.equal(part[:, :, 2:], sigma * noise[:, :, 1 + size :])
 
 
 def test_merged_latents_are_the_mean_of_what_the_video_would_be_and_nothing_is_encoded() -> None:
     walk = Walk(flipbook()).go(2)
-    clean = walk.solver.clean(walk.latents, walk.velocity)
+    clean = walk.midway.clean()
 
     class Shows:
         temporal_factor, shown = 4, walk.family.shown
@@ -211,11 +253,14 @@ def test_merged_latents_are_the_mean_of_what_the_video_would_be_and_nothing_is_e
         def latents_of(self, frames: Tensor, level: int = 0) -> Tensor:
             raise AssertionError("nothing is encoded")
 
-    found = compress(Shows(), walk.solver, walk.latents, walk.velocity, walk.noise, always(PLAN))
+    before = walk.latents
+    latents, _ = compressed(replace(walk.midway, family=Shows()), always(PLAN), pooled)
 
-    pooled = walk.noise[:, :, 1:3].sum(2) / 2**0.5
-    expected = walk.solver.sigma * pooled + (1 - walk.solver.sigma) * clean[:, :, 1:3].mean(2)
-    torch.testing.assert_close(found.latents[:, :, 1], expected)
+    noise = walk.noise[:, :, 1:3].sum(2) / 2**0.5
+    expected = walk.solver.sigma * noise + (1 - walk.solver.sigma) * clean[:, :, 1:3].mean(2)
+    torch.testing.assert_close(latents[:, :, 1], expected)
+    # Places 0, 2 and 3 are latents 0, 3 and 4, which go on as they are.
+    assert torch.equal(latents[:, :, [0, 2, 3]], before[:, :, [0, 3, 4]])
 
 
 def test_a_merge_takes_no_forward_of_its_own_and_later_ones_are_shorter() -> None:
@@ -245,10 +290,10 @@ def test_every_wan_goes_on_with_fewer_latents(kind: str, before: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["2.1", "a14b", "5b"])
-@pytest.mark.parametrize("rope", ["global", "local"])
-def test_every_wan_takes_the_method_on_all_its_transformers(kind: str, rope: str) -> None:
-    walk, method = Walk(a_wan(kind)), Vgdfr({**parse(ALL)[0].values, "rope": rope})
-    method.choose = always(PLAN)  # a random model's preview is alike or not by chance
+@pytest.mark.parametrize("form", FORMS)
+def test_every_wan_takes_the_method_on_all_its_transformers(kind: str, form: str) -> None:
+    walk, method = Walk(a_wan(kind)), Vgdfr({**parse(ALL)[0].values, "form": form})
+    method.plan = always(PLAN)  # a random model's preview is alike or not by chance
     with ExitStack() as installed:
         for model in walk.family.transformers:
             assert method.refusal(model, walk.run) == ""
@@ -262,10 +307,9 @@ def test_every_wan_takes_the_method_on_all_its_transformers(kind: str, rope: str
     assert method.facts() == {"kept_latents": LEFT / FRAMES}
 
 
-@pytest.mark.parametrize(("preview", "encode"), [(0, 0), (1, 0), (2, 0), (1, 1), (1, 2)])
-def test_merged_latents_can_be_made_at_every_level(preview: int, encode: int) -> None:
+def test_as_the_paper_has_it_the_preview_is_merged_and_encoded_at_half_size() -> None:
     walk = Walk(flipbook(), side=64).go(2)
-    shown, encoded = list[tuple[int, ...]](), list[tuple[int, ...]]()
+    shown, made = list[tuple[int, ...]](), list[Tensor]()
 
     class Noting:
         temporal_factor = 4
@@ -276,47 +320,25 @@ def test_merged_latents_can_be_made_at_every_level(preview: int, encode: int) ->
             return frames
 
         def latents_of(self, frames: Tensor, level: int = 0) -> Tensor:
-            encoded.append(tuple(frames.shape))
-            return walk.family.latents_of(frames, level)
+            shown.append(tuple(frames.shape))
+            made.append(walk.family.latents_of(frames, level))
+            return made[-1]
 
-    how = How(merge="mean", preview_level=preview, encode_level=encode)
-    compress(Noting(), walk.solver, walk.latents, walk.velocity, walk.noise, always(PLAN), how)
-    levels = (
-        [preview] if preview == encode else [preview, encode]
-    )  # at one level the preview is used again
-    assert shown == [(1, 3, 17, 64 // 2**level, 64 // 2**level) for level in levels]
-    assert encoded == [(1, 3, 13, 64 // 2**encode, 64 // 2**encode)]
+    latents, _ = compressed(replace(walk.midway, family=Noting()), always(PLAN), encoded)
 
-
-def test_latents_of_frames_that_are_not_merged_go_on_as_they_are_unless_they_are_encoded_too() -> (
-    None
-):
-    walk, other = Walk(flipbook()).go(2), Walk(flipbook()).go(2)
-    before = walk.latents
-    walk.compress(always(PLAN), How(merge="mean"))
-    # Places 0, 2 and 3 are latents 0, 3 and 4; place 1 is latents 1 and 2 in one.
-    assert torch.equal(walk.latents[:, :, [0, 2, 3]], before[:, :, [0, 3, 4]])
-    assert not torch.equal(walk.latents[:, :, 1], before[:, :, 1])
-
-    other.compress(always(PLAN), How(merge="mean", unmerged="encoded"))
-    assert torch.equal(other.latents[:, :, 1], walk.latents[:, :, 1])
-    assert not any(torch.equal(other.latents[:, :, at], walk.latents[:, :, at]) for at in (0, 2, 3))
+    assert shown == [(1, 3, 17, 32, 32), (1, 3, 13, 32, 32)]
+    # All of them are noised anew, those that nothing was merged into as well.
+    own_noise = walk.noise[:, :, list(PLAN.latents)]
+    assert torch.equal(latents, walk.solver.noised(made[0].to(own_noise), own_noise))
 
 
-def test_frames_are_merged_to_their_mean_or_to_the_first_of_them() -> None:
+def test_frames_are_merged_to_their_mean() -> None:
     # Frame i is i everywhere: pairs (1, 2) ... (7, 8) have means 1.5, 3.5, 5.5, 7.5.
-    video = torch.arange(17.0).view(1, 1, 17, 1, 1).expand(1, 3, 17, 2, 2)
-    assert merged(video, PLAN)[0, 0, :, 0, 0].tolist() == [0, 1.5, 3.5, 5.5, 7.5, *range(9, 17)]
-    assert merged(video, PLAN, "first")[0, 0, :, 0, 0].tolist() == [0, 1, 3, 5, 7, *range(9, 17)]
-    longer = torch.arange(33.0).view(1, 1, 33, 1, 1).expand(1, 3, 33, 2, 2)
-    assert merged(longer, Merges(33, ((1, 4),)))[0, 0, :6, 0, 0].tolist() == [
-        0,
-        2.5,
-        6.5,
-        10.5,
-        14.5,
-        17,
-    ]
+    video = torch.arange(33.0).view(1, 1, 33, 1, 1).expand(1, 3, 33, 2, 2)
+    by_twos = merged_frames(video[:, :, :17], PLAN)[0, 0, :, 0, 0]
+    assert by_twos.tolist() == [0, 1.5, 3.5, 5.5, 7.5, *range(9, 17)]
+    by_fours = merged_frames(video, Merges(33, ((1, 4),)))[0, 0, :, 0, 0]
+    assert by_fours.tolist() == [0, 2.5, 6.5, 10.5, 14.5, *range(17, 33)]
 
 
 def some_frames(count: int) -> np.ndarray:
@@ -326,41 +348,21 @@ def some_frames(count: int) -> np.ndarray:
 @pytest.mark.parametrize("plan", [PLAN, Merges(33, ((1, 4), (17, 2))), Merges(17)])
 def test_decoded_frames_come_back_as_they_were_at_their_own_places(plan: Merges) -> None:
     decoded = some_frames(len(plan.frames))
-    video = filled(decoded, moments(plan))
+    video = filled(decoded, moments_among(plan.frames, plan.num_frames))
     assert len(video) == plan.num_frames
     assert np.array_equal(video[list(plan.frames)], decoded)
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2, 3])
-@pytest.mark.parametrize("anchor", ["first", "centre"])
-def test_a_still_clip_is_restored_exactly(anchor: str, depth: int) -> None:
+def test_a_still_clip_is_restored_exactly() -> None:
     decoded = np.random.default_rng(1).integers(0, 256, (1, 24, 32, 3), np.uint8).repeat(13, 0)
-    assert np.array_equal(filled(decoded, moments(PLAN, anchor), depth), decoded[:1].repeat(17, 0))
-
-
-def test_steady_brightening_is_restored_exactly_around_the_centres_alone() -> None:
-    """Frame i is 8 i bright. A mean of two stands half a frame after the first of them, where
-    `first` puts it."""
-    truth = np.broadcast_to((8 * np.arange(17, dtype=np.uint8))[:, None, None, None], (17, 4, 6, 3))
-    shown = torch.from_numpy(truth.copy()).float().permute(3, 0, 1, 2)[None]
-    decoded = merged(shown, PLAN)[0].permute(1, 2, 3, 0).numpy().astype(np.uint8)
-
-    assert np.array_equal(filled(decoded, moments(PLAN, "centre"), 0), truth)
-    # As `first`: 12 at frame 1 instead of 8, and 20 at frame 2, half way to 28, instead of 16.
-    assert filled(decoded, moments(PLAN), 0)[:4, 0, 0, 0].tolist() == [0, 12, 20, 28]
-
-
-def test_words_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(ValueError, match="merge is latents or mean or first, not 'median'"):
-        How(merge="median")
-    with pytest.raises(ValueError, match="need 13 decoded frames, there are 12"):
-        filled(some_frames(12), moments(PLAN))
+    video = filled(decoded, moments_among(PLAN.frames, 17))
+    assert np.array_equal(video, decoded[:1].repeat(17, 0))
 
 
 # --- the method, through the loop that makes videos -------------------------------------------
 
 SPEC = VideoSpec(32, 32, 17, 8, 5, 3.0, 6)
-ALL = "vgdfr:theta=0,k=2,alike=whole"  # frames 1 .. 8 of 17 become four
+ALL = "vgdfr:ratio=0.01,k=2"  # whatever they show, frames 1 .. 8 of 17 become four
 LATE = Wishes(
     finish_by=0.0, min_steps=5
 )  # it should have ended long ago, and may leave out no step
@@ -416,12 +418,12 @@ def make(
         installed.remove()
 
 
-@pytest.mark.parametrize("rope", ["local", "global"])
+@pytest.mark.parametrize("form", FORMS)
 def test_where_nothing_is_alike_enough_the_video_is_the_plain_one_bit_for_bit(
-    family: WanFamily, rope: str
+    family: WanFamily, form: str
 ) -> None:
     plain = make(family, "")
-    watched = make(family, f"vgdfr:theta=1,k=2,rope={rope}")
+    watched = make(family, f"vgdfr:theta=1,k=2,form={form}")
 
     assert torch.equal(watched.made.latents, plain.made.latents)
     assert np.array_equal(watched.made.frames, plain.made.frames)
@@ -429,12 +431,12 @@ def test_where_nothing_is_alike_enough_the_video_is_the_plain_one_bit_for_bit(
     assert "reconstruct" not in watched.made.phases
 
 
-@pytest.mark.parametrize("rope", ["local", "global"])
+@pytest.mark.parametrize("form", FORMS)
 def test_after_it_was_there_the_model_makes_the_same_as_before(
-    family: WanFamily, rope: str
+    family: WanFamily, form: str
 ) -> None:
     before = make(family, "")
-    merged_once = make(family, f"{ALL},rope={rope}")
+    merged_once = make(family, f"{ALL},form={form}")
     after = make(family, "")
 
     assert not np.array_equal(merged_once.made.frames, before.made.frames)
@@ -477,7 +479,7 @@ def test_unless_told_the_preview_comes_after_a_tenth_of_the_steps(
     family = flipbook()
     monkeypatch.setattr(family, "velocity", lambda latents, solver, condition: -latents)
     monkeypatch.setattr(
-        vgdfr, "compress", lambda family, solver, *rest: pytest.fail(f"after {solver.index}")
+        vgdfr, "compressed", lambda midway, *rest: pytest.fail(f"after {midway.solver.index}")
     )
     with pytest.raises(pytest.fail.Exception, match=f"after {before}$"):
         make(family, "vgdfr:theta=0", spec=replace(SPEC, num_inference_steps=steps))
@@ -501,46 +503,9 @@ def test_before_the_preview_every_step_counts_in_full() -> None:
         installed.remove()
 
 
-@pytest.mark.parametrize(("left_s", "left"), [(None, FRAMES), (1e6, FRAMES), (-1.0, LEFT)])
-def test_a_run_that_is_late_merges_further_where_it_was_told_to(
-    left_s: float | None, left: int
-) -> None:
-    family = flipbook()
-    walk = Walk(family)
-    method = Vgdfr(dict(parse("vgdfr:theta=1,k=2,late=merge")[0].values))
-    with method.applied_to(family.transformer):
-        method.begin(replace(walk.run, left_s=lambda: left_s))
-        walk.go(2)
-        assert method.stepped(walk.latents, walk.velocity).shape[2] == left
-
-
-def test_a_late_run_keeps_what_it_may_when_it_was_not_told_to_merge() -> None:
+def test_a_late_run_keeps_the_latents_that_are_not_alike() -> None:
     made = make(flipbook(), "vgdfr:theta=1,k=2", wishes=LATE).made
     assert made.latents.shape[2] == FRAMES
-
-
-def test_a_late_run_merges_as_far_as_it_can_and_never_less_than_what_is_alike() -> None:
-    assert (
-        make(
-            flipbook(), "vgdfr:theta=1,k=2,late=merge", whole=False, wishes=LATE
-        ).made.latents.shape[2]
-        == LEFT
-    )
-    assert (
-        make(flipbook(), f"{ALL},late=merge", whole=False, wishes=LATE).made.latents.shape[2]
-        == LEFT
-    )
-
-
-def test_before_its_preview_a_run_that_may_merge_counts_on_the_fewest_latents() -> None:
-    method = Vgdfr(dict(parse("vgdfr:theta=1,k=2,late=merge")[0].values))
-    walk = Walk(flipbook())
-    method.begin(walk.run)
-    assert [method.share(step, 5) for step in range(5)] == [1.0, 1.0, *[LEFT / FRAMES] * 3]
-    assert [method.share(step, 2) for step in range(2)] == [
-        1.0,
-        1.0,
-    ]  # shortened: there will be no preview
 
 
 def tables_of_last_call(family: WanFamily, method: Vgdfr) -> list[Tensor]:
@@ -564,20 +529,14 @@ def tables_of_last_call(family: WanFamily, method: Vgdfr) -> list[Tensor]:
     return [whole, *seen[-len(layout.blocks(family.transformer)) :]]
 
 
-@pytest.mark.parametrize("told", ["local", "global", "layer 1"])
-def test_the_model_is_told_the_times_that_the_method_says(told: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_the_model_is_told_the_times_that_are_left_or_counts_anew(form: str) -> None:
     family = flipbook()
-    values = dict(parse(f"{ALL},rope={told if told != 'layer 1' else 'local'}")[0].values)
-    whole, *layers = tables_of_last_call(
-        family, Vgdfr(values, frozenset({1}) if told == "layer 1" else None)
-    )
+    whole, *layers = tables_of_last_call(family, Vgdfr({**parse(ALL)[0].values, "form": form}))
     rows = whole.unflatten(1, (FRAMES, -1))
-    local, original = rows[:, :LEFT].flatten(1, 2), rows[:, list(PLAN.latents)].flatten(1, 2)
-    assert not torch.equal(local, original)
-    for layer, table in enumerate(layers):
-        assert torch.equal(
-            table, original if told == "global" or (told == "layer 1" and layer == 1) else local
-        )
+    counted, own = rows[:, :LEFT].flatten(1, 2), rows[:, list(PLAN.latents)].flatten(1, 2)
+    assert not torch.equal(counted, own)
+    assert all(torch.equal(table, counted if form == "paper" else own) for table in layers)
 
 
 def test_both_solvers_take_it_on_one_model() -> None:
@@ -600,34 +559,16 @@ def test_still_frames_are_merged_by_four_where_quads_are_on() -> None:
     assert filled_in(quads, spec).frames.shape == (33, 32, 32, 3)
 
 
-def test_another_measure_of_likeness_may_give_another_plan() -> None:
-    # Seed 6 at step 2: see the values that the thresholds lie between.
-    family, walk = flipbook(), Walk(flipbook()).go(2)
-    shown = (
-        family.shown(walk.solver.clean(walk.latents, walk.velocity), 1)[0]
-        .permute(1, 2, 3, 0)
-        .numpy()
-    )
-    whole, tile = (
-        Blocks(likeness(shown, by=by, quads=False)).pairs[0] for by in ("whole", "min-tile")
-    )
-    theta = (whole + tile) / 2
-    assert tile < theta < whole
-    assert compress_with(walk, f"vgdfr:theta={theta:.6f},k=2,alike=whole").latents == PLAN.latents
-    assert compress_with(walk, f"vgdfr:theta={theta:.6f},k=2,alike=min-tile").merges_nothing
-
-
-def test_likeness_of_spans_merges_what_strays_from_its_first_frame_by_less_than_theta() -> None:
-    family, walk = flipbook(), Walk(flipbook()).go(2)
-    shown = (
-        family.shown(walk.solver.clean(walk.latents, walk.velocity), 1)[0]
-        .permute(1, 2, 3, 0)
-        .numpy()
-    )
-    (value,) = spans(shown, 4).pairs
+@pytest.mark.parametrize(("form", "measure"), [("pooled", by_spans), ("paper", by_neighbours)])
+def test_what_is_more_alike_than_theta_by_the_form_s_own_measure_is_merged(
+    form: str, measure: Any
+) -> None:
+    walk = Walk(flipbook()).go(2)
+    (value,) = measure(walk.pictures(), 4, quads=False).pairs
     assert 0.01 < value < 0.99
-    assert compress_with(walk, f"vgdfr:theta={value - 0.01:.6f},k=2").latents == PLAN.latents
-    assert compress_with(walk, f"vgdfr:theta={value + 0.01:.6f},k=2").merges_nothing
+    below, above = (f"vgdfr:theta={value + d:.6f},k=2,form={form}" for d in (-0.01, 0.01))
+    assert compress_with(walk, below).latents == PLAN.latents
+    assert compress_with(walk, above).merges_nothing
 
 
 def compress_with(walk: Walk, text: str) -> Merges:
@@ -653,7 +594,7 @@ def test_a_run_that_ends_with_its_preview_is_refused() -> None:
     with pytest.raises(
         SpecError, match="vgdfr cannot be used here: its preview is made after 5 of the steps, and"
     ):
-        make(family, "vgdfr:theta=0,k=5")
+        make(family, "vgdfr:ratio=0.01,k=5")
     short = Source(family.noise(SPEC), strength=0.2)  # one step of five
     with pytest.raises(SpecError, match="made after 2 of the steps, and the whole run has 1"):
         make(family, ALL, source=short)
@@ -662,7 +603,7 @@ def test_a_run_that_ends_with_its_preview_is_refused() -> None:
 def test_a_run_that_is_shortened_to_less_than_its_preview_stays_whole() -> None:
     family = flipbook()
     texts, installed = TextCache(family, "test"), Installed(family.transformers)
-    installed.use("vgdfr:theta=0,k=4")
+    installed.use("vgdfr:ratio=0.01,k=4")
     try:
         made = generate(
             family,
@@ -670,7 +611,7 @@ def test_a_run_that_is_shortened_to_less_than_its_preview_stays_whole() -> None:
             "a red circle",
             "",
             SPEC,
-            OperatingPoint(5, "vgdfr:theta=0,k=4"),
+            OperatingPoint(5, "vgdfr:ratio=0.01,k=4"),
             Wishes(finish_by=0.0),  # long ago: the second step is the last
             installed,
         )

@@ -104,9 +104,9 @@ def test_what_leaves_nothing_out_is_never_a_draft(worker: Worker) -> None:
     "filling",
     [
         {},
-        {"depth": 1, "moments": [[40, 0, 1]] * 17},  # frames that are not there
-        {"depth": 9, "moments": [[0, 0, 1]] * 17},
-        {"depth": 1, "moments": [[0, 0, 1]] * 16},  # one frame too few
+        {"moments": [[40, 0, 1]] * 17},  # frames that are not there
+        {"moments": [[0, 3, 2]] * 17},  # beyond the next one
+        {"moments": [[0, 0, 1]] * 16},  # one frame too few
     ],
 )
 def test_a_draft_that_makes_no_sense_fails_its_job_and_not_the_worker(

@@ -57,12 +57,6 @@ class Run:
     family: Any = (
         None  # the loaded model, for methods that look at the video in mid-run; None alike
     )
-    velocity: Callable[[Tensor], Tensor] | None = (
-        None  # of other latents now, guidance included: passes beside the run
-    )
-    left_s: Callable[[], float | None] = lambda: (
-        None
-    )  # seconds that steps may still take; None: as many as they need
 
 
 class Method(Protocol):
@@ -99,8 +93,7 @@ class ChangesFrames(Protocol):
         """The latents (1, C, M, H, W) that go on, of those after the step that `velocity` answered,
         guidance included.
 
-        Where they are other frames than before, `run.solver` was told (`Solver.keep_frames` or
-        `forget`).
+        Where they are other frames than before, `run.solver` was told to `forget`.
         """
 
     def filling(self) -> Filling | None:

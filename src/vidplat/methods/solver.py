@@ -10,24 +10,18 @@ character.
 the past stay in place, and with them the solver's history: its formulas take uneven steps as they
 come.
 
-A method may leave some latent frames out between two steps. What a multistep solver remembers must
-then follow: `keep_frames` picks the same frames from it, `forget` starts it anew at first order, as
-must be where the latents that go on are others. `advance` refuses latents of another shape than its
-memory's. Euler remembers nothing.
+A method may leave some latent frames out between two steps. What a multistep solver remembers is
+then no good guide any more: `forget` starts it anew at first order. `advance` refuses latents of
+another shape than its memory's. Euler remembers nothing.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-
-#: latents, velocity, what the scheduler made of them, sigmas before and after (2,) -> the latents
-#: after the step
-Correct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Solver:
@@ -41,7 +35,6 @@ class Solver:
         self._scheduler.set_timesteps(steps, device=device)
         self._scheduler.set_begin_index(0)
         self.index = 0
-        self.correct: Correct | None = None  # a method's last word on each step
         self._levels: tuple[torch.Tensor, list[float]] | None = (
             None  # the scheduler's sigmas, and the same as numbers
         )
@@ -88,21 +81,16 @@ class Solver:
 
     def advance(self, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         """One step: the latents at the next sigma. Raises `ValueError` when some frames of them
-        were left out, and the solver was neither told which (`keep_frames`) nor to `forget`."""
+        were left out, and the solver was not told to `forget`."""
         for known in self._remembered():
             if known.shape != latents.shape:
                 raise ValueError(
                     f"latents of shape {tuple(latents.shape)}, but the solver remembers "
-                    f"{tuple(known.shape)}: "
-                    "keep_frames or forget must follow a crop"
+                    f"{tuple(known.shape)}: forget must follow a crop"
                 )
         moved: torch.Tensor = self._scheduler.step(
             velocity, self.timestep, latents, return_dict=False
         )[0]
-        if self.correct is not None:
-            moved = self.correct(
-                latents, velocity, moved, self._scheduler.sigmas[self.index : self.index + 2]
-            )
         self.index += 1
         return moved
 
@@ -148,18 +136,6 @@ class Solver:
         raise ValueError(
             f"{type(self._scheduler).__name__} gives no estimate of the video between its steps"
         )
-
-    def keep_frames(self, frames: Sequence[int], axis: int = 2) -> None:
-        """Of all that is remembered keep these latent `frames` alone, as the caller does with the
-        latents."""
-        for name, value in vars(self._scheduler).items():
-            if _is_remembered(value):
-                setattr(self._scheduler, name, _picked(value, frames, axis))
-            elif isinstance(value, list) and any(map(_is_remembered, value)):
-                picked = [
-                    _picked(one, frames, axis) if _is_remembered(one) else one for one in value
-                ]
-                setattr(self._scheduler, name, picked)
 
     def forget(self) -> None:
         """Forget the steps that were taken; the next one is a first step, at its own place of the
@@ -222,7 +198,3 @@ def _is_remembered(value: Any) -> bool:
     """Schedulers keep their tables in one axis; what has more is a sample or an answer of the
     model."""
     return isinstance(value, torch.Tensor) and value.ndim > 2
-
-
-def _picked(value: torch.Tensor, frames: Sequence[int], axis: int) -> torch.Tensor:
-    return value.index_select(axis, torch.tensor(frames, dtype=torch.long, device=value.device))

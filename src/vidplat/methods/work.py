@@ -130,14 +130,8 @@ def _eco_shares(values: Mapping[str, Value | None], steps: int, size: _Size) -> 
     """All frames in the warm-up, K afterwards. Watching attention is not counted: a few rows of one
     layer."""
     k, warmup = values["k"], warmup_steps(float(values["warmup"] or 0), steps)
-    kept, has_context = (
-        kept_frames(None if k is None else int(k), size.frames),
-        values["context"] == "on",
-    )
-    refresh = None if values["refresh"] is None else int(values["refresh"])
-    return size.one_pass.run_shares(
-        kept, size.frames, warmup=warmup, steps=steps, context=has_context, refresh=refresh
-    )
+    kept = kept_frames(None if k is None else int(k), size.frames)
+    return size.one_pass.run_shares(kept, size.frames, warmup=warmup, steps=steps)
 
 
 def _sparse_share(

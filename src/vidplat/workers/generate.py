@@ -186,8 +186,6 @@ def draft(
             rehearse,
             noise=noise,
             family=family,
-            velocity=lambda latents: family.velocity(latents, solver, condition),
-            left_s=wishes.left_s,
         )
         installed.begin(run)
         latents = installed.started(latents)
@@ -227,7 +225,7 @@ def filled_in(made: Made, spec: VideoSpec, wishes: Wishes = Wishes()) -> Made:
     assert made.filling is not None, "something was left out"
     watch = Stopwatch()
     wishes.on_step("reconstruct", made.steps_done, made.steps_done)
-    frames = filled(made.frames, made.filling.moments, made.filling.depth)
+    frames = filled(made.frames, made.filling.moments)
     watch.lap("reconstruct")
     check_promise(frames, spec)
     return replace(made, frames=frames, phases=made.phases | watch.phases, filling=None)

@@ -260,7 +260,7 @@ class Worker:
         began = time.perf_counter()
         try:
             filling = filling_of(draft.filling)
-            frames = filled(to_frames(draft.video), filling.moments, filling.depth)
+            frames = filled(to_frames(draft.video), filling.moments)
         except ValueError as problem:
             raise JobError(f"the draft cannot be finished: {printable(problem)}") from problem
         phases["reconstruct"] = time.perf_counter() - began

@@ -1,20 +1,11 @@
-"""How widely a latent frame looks around: the entropy of its attention, estimated from the q and k
-of one layer.
+"""How widely a latent frame looks around: the entropy of its attention, from the q and k of one
+layer.
 
-EcoVideo (arXiv 2606.30557) keeps the frames with the largest ones. Three estimators, of which the
-first two are the released Wan program's and the third its CogVideoX program's, and what the paper's
-words describe:
-
-    pooled   queries are means over heads, keys means over heads and a frame's tokens; a softmax
-             over F frames
-    heads    the same head by head, then the mean of their entropies
-    rows     16 query tokens of each frame in 4 heads, against all video keys: exact rows of the
-             attention matrix
-
-The first two lie in [0, ln F], the third in [0, ln n]. Means of rotated keys are short, so the
-pooled values crowd near ln F. All is float32, since logarithms of 16-bit softmaxes tell nothing.
-Entropies are exact, where the released programs clamp probabilities at 1e-8: a difference below
-4e-6 for 21 frames.
+EcoVideo (arXiv 2606.30557) keeps the frames with the largest ones. Here it is taken of exact rows
+of the attention matrix, which is what the paper's words describe and its CogVideoX program does: 16
+query tokens of each frame in 4 heads, against all video keys. It lies in [0, ln n]. All is float32,
+since logarithms of 16-bit softmaxes tell nothing. Entropies are exact, where the released programs
+clamp probabilities at 1e-8: a difference below 4e-6 for 21 frames.
 
 Legend: B batch, n = F P video tokens, frame-major, P tokens per frame, H heads, e head width.
 """
@@ -22,29 +13,14 @@ Legend: B batch, n = F P video tokens, frame-major, P tokens per frame, H heads,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from vidplat.methods.protocol import Grid
 
-HEADS, ROWS = 4, 16  # that `rows` looks at, of a layer and of a frame
+HEADS, ROWS = 4, 16  # that are looked at, of a layer and of a frame
 _CHUNK = 32  # query tokens at a time: 4 heads of them against 32,760 keys are 17 MB
-
-
-def pooled(query: Tensor, key: Tensor, grid: Grid) -> Tensor:
-    """Entropies (F,) of rotated q and k (B, n, H, e)."""
-    return per_head(query.float().mean(2, keepdim=True), key.float().mean(2, keepdim=True), grid)
-
-
-def per_head(query: Tensor, key: Tensor, grid: Grid) -> Tensor:
-    """Entropies (F,) of rotated q and k (B, n, H, e)."""
-    frames = (len(query), grid.frames, grid.per_frame, *query.shape[2:])
-    queries = query.float().reshape(frames)  # (B, F, P, H, e)
-    keys = key.float().reshape(frames).mean(2)  # (B, F, H, e)
-    logits = torch.einsum("bfphe,bghe->bhfpg", queries, keys) / math.sqrt(query.shape[-1])
-    return _entropy(logits).mean((0, 1, 3))
 
 
 def exact_rows(
@@ -63,13 +39,6 @@ def exact_rows(
     parts = [queries[:, :, start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
     found = torch.cat([_entropy(part @ keys) for part in parts], dim=2)  # (B, h, F rows)
     return found.mean((0, 1)).reshape(grid.frames, -1).mean(1)
-
-
-ESTIMATORS: dict[str, Callable[[Tensor, Tensor, Grid], Tensor]] = {
-    "rows": exact_rows,
-    "pooled": pooled,
-    "heads": per_head,
-}
 
 
 def _entropy(logits: Tensor) -> Tensor:

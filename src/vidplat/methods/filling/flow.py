@@ -14,11 +14,10 @@ from A to B:
     cut                 a pair that flow does not explain holds its nearer frame and never blends
 
 Source: the linear flows of Super SloMo (arXiv 1712.00080) with visibility from the flows' own
-contradiction; the blend and the cut are our choice. A second look (`refined`) takes flow from the
-frame so made to both ends, and warps anew.
+contradiction; the blend and the cut are our choice.
 
 Promises: the same pair gives the same frames (one thread). Not promised: large motion of small
-things, flicker, water. Which moments are wanted is `reconstruct.py`.
+things, flicker, water. Which moments are wanted is `moments.py`.
 
 Legend: rows H, columns W; frames (H, W, 3) uint8 RGB; flows (H, W, 2) float32, x then y, in pixels.
 """
@@ -72,27 +71,11 @@ class Pair:
             return plain
         return self._warped(part, *self._to_ends(part))
 
-    def refined(self, part: float) -> Image:
-        """`at`, with flow estimated once more: from the frame it gave to both ends."""
-        if (plain := self._without_flow(part)) is not None:
-            return plain
-        made = _grey(self.at(part))
-        return self._warped(part, dis(made, _grey(self.first)), dis(made, _grey(self.second)))
-
     @cached_property
     def flows(self) -> tuple[Floats, Floats]:
         """f_AB and f_BA: where a pixel of the one is in the other."""
         one, other = _grey(self.first), _grey(self.second)
         return dis(one, other), dis(other, one)
-
-    @cached_property
-    def motion_px(self) -> float:
-        """Mean length of f_AB."""
-        return (
-            0.0
-            if self.is_still or self.is_small
-            else float(np.linalg.norm(self.flows[0], axis=-1).mean())
-        )
 
     @cached_property
     def is_cut(self) -> bool:

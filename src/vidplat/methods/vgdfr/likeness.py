@@ -1,63 +1,85 @@
-"""How alike the frames of a preview are: the tables that VGDFR's plan is made of
-(`frame_merges.py`).
+"""How alike the frames of a preview are: the lattice that VGDFR's plan is made of (`merges.py`).
 
-SSIM of RGB frames in [0, 1] with an 11-tap Gaussian window (`quality.py` has the formula), of
-frames one, two and three apart. `whole` is the mean over the picture (VGDFR, arXiv 2504.12259). A
-small thing that moves on a still ground hardly lowers that; `min-tile` is the mean of the tile, of
-4 x 4, that is least alike (our choice). `spans` compares a run's first frame with others of the run
-in the same way.
+Two measures, both of SSIM of RGB frames in [0, 1] with an 11-tap Gaussian window (`quality.py` has
+the formula). Each takes `frames` (N, rows, columns, 3) float32, N - 1 a multiple of
+`temporal_factor`, measures four by four only with `quads`, and raises `ValueError` for frames that
+are not finite.
+
+    by_neighbours   frames that would be merged with each other, over the whole picture (VGDFR,
+                    arXiv 2504.12259). They are alike in any video, and the more so in a blurred
+                    preview.
+    by_spans        a run's first frame and the last one of each of its latents, in the tile of
+                    4 x 4 that is least alike (our choice): how far a run strays tells passages in
+                    which something moves from quiet ones, however small it is.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Callable
+from functools import cache
+from itertools import combinations, pairwise
 
 import numpy as np
 
-from vidplat.methods.vgdfr.merges import Similarity, Spans, span_frames
+from vidplat.methods.vgdfr.merges import Lattice, cell_starts
 from vidplat.quality import ssim_map
 
 TILES = 4
 
-
-def likeness(frames: np.ndarray, *, by: str = "whole", quads: bool = True) -> Similarity:
-    """The tables of `frames` (N, rows, columns, 3) float32 RGB in [0, 1]; those for `quads` only
-    where asked for.
-
-    Raises `ValueError` for frames that are not finite, and for an unknown `by`.
-    """
-    if by not in ("whole", "min-tile"):
-        raise ValueError(f"frames are alike by whole or min-tile, not {by!r}")
-    pictures = np.ascontiguousarray(frames, np.float32)
-    tables = [
-        [_alike(one, other, by) for one, other in zip(pictures[:-lag], pictures[lag:], strict=True)]
-        for lag in ((1, 2, 3) if quads else (1,))
-    ]
-    return Similarity(*tables)
+Alike = Callable[[int, int], float]  # of two frames, by their numbers
 
 
-def spans(frames: np.ndarray, temporal_factor: int, *, quads: bool = True) -> Spans:
-    """How far each run of `frames` (N, rows, columns, 3) float32 RGB in [0, 1] strays from its
-    first frame, by the tile that is least alike; N - 1 is a multiple of `temporal_factor`. Raises
-    `ValueError` as `likeness` does."""
-    pictures = np.ascontiguousarray(frames, np.float32)
-
-    def of(size: int) -> tuple[float, ...]:
-        return tuple(
-            min(_alike(pictures[first], pictures[last], "min-tile") for last in lasts)
-            for first, lasts in span_frames(len(pictures), temporal_factor, size)
+def by_neighbours(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> Lattice:
+    """A cell is as alike as the least of its pairs (i, i + 1), (i + 2, i + 3), ..., two in a row as
+    the least of any two frames of one quad."""
+    alike = _measured(frames, lambda places: float(places.mean()))
+    starts, length = cell_starts(len(frames), temporal_factor), 2 * temporal_factor
+    pairs = tuple(min(alike(i, i + 1) for i in range(start, start + length, 2)) for start in starts)
+    if not quads:
+        return Lattice(len(frames), pairs, (), temporal_factor)
+    fours = [
+        min(
+            alike(*two)
+            for first in range(start, start + length, 4)
+            for two in combinations(range(first, first + 4), 2)
         )
-
-    pairs = of(2)
-    both = [min(halves) for halves in pairwise(pairs)]  # nor may it stray where a later half begins
-    found = tuple(map(min, of(4), both)) if quads else ()
-    return Spans(len(pictures), pairs, found, temporal_factor)
+        for start in starts
+    ]
+    return Lattice(len(frames), pairs, tuple(map(min, pairwise(fours))), temporal_factor)
 
 
-def _alike(one: np.ndarray, other: np.ndarray, by: str) -> float:
-    places = ssim_map(one, other, 1.0)
-    if by == "whole":
-        return float(places.mean())
+def by_spans(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> Lattice:
+    """A run is as alike as its first frame is to the least like of the last frames of its
+    latents."""
+    alike = _measured(frames, _worst_tile)
+    starts = cell_starts(len(frames), temporal_factor)
+
+    def span(first: int, latents: int) -> float:
+        ends = (first + temporal_factor * n - 1 for n in range(1, latents + 1))
+        return min(alike(first, end) for end in ends)
+
+    pairs = tuple(span(first, 2) for first in starts)
+    if not quads:
+        return Lattice(len(frames), pairs, (), temporal_factor)
+    # nor may a run of four stray from where its later half begins
+    fours = tuple(
+        min(span(first, 4), *halves) for first, halves in zip(starts, pairwise(pairs), strict=False)
+    )
+    return Lattice(len(frames), pairs, fours, temporal_factor)
+
+
+def _measured(frames: np.ndarray, of: Callable[[np.ndarray], float]) -> Alike:
+    """Likeness of two of `frames`, each asked for once: `of` their map of SSIM (rows, columns)."""
+    pictures = np.ascontiguousarray(frames, np.float32)
+
+    @cache
+    def alike(one: int, other: int) -> float:
+        return of(ssim_map(pictures[one], pictures[other], 1.0))
+
+    return alike
+
+
+def _worst_tile(places: np.ndarray) -> float:
     tiles = (
         tile
         for band in np.array_split(places, TILES)

@@ -22,17 +22,10 @@ class VgdfrKind(MethodKind):
             "k": Number(None, 1, 1000, whole=True),
             # At most this share of the frames is left, instead of theta.
             "ratio": Number(None, 0.01, 1.0),
-            "alike": Choice("span", ("span", "whole", "min-tile")),
+            # Whether four latents may become one, or two at most.
             "quads": Choice("on", ("on", "off")),
-            "merge": Choice("latents", ("latents", "mean", "first")),
-            "noise": Choice("pooled", ("pooled", "selected")),
-            "anchor": Choice("first", ("first", "centre")),
-            "unmerged": Choice("own", ("own", "encoded")),
-            "rope": Choice("global", ("global", "local")),
-            # Depth of interpolation, see `filling.frames`.
-            "d": Number(1, 0, 3, whole=True),
-            # What is given up by a run that is late.
-            "late": Choice("shorten", ("shorten", "merge")),
+            # How they are merged: latents with their noise pooled, or as the paper has it.
+            "form": Choice("pooled", ("pooled", "paper")),
         }
     )
     first = "theta"
@@ -42,15 +35,5 @@ class VgdfrKind(MethodKind):
         if ratio is not None and theta != self.parameters["theta"].default:
             return (
                 f"theta={theta} and ratio={ratio} exclude each other: a ratio finds its own theta"
-            )
-        if values["merge"] == "first" and values["anchor"] == "centre":
-            return (
-                "merge=first and anchor=centre exclude each other: a group's first frame stands "
-                "at its own time"
-            )
-        if values["merge"] == "latents" and values["unmerged"] == "encoded":
-            return (
-                "unmerged=encoded is for merge=mean and merge=first: of merged latents nothing "
-                "is encoded"
             )
         return ""

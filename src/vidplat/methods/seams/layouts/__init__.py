@@ -94,9 +94,6 @@ class Layout(Protocol):
     def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
         """The rows of these token `frames` in rotary tables of `of` frames, in this order."""
 
-    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
-        """A block's arguments with other rotary tables."""
-
 
 #: transformer class -> module and class of this room, loaded when such a model is met.
 LAYOUTS = {

@@ -117,9 +117,6 @@ class CogVideoXLayout:
         cos, sin = tables
         return frame_rows(cos, frames, of, 0), frame_rows(sin, frames, of, 0)
 
-    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
-        return args, {**kwargs, "image_rotary_emb": tables}
-
 
 class CogVideoXSeamProcessor(SeamProcessor):
     """The stock `CogVideoXAttnProcessor2_0` and its fused form, with their attention made

@@ -111,9 +111,6 @@ class HunyuanLayout:
         cos, sin = tables
         return frame_rows(cos, frames, of, 0), frame_rows(sin, frames, of, 0)
 
-    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
-        return (*args[:4], tables, *args[5:]), kwargs
-
 
 class HunyuanSeamProcessor(SeamProcessor):
     """The stock `HunyuanVideoAttnProcessor2_0`, with its attention made replaceable."""

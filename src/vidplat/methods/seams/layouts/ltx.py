@@ -120,9 +120,6 @@ class LtxLayout:
         cos, sin = tables
         return frame_rows(cos, frames, of, 1), frame_rows(sin, frames, of, 1)
 
-    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
-        return args, {**kwargs, "image_rotary_emb": tables}
-
 
 class LtxSeamProcessor(SeamProcessor):
     """The stock `LTXVideoAttnProcessor` for self-attention, with its attention made replaceable."""

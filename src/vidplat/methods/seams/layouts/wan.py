@@ -94,9 +94,6 @@ class WanLayout:
         cos, sin = tables
         return frame_rows(cos, frames, of, 1), frame_rows(sin, frames, of, 1)
 
-    def turned_by(self, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Any) -> Arguments:
-        return (*args[:3], tables, *args[4:]), kwargs
-
 
 class WanSeamProcessor(SeamProcessor):
     """The stock `WanAttnProcessor` for self-attention, with its attention made replaceable."""

@@ -1,6 +1,4 @@
-"""Frames that are left of a longer video: told their own times, told to count anew, or some layers
-each.
-"""
+"""Frames that are left of a longer video are told their own times."""
 
 from __future__ import annotations
 
@@ -79,42 +77,11 @@ def test_original_times_are_the_longer_video_s_rows_in_every_layer(twin: Twin) -
         assert same(own, (kept_rows(all_rows[0]), kept_rows(all_rows[1])))
 
 
-def test_compact_times_are_those_of_a_video_of_as_many_frames(twin: Twin) -> None:
-    short = cropped(twin)
-    stock = answer(short), tables_of(short)
-    with timed(twin.model, layout_of(twin.model), Times(KEPT, frozenset())):
-        assert torch.equal(answer(short), stock[0])
-        assert all(same(one, other) for one, other in zip(tables_of(short), stock[1], strict=True))
-
-
-def test_layers_that_see_the_original_times_see_them_and_the_others_do_not(twin: Twin) -> None:
-    layout, short = layout_of(twin.model), cropped(twin)
-    compact = tables_of(short)
-    with timed(twin.model, layout, Times(KEPT)):
-        original = tables_of(short)
-    with timed(twin.model, layout, Times(KEPT, frozenset({1}))):
-        given = tables_of(short)
-    assert len(given) == len(layout.blocks(twin.model))
-    for layer, one in enumerate(given):
-        assert same(one, (original if layer == 1 else compact)[layer])
-        assert not same(one, (compact if layer == 1 else original)[layer])
-
-
-def test_all_layers_named_one_by_one_equal_the_original_times(twin: Twin) -> None:
-    layout, short = layout_of(twin.model), cropped(twin)
-    with timed(twin.model, layout, Times(KEPT)):
-        original = answer(short)
-    with timed(twin.model, layout, Times(KEPT, frozenset(range(len(layout.blocks(twin.model)))))):
-        assert torch.equal(answer(short), original)
-    assert not torch.equal(answer(short), original)
-
-
-def test_the_first_frames_have_the_same_times_either_way(twin: Twin) -> None:
+def test_the_first_frames_have_the_times_that_a_model_counts_anyway(twin: Twin) -> None:
     short = cropped(twin, (0, 1, 2))
-    compact = answer(short)
-    for layers in (None, frozenset[int](), frozenset({0, 2})):
-        with timed(twin.model, layout_of(twin.model), Times((0, 1, 2), layers)):
-            assert torch.equal(answer(short), compact)
+    counted = answer(short)
+    with timed(twin.model, layout_of(twin.model), Times((0, 1, 2))):
+        assert torch.equal(answer(short), counted)
 
 
 def test_a_crop_with_original_times_is_the_whole_video_whose_other_tokens_do_not_run(
@@ -142,10 +109,9 @@ def test_frames_may_be_left_out_in_mid_run_and_the_next_video_be_whole_again(twi
     assert not torch.equal(answer(short), original)
 
 
-@pytest.mark.parametrize("layers", [None, frozenset({0})])
-def test_undone_it_leaves_no_trace(twin: Twin, layers: frozenset[int] | None) -> None:
+def test_undone_it_leaves_no_trace(twin: Twin) -> None:
     whole, short = answer(twin), answer(cropped(twin))
-    with timed(twin.model, layout_of(twin.model), Times(KEPT, layers)):
+    with timed(twin.model, layout_of(twin.model), Times(KEPT)):
         assert traces(twin.model)
         answer(cropped(twin))
     assert traces(twin.model) == []
@@ -158,10 +124,10 @@ def test_it_is_undone_while_a_seam_beneath_it_stays(twin: Twin) -> None:
     with hooked(
         twin.model, layout, "test", lambda here, device: torch.arange(here.grid.tokens), as_it_is
     ):
-        with timed(twin.model, layout, Times(KEPT, frozenset({1}))):
+        with timed(twin.model, layout, Times(KEPT)):
             inner = answer(cropped(twin))
         assert torch.equal(answer(twin), whole)
-    with timed(twin.model, layout, Times(KEPT, frozenset({1}))):
+    with timed(twin.model, layout, Times(KEPT)):
         assert torch.equal(answer(cropped(twin)), inner)
 
 

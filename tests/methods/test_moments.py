@@ -1,4 +1,4 @@
-"""Timelines: decoded frames keep their own times, and the output grid is what was promised."""
+"""Moments: decoded frames keep their own times, and every frame of the video has its place."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pytest
 from vidplat.methods.filling.moments import (
     Filling,
     Moment,
-    code_length,
-    code_moments,
     filling_of,
-    key_rate,
+    moments_among,
     true_moments,
     true_times,
 )
+from vidplat.methods.model_shape import decoded_frames
 
 
 def test_a_key_of_all_latents_plays_as_it_was() -> None:
@@ -47,18 +46,19 @@ def test_moments_are_ascending_as_many_as_frames_and_hit_every_decoded_frame(k: 
         assert decoded == dict(enumerate(times))  # each decoded frame is shown, at its own time
 
 
-@pytest.mark.parametrize(
-    ("fps", "output_fps", "count"), [(16, 24, 121), (16, 8, 41), (16, 16, 81), (24, 29.97, 100)]
-)
-def test_another_rate_shows_the_same_duration(fps: float, output_fps: float, count: int) -> None:
-    # 80 / 16 s at 24 per second are 120 steps; 80 / 24 s at 29.97 are 99.9, and the hundredth would
-    # be too late.
-    key = (0, 3, 4, 11, 20)
-    times, moments = true_times(key), true_moments(key, 81, fps=fps, output_fps=output_fps)
+def test_every_decoded_frame_has_a_time() -> None:
+    assert len(true_times((0, 3, 4))) == decoded_frames(3, 4) == 9
+    assert len(true_times((0, 3, 4), factor=8)) == decoded_frames(3, 8) == 17
 
-    assert len(moments) == count
-    shown = [_time(moment, times) for moment in moments]
-    assert shown == [n * Fraction(fps) / Fraction(str(output_fps)) for n in range(count)]
+
+def test_frames_between_two_that_are_decoded_divide_the_way_evenly() -> None:
+    assert moments_among((0, 1, 4), 5) == (
+        Moment(0, Fraction(0)),
+        Moment(1, Fraction(0)),
+        Moment(1, Fraction(1, 3)),
+        Moment(1, Fraction(2, 3)),
+        Moment(2, Fraction(0)),
+    )
 
 
 def test_what_a_key_does_not_cover_is_held() -> None:
@@ -67,22 +67,6 @@ def test_what_a_key_does_not_cover_is_held() -> None:
     # Frames 4..8 are decoded; 0..3 show the first of them, 9..16 the last.
     assert [moment.before for moment in moments] == [0] * 4 + [0, 1, 2, 3, 4] + [4] * 8
     assert all(moment.is_decoded for moment in moments)
-
-
-def test_the_released_timeline_lasts_as_long_as_the_video() -> None:
-    assert code_length(41, 8, 24) == 121  # (41 - 1) / 8 s at 24 per second, and the first
-    assert code_length(41, 8, 4) == 41  # decoded frames are never left out
-    assert key_rate(81, 11, 16) == 8
-    assert code_length(41, key_rate(81, 11, 16), 16) == 81
-
-
-def test_evenly_inserted_frames_divide_the_decoded_ones() -> None:
-    moments = code_moments(3, 5)
-
-    assert [(moment.before, moment.part) for moment in moments] == [
-        (0, 0), (0, Fraction(1, 2)), (1, 0), (1, Fraction(1, 2)), (2, 0)
-    ]  # fmt: skip
-    assert code_moments(1, 3) == (Moment(0, Fraction(0)),) * 3
 
 
 @pytest.mark.parametrize("key", [(), (3, 3), (4, 2), (-1, 2)])
@@ -98,7 +82,7 @@ def _time(moment: Moment, times: tuple[int, ...]) -> Fraction:
 
 
 def test_a_filling_survives_its_way_to_another_worker() -> None:
-    filling = Filling(true_moments((0, 2, 8), 33), depth=2)
+    filling = Filling(true_moments((0, 2, 8), 33))
     assert filling.made == 33 - 9
     assert filling_of(json.loads(json.dumps(filling.document()))) == filling
 
@@ -107,11 +91,11 @@ def test_a_filling_survives_its_way_to_another_worker() -> None:
     "document",
     [
         {},
-        {"depth": 1, "moments": [[0, 1]]},
-        {"depth": 1, "moments": [[0, 1, 0]]},
-        {"depth": 1, "moments": [[0, 3, 2]]},
-        {"depth": 1, "moments": [[-1, 0, 1]]},
-        {"depth": "deep", "moments": []},
+        {"moments": [[0, 1]]},
+        {"moments": [[0, 1, 0]]},
+        {"moments": [[0, 3, 2]]},
+        {"moments": [[-1, 0, 1]]},
+        {"moments": ["deep"]},
     ],
 )
 def test_what_is_no_filling_is_refused(document: dict[str, object]) -> None:

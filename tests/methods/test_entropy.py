@@ -5,22 +5,17 @@ itself.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from vidplat.methods.eco import entropy as frame_entropy
-from vidplat.methods.eco.entropy import ESTIMATORS, exact_rows, per_head, pooled
-from vidplat.methods.kinds import Choice
+from vidplat.methods.eco.entropy import exact_rows
 from vidplat.methods.protocol import Grid
-from vidplat.methods.table import KINDS
 
 GRID = Grid(frames=5, rows=4, columns=6)  # 24 tokens per frame
 HEADS, WIDTH = 6, 8
-by_frames = pytest.mark.parametrize("estimate", [pooled, per_head])
-every_estimator = pytest.mark.parametrize("estimate", ESTIMATORS.values(), ids=ESTIMATORS)
 
 
 def some(seed: int, batch: int = 1, size: float = 2.0) -> Tensor:
@@ -38,27 +33,9 @@ def entropies(weights: Tensor) -> Tensor:
     return -(weights * weights.log()).sum(-1)
 
 
-@by_frames
-def test_even_attention_over_frames_has_the_entropy_of_their_number(estimate: Any) -> None:
-    found = estimate(torch.zeros_like(some(0)), some(1), GRID)
-    assert found.tolist() == pytest.approx([math.log(5)] * 5)
-
-
 def test_even_attention_over_tokens_has_the_entropy_of_theirs() -> None:
     found = exact_rows(torch.zeros_like(some(0)), some(1), GRID)
     assert found.tolist() == pytest.approx([math.log(120)] * 5)
-
-
-@by_frames
-def test_attention_to_one_frame_has_none(estimate: Any) -> None:
-    # Keys of frame f point along axis f, and every query along one of these axes, far out.
-    axes = (
-        torch.eye(WIDTH)[:5]
-        .repeat_interleave(GRID.per_frame, 0)[None, :, None]
-        .expand(1, -1, HEADS, -1)
-    )
-    found = estimate(axes * 1000, axes * 10, GRID)
-    assert found.tolist() == pytest.approx([0.0] * 5, abs=1e-6)
 
 
 def test_attention_to_one_token_has_none() -> None:
@@ -97,58 +74,31 @@ def test_fewer_heads_and_tokens_than_looked_at_are_all_taken() -> None:
     assert torch.equal(exact_rows(query, key, grid), exact_rows(query, key, grid, heads=2, rows=6))
 
 
-def test_pooled_values_follow_from_means_before_the_softmax() -> None:
-    query, key = some(8), some(9)
-    q, k = (
-        query.double().mean(2)[0].unflatten(0, (5, 24)),
-        key.double().mean(2)[0].unflatten(0, (5, 24)).mean(1),
-    )
-    expected = entropies((q @ k.T / math.sqrt(WIDTH)).softmax(-1)).mean(1)
-    assert pooled(query, key, GRID).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
-
-
-def test_head_by_head_is_the_mean_of_the_heads_pooled_alone() -> None:
-    query, key = some(10), some(11)
-    alone = torch.stack(
-        [pooled(query[:, :, h : h + 1], key[:, :, h : h + 1], GRID) for h in range(HEADS)]
-    )
-    assert torch.allclose(per_head(query, key, GRID), alone.mean(0), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "estimate", [pooled, per_head, lambda *given: exact_rows(*given, rows=GRID.per_frame)]
-)
-def test_the_order_of_tokens_inside_a_frame_does_not_matter(estimate: Any) -> None:
+def test_the_order_of_tokens_inside_a_frame_does_not_matter() -> None:
     query, key = some(12), some(13)
     generator = torch.Generator().manual_seed(14)
     order = torch.cat([frame * 24 + torch.randperm(24, generator=generator) for frame in range(5)])
-    shuffled = estimate(query[:, order], key[:, order], GRID)
-    assert torch.allclose(shuffled, estimate(query, key, GRID), atol=1e-5)
+    found, shuffled = (
+        exact_rows(q, k, GRID, rows=GRID.per_frame)
+        for q, k in ((query, key), (query[:, order], key[:, order]))
+    )
+    assert torch.allclose(shuffled, found, atol=1e-5)
 
 
-@every_estimator
-def test_every_value_lies_within_its_bounds(estimate: Any) -> None:
-    most = math.log(120) if estimate is exact_rows else math.log(5)
-    found = estimate(some(15, size=5.0), some(16, size=5.0), GRID)
+def test_every_value_lies_within_its_bounds() -> None:
+    found = exact_rows(some(15, size=5.0), some(16, size=5.0), GRID)
     assert found.shape == (5,)
-    assert ((found >= 0) & (found <= most + 1e-5)).all()
+    assert ((found >= 0) & (found <= math.log(120) + 1e-5)).all()
 
 
-@every_estimator
-def test_16_bit_queries_and_keys_are_reckoned_with_in_32(estimate: Any) -> None:
+def test_16_bit_queries_and_keys_are_reckoned_with_in_32() -> None:
     query, key = some(17).bfloat16(), some(18).bfloat16()
-    found = estimate(query, key, GRID)
+    found = exact_rows(query, key, GRID)
     assert found.dtype == torch.float32
-    assert torch.equal(found, estimate(query.float(), key.float(), GRID))
+    assert torch.equal(found, exact_rows(query.float(), key.float(), GRID))
 
 
 def test_pieces_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = exact_rows(some(19), some(20), GRID)
     monkeypatch.setattr(frame_entropy, "_CHUNK", 7)
     assert torch.allclose(exact_rows(some(19), some(20), GRID), whole, atol=1e-6)
-
-
-def test_the_estimators_are_those_that_a_user_can_name() -> None:
-    named = KINDS["eco"].parameters["entropy"]
-    assert isinstance(named, Choice)
-    assert set(named.options) == set(ESTIMATORS)
