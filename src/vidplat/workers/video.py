@@ -1,7 +1,12 @@
 """Frames become mp4 bytes and a poster; videos become frames and facts about them. PyAV, in memory.
 
-H.264 (x264), yuv420p, BT.709, index at the front so that browsers start at once. One encoder thread
-and no clock or version in the file: the same frames give the same bytes with the same libraries.
+H.264 (x264), yuv420p, BT.709, index at the front so that browsers start at once. The same frames
+give the same bytes with the same libraries, whatever the process's memory held before: one encoder
+thread, no clock or version in the file, and x264 told to be `cpu-independent`. By default it takes
+the macroblock tree's assembly, which on some processors reads past the end of a row of blocks, into
+memory that nobody wrote; videos narrower than 128 pixels were seen to differ by that. Told so, it
+takes the C form, and its choices are those of every processor. That costs up to 0.4 % of the bytes
+either way; turning the tree off costs 25 to 80 % more (docs/decisions/0008-dependencies.md).
 
 yuv420p needs even sides; a frame with an odd side is refused (models make multiples of 16).
 
@@ -33,6 +38,7 @@ from vidplat.workers.source_video import opened, pictures, pixel_aspect, quarter
 
 CRF = "17"  # visually lossless for our sizes: about 45 dB on flipbook clips
 DRAFT_CRF = "14"  # of frames that are compressed once more when the others are filled in
+X264_PARAMS = "cpu-independent=1"  # the C form of the macroblock tree, see above
 POSTER_QUALITY = 88
 
 
@@ -63,7 +69,13 @@ def to_mp4(frames: np.ndarray, fps: int, *, crf: str = CRF) -> bytes:
         stream.width, stream.height, stream.pix_fmt = columns, rows, "yuv420p"
         stream.time_base = Fraction(1, fps)
         stream.thread_count = 1
-        stream.options = {"crf": crf, "preset": "veryfast", "threads": "1", "flags": "+bitexact"}
+        stream.options = {
+            "crf": crf,
+            "preset": "veryfast",
+            "threads": "1",
+            "flags": "+bitexact",
+            "x264-params": X264_PARAMS,
+        }
         stream.codec_context.colorspace = 1  # BT.709, told to players as well
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
