@@ -4,7 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bench train-flipbook clean
+# Two processes; tests that share a server stay in one (tests/conftest.py).
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: demo quick test thorough check bench train-flipbook clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"vidplat needs Python 3.11 or newer, found {v.major}.{v.minor}: set PYTHON=python3.11")'
@@ -22,8 +25,14 @@ check: $(READY)  ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: check  ## check, then every test that this machine can run
-	$(BIN)/pytest
+quick: $(READY)  ## tests without Ray, servers, browser and torch
+	$(PYTEST) --quick
+
+test: check  ## check, then all tests that guard a promise
+	$(PYTEST)
+
+thorough: check  ## every test, also what `test` leaves out, and many more generated examples
+	$(PYTEST) -m "thorough or not thorough" --hypothesis-profile=thorough
 
 bench: $(READY)  ## the benchmarks of the README, each a card and one JSON line
 	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow.stage import Stage
+from tests.flow.stage import Run, Stage
 from tests.platform.builders import Memory
 from vidplat.domain import JobState
 from vidplat.storage import open_catalog
@@ -31,9 +31,7 @@ PUBLISHED = {
 UNFINISHED = (".attempt-", ".partial-")
 
 
-def wait_for(
-    stage: Stage, done: int, process: subprocess.Popen[str], limit_s: float = 120.0
-) -> None:
+def wait_for(stage: Stage, done: int, process: Run, limit_s: float = 120.0) -> None:
     """Until that many videos are committed in the store."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
