@@ -113,6 +113,15 @@ class Stage:
         finally:
             catalog.close()
 
+    def has_failures(self) -> bool:
+        """Whether any attempt has failed so far."""
+        catalog = open_catalog(self.config.catalog.url)
+        try:
+            records = [record for each in catalog.batches() for record in catalog.jobs(each.id)]
+            return any(record.failure is not None for record in records)
+        finally:
+            catalog.close()
+
     def files(self) -> set[str]:
         """Names of all files below the output, without the folders."""
         return {path.name for path in (self.folder / "out").rglob("*") if path.is_file()}

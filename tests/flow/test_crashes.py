@@ -225,7 +225,10 @@ def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(
 
         # when 8 videos of 20 KB are made
         process = stage.in_a_process("submit", stage.write(8))
-        time.sleep(6)
+        wait_for(stage, 1, process)
+        until = time.monotonic() + 30
+        while not stage.has_failures() and time.monotonic() < until:
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
 
