@@ -29,6 +29,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.flow.cluster import ray_cluster
 from tests.servers_postgres import (
     migrated_database,
     postgres_catalog,
@@ -43,10 +44,13 @@ __all__ = [
     "postgres_catalog",
     "postgres_server",
     "postgres_url",
+    "ray_cluster",
     "s3_server",
 ]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, also in other processes
+# Ray asks for tokens in clusters that it starts; who attaches to one must say so beforehand.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 settings.register_profile("same", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=1000)

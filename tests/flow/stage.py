@@ -34,6 +34,7 @@ class Stage:
     pools: tuple[PoolConfig, ...] = TWO_WORKERS
     run: RunConfig = field(default_factory=RunConfig)
     output: str = ""
+    address: str | None = None  # of a Ray cluster that runs; None: one for this batch alone
 
     @property
     def config(self) -> Config:
@@ -41,7 +42,7 @@ class Stage:
             catalog=CatalogConfig(f"sqlite:///{self.folder}/catalog.db"),
             store=StoreConfig(self.output or f"{self.folder}/out"),
             pools=self.pools,
-            ray=RayConfig(),
+            ray=RayConfig(address=self.address),
             run=replace(self.run, local=self.local),
             model=self.model,
         )

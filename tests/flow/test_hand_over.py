@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.flow.cluster import Cluster
 from tests.flow.stage import Stage
 from tests.flow.test_crashes import wait_for
-from tests.flow.test_ray import children_of, name_of
 from tests.platform.builders import Memory
 from tests.platform.test_worker_thread import FAKE
 from vidplat.config import PoolConfig, RayConfig
@@ -37,9 +37,13 @@ POOLS = (PoolConfig("cloud"), PoolConfig("edge", workers=2, light=True))
 
 
 @pytest.mark.parametrize("local", [True, pytest.param(False, marks=pytest.mark.ray)])
-def test_light_workers_fill_in_what_the_cloud_left_out(tmp_path: Path, local: bool):
+def test_light_workers_fill_in_what_the_cloud_left_out(
+    tmp_path: Path, local: bool, request: pytest.FixtureRequest
+):
     # given one worker with a model, and two without that take as long as it does
-    stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.16", pools=POOLS, local=local)
+    address = None if local else request.getfixturevalue("ray_cluster").address
+    model = "fake:step_s=0.02,reconstruct_s=0.16"
+    stage = Stage(tmp_path, model=model, pools=POOLS, local=local, address=address)
     heard = Memory()
 
     # when
@@ -83,13 +87,14 @@ def test_a_platform_killed_while_a_draft_is_on_its_way_is_resumed_to_the_end(tmp
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: Cluster
 ):
     # given a run on Ray whose light workers take drafts, and one of them stops without dying, as
     # behind a dead link
     monkeypatch.setattr(ray_dispatch, "LONG_POLL_S", 1.0)
     monkeypatch.setattr(ray_dispatch, "_SILENT_S", 3.0)
-    stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.2", pools=POOLS, local=False)
+    model, address = "fake:step_s=0.02,reconstruct_s=0.2", ray_cluster.address
+    stage = Stage(tmp_path, model=model, pools=POOLS, local=False, address=address)
     stopped: list[int] = []
 
     class Stopping(Memory):
@@ -100,9 +105,7 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
                 "edge-1",
                 "edge-2",
             } <= at_work and not stopped:  # one that is still starting is waited for
-                stopped.append(
-                    max(pid for pid in children_of(os.getpid()) if "WorkerActor" in name_of(pid))
-                )
+                stopped.append(ray_cluster.workers()[-1])
                 os.kill(stopped[0], signal.SIGSTOP)
 
     # when there is more to do than the silence may last, whether or not that worker holds a draft
@@ -119,15 +122,16 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path):
+def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path, ray_cluster: Cluster):
     # given a run on Ray in mid-batch, with drafts on their way
-    stage = Stage(tmp_path, model="fake:step_s=0.02,reconstruct_s=0.2", pools=POOLS, local=False)
+    model, address = "fake:step_s=0.02,reconstruct_s=0.2", ray_cluster.address
+    stage = Stage(tmp_path, model=model, pools=POOLS, local=False, address=address)
     process = stage.in_a_process("submit", stage.write(30), "method=eco")
     wait_for(stage, 4, process, limit_s=240)
 
     # when every worker that is there is killed, one after the other
     for done in (8, 12, 16):
-        workers = [pid for pid in children_of(process.pid) if "WorkerActor" in name_of(pid)]
+        workers = ray_cluster.workers()
         assert workers
         os.kill(min(workers), signal.SIGKILL)
         wait_for(stage, done, process, limit_s=240)
@@ -143,18 +147,19 @@ def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path):
 @pytest.mark.ray
 @pytest.mark.timeout(120)
 def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, ray_cluster: Cluster
 ):
     # given a worker that has stopped without dying
     monkeypatch.setattr(ray_dispatch, "_RECALL_WITHIN_S", 1.0)
     spec = WorkerSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
     dispatcher = ray_dispatch.RayDispatcher(
-        [(spec, Seat("cloud-1", "cloud", "cpu-1", 0, 1.0, up=False, since=0.0))], RayConfig()
+        [(spec, Seat("cloud-1", "cloud", "cpu-1", 0, 1.0, up=False, since=0.0))],
+        RayConfig(address=ray_cluster.address),
     )
     dispatcher.start()
     try:
         until(dispatcher, WorkerUp)
-        (worker,) = (pid for pid in children_of(os.getpid()) if "WorkerActor" in name_of(pid))
+        (worker,) = ray_cluster.workers()
         os.kill(worker, signal.SIGSTOP)
 
         # when
@@ -166,6 +171,7 @@ def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(
         assert [each.worker_id for each in heard if isinstance(each, WorkerLost)] == ["cloud-1"]
     finally:
         dispatcher.close()
+        os.kill(worker, signal.SIGKILL)
 
 
 def until(dispatcher: Dispatcher, kind: type) -> list[Event]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.flow.cluster import Cluster, children_of, name_of
 from tests.flow.stage import Stage
 from tests.flow.test_crashes import wait_for
 from tests.platform.builders import Memory
@@ -19,22 +20,6 @@ from vidplat.storage import open_catalog
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 
-def children_of(pid: int) -> set[int]:
-    """All processes below `pid`."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found |= {child} | children_of(child)
-    return found
-
-
-def name_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -42,9 +27,12 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_a_prompt_that_kills_its_worker_is_quarantined_and_the_others_are_made(tmp_path: Path):
+def test_a_prompt_that_kills_its_worker_is_quarantined_and_the_others_are_made(
+    tmp_path: Path, ray_cluster: Cluster
+):
     # given one prompt that takes its worker process down every time
-    stage, heard = Stage(tmp_path, model="fake:step_s=0.01", local=False), Memory()
+    address, heard = ray_cluster.address, Memory()
+    stage = Stage(tmp_path, model="fake:step_s=0.01", local=False, address=address)
 
     # when
     result = stage.submit([*(f"good {n}" for n in range(10)), "[abort] poison"], heard)
@@ -94,8 +82,9 @@ def test_kill_minus_nine_takes_the_workers_along_and_resume_finishes(tmp_path: P
     stage.check_nothing_lost_or_twice()
 
 
-def test_ctrl_c_drains_on_ray_too(tmp_path: Path):
-    stage = Stage(tmp_path, model="fake:step_s=0.05", local=False)
+def test_ctrl_c_drains_on_ray_too(tmp_path: Path, ray_cluster: Cluster):
+    address = ray_cluster.address
+    stage = Stage(tmp_path, model="fake:step_s=0.05", local=False, address=address)
     process = stage.in_a_process("submit", stage.write(60))
     wait_for(stage, 2, process, limit_s=240)
 

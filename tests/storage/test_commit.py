@@ -284,7 +284,9 @@ def test_keys_are_made_of_our_own_ids_only() -> None:
             batch_folder(wrong)
 
 
-def test_a_small_commit_to_a_folder_takes_under_two_milliseconds_of_the_processor(tmp_path: Path) -> None:
+def test_a_small_commit_to_a_folder_takes_under_two_milliseconds_of_the_processor(
+    tmp_path: Path,
+) -> None:
     store = open_store(str(tmp_path))
     took = []
     for number in range(50):
