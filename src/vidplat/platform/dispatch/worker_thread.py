@@ -48,7 +48,7 @@ from vidplat.platform.dispatch.dispatcher import (
     WorkerUp,
     light_class,
 )
-from vidplat.scheduler.work import NETWORK
+from vidplat.stages import NETWORK
 from vidplat.workers.draft import Draft
 
 log = logging.getLogger(__name__)
