@@ -70,10 +70,10 @@ from keyframes import (
 
 from flipbook_training import world
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.methods.eco.budget import PassSize
 from vidplat.methods.eco.keyframes import uniform
 from vidplat.methods.filling.frames import filled
 from vidplat.methods.filling.moments import Filling, true_moments
+from vidplat.methods.pass_size import BlockSize
 from vidplat.methods.seams.frame_times import Times, timed
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.vgdfr.merges import Blocks, Similarity, merges_above
@@ -357,12 +357,10 @@ def fastest(maker: Maker, spec: VideoSpec, quads: bool) -> tuple[int, float]:
     config, noise = model.config, maker.family.noise(replace(spec, num_frames=1))
     _, rows, columns = maker.family.grid(noise)
     width = config.num_attention_heads * config.attention_head_dim
-    size = PassSize(
-        rows * columns, width, config.ffn_dim, int(getattr(maker.family, "text_length", 0))
-    )
+    block = BlockSize(width, config.ffn_dim, int(getattr(maker.family, "text_length", 0)))
     steps = maker.shape.defaults.num_inference_steps
     before = tenth(steps)
-    share = size.share(left, maker.shape.latent_frames(n))
+    share = block.share(left * rows * columns, maker.shape.latent_frames(n) * rows * columns)
     return left, steps / (before + (steps - before) * share)
 
 

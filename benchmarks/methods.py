@@ -54,10 +54,10 @@ def main() -> None:
     import torch
 
     from vidplat.cli.method_chart import method_chart
+    from vidplat.methods.candidates import candidates
     from vidplat.platform.measuring.findings import by_kind, findings, profile_points
     from vidplat.workers.models.catalogue import describe_model, locate
     from vidplat.workers.models.family import load_family
-    from vidplat.workers.survey.candidates import candidates
     from vidplat.workers.survey.survey import TARGETS, Bench, Row, survey
 
     torch.set_num_threads(told.threads)

@@ -31,6 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 from vidplat.domain import Job, ModelRef, OperatingPoint, VideoSpec
 from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
+from vidplat.methods.frames import kept_latents
+from vidplat.methods.language import chosen
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.workers.draft import Draft
 
@@ -156,7 +158,8 @@ class FakeModel:
         if "[wrong]" in text:
             raise SpecError("the fake model refuses this request")
 
-        metrics = {"kept_share": self.kept} if point.accelerator.startswith("lipar") else {}
+        by_source = any(one.kind.by_source for one in chosen(point))
+        metrics = {"kept_share": self.kept} if by_source else {}
         step_s = self.step_s * (5 if "[slow]" in text else 1) * metrics.get("kept_share", 1.0)
         began = time.monotonic()
         phases: dict[str, float] = {}
@@ -217,7 +220,8 @@ class FakeModel:
             "denoise": denoised - encoded,
             "decode": decoded - denoised,
         }
-        left_out = point.accelerator.startswith("eco")
+        latents = FAKE_SHAPE.latent_frames(job.spec.num_frames)
+        left_out = kept_latents(point.accelerator, latents) < latents
         drafted = Draft(video, len(video), {"left_out": left_out}, meta, phases, metrics, done)
         if left_out and hand_over:
             return drafted

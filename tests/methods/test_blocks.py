@@ -10,11 +10,12 @@ from vidplat.methods.blocks import (
     attended,
     chosen_steps,
     document,
-    method_problem,
     passes,
     read,
     spans,
 )
+from vidplat.methods.kinds import Task
+from vidplat.methods.language import unsuited
 from vidplat.methods.model_shape import Blocks
 from vidplat.workers.blocks.memory import Window
 
@@ -85,11 +86,15 @@ def test_an_edit_begins_at_its_strength_and_takes_as_many_steps() -> None:
     assert chosen_steps(FOUR, 2, 0.6) == (600, 300)
 
 
+VIDEO_IN_BLOCKS = Task(9, is_edit=False, in_blocks=True)
+EDIT_IN_BLOCKS = Task(9, is_edit=True, in_blocks=True)
+
+
 @pytest.mark.parametrize(
     "method", ["auto", "full", "steps", "steps:2", "lipar", "lipar:tau1=0.3,recovery=noisy"]
 )
 def test_methods_that_such_a_model_takes(method: str) -> None:
-    assert method_problem(method) == ""
+    assert unsuited(method, EDIT_IN_BLOCKS) == ""
 
 
 @pytest.mark.parametrize(
@@ -98,9 +103,14 @@ def test_methods_that_such_a_model_takes(method: str) -> None:
         ("hsa:50", "hsa is not made for"),
         ("sparse:k=3,dense_steps=2", "sparse is not made for"),
         ("teacache", "teacache is not made for"),
-        ("lipar+euler", "euler is not made for"),
-        ("lipar:recovery=bias", "recovery=bias is not made for"),
+        ("euler", "euler is not made for"),
+        ("lipar", "this row has none: add input_video"),
     ],
 )
 def test_methods_that_it_does_not_take_are_refused_with_the_reason(method: str, said: str) -> None:
-    assert said in method_problem(method)
+    assert said in unsuited(method, VIDEO_IN_BLOCKS)
+
+
+def test_an_edit_s_method_must_suit_such_a_model_too() -> None:
+    assert "recovery=bias is not made for" in unsuited("lipar:recovery=bias", EDIT_IN_BLOCKS)
+    assert "euler is not made for" in unsuited("lipar+euler", EDIT_IN_BLOCKS)

@@ -19,7 +19,6 @@ from vidplat.domain import OperatingPoint
 from vidplat.errors import SpecError
 from vidplat.methods.early.grid import passes_of
 from vidplat.methods.early.on_model import Early
-from vidplat.methods.installed import build
 from vidplat.methods.language import parse
 from vidplat.methods.protocol import Grid, Run
 from vidplat.methods.seams.solver_choice import EulerScheduler
@@ -37,7 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def early(text: str) -> Early:
-    made = build(parse(text)[0])
+    made = parse(text)[0].install()
     assert isinstance(made, Early)
     return made
 

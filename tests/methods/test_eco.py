@@ -25,7 +25,7 @@ from vidplat.methods.eco.entropy import exact_rows
 from vidplat.methods.eco.keyframes import SELECTORS, changes, moving_average, select
 from vidplat.methods.eco.on_model import Eco
 from vidplat.methods.filling.moments import Moment, true_times
-from vidplat.methods.installed import Installed, build
+from vidplat.methods.installed import Installed
 from vidplat.methods.kinds import Choice
 from vidplat.methods.language import parse, text
 from vidplat.methods.protocol import Grid, Run
@@ -69,7 +69,7 @@ def unipc(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def eco(method: str) -> Eco:
-    made = build(parse(method)[0])
+    made = parse(method)[0].install()
     assert isinstance(made, Eco)
     return made
 

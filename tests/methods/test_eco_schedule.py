@@ -4,13 +4,17 @@ run.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from tests.builders import a_shape
-from vidplat.methods.eco.budget import PassSize, budgets, kept_frames, warmup_steps
-from vidplat.methods.frames import with_budgets
-from vidplat.scheduler.work import forward_gflop
+from vidplat.methods.eco.budget import budgets, kept_frames, warmup_steps
+from vidplat.methods.frames import texts_to_plan
+from vidplat.methods.kinds import PlannedRun
+from vidplat.methods.language import parse
+from vidplat.methods.pass_size import BlockSize
 
+BLOCK = BlockSize(192, 768, 64)
 SMALL, LARGE = (1536, 8960), (5120, 13824)  # widths of Wan 2.1 1.3B and 14B
 
 
@@ -25,34 +29,30 @@ SMALL, LARGE = (1536, 8960), (5120, 13824)  # widths of Wan 2.1 1.3B and 14B
 def test_the_work_of_wan_at_81_frames(
     widths: tuple[int, int], per_frame: int, share: float, speedups: dict[int, float]
 ) -> None:
-    size = PassSize(per_frame, *widths, text_tokens=512)
-    assert size.share(11, 21) == pytest.approx(share, abs=5e-5)
+    block = BlockSize(*widths, text_tokens=512)
+    assert block.share(11 * per_frame, 21 * per_frame) == pytest.approx(share, abs=5e-5)
     for k, speedup in speedups.items():  # 5 of 50 steps with all frames
-        assert 50 / (5 + 45 * size.share(k, 21)) == pytest.approx(speedup, abs=5e-3)
-
-
-def test_the_formula_is_the_scheduler_s() -> None:
-    shape = a_shape()
-    size = PassSize(60, shape.width, shape.ffn_width, shape.text_tokens)
-    linear, attention = size.flops(9)
-    assert forward_gflop(shape, 9 * 60) == pytest.approx(
-        (shape.layers * linear / 1e9, shape.layers * attention / 1e9)
-    )
+        later = block.share(k * per_frame, 21 * per_frame)
+        assert 50 / (5 + 45 * later) == pytest.approx(speedup, abs=5e-3)
 
 
 def test_attention_falls_with_the_square_and_the_rest_a_little_less_than_with_the_frames() -> None:
-    linear, attention = PassSize(64, 192, 768, 64).shares(5, 9)
+    linear, attention = BLOCK.shares(5 * 64, 9 * 64)
     assert attention == pytest.approx(25 / 81)
     assert 5 / 9 < linear < 5 / 9 + 0.01  # the text's own projections do not shrink
 
 
 def test_a_run_is_its_warm_up_and_the_rest() -> None:
-    size = PassSize(64, 192, 768, 64)
-    linear, attention = size.run_shares(5, 9, warmup=2, steps=24)
+    def share(method: str) -> tuple[float, float]:
+        (eco,) = parse(method)
+        run = PlannedRun(steps=24, frames=9, per_frame=64, layers=6, block=BLOCK)
+        return eco.kind.share(eco.values, run) or (math.nan, math.nan)
+
+    linear, attention = share("eco:k=5")  # two steps of 24 see all frames
     assert attention == pytest.approx((2 + 22 * 25 / 81) / 24)
-    assert linear == pytest.approx((2 + 22 * size.shares(5, 9)[0]) / 24)
-    assert size.run_shares(9, 9, warmup=2, steps=24) == (1.0, 1.0)
-    assert size.run_shares(5, 9, warmup=24, steps=24) == (1.0, 1.0)
+    assert linear == pytest.approx((2 + 22 * BLOCK.shares(5 * 64, 9 * 64)[0]) / 24)
+    assert share("eco:k=9") == (1.0, 1.0)
+    assert share("eco:k=5,warmup=1") == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_the_budgets_are_the_same_shares_of_every_length() -> None:
 
 
 def test_a_method_that_leaves_k_open_becomes_one_for_each_budget() -> None:
-    assert with_budgets("eco", 9) == ("eco:k=3", "eco:k=5", "eco:k=6", "eco:k=7")
-    assert with_budgets("eco:selector=entropy+euler", 3) == ("eco:k=2,selector=entropy+euler",)
-    assert with_budgets("eco:k=4", 9) == ("eco:k=4",)
-    assert with_budgets("hsa:preset=25", 9) == ("hsa:preset=25",)
-    assert with_budgets("eco", 2) == ("eco",)
+    assert texts_to_plan("eco", 9) == ("eco:k=3", "eco:k=5", "eco:k=6", "eco:k=7")
+    assert texts_to_plan("eco:selector=entropy+euler", 3) == ("eco:k=2,selector=entropy+euler",)
+    assert texts_to_plan("eco:k=4", 9) == ("eco:k=4",)
+    assert texts_to_plan("hsa:preset=25", 9) == ("hsa:preset=25",)
+    assert texts_to_plan("eco", 2) == ("eco",)

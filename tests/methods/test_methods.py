@@ -3,7 +3,7 @@
 import pytest
 
 from vidplat.errors import UsageError
-from vidplat.methods.language import parse, text
+from vidplat.methods.language import Asked, asked, parse, text
 from vidplat.methods.table import KINDS
 
 
@@ -100,3 +100,54 @@ def test_every_kind_s_bare_parameter_is_one_of_its_parameters() -> None:
     for kind in KINDS.values():
         assert kind.first in kind.parameters
         assert parse(kind.name)[0].text == kind.name
+
+
+# --- everything that --method takes ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("", Asked("auto")),
+        ("Auto", Asked("auto")),
+        ("full", Asked("full")),
+        (" steps ", Asked("steps")),
+        ("Steps:24", Asked("steps", 24)),
+        ("sparse:k=3+hsa:25", Asked("", chosen=parse("hsa:25+sparse:k=3"))),
+    ],
+)
+def test_one_language_is_read_for_all_that_may_be_asked(given: str, meant: Asked) -> None:
+    assert asked(given) == meant
+
+
+@pytest.mark.parametrize("method", ["fast", "a\x00b"])
+def test_an_unknown_method_is_refused_with_the_list_of_known_ones(method: str) -> None:
+    with pytest.raises(UsageError, match=r"is not known; use auto, full, steps, or") as refused:
+        asked(method)
+    assert "\x00" not in str(refused.value)
+
+
+@pytest.mark.parametrize("method", ["steps:0", "steps:", "steps:3,steps:4", "steps-12"])
+def test_steps_that_are_no_number_are_refused_with_the_form_they_have(method: str) -> None:
+    with pytest.raises(UsageError, match="is not known; use steps:N with N of 1 or more"):
+        asked(method)
+
+
+@pytest.mark.parametrize("method", ["keyframes", "Keyframes:5", "steps:12,keyframes:5"])
+def test_a_method_that_is_gone_is_refused_with_what_took_its_place(method: str) -> None:
+    with pytest.raises(UsageError, match=r"keyframes is gone: .* use steps:N, or eco:K"):
+        asked(method)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("lipar:preview=3", "lipar:preview is gone: lipar is for rows with an input video"),
+        ("eco:5,Context=on", "eco:context is gone: telling the model of frames that are left out"),
+        ("eco:selector=Random", "eco:selector=random is gone: it was a rival alone"),
+        ("hsa:50+euler+vgdfr:late=merge", "vgdfr:late is gone: a run that is late takes fewer"),
+    ],
+)
+def test_an_option_that_is_gone_is_refused_with_what_took_its_place(method: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        asked(method)

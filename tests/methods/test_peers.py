@@ -20,7 +20,7 @@ from torch import Tensor
 from tests.methods.runs import SPEC, a_tiny_family, denoised
 from tests.methods.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.errors import SpecError
-from vidplat.methods.installed import Installed, build
+from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse
 from vidplat.methods.peers.easycache import EasyCache
 from vidplat.methods.peers.magcache import Curve
@@ -67,7 +67,7 @@ def take(
 @contextmanager
 def applied(text: str, *twins: Twin) -> Iterator[Any]:
     """The method `text` on the twins, calibrated where it must be, and begun."""
-    method: Any = build(parse(text)[0])
+    method: Any = parse(text)[0].install()
     run = a_run(twins)
     with ExitStack() as stack:
         for twin in twins:
@@ -213,7 +213,7 @@ def test_a_stock_pipeline_with_the_method_makes_what_our_loop_makes(
     pipeline = WanPipeline.from_pretrained(directory)
     pipeline.transformer.load_state_dict(family.transformer.state_dict())
     pipeline.set_progress_bar_config(disable=True)
-    method: Any = build(parse(text)[0])
+    method: Any = parse(text)[0].install()
     with method.applied_to(pipeline.transformer):
         for _ in range(2):  # the second call starts anew, though nobody says begin
             stock = pipeline(
@@ -374,7 +374,7 @@ def test_teacache_s_sum_reaches_the_threshold_at_the_right_step() -> None:
 
 def test_teacache_is_fitted_to_a_rehearsal_where_nothing_was_published() -> None:
     twin = a_tiny_transformer("wan")
-    method: Any = build(parse("teacache:0.4")[0])
+    method: Any = parse("teacache:0.4")[0].install()
     run = a_run((twin,))
     with method.applied_to(twin.model):
         method.begin(run)
@@ -423,7 +423,7 @@ def test_magcache_skips_as_its_rule_says_whatever_the_total_becomes() -> None:
     # .0873 = .1764: two steps may be skipped within .1, the third is computed. The first two of
     # eight are the warm-up.
     twin = a_tiny_transformer("wan")
-    method: Any = build(parse("magcache:0.1,warmup=0.25")[0])
+    method: Any = parse("magcache:0.1,warmup=0.25")[0].install()
     with method.applied_to(twin.model):
         method.begin(a_run((twin,)))
         (part,) = method._parts
@@ -446,7 +446,7 @@ def test_magcache_learns_a_list_for_each_branch_and_remembers_it_with_the_model(
         assert set(part.curves) == {"cond", "uncond"}
         assert part.curves["cond"].sigmas == tuple((step + 1) / STEPS for step in range(STEPS))
         assert part.curves["cond"] == part.curves["uncond"]  # the same text was given to both
-    again: Any = build(parse("magcache:0.2")[0])
+    again: Any = parse("magcache:0.2")[0].install()
     with again.applied_to(twin.model):
         assert again.is_calibrated(a_run((twin,)))
 
@@ -454,7 +454,7 @@ def test_magcache_learns_a_list_for_each_branch_and_remembers_it_with_the_model(
 def test_a_rehearsal_that_was_broken_off_teaches_nothing() -> None:
     for text in ("magcache:0.5", "teacache:0.5"):
         twin = a_tiny_transformer("wan")
-        method: Any = build(parse(text)[0])
+        method: Any = parse(text)[0].install()
         run = a_run((twin,))
         with method.applied_to(twin.model):
             method.begin(run)
@@ -566,13 +566,13 @@ def test_dbcache_refuses_what_leaves_nothing_to_skip_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     twin = a_tiny_transformer("wan")
-    greedy: Any = build(parse("dbcache:front=2,back=1")[0])
+    greedy: Any = parse("dbcache:front=2,back=1")[0].install()
     assert "front=2 and back=1 leave no block to skip of 3" in greedy.refusal(
         twin.model, a_run((twin,))
     )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr("vidplat.methods.peers.dbcache.find_spec", lambda name: None)
-    plain: Any = build(parse("dbcache")[0])
+    plain: Any = parse("dbcache")[0].install()
     assert "pip install 'vidplat[peers]'" in plain.refusal(twin.model, a_run((twin,)))
     with pytest.raises(SpecError, match="vidplat"), plain.applied_to(twin.model):
         pass

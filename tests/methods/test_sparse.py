@@ -18,7 +18,7 @@ from tests.methods.test_seams import traces
 from tests.methods.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
-from vidplat.methods.installed import Installed, build
+from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked, masked_attention
@@ -33,7 +33,7 @@ GRID = Grid(5, 4, 6)  # of the tiny transformers
 
 def a_sparse(text: str) -> Any:
     (chosen,) = parse(f"sparse:{text}")
-    return build(chosen)
+    return chosen.install()
 
 
 def with_method(twin: Twin, text: str, **call: Any) -> Tensor:
@@ -181,7 +181,7 @@ def test_hsa_and_sparse_run_together_and_leave_nothing() -> None:
     def made(text: str) -> Tensor:
         solver = Solver(EulerScheduler(shift=3.0), 20, "cpu")
         run = Run(solver, GRID, branches=2, guidance_scale=4.0)
-        methods = [build(one) for one in parse(text)]
+        methods = [one.install() for one in parse(text)]
         latents = twin.latents
         with ExitStack() as stack:
             for method in methods:

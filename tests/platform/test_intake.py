@@ -430,7 +430,7 @@ def test_a_row_with_an_input_video_may_be_made_in_full_by_steps_or_by_lipar(meth
     assert job.method == method
 
 
-@pytest.mark.parametrize("method", ["hsa:50", "sparse:k=3", "lipar+hsa:50"])
+@pytest.mark.parametrize("method", ["hsa:50", "sparse:k=3", "lipar+euler"])
 def test_other_methods_are_refused_for_it(method):
     (problem,) = problems_of(a_prompt(input_video=A, method=method), sources=with_sources())
     assert "is not made for rows with an input video" in problem

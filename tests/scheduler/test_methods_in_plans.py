@@ -9,7 +9,7 @@ from vidplat.domain import OperatingPoint
 from vidplat.methods.model_shape import ProfilePoint
 from vidplat.methods.work import MethodWork, method_work
 from vidplat.scheduler.planner import plan
-from vidplat.scheduler.profile import Choices, check_method, choices, quality_of
+from vidplat.scheduler.profile import Choices, choices, quality_of
 from vidplat.scheduler.work import features
 
 # Half the steps are worth 0.90; teacache at half the work is worth 0.97, and is a tenth slower than
@@ -64,11 +64,6 @@ def test_a_shortened_run_with_a_method_loses_by_both():
     shape, spec = a_shape(profile=(*STEPS, GOOD)), a_spec(steps=24)
     # 12 of 24 steps are worth 0.90, the method 0.97
     assert quality_of(shape, spec, OperatingPoint(12, "teacache")) == pytest.approx(0.90 * 0.97)
-
-
-@pytest.mark.parametrize("method", ["hsa:50", "sparse:k=3+hsa:25", "auto", "steps:4"])
-def test_method_texts_are_accepted_beside_the_plain_words(method: str):
-    check_method(method)
 
 
 def test_closed_forms_are_used_where_there_are_any():

@@ -8,9 +8,8 @@ import pytest
 
 from tests.builders import a_job, a_shape, a_spec
 from vidplat.domain import OperatingPoint
-from vidplat.errors import UsageError
 from vidplat.methods.model_shape import ProfilePoint
-from vidplat.scheduler.profile import check_method, choices, hull, planned_method, quality_of
+from vidplat.scheduler.profile import choices, hull, planned_method, quality_of
 
 
 def test_full_quality_is_always_offered_and_is_the_best():
@@ -64,7 +63,6 @@ def test_a_model_without_a_profile_gets_steps_alone_and_says_that_quality_is_a_g
     ],
 )
 def test_a_method_with_a_number_leaves_one_point(method: str, expected: OperatingPoint):
-    check_method(method)
     assert choices(a_shape(), a_spec(), method).points == (expected,)
 
 
@@ -73,25 +71,6 @@ def test_a_method_without_a_number_leaves_the_number_to_the_planner():
 
     assert {p.method for p in offered.points} == {"steps", "full"}
     assert len(offered.points) > 3
-
-
-@pytest.mark.parametrize("method", ["fast", "a\x00b"])
-def test_an_unknown_method_is_refused_with_the_list_of_known_ones(method: str):
-    with pytest.raises(UsageError, match=r"is not known; use auto, full, steps, or") as refused:
-        check_method(method)
-    assert "\x00" not in str(refused.value)
-
-
-@pytest.mark.parametrize("method", ["steps:0", "steps:", "steps:3,steps:4", "steps-12"])
-def test_steps_that_are_no_number_are_refused_with_the_form_they_have(method: str):
-    with pytest.raises(UsageError, match="is not known; use steps:N with N of 1 or more"):
-        check_method(method)
-
-
-@pytest.mark.parametrize("method", ["keyframes", "Keyframes:5", "steps:12,keyframes:5"])
-def test_a_method_that_is_gone_is_refused_with_what_took_its_place(method: str):
-    with pytest.raises(UsageError, match=r"keyframes is gone: .* use steps:N, or eco:K"):
-        check_method(method)
 
 
 def test_a_job_that_was_stored_with_a_method_that_is_gone_is_planned_anew():

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from vidplat.domain import OperatingPoint
+from vidplat.methods.kinds import Candidate
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.family import load_family
-from vidplat.workers.survey.survey import Bench, Candidate, Costs, Subject, survey, tune
+from vidplat.workers.survey.survey import Bench, Costs, Subject, survey, tune
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ class Given(Costs):
 
 def test_a_knob_is_tuned_by_bisection_to_within_two_percent() -> None:
     def point(share: float) -> OperatingPoint:
-        return OperatingPoint(max(1, round(share * 200)), None, "steps")  # costs twice its share
+        return OperatingPoint(max(1, round(share * 200)), "steps")  # costs twice its share
 
     found, cost = tune(Candidate("steps", point=point), Given(), 0.25)
     assert cost == found.steps / 100

@@ -19,9 +19,10 @@ from vidplat.errors import InputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vidplat.methods.kinds import Candidate
     from vidplat.methods.model_shape import ProfilePoint
     from vidplat.platform.measuring.findings import Finding
-    from vidplat.workers.survey.survey import Candidate, Subject
+    from vidplat.workers.survey.survey import Subject
 
 bench = typer.Typer(
     help="Measure a model on this machine.", no_args_is_help=True, rich_markup_mode=None
@@ -71,10 +72,10 @@ def bench_methods(
 
     from vidplat import workers
     from vidplat.cli.method_chart import method_chart
+    from vidplat.methods.candidates import candidates
     from vidplat.platform.measuring.findings import findings, profile_points, step_points
     from vidplat.workers.models.catalogue import locate
     from vidplat.workers.models.family import load_family
-    from vidplat.workers.survey.candidates import candidates
     from vidplat.workers.survey.survey import Bench, survey
 
     ref, shape = workers.describe_model(model)

@@ -186,9 +186,8 @@ def _check_solver(solver: str | None) -> None:
 
 def _scheduler(solver: str | None, own: Any) -> Any:
     from vidplat.methods.language import parse
-    from vidplat.methods.seams.solver_choice import scheduler
 
-    return scheduler(parse(solver)[0], own) if solver else own
+    return parse(solver)[0].scheduler(own) if solver else own
 
 
 def _show(masks: Masks, path: Path, shape: ModelShape, spec: VideoSpec) -> None:

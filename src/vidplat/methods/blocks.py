@@ -18,9 +18,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from vidplat.methods.language import parse
 from vidplat.methods.model_shape import Blocks
-from vidplat.methods.table import KINDS
 
 _COUNTS = ("block", "sink", "recent", "trained")
 
@@ -94,26 +92,3 @@ def spread(steps: tuple[float, ...], count: int) -> tuple[float, ...]:
     """`count` of these steps: the first, and others at even distances up to the end of the list,
     halves rounded up."""
     return tuple(steps[int(place * len(steps) / count + 0.5)] for place in range(count))
-
-
-def method_problem(method: str) -> str:
-    """Why such a model's videos cannot be made with `method`, as a row may say it; "" when they
-    can.
-
-    Texts that are wrong on every model are not this function's business.
-    """
-    for part in method.strip().lower().replace("+", ",").split(","):
-        name = part.partition(":")[0].strip()
-        if name in KINDS and name != "lipar":
-            return (
-                f"{name} is not made for a model that makes its frames block by block: "
-                "use full, steps, or lipar with an input video"
-            )
-        if name == "lipar":
-            recovery = parse(method)[0].values["recovery"]
-            if recovery == "bias":
-                return (
-                    "lipar:recovery=bias is not made for block by block videos: use "
-                    "noise-aware, noisy or none"
-                )
-    return ""

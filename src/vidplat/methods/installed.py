@@ -1,22 +1,21 @@
-"""From a method's name to its file, and the methods installed around one loaded model.
+"""The methods installed around one loaded model.
 
 `Installed` keeps what is on the model between videos: asking for the same methods again costs
 nothing, asking for others undoes the old ones first. The order of installation is that of
-`vidplat.methods.language.KINDS`, so attention links run in that order too.
+`vidplat.methods.table.KINDS`, so attention links run in that order too.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 from vidplat.errors import SpecError
 from vidplat.methods.filling.moments import Filling
-from vidplat.methods.kinds import Chosen, Seam
+from vidplat.methods.kinds import Chosen
 from vidplat.methods.language import parse, text
 from vidplat.methods.protocol import (
     Calibrates,
@@ -28,28 +27,6 @@ from vidplat.methods.protocol import (
     TellsFacts,
     UsesFiles,
 )
-
-#: name -> module and class of the room; solvers are no methods around a model, see `solvers.py`.
-MODULES = {
-    "hsa": "hsa.on_model:Hsa",
-    "lipar": "lipar.on_model:Lipar",
-    "sparse": "vdit.on_model:Sparse",
-    "early": "early.on_model:Early",
-    "teacache": "peers.teacache:TeaCache",
-    "easycache": "peers.easycache:EasyCache",
-    "magcache": "peers.magcache:MagCache",
-    "fbcache": "peers.fbcache:FirstBlockCache",
-    "dbcache": "peers.dbcache:DbCache",
-    "eco": "eco.on_model:Eco",
-    "vgdfr": "vgdfr.on_model:Vgdfr",
-}
-
-
-def build(chosen: Chosen) -> Method:
-    """A method object with the chosen values: its class takes them as one mapping."""
-    module, _, name = MODULES[chosen.kind.name].partition(":")
-    make: Callable[..., Method] = getattr(import_module(f"vidplat.methods.{module}"), name)
-    return make(chosen.values)
 
 
 class Installed:
@@ -75,7 +52,8 @@ class Installed:
         if text(chosen) == self._text:
             return
         self.remove()
-        methods = tuple(build(one) for one in chosen if one.kind.seam is not Seam.SOLVER)
+        found = (one.install() for one in chosen)
+        methods = tuple(one for one in found if one is not None)
         try:
             for one in methods:
                 for model in self._transformers:
@@ -89,10 +67,7 @@ class Installed:
         """The diffusers scheduler that the methods ask for: the model's `own` when they ask for
         none."""
         for one in self._chosen:
-            if one.kind.seam is Seam.SOLVER:
-                from vidplat.methods.seams.solver_choice import scheduler
-
-                return scheduler(one, own)
+            own = one.scheduler(own)
         return own
 
     def begin(self, run: Run) -> None:

@@ -1,25 +1,30 @@
-"""The methods a job may be made with, as text, and which of them go together.
+"""The one language of `--method`: text to choices and back, and which methods go together.
 
-A method is written `name`, `name:value` or `name:key=value,key=value`; methods that work together
-are joined by `+`: `hsa:50`, `sparse:k=3,dense_steps=2`, `hsa:25+sparse:k=3`. `parse` reads such a
-text and `text` writes it back in one canonical way (defaults left out, fixed order), so equal
-choices are equal texts in plans, profiles and the catalog.
+    auto, full, steps, steps:N      what the planner chooses, all steps, fewer of them, N of them
+    name, name:value                a method, its first parameter given bare: `hsa:50`
+    name:key=value,key=value        more of them: `sparse:k=3,dense_steps=2`
+    one+other                       methods that work together: `hsa:25+sparse:k=3`
 
-Only words and numbers: what a kind of method says of itself is in `words` of its folder.
+`asked` reads every such text, `parse` those of methods alone, and `text` writes a choice back in
+one canonical way (defaults left out, the table's order), so equal choices are equal texts in plans,
+profiles and the catalog. It is the text that travels: a row of a method that has gone since can
+still be shown, and only who plans or makes a video reads it. Each text is read once.
+
+Left to others: what a kind of method says of itself (`words` of its folder).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from types import MappingProxyType
 
-from vidplat.domain import PLAIN_METHODS
+from vidplat.domain import PLAIN_METHODS, OperatingPoint
 from vidplat.errors import UsageError, printable
-from vidplat.methods.gone import gone
-from vidplat.methods.kinds import Choice, Chosen, MethodKind, Seam, Value
+from vidplat.methods.gone import gone, gone_option
+from vidplat.methods.kinds import Choice, Chosen, MethodKind, Seam, Task, Value
 from vidplat.methods.table import KINDS
 
 #: Pairs of seams that exclude each other, with the reason.
@@ -36,6 +41,21 @@ _APART: Mapping[frozenset[Seam], str] = {
 }
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a text asks for."""
+
+    name: str  # auto, full, steps, or "" for the methods of `chosen`
+    steps: int | None = None  # None: left to the planner
+    chosen: tuple[Chosen, ...] = ()
+
+
+def asked(method: str) -> Asked:
+    """What any text that `--method` takes asks for. Raises `UsageError` that names the part at
+    fault."""
+    return _asked(method.strip().lower())
+
+
 def parse(method: str) -> tuple[Chosen, ...]:
     """The methods of a text, in the table's order. Raises `UsageError` that names the part at
     fault."""
@@ -47,17 +67,64 @@ def text(chosen: tuple[Chosen, ...]) -> str:
     return "+".join(one.text for one in chosen)
 
 
+def chosen(point: OperatingPoint) -> tuple[Chosen, ...]:
+    """The methods that a point is made with; none for plain steps."""
+    return parse(point.accelerator) if point.accelerator else ()
+
+
+def unsuited(method: str, task: Task) -> str:
+    """Why what a text asks for cannot make such a video, as a row may say it; "" when it can."""
+    for one in asked(method).chosen:
+        kind = one.kind
+        if task.is_edit and not kind.makes_edits:
+            use = [other.name for other in KINDS.values() if other.makes_edits]
+            return f"{kind.name} is not made for rows with an input video: use {_or(*use)}"
+        if task.in_blocks and not kind.makes_blocks:
+            use = [other.name for other in KINDS.values() if other.makes_blocks]
+            return (
+                f"{kind.name} is not made for a model that makes its frames block by block: use "
+                f"{_or(*use)}"
+            )
+        if why := kind.unsuited(one.values, task):
+            return why
+    return ""
+
+
 def may_rehearse(method: str) -> bool:
-    """Whether a text that `parse` takes may make each worker run once for nothing before its first
+    """Whether what a text asks for may make each worker run once for nothing before its first
     video."""
-    return bool(method) and any(one.kind.rehearses for one in parse(method))
+    return any(one.kind.rehearses for one in asked(method).chosen)
+
+
+def is_known(method: str) -> bool:
+    """Whether a text asks for something that there is."""
+    try:
+        asked(method)
+    except UsageError:
+        return False
+    return True
 
 
 def uses_searched_masks(method: str) -> bool:
-    """Whether a text that `parse` takes, or one of the plain methods, reads masks from a file."""
-    return "searched" in method.lower() and any(
-        one.kind.reads_masks(one.values) for one in parse(method)
-    )
+    """Whether what a text asks for reads masks from a file."""
+    return any(one.kind.reads_masks(one.values) for one in asked(method).chosen)
+
+
+@lru_cache(maxsize=4096)
+def _asked(method: str) -> Asked:
+    if method in ("", "auto"):
+        return Asked("auto")
+    if method in PLAIN_METHODS:
+        return Asked(method)
+    if not re.match(r"steps\b", method):
+        return Asked("", chosen=parse(method))
+    found = re.fullmatch(r"steps\s*:\s*([1-9]\d{0,4})", method)
+    if found is None:
+        raise UsageError(
+            gone(method)
+            or f"method {printable(method)!r} is not known; use steps:N with N of 1 or more"
+        )
+    return Asked("steps", int(found[1]))
 
 
 @lru_cache(maxsize=4096)
@@ -76,8 +143,10 @@ def _parse(method: str) -> tuple[Chosen, ...]:
 def _conflict(one: MethodKind, other: MethodKind) -> str:
     if one.seam == other.seam:
         return f"both decide {one.seam}"
-    by_name = one.excludes.get(other.name) or other.excludes.get(one.name)
-    return by_name or _APART.get(frozenset({one.seam, other.seam}), "")
+    for method, solver in ((one, other), (other, one)):
+        if method.needs_euler and solver.is_multistep:
+            return f"{method.needs_euler}; {method.name} needs euler"
+    return _APART.get(frozenset({one.seam, other.seam}), "")
 
 
 def _one(part: str, whole: str) -> Chosen:
@@ -94,16 +163,15 @@ def _one(part: str, whole: str) -> Chosen:
             f"or of these one or more joined by '+': {', '.join(KINDS)}"
         )
     kind = KINDS[name]
-    values: dict[str, Value | None] = {
-        key: parameter.default for key, parameter in kind.parameters.items()
-    }
-    told: set[str] = set()
+    told: dict[str, Value] = {}
     for item in filter(None, (piece.strip() for piece in rest.split(","))):
         key, equals, given = (piece.strip() for piece in item.partition("="))
         if not equals:
             key, given = kind.first, key
         key = key.lower()
         if key not in kind.parameters:
+            if sentence := gone_option(name, key):
+                raise UsageError(sentence)
             near = get_close_matches(key, kind.parameters, 1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise UsageError(
@@ -112,11 +180,11 @@ def _one(part: str, whole: str) -> Chosen:
             )
         if key in told:
             raise UsageError(f"{name} is given {key} twice: {printable(part)!r}")
-        told.add(key)
-        values[key] = _value(kind, key, given)
-    if why := kind.contradiction(values):
+        told[key] = _value(kind, key, given)
+    chosen = kind.chosen(told)
+    if why := kind.contradiction(chosen.values):
         raise UsageError(f"{name}: {why}")
-    return Chosen(kind, MappingProxyType(values))
+    return chosen
 
 
 def _value(kind: MethodKind, key: str, given: str) -> Value:
@@ -126,7 +194,8 @@ def _value(kind: MethodKind, key: str, given: str) -> Value:
             if given.lower() == option.lower():
                 return option
         raise UsageError(
-            f"{kind.name} {key} must be one of {', '.join(parameter.options)}, not "
+            gone_option(kind.name, key, given.lower())
+            or f"{kind.name} {key} must be one of {', '.join(parameter.options)}, not "
             f"{printable(given)!r}"
         )
     allowed = f"between {parameter.low:g} and {parameter.high:g}"
@@ -138,3 +207,8 @@ def _value(kind: MethodKind, key: str, given: str) -> Value:
     if not parameter.low <= number <= parameter.high:
         raise UsageError(f"{kind.name} {key} must be {allowed}, not {printable(given)!r}")
     return number
+
+
+def _or(*methods: str) -> str:
+    words = (*PLAIN_METHODS, *methods)
+    return f"{', '.join(words[:-1])} or {words[-1]}"

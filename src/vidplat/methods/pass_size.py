@@ -35,6 +35,15 @@ class BlockSize:
         linear = 12 * n * d * d + 4 * m * d * d + 4 * n * m * d + 4 * n * d * e
         return linear, 4 * n * (n if keys is None else keys) * d
 
+    def shares(self, tokens: int, of: int) -> tuple[float, float]:
+        """(linear, attention) work of a pass over `tokens` relative to one over `of` tokens."""
+        some, whole = self.flops(tokens), self.flops(of)
+        return some[0] / whole[0], some[1] / whole[1]
+
+    def share(self, tokens: int, of: int) -> float:
+        """The same of both together."""
+        return sum(self.flops(tokens)) / sum(self.flops(of))
+
     def attention_share(self, tokens: int) -> float:
         """Share of self-attention's products in a block's FLOPs when every token attends to all, in
         (0, 1)."""

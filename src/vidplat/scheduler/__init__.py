@@ -21,7 +21,6 @@ from vidplat.scheduler.groups import Backlog
 from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.planner import latest_free, plan
 from vidplat.scheduler.policy import Policy
-from vidplat.scheduler.profile import check_method
 from vidplat.scheduler.retry import Again, Stop, after, suspects
 from vidplat.scheduler.work import features
 
@@ -37,7 +36,6 @@ __all__ = [
     "Stop",
     "after",
     "answer",
-    "check_method",
     "features",
     "latest_free",
     "plan",

@@ -1,5 +1,5 @@
-"""Which share of an edit's tokens `lipar` lets run: learnt from videos that were made, or measured
-in a profile.
+"""Which share of an edit's tokens run where a method goes by the source (`MethodKind.by_source`):
+learnt from videos that were made, or measured in a profile.
 
 The share depends on the source, and a plan is made before anybody has read it. So until one was
 measured all tokens are counted: no promise rests on a hope. From the first one on, the mean of the
@@ -16,11 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from vidplat.domain import OperatingPoint
-from vidplat.methods.language import parse, text
+from vidplat.methods.language import chosen, text
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 
 _TRUSTED_SAMPLES = 20  # as for timings
@@ -71,7 +70,7 @@ class KeptShare:
 def chooser(point: OperatingPoint) -> str:
     """The part of a point's methods that decides which tokens run by the source, as canonical text;
     "" for none."""
-    return _chooser(point.accelerator) if point.accelerator else ""
+    return text(tuple(one for one in chosen(point) if one.kind.by_source))
 
 
 def expected(
@@ -88,8 +87,3 @@ def expected(
     found = [learnt[name]] if name in learnt else []
     found += [KeptShare.measured(p) for p in shape.profile if p.method == point.accelerator]
     return max(found, key=lambda share: share.samples, default=None)
-
-
-@lru_cache(maxsize=1024)
-def _chooser(method: str) -> str:
-    return text(tuple(one for one in parse(method) if one.kind.name == "lipar"))

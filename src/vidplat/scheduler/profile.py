@@ -4,9 +4,9 @@ A measured profile (`ModelShape.profile`) gives quality at fractions of the full
 at every whole number of steps between the measured ones (straight lines between them, running
 maximum so that more steps are never worse), then `hull` keeps the points that no mix of others
 beats. A model without a profile gets steps alone, on a guessed curve; `Choices.measured` says so
-and plans carry a note. Methods were measured one by one; only `eco`, whose K is another share of
-each length, is read between measured shares, and goes with fewer steps: what both lose is
-multiplied.
+and plans carry a note. Methods were measured one by one; only where a plan chooses how many latent
+frames are kept (`MethodKind.left_to_plan`), quality is read between measured shares of them, and
+goes with fewer steps: what both lose is multiplied.
 
 Left to others: seconds (`cost`), which of the points to take (`planner`).
 Not promised: quality of an unmeasured model. The guess is only monotone and concave, so that plans
@@ -16,19 +16,18 @@ are sane.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
-from vidplat.domain import PLAIN_METHODS, Job, OperatingPoint, VideoSpec
-from vidplat.errors import UsageError, printable
-from vidplat.methods import language as methods
-from vidplat.methods.frames import kept_latents, with_budgets
-from vidplat.methods.gone import gone
+from vidplat.domain import Job, OperatingPoint, VideoSpec
+from vidplat.methods.frames import is_planned, kept_latents, texts_to_plan
+from vidplat.methods.kinds import MethodKind
+from vidplat.methods.language import asked, is_known, parse, text
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
+from vidplat.methods.table import KINDS
 
 _MOST_STEP_COUNTS = 12  # offered beside the measured ones
 _LEAST_STEPS = 4  # of a model without a profile
@@ -51,27 +50,17 @@ class Choices:
 
 
 def choices(shape: ModelShape, spec: VideoSpec, method: str | None = None) -> Choices:
-    """The points of `spec` on this model under `method` (see `check_method`). At least one, never a
-    UsageError for a method that `check_method` accepts."""
+    """The points of `spec` on this model under `method`, any text that `language.asked` takes. At
+    least one."""
     return _choices(shape, replace(spec, seed=0), method or "auto")
 
 
 def planned_method(job: Job) -> str | None:
     """The job's method; of a job that an earlier version stored with one that is gone since, what
     the planner chooses."""
-    if job.method is None:
-        return None
-    try:
-        check_method(job.method)
-    except UsageError:
-        return "auto" if job.input_video is None else "steps"
-    return job.method
-
-
-def check_method(method: str) -> None:
-    """Raise UsageError unless `method` is `auto`, `full`, `steps`, `steps:N`, or a text of
-    `vidplat.methods.language` such as `hsa:50`. `steps` leaves the number to the planner."""
-    _parse(method)
+    if job.method is None or is_known(job.method):
+        return job.method
+    return "auto" if job.input_video is None else "steps"
 
 
 def hull(seconds: Sequence[float], qualities: Sequence[float]) -> list[int]:
@@ -121,48 +110,23 @@ def _along(at: float, fractions: tuple[float, ...], values: tuple[float, ...]) -
 # --- inside ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Method:
-    name: str  # auto, full, steps, or "" for the methods of `accelerator`
-    steps: int | None = None
-    accelerator: str = ""
-
-
-@lru_cache(maxsize=1024)
-def _parse(method: str) -> _Method:
-    text = method.strip().lower()
-    if text in ("", "auto"):
-        return _Method("auto")
-    if text in PLAIN_METHODS:
-        return _Method(text)
-    if not text.startswith("steps"):
-        return _Method("", accelerator=methods.text(methods.parse(text)))
-    found = re.fullmatch(r"steps:\s*(\d{1,5})", text)
-    if found is None or int(found[1]) < 1:
-        raise UsageError(
-            gone(text)
-            or f"method {printable(method)!r} is not known; use steps:N with N of 1 or more"
-        )
-    return _Method("steps", int(found[1]))
-
-
 @lru_cache(maxsize=4096)
 def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
-    asked = _parse(method)
+    ask = asked(method)
     full = spec.num_inference_steps
     latent = shape.latent_frames(spec.num_frames)
     measured = bool(shape.profile)
-    if asked.name == "full":
+    if ask.name == "full":
         return Choices((OperatingPoint(full),), (1.0,), True)
-    if asked.accelerator:
-        texts = with_budgets(asked.accelerator, latent)
+    if ask.chosen:
+        texts = texts_to_plan(text(ask.chosen), latent)
         counts = _step_counts(shape, full) if len(texts) > 1 else [full]
-        offered = {OperatingPoint(steps, text): 0.0 for text in texts for steps in counts}
+        offered = {OperatingPoint(steps, each): 0.0 for each in texts for steps in counts}
         for point in offered:
             offered[point] = quality_of(shape, spec, point)
-        return _ranked(offered, all(_is_measured(shape, text) for text in texts))
-    if asked.steps is not None:
-        point = _plain(min(full, asked.steps), full)
+        return _ranked(offered, all(_is_measured(shape, each) for each in texts))
+    if ask.steps is not None:
+        point = _plain(min(full, ask.steps), full)
         return Choices((point,), (quality_of(shape, spec, point),), measured)
     found: dict[OperatingPoint, float] = {OperatingPoint(full): 1.0}
     for steps in _step_counts(shape, full):
@@ -170,14 +134,14 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
         quality = quality_of(shape, spec, point)
         if point not in found and quality < 1.0:
             found[point] = quality
-    if asked.name == "auto":
+    if ask.name == "auto":
         for method in _accelerated(shape.profile):
-            if _is_eco(method):
-                continue
-            point = OperatingPoint(full, method)
-            found[point] = quality_of(shape, spec, point)
-        if _eco_curve(shape):
-            found |= dict(_pairs(_choices(shape, spec, "eco")))
+            if _planned_kind(method) is None:
+                point = OperatingPoint(full, method)
+                found[point] = quality_of(shape, spec, point)
+        for kind in KINDS.values():
+            if _frames_curve(shape, kind):
+                found |= dict(_pairs(_choices(shape, spec, kind.name)))
     return _ranked(found, measured)
 
 
@@ -210,36 +174,40 @@ def _accelerated(profile: tuple[ProfilePoint, ...]) -> dict[str, float]:
     return {point.method: min(1.0, max(0.0, point.quality)) for point in profile if point.method}
 
 
-def _is_eco(method: str) -> bool:
-    return any(one.kind.name == "eco" for one in methods.parse(method))
+def _planned_kind(method: str) -> MethodKind | None:
+    """The kind of which plans choose how many latent frames it keeps; None: no such method."""
+    return next((one.kind for one in parse(method) if one.kind.left_to_plan), None)
 
 
 def _is_measured(shape: ModelShape, method: str) -> bool:
-    """Whether its quality rests on the profile: its own line, or for `eco` with nothing but a K the
-    lines of others."""
-    is_plain_eco = method.startswith("eco:k=") and method.removeprefix("eco:k=").isdecimal()
-    return method in _accelerated(shape.profile) or (is_plain_eco and bool(_eco_curve(shape)))
+    """Whether its quality rests on the profile: its own line, or with nothing told but what plans
+    choose the lines of others."""
+    if method in _accelerated(shape.profile):
+        return True
+    kind = _planned_kind(method)
+    return kind is not None and is_planned(method) and bool(_frames_curve(shape, kind))
 
 
 def _quality_of_method(shape: ModelShape, method: str, latent: int) -> float:
     """Quality at full steps. Leaving frames out loses by the share of them that is kept, whatever
     the length."""
-    if not _is_eco(method):
+    kind = _planned_kind(method)
+    if kind is None:
         return _accelerated(shape.profile).get(method, _UNMEASURED)
     share = kept_latents(method, latent) / latent
-    curve = _eco_curve(shape)
+    curve = _frames_curve(shape, kind)
     return _along(share, *curve) if curve else math.pow(share, _GUESS_EXPONENT)
 
 
 @lru_cache(maxsize=256)
-def _eco_curve(shape: ModelShape) -> _Curve | None:
-    """(share of latent frames kept, rising; quality, never falling), as measured at the model's
-    default length."""
+def _frames_curve(shape: ModelShape, kind: MethodKind) -> _Curve | None:
+    """(share of latent frames kept, rising; quality, never falling) of a kind by itself, as
+    measured at the model's default length; None where it was not."""
     whole = shape.latent_frames(shape.defaults.num_frames)
     found = {
         kept_latents(method, whole) / whole: quality
         for method, quality in _accelerated(shape.profile).items()
-        if _is_eco(method) and len(methods.parse(method)) == 1
+        if _planned_kind(method) is kind and len(parse(method)) == 1
     }
     return _rising(found)
 

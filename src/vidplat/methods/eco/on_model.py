@@ -31,11 +31,12 @@ from typing import Any
 
 from torch import Tensor
 
-from vidplat.methods.eco.budget import PassSize, kept_frames, warmup_steps
+from vidplat.methods.eco.budget import kept_frames, warmup_steps
 from vidplat.methods.eco.entropy import exact_rows
 from vidplat.methods.eco.keyframes import changes, moving_average, select, widest_gap
 from vidplat.methods.filling.moments import Filling, true_moments
 from vidplat.methods.model_shape import decoded_frames
+from vidplat.methods.pass_size import BlockSize
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.frame_times import Times, timed
@@ -111,7 +112,8 @@ class Eco:
         self._forget()
         frames = run.grid.frames
         kept = min(kept_frames(self._k, frames), frames)
-        self._video = _Video(run, kept, _size(run).share(kept, frames))
+        per_frame = run.grid.per_frame
+        self._video = _Video(run, kept, _block(run).share(kept * per_frame, frames * per_frame))
 
     def share(self, step: int, steps: int) -> float:
         """What `step` of `steps` costs relative to one with all frames."""
@@ -212,9 +214,9 @@ def _starts_from_image(config: Any) -> bool:
     return config.in_channels != outputs or bool(getattr(config, "image_dim", None))
 
 
-def _size(run: Run) -> PassSize:
+def _block(run: Run) -> BlockSize:
     """Of the first transformer; those of one model have one shape."""
     model = run.family.transformers[0]
     width = model.config.num_attention_heads * model.config.attention_head_dim
     ffn = getattr(model.config, "ffn_dim", 4 * width)
-    return PassSize(run.grid.per_frame, width, ffn, int(getattr(run.family, "text_length", 0)))
+    return BlockSize(width, ffn, int(getattr(run.family, "text_length", 0)))

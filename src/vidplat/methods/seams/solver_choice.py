@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from vidplat.methods.kinds import Chosen
-
 
 class EulerScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     """Flow-match Euler on the grid of the module's text."""
@@ -25,24 +23,23 @@ class EulerScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         super().set_timesteps(sigmas=grid, device=device)
 
 
-def scheduler(chosen: Chosen, own: Any) -> Any:
-    """The scheduler for `euler` or `unipc`; `own` is the model's, whose shift is kept when none is
-    given."""
-    wanted = {"euler": FlowMatchEulerDiscreteScheduler, "unipc": UniPCMultistepScheduler}[
-        chosen.kind.name
-    ]
-    asked = chosen.values["shift"]
-    if asked is None and isinstance(own, wanted):
+def euler(shift: float | None, own: Any) -> Any:
+    """Flow-match Euler with this sigma shift; None: that of the model's `own` scheduler."""
+    if shift is None and is_euler(own):
         return own
-    shift = float(asked if asked is not None else shift_of(own))
-    if wanted is UniPCMultistepScheduler:
-        return UniPCMultistepScheduler(
-            prediction_type="flow_prediction",
-            use_flow_sigmas=True,
-            flow_shift=shift,
-            solver_order=2,
-        )
-    return EulerScheduler(shift=shift)
+    return EulerScheduler(shift=shift_of(own) if shift is None else shift)
+
+
+def unipc(shift: float | None, own: Any) -> Any:
+    """UniPC of order 2, likewise."""
+    if shift is None and isinstance(own, UniPCMultistepScheduler):
+        return own
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=shift_of(own) if shift is None else shift,
+        solver_order=2,
+    )
 
 
 def shift_of(own: Any) -> float:
@@ -51,7 +48,7 @@ def shift_of(own: Any) -> float:
 
 
 def solver_name(own: Any) -> str:
-    """`euler` or `unipc` as in `vidplat.methods.language`, else the class's name."""
+    """`euler` or `unipc` as in `solver_words`, else the class's name."""
     known = {"euler": FlowMatchEulerDiscreteScheduler, "unipc": UniPCMultistepScheduler}
     return next((name for name, kind in known.items() if isinstance(own, kind)), type(own).__name__)
 

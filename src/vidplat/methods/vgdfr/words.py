@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from vidplat.methods.kinds import Choice, MethodKind, Number, Seam, Values
 
+if TYPE_CHECKING:
+    from vidplat.methods.protocol import Method
+
 
 class VgdfrKind(MethodKind):
+    """Quiet passages are merged, and fewer latent frames go on."""
+
     name = "vgdfr"
-    about = (
-        "quiet passages are merged in mid-run, and fewer latent frames go on (VGDFR, arXiv "
-        "2504.12259)"
-    )
     seam = Seam.FRAMES
     parameters = MappingProxyType(
         {
@@ -37,3 +39,14 @@ class VgdfrKind(MethodKind):
                 f"theta={theta} and ratio={ratio} exclude each other: a ratio finds its own theta"
             )
         return ""
+
+    def install(self, values: Values) -> Method:
+        from vidplat.methods.vgdfr.on_model import Vgdfr
+
+        return Vgdfr(values)
+
+
+# source: VGDFR, arXiv 2504.12259, and its code; merging latents and noise is ours
+# law:    runs of frames more alike than theta become one latent of two, or of four, after k steps
+# cost:   none in closed form: the preview decides how many latents go on
+# price:  1.2 times as fast, 25.7 dB: benchmarks/results/frame-rate-2core-epyc-2026-11-28.txt

@@ -10,9 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vidplat.domain import VideoSpec
-from vidplat.errors import printable
-
-_WITH_SOURCE = ("auto", "full", "steps", "lipar")  # methods for rows with an input video
 
 
 @dataclass(frozen=True)
@@ -24,23 +21,6 @@ class Source:
     height: int
     seconds: float
     notes: tuple[str, ...] = ()  # what will be converted; read on from "with"
-
-
-def method_problem(method: str, has_source: bool) -> str:
-    """Why a method does not go with an input video, or with having none; "" when it does."""
-    names = [part.partition(":")[0].strip().lower() for part in method.split("+")]
-    if not has_source and "lipar" in names:
-        return (
-            "lipar leaves out what does not change in an input video, and this row has none: "
-            "add input_video, or choose another method"
-        )
-    if has_source and (others := [name for name in names if name not in _WITH_SOURCE]):
-        return (
-            f"{printable(others[0], 40)} is not made for rows with an input video: use "
-            "full, "
-            "steps or lipar"
-        )
-    return ""
 
 
 def too_short(source: Source, spec: VideoSpec) -> str:

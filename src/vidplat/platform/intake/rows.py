@@ -19,7 +19,6 @@ from typing import Any, Protocol
 from vidplat.config import parse_deadline
 from vidplat.domain import (
     DEFAULT_STRENGTH,
-    PLAIN_METHODS,
     ModelRef,
     OnInfeasible,
     Prompt,
@@ -28,13 +27,11 @@ from vidplat.domain import (
     id_at_seed,
 )
 from vidplat.errors import RequestError, UsageError, printable
-from vidplat.methods import blocks
-from vidplat.methods.frames import frames_problem
-from vidplat.methods.language import uses_searched_masks
+from vidplat.methods.kinds import Task
+from vidplat.methods.language import asked, unsuited, uses_searched_masks
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.intake.edits import Source, method_problem, too_short
+from vidplat.platform.intake.edits import Source, too_short
 from vidplat.platform.intake.spool import JobSpool, Row
-from vidplat.scheduler.profile import check_method
 
 _PIXELS_MAX = 2**34  # pixels of all frames of one video: beyond it no machine has the memory
 _MOST = {
@@ -121,7 +118,7 @@ class Rows:
         self._method_problem = remember(_method_problem)
         self._masks = remember(self._searched_masks)
         if wishes.method is not None:
-            check_method(wishes.method)
+            asked(wishes.method)
         if not 0.0 <= wishes.quality_floor <= 1.0:
             raise UsageError(
                 f"the quality floor must lie between 0 and 1, not {wishes.quality_floor}"
@@ -153,11 +150,8 @@ class Rows:
         if isinstance(moment := self._deadline(prompt), str):
             return "deadline", moment
         method = prompt.method or self._wishes.method
-        if method is not None and (
-            wrong := self._method_problem(
-                method, source is not None, template.in_blocks, template.latent_frames
-            )
-        ):
+        task = Task(template.latent_frames, source is not None, template.in_blocks)
+        if method is not None and (wrong := self._method_problem(method, task)):
             return "method", wrong
         if prompt.priority is not None and abs(prompt.priority) > _PRIORITY_MAX:
             return "priority", f"must lie within ±{_PRIORITY_MAX}, not {prompt.priority}"
@@ -313,21 +307,12 @@ def _moment(text: str, now: float) -> float | str:
         return str(error)
 
 
-def _method_problem(method: str, has_source: bool, in_blocks: bool, latent_frames: int) -> str:
+def _method_problem(method: str, task: Task) -> str:
     """Why a row cannot be made by this method; "" when it can."""
-    wrong = method_problem(method, has_source)
     try:
-        check_method(method)
-        suits = blocks.method_problem(method) if in_blocks else ""
-        return suits or wrong or _frames_problem(method, latent_frames)
+        return unsuited(method, task)
     except UsageError as error:
-        return wrong or str(error)
-
-
-def _frames_problem(method: str, latent_frames: int) -> str:
-    """What a method says of frames that such a video does not have."""
-    plain = method.partition(":")[0].strip().lower() in ("auto", *PLAIN_METHODS)
-    return "" if plain else frames_problem(method, latent_frames)
+        return str(error)
 
 
 def _check_bounds(spec: VideoSpec) -> None:

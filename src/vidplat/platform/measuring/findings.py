@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from vidplat.methods.frames import is_planned
 from vidplat.methods.language import may_rehearse
 from vidplat.methods.model_shape import ProfilePoint
 from vidplat.scheduler.profile import hull
@@ -62,15 +63,15 @@ def profile_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoi
 
     Plain steps are in the profile already and only help to decide what the hull is. Every setting
     of a method on the hull is kept once, cheapest first. Methods that rehearse are left out: plans
-    do not count rehearsals, so they are for those who ask for them by name. Every K of `eco` is
-    kept: who asks for it leaves K to the plan.
+    do not count rehearsals, so they are for those who ask for them by name. Every value of
+    a parameter that plans choose is kept (`MethodKind.left_to_plan`).
     """
     found = [one for one in found if not may_rehearse(one.point_method)]
     on_hull = {id(found[i]) for i in hull([one.cost for one in found], [one.ssim for one in found])}
     kept = [
         one
         for one in found
-        if one.point_method and (id(one) in on_hull or one.method.startswith("eco "))
+        if one.point_method and (id(one) in on_hull or is_planned(one.point_method))
     ]
     return [_point(one, full_steps) for one in sorted(kept, key=lambda one: one.cost)]
 

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
-from vidplat.methods.blocks import chosen_steps, method_problem, spans, spread
-from vidplat.methods.kinds import Value
-from vidplat.methods.language import parse
+from vidplat.methods.blocks import chosen_steps, spans, spread
+from vidplat.methods.kinds import Task, Values
+from vidplat.methods.language import parse, unsuited
 from vidplat.methods.lipar.mask import MaskRule, keep_mask
 from vidplat.methods.model_shape import Blocks, latent_frames
 from vidplat.workers.blocks.memory import Window
@@ -65,9 +65,9 @@ def generate_blocks(
     """
     blocks = family.blocks
     plan = plan_of(blocks, point, 1.0 if source is None else source.strength)
-    pruning = _pruning(blocks, point, source)
-    watch = Stopwatch()
     frames = latent_frames(spec.num_frames, family.temporal_factor)
+    pruning = _pruning(blocks, point, source, frames)
+    watch = Stopwatch()
     walk = _Walk(plan.steps, len(spans(blocks, frames)), wishes)
 
     # 1. Encode.
@@ -119,29 +119,23 @@ def plan_of(blocks: Blocks, point: OperatingPoint, strength: float = 1.0) -> Str
 
 
 def _pruning(
-    blocks: Blocks, point: OperatingPoint, source: Source | None
-) -> dict[str, Value | None] | None:
+    blocks: Blocks, point: OperatingPoint, source: Source | None, frames: int
+) -> Values | None:
     """The values of `lipar` where the point asks for it. Raises `SpecError` for all that cannot be
     done here."""
     if not point.accelerator:
         return None
-    if why := method_problem(point.accelerator):
+    if why := unsuited(point.accelerator, Task(frames, source is not None, in_blocks=True)):
         raise SpecError(why)
-    if source is None:
-        raise SpecError(
-            "lipar cannot be used here: it prunes what the edited video repeats, and there is none"
-        )
     if blocks.recent <= blocks.frames:
         raise SpecError(
             "lipar cannot be used here: no block sees the frame before it, whose keys pruned "
             "tokens get"
         )
-    return dict(parse(point.accelerator)[0].values)
+    return parse(point.accelerator)[0].values
 
 
-def _mask(
-    model: object, blocks: Blocks, pruning: dict[str, Value | None], latents: Tensor
-) -> Tensor:
+def _mask(model: object, blocks: Blocks, pruning: Values, latents: Tensor) -> Tensor:
     """(F, h, w) bool of clean latents (1, C, F, H, W), True where tokens run; the first block is
     kept by the driver."""
     _, rows, columns = model.config.patch_size  # type: ignore[attr-defined]  # any diffusers transformer
@@ -165,7 +159,7 @@ def kept_share(keep: Tensor, plan: StreamPlan) -> float:
     return float(whole.float().mean())
 
 
-def _recovery(pruning: dict[str, Value | None]) -> str:
+def _recovery(pruning: Values) -> str:
     asked = str(pruning["recovery"])
     return (
         "noise-aware" if asked == "auto" else asked

@@ -42,7 +42,7 @@ from vidplat import measured
 from vidplat.domain import ModelRef, VideoSpec
 from vidplat.errors import ModelError, printable
 from vidplat.methods import blocks
-from vidplat.methods.gone import gone
+from vidplat.methods.language import is_known
 from vidplat.methods.model_shape import Blocks, ModelShape, ProfilePoint
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
@@ -373,7 +373,7 @@ def _profile(root: Path) -> tuple[ProfilePoint, ...]:
         return tuple(
             ProfilePoint(**{key: value for key, value in row.items() if key in known})
             for row in rows
-            if not gone(row.get("method", "")) and row.get("keyframes_fraction", 1.0) >= 1.0
+            if is_known(row.get("method", "")) and row.get("keyframes_fraction", 1.0) >= 1.0
         )
     except (KeyError, TypeError, AttributeError) as problem:
         raise ModelError(

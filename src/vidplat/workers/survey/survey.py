@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
 from vidplat.methods.installed import Installed
+from vidplat.methods.kinds import Candidate
 from vidplat.quality import flicker, motion_energy, psnr_db, ssim
 from vidplat.workers.generate import Made, generate
 from vidplat.workers.models.family import Family
@@ -47,21 +48,6 @@ class Subject:
     seed: int
     kind: str = ""  # a group that results are split by, e.g. the class of movement
     fit: Callable[[np.ndarray], float] | None = None  # frames -> share of the prompt that they show
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A way of spending less. `point(x)` for x in (0, 1): about the share of denoising time it is
-    expected to take.
-
-    `solver` is the method text of its full-step reference, "" for the model's own solver. Ways with
-    few settings list them all in `settings` (gentlest first); others are tuned by `point`.
-    """
-
-    name: str
-    settings: tuple[OperatingPoint, ...] = ()
-    point: Callable[[float], OperatingPoint] | None = None
-    solver: str = ""
 
 
 @dataclass(frozen=True)

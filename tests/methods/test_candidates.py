@@ -1,7 +1,7 @@
 """The ways that a survey compares."""
 
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.workers.survey.candidates import candidates
+from vidplat.methods.candidates import candidates
 
 
 def test_early_takes_whole_passes_so_that_no_video_is_measured_under_two_names() -> None:

@@ -17,12 +17,12 @@ from tests.methods.tiny import a_tiny_pair, a_tiny_transformer, answer
 from vidplat import measured
 from vidplat.domain import ModelRef, VideoSpec
 from vidplat.errors import ModelError, SpecError, UsageError
-from vidplat.methods.installed import Installed, build
+from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse
 from vidplat.methods.protocol import Grid, Run
 from vidplat.methods.seams.attention import linked, masked_attention
 from vidplat.methods.seams.layouts import layout_of
-from vidplat.methods.seams.solver_choice import EulerScheduler, scheduler
+from vidplat.methods.seams.solver_choice import EulerScheduler
 from vidplat.methods.solver import Solver
 from vidplat.methods.vdit import mask_file, tiles
 from vidplat.methods.vdit.mask_file import LayerMask, Masks
@@ -91,7 +91,7 @@ def a_run(frames: int = 5, shift: float = 3.0) -> Run:
 
 
 def searched() -> Any:
-    return build(parse("sparse:masks=searched")[0])
+    return parse("sparse:masks=searched")[0].install()
 
 
 # --- choice ---------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_a_density_takes_the_place_of_the_threshold(family: Family) -> None:
 
 
 def test_masks_are_searched_with_the_solver_that_will_be_used(family: Family) -> None:
-    other = scheduler(parse("unipc:5")[0], family.scheduler)
+    other = parse("unipc:5")[0].scheduler(family.scheduler)
     (masks,) = search(family, REFERENCE, PROMPTS[:1], SPEC, Wanted(), other)
     assert (masks.solver, masks.shift) == ("unipc", 5.0)
 
@@ -309,7 +309,7 @@ def test_each_layer_gets_its_own_k(own_folder: Path) -> None:
         if same_as == "":
             assert torch.equal(made, stock)
         elif same_as:
-            with build(parse(same_as)[0]).applied_to(twin.model):
+            with parse(same_as)[0].install().applied_to(twin.model):
                 assert torch.equal(made, answer(twin))
         else:
             assert method.k_at(twin.model, 3, 5, 1, 0) == 2
