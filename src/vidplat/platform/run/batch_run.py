@@ -14,10 +14,12 @@ Left to others: rows to jobs (`intake`, before this), one turn (`turn`), putting
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vidplat.domain import Batch, JobState, OnInfeasible
-from vidplat.errors import ExitCode, InfrastructureError
+from vidplat.domain import Batch, JobState, OnInfeasible, OpenJob
+from vidplat.errors import ExitCode, InfrastructureError, printable
+from vidplat.methods.language import is_known
 from vidplat.platform.interface import BatchResult
 from vidplat.platform.run.hold import held
 from vidplat.platform.run.interrupts import Interrupts
@@ -182,6 +184,7 @@ def _promise(
     found = site.catalog.open_jobs(batch.id, limit=PLANNED_BY_NAME)
     for each in found:
         learner.know(each.job.model.id)
+    _tell_of_gone(site, found)
     now = site.clock()
     queue = Queue(
         [without_passed(each, passed_at) for each in found],
@@ -192,6 +195,16 @@ def _promise(
     record = plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
     site.catalog.save_plan(batch.id, record)
     return promise
+
+
+def _tell_of_gone(site: Site, found: Sequence[OpenJob]) -> None:
+    """One warning where jobs were stored with methods that there are no more."""
+    asked = [each.job.method for each in found if each.job.method is not None]
+    gone = [method for method in asked if not is_known(method)]
+    if gone:
+        told = ", ".join(printable(method, 60) for method in sorted(set(gone)))
+        videos = "1 video" if len(gone) == 1 else f"{len(gone):,} videos"
+        site.listener.warn(f"{videos} asked for what is gone ({told}): the planner chooses instead")
 
 
 def _refused(site: Site, batch: Batch, submitted: Submitted, promise: Promise) -> BatchResult:
