@@ -23,7 +23,8 @@ from vidplat.errors import CatalogError, UsageError
 from vidplat.scheduler import plan
 from vidplat.storage import migrations, open_catalog
 from vidplat.storage.database import Database
-from vidplat.storage.tables import NEW_JOB_COLUMNS, batch_row, batches, metadata, new_job_row
+from vidplat.storage.rows import NEW_JOB_COLUMNS, batch_row, new_job_row
+from vidplat.storage.tables import batches, metadata
 
 
 def at(path: Path) -> str:

@@ -9,7 +9,7 @@ on the other:
 
     journal.py       what was: attempts, events, plans, observations    (append-only)
     transitions.py   what changes: claim, finish, cancel, ...           (compare-and-set)
-    catalog.py       what is: adding batches, reading batches and jobs  (this file)
+    catalog.py       what is: batches, who holds them, their jobs       (this file)
 
 Every statement is a named method over the tables of `tables.py`; values are always bound, never
 pasted into SQL, so that a prompt full of SQL is only a prompt. Methods take times as arguments. All
@@ -20,8 +20,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -29,42 +28,26 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
-    bindparam,
     case,
-    exists,
     func,
-    insert,
     or_,
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from vidplat.domain import Batch, Job, JobRecord, JobState, OpenJob
 from vidplat.errors import CatalogError, UsageError, printable
-from vidplat.storage.catalog_words import Added, BatchState, RunningJob, StepTotals
+from vidplat.storage import adding
+from vidplat.storage.catalog_words import Added, BatchState, Hold, RunningJob, StepTotals
+from vidplat.storage.changes import set_state_of_batch
 from vidplat.storage.database import Database
 from vidplat.storage.journal import event_row, write_events
 from vidplat.storage.migrations import NEWEST, REVISIONS, upgrade
-from vidplat.storage.tables import (
-    NEW_JOB_COLUMNS,
-    batch_row,
-    batches,
-    jobs,
-    new_job_row,
-    stored_deadline,
-    to_batch,
-    to_job_record,
-    to_open_job,
-    to_running_job,
-)
+from vidplat.storage.rows import to_batch, to_job_record, to_open_job, to_running_job
+from vidplat.storage.tables import batches, jobs
 from vidplat.storage.transitions import Transitions
 
-T = TypeVar("T")
-
 ID_DIGITS = 32  # of a whole job id, see domain.job_id
-JOBS_PER_INSERT = 5_000
-JOBS_PER_ANALYZE = 1_000
 SHOWN_CHOICES = 5  # batches named in a message about an ambiguous or unknown id
 
 # A job's row with the model filled in from its batch where it has none of its own.
@@ -141,27 +124,55 @@ class Catalog(Transitions):
         quality floor.
         """
         with self.database.writing() as connection:
-            if not _insert_batch(connection, batch, self.database.is_postgres):
-                _renew_wishes(connection, batch, jobs)
+            if not adding.insert_batch(connection, batch):
+                adding.renew_wishes(connection, batch, jobs)
                 return Added(_batch(connection, batch.id), new=False, inserted=0, reused=0)
-            inserted = 0
-            write = _copy_jobs if self.database.is_postgres else _insert_jobs
-            for chunk in _chunks(new_job_row(job, batch) for job in jobs):
-                write(connection, chunk)
-                inserted += len(chunk)
-            if self.database.is_postgres and inserted >= JOBS_PER_ANALYZE:
-                # Its planner otherwise believes the table empty and walks a million queued rows for
-                # each claim.
-                connection.exec_driver_sql("ANALYZE jobs")
-            reused = _reuse(connection, batch)
-            connection.execute(
-                update(batches).where(batches.c.batch_id == batch.id).values(total=inserted)
-            )
+            inserted = adding.insert_jobs(connection, batch, jobs)
+            reused = adding.reuse_videos(connection, batch)
             facts = {"jobs": inserted, "reused": reused, "source": printable(batch.source)}
-            write_events(
-                connection, [event_row(batch.id, None, "submitted", batch.submitted_at, facts)]
-            )
+            event = event_row(batch.id, None, "submitted", batch.submitted_at, **facts)
+            write_events(connection, [event])
             return Added(_batch(connection, batch.id), new=True, inserted=inserted, reused=reused)
+
+    # --- who works on a batch ---------------------------------------------------------------------
+
+    def hold_batch(
+        self,
+        batch_id: str,
+        owner: str,
+        *,
+        now: float,
+        lease_s: float,
+        instead_of: str | None = None,
+    ) -> Hold:
+        """Asks to be the process that works on a batch, or renews that. Returns who holds it now:
+        compare the owner.
+
+        It is given when nobody holds it, when the hold has run out, or when `instead_of` (an owner
+        known to be dead) holds it.
+        """
+        free = or_(
+            batches.c.held_by.is_(None),
+            batches.c.held_by.in_([owner] if instead_of is None else [owner, instead_of]),
+            batches.c.held_until <= now,
+        )
+        this = batches.c.batch_id == batch_id
+        take = update(batches).where(this, free).values(held_by=owner, held_until=now + lease_s)
+        with self.database.writing() as connection:
+            connection.execute(take)
+            holder = select(batches.c.held_by, batches.c.held_until).where(this)
+            return Hold(*connection.execute(holder).one())
+
+    def leave_batch(self, batch_id: str, owner: str) -> None:
+        """Ends `owner`'s hold, if it has it."""
+        mine = (batches.c.batch_id == batch_id, batches.c.held_by == owner)
+        with self.database.writing() as connection:
+            connection.execute(update(batches).where(*mine).values(held_by=None, held_until=0.0))
+
+    def set_batch_state(self, batch_id: str, state: str, *, at: float) -> None:
+        """Records that a batch is open, paused, done, cancelled or infeasible."""
+        with self.database.writing() as connection:
+            set_state_of_batch(connection, batch_id, BatchState(state), at)
 
     # --- batches ----------------------------------------------------------------------------------
 
@@ -173,68 +184,52 @@ class Catalog(Transitions):
 
     def batches(self, limit: int | None = None) -> list[Batch]:
         """Batches, latest submit first."""
-        query = (
-            select(batches).order_by(batches.c.submitted_at.desc(), batches.c.batch_id).limit(limit)
-        )
-        with self.database.reading() as connection:
-            return [to_batch(row) for row in connection.execute(query).mappings()]
+        latest_first = (batches.c.submitted_at.desc(), batches.c.batch_id)
+        query = select(batches).order_by(*latest_first).limit(limit)
+        return [to_batch(row) for row in self.database.rows(query)]
 
     def batch_state(self, batch_id: str) -> BatchState:
         """open, paused, done, cancelled or infeasible."""
-        with self.database.reading() as connection:
-            state = connection.scalar(select(batches.c.state).where(batches.c.batch_id == batch_id))
-        if state is None:
+        found = self.database.rows(select(batches.c.state).where(batches.c.batch_id == batch_id))
+        if not found:
             raise _no_such_batch(batch_id, [])
-        return BatchState(state)
+        return BatchState(found[0]["state"])
 
     def counts(self, batch_id: str) -> dict[JobState, int]:
         """How many jobs are in each state, zeros included. Answered from an index alone."""
         query = (
-            select(jobs.c.state, func.count())
+            select(jobs.c.state, func.count().label("many"))
             .where(jobs.c.batch_id == batch_id)
             .group_by(jobs.c.state)
         )
-        with self.database.reading() as connection:
-            found: dict[str, int] = dict(connection.execute(query).tuples().all())
+        found = {row["state"]: row["many"] for row in self.database.rows(query)}
         return {state: found.get(state.value, 0) for state in JobState}
 
     def step_totals(self, batch_id: str) -> StepTotals:
         """Denoising steps done, under way and ahead. Reads every job's row: about a second for a
         million jobs."""
-        spent = func.coalesce(jobs.c.point_steps, 0)
-        done_so_far = func.coalesce(jobs.c.step, 0)
-        ahead = case(
-            (jobs.c.state == JobState.QUEUED.value, jobs.c.num_inference_steps),
-            (
-                jobs.c.state == JobState.RUNNING.value,
-                func.coalesce(jobs.c.steps, jobs.c.point_steps) - done_so_far,
-            ),
-            else_=0,
-        )
+        running = jobs.c.state == JobState.RUNNING.value
+        so_far = func.coalesce(jobs.c.step, 0)
+        rest = func.coalesce(jobs.c.steps, jobs.c.point_steps) - so_far
+        queued = (jobs.c.state == JobState.QUEUED.value, jobs.c.num_inference_steps)
+        spent = (jobs.c.state == JobState.DONE.value, func.coalesce(jobs.c.point_steps, 0))
         query = select(
-            func.coalesce(func.sum(case((jobs.c.state == JobState.DONE.value, spent), else_=0)), 0),
-            func.coalesce(
-                func.sum(case((jobs.c.state == JobState.RUNNING.value, done_so_far), else_=0)), 0
-            ),
-            func.coalesce(func.sum(ahead), 0),
+            *(
+                func.coalesce(func.sum(case(*cases, else_=0)), 0)
+                for cases in ([spent], [(running, so_far)], [queued, (running, rest)])
+            )
         ).where(jobs.c.batch_id == batch_id)
         with self.database.reading() as connection:
-            done, running, to_come = connection.execute(query).one()
-        return StepTotals(int(done), int(running), int(to_come))
+            return StepTotals(*map(int, connection.execute(query).one()))
 
     # --- jobs -------------------------------------------------------------------------------------
 
     def open_jobs(self, batch_id: str, *, limit: int | None = None) -> list[OpenJob]:
         """Queued jobs, the ones to begin first at the front: by priority, then deadline, then
         row."""
-        query = (
-            _jobs_of(batch_id)
-            .where(jobs.c.state == JobState.QUEUED.value)
-            .order_by(*_IN_ORDER)
-            .limit(limit)
-        )
-        with self.database.reading() as connection:
-            return [to_open_job(row) for row in connection.execute(query).mappings()]
+        queued = _jobs_of(batch_id).where(jobs.c.state == JobState.QUEUED.value)
+        query = queued.order_by(*_IN_ORDER).limit(limit)
+        return [to_open_job(row) for row in self.database.rows(query)]
 
     def jobs(
         self,
@@ -253,8 +248,7 @@ class Catalog(Transitions):
         query = _jobs_of(batch_id).where(row > after_row).order_by(row).limit(limit)
         if wanted is not None:
             query = query.where(jobs.c.state.in_(wanted))
-        with self.database.reading() as connection:
-            return [to_job_record(row) for row in connection.execute(query).mappings()]
+        return [to_job_record(row) for row in self.database.rows(query)]
 
     def find_job(
         self, name: str, batch_id: str | None = None, *, limit: int = 20
@@ -271,26 +265,16 @@ class Catalog(Transitions):
         if batch_id is not None:
             query = query.where(jobs.c.batch_id == batch_id)
         by_id = _starts_with(jobs.c.job_id, name)
-        with self.database.reading() as connection:
-            whole = (
-                connection.execute(query.where(by_id)).mappings().all()
-                if len(name) == ID_DIGITS
-                else []
-            )
-            found = (
-                whole
-                or connection.execute(
-                    query.where(or_(by_id, jobs.c.external_id == name))
-                ).mappings()
-            )
-            return [to_job_record(row) for row in found]
+        found = self.database.rows(query.where(by_id)) if len(name) == ID_DIGITS else ()
+        if not found:
+            found = self.database.rows(query.where(or_(by_id, jobs.c.external_id == name)))
+        return [to_job_record(row) for row in found]
 
     def running(self, batch_id: str) -> list[RunningJob]:
         """The jobs under way, in the order they started."""
         under_way = (jobs.c.batch_id == batch_id, jobs.c.state == JobState.RUNNING.value)
         query = select(jobs).where(*under_way).order_by(jobs.c.started_at, jobs.c.row)
-        with self.database.reading() as connection:
-            return [to_running_job(row) for row in connection.execute(query).mappings()]
+        return [to_running_job(row) for row in self.database.rows(query)]
 
     def expired(self, batch_id: str, now: float) -> list[tuple[str, int, str]]:
         """(job, attempt, worker) of running jobs whose lease has run out."""
@@ -299,21 +283,18 @@ class Catalog(Transitions):
             jobs.c.state == JobState.RUNNING.value,
             jobs.c.lease_until < now,
         )
-        with self.database.reading() as connection:
-            return [
-                (job_id, attempt, worker) for job_id, attempt, worker in connection.execute(query)
-            ]
+        found = self.database.rows(query)
+        return [(row["job_id"], row["attempt"], row["worker_id"]) for row in found]
 
     def owners(self, batch_id: str) -> dict[str, float]:
         """The platform processes that have jobs under way, each with the latest time one of its
         leases ends."""
         query = (
-            select(jobs.c.owner, func.max(jobs.c.lease_until))
+            select(jobs.c.owner, func.max(jobs.c.lease_until).label("until"))
             .where(jobs.c.batch_id == batch_id, jobs.c.state == JobState.RUNNING.value)
             .group_by(jobs.c.owner)
         )
-        with self.database.reading() as connection:
-            return dict(connection.execute(query).tuples().all())
+        return {row["owner"]: row["until"] for row in self.database.rows(query)}
 
     def job_rows(
         self, batch_id: str, columns: Sequence[str], *, chunk: int = 20_000
@@ -321,51 +302,36 @@ class Catalog(Transitions):
         """Bare columns of every job in the order of the rows, chunk by chunk: for exports. Each
         chunk is read anew."""
         named = {column.name: column for column in _WHOLE_JOB}
-        query = select(*(named[name] for name in ("row", *columns) if name in named)).join(
-            batches, batches.c.batch_id == jobs.c.batch_id
+        query = (
+            select(*(named[name] for name in ("row", *columns)))
+            .join(batches, batches.c.batch_id == jobs.c.batch_id)
+            .where(jobs.c.batch_id == batch_id)
+            .order_by(jobs.c.row)
+            .limit(chunk)
         )
-        after_row = -1
-        while True:
-            page = (
-                query.where(jobs.c.batch_id == batch_id, jobs.c.row > after_row)
-                .order_by(jobs.c.row)
-                .limit(chunk)
-            )
-            with self.database.reading() as connection:
-                rows = connection.execute(page).mappings().all()
-            if not rows:
-                return
+        rows = self.database.rows(query)
+        while rows:
             yield rows
-            after_row = rows[-1]["row"]
-
-
-# --- batches --------------------------------------------------------------------------------------
+            rows = self.database.rows(query.where(jobs.c.row > rows[-1]["row"]))
 
 
 def _batch(connection: Connection, id_or_prefix: str) -> Batch:
-    exact = (
-        connection.execute(select(batches).where(batches.c.batch_id == id_or_prefix))
-        .mappings()
-        .first()
-    )
-    if exact is not None:
-        return to_batch(exact)
-    like = select(batches).where(_starts_with(batches.c.batch_id, id_or_prefix))
-    found = (
-        connection.execute(like.order_by(batches.c.submitted_at.desc()).limit(SHOWN_CHOICES))
-        .mappings()
-        .all()
-    )
-    if len(found) == 1 and id_or_prefix:
+    exact = select(batches).where(batches.c.batch_id == id_or_prefix)
+    if row := connection.execute(exact).mappings().first():
+        return to_batch(row)
+    latest = select(batches).order_by(batches.c.submitted_at.desc()).limit(SHOWN_CHOICES)
+    alike = latest.where(_starts_with(batches.c.batch_id, id_or_prefix))
+    found = connection.execute(alike).mappings().all() if id_or_prefix else []
+    if len(found) == 1:
         return to_batch(found[0])
-    if found and id_or_prefix:
+    if found:
         names = ", ".join(row["batch_id"] for row in found)
         raise UsageError(
             f"several batches start with {printable(id_or_prefix, 40)!r}: {names}. Type more of "
             "the id"
         )
-    latest = select(batches.c.batch_id).order_by(batches.c.submitted_at.desc()).limit(SHOWN_CHOICES)
-    raise _no_such_batch(id_or_prefix, list(connection.scalars(latest)))
+    known = connection.execute(latest).mappings()
+    raise _no_such_batch(id_or_prefix, [row["batch_id"] for row in known])
 
 
 def _no_such_batch(name: str, known: Sequence[str]) -> UsageError:
@@ -379,140 +345,9 @@ def _starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]
     return and_(column >= prefix, column < prefix + "\x7f")
 
 
-def _insert_batch(connection: Connection, batch: Batch, is_postgres: bool) -> bool:
-    """False when a batch of this id is there already (on PostgreSQL: also when it is just being
-    added)."""
-    row = batch_row(batch, BatchState.OPEN.value)
-    statement = postgresql.insert(batches) if is_postgres else sqlite.insert(batches)
-    added = statement.values(row).on_conflict_do_nothing().returning(batches.c.batch_id)
-    return connection.execute(added).first() is not None
-
-
-def _renew_wishes(connection: Connection, batch: Batch, wanted: Iterable[Job]) -> None:
-    """Deadlines and priorities of a batch that is submitted again: for itself and for its open jobs
-    that differ."""
-    connection.execute(
-        update(batches)
-        .where(batches.c.batch_id == batch.id)
-        .values(
-            deadline_at=batch.deadline_at,
-            priority=batch.priority,
-            quality_floor=batch.quality_floor,
-            on_infeasible=batch.on_infeasible.value,
-        )
-    )
-    change = (
-        update(jobs)
-        .where(
-            jobs.c.job_id == bindparam("of_job"),
-            jobs.c.batch_id == batch.id,
-            or_(jobs.c.state == JobState.QUEUED.value, jobs.c.state == JobState.RUNNING.value),
-            or_(
-                jobs.c.deadline_at != bindparam("deadline_at"),
-                jobs.c.priority != bindparam("priority"),
-            ),
-        )
-        .values(deadline_at=bindparam("deadline_at"), priority=bindparam("priority"))
-    )
-    for chunk in _chunks(wanted):
-        wishes = [
-            {
-                "of_job": job.id,
-                "deadline_at": stored_deadline(job.deadline_at),
-                "priority": job.priority,
-            }
-            for job in chunk
-        ]
-        connection.execute(change, wishes)
-
-
-# --- jobs -----------------------------------------------------------------------------------------
-
-
 def _whole_jobs() -> Select[Any]:
     return select(*_WHOLE_JOB).join(batches, batches.c.batch_id == jobs.c.batch_id)
 
 
 def _jobs_of(batch_id: str) -> Select[Any]:
     return _whole_jobs().where(jobs.c.batch_id == batch_id)
-
-
-def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
-    source = iter(values)
-    while chunk := list(islice(source, JOBS_PER_INSERT)):
-        yield chunk
-
-
-# Built once. Rows go to the driver as tuples: a mapping per row, as `execute` takes them, costs
-# half as much again.
-_INSERT_JOB = str(
-    insert(jobs)
-    .values({name: bindparam(name) for name in NEW_JOB_COLUMNS})
-    .compile(dialect=sqlite.dialect())
-)
-_COPY_JOBS = "COPY jobs ({}) FROM STDIN".format(", ".join(f'"{name}"' for name in NEW_JOB_COLUMNS))
-
-
-def _insert_jobs(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
-    connection.exec_driver_sql(_INSERT_JOB, rows)
-
-
-def _copy_jobs(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
-    """PostgreSQL's fast way in."""
-    driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(_COPY_JOBS) as copy:
-        for row in rows:
-            copy.write_row(row)
-
-
-def _reuse(connection: Connection, batch: Batch) -> int:
-    """Jobs of a new batch that another batch of its prefix has already done take over that video.
-    Returns how many.
-
-    Predicted and measured seconds stay empty, so that a score counts only work that was done here.
-    """
-    elsewhere = (batches.c.output_prefix == batch.output_prefix, batches.c.batch_id != batch.id)
-    if not connection.scalar(select(exists().where(*elsewhere))):
-        return 0
-    mine, theirs = jobs.alias("mine"), jobs.alias("theirs")
-    oldest_first = func.row_number().over(
-        partition_by=theirs.c.job_id, order_by=[theirs.c.finished_at, theirs.c.batch_id]
-    )
-    maker = (
-        select(
-            *(theirs.c[name] for name in ("job_id", *_TAKEN_OVER)),
-            func.coalesce(theirs.c.reused_from, theirs.c.batch_id).label("made_in"),
-            oldest_first.label("nth"),
-        )
-        .select_from(mine)
-        .join(theirs, theirs.c.job_id == mine.c.job_id)
-        .join(batches, batches.c.batch_id == theirs.c.batch_id)
-        .where(
-            mine.c.batch_id == batch.id,
-            *elsewhere,
-            theirs.c.state == JobState.DONE.value,
-            func.coalesce(theirs.c.method, "") == func.coalesce(mine.c.method, ""),
-            func.coalesce(theirs.c.predicted_quality, 1.0) >= batch.quality_floor,
-        )
-        .subquery("maker")
-    )
-    take = (
-        update(jobs)
-        .where(jobs.c.batch_id == batch.id, jobs.c.job_id == maker.c.job_id, maker.c.nth == 1)
-        .values(
-            {
-                **{name: maker.c[name] for name in _TAKEN_OVER},
-                "state": JobState.DONE.value,
-                "finished_at": batch.submitted_at,
-                "reused_from": maker.c.made_in,
-            }
-        )
-    )
-    return connection.execute(take).rowcount
-
-
-# What a reused job copies: the video, and the facts that describe it.
-_TAKEN_OVER = (
-    "video_uri", "poster_uri", "meta_uri", "sha256", "size_bytes", "won_by",
-    "point_steps", "point_method", "predicted_quality", "metrics",
-)  # fmt: skip

@@ -25,12 +25,12 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, RowMapping, Select, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -80,6 +80,11 @@ class Database:
         """A transaction that holds SQLite's write lock from its start."""
         with self._transaction(writing=True) as connection:
             yield connection
+
+    def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
+        """The rows of one query, in a view of its own."""
+        with self.reading() as connection:
+            return connection.execute(query).mappings().all()
 
     def revision(self) -> str | None:
         """Alembic's revision of the tables; None when there are none yet. One SELECT: Alembic is

@@ -19,20 +19,19 @@ from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, upd
 from vidplat.domain import WorkerState
 from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, PointShare, told_point
 from vidplat.storage.database import Database
+from vidplat.storage.rows import from_json, to_attempt, to_event, to_json
 from vidplat.storage.tables import (
     attempts,
     cost_states,
     events,
-    from_json,
     jobs,
     observations,
     plans,
-    to_attempt,
-    to_event,
-    to_json,
     workers,
 )
 
+_OBSERVATION = ("at", "model_id", "device_class", "stage", "seconds")
+_WORKER = ("pool", "device_class", "free_bytes", "ready_at", "speed", "running", "price_per_s")
 # What of a PlanRecord has a column of its own; the rest is one JSON document.
 _IN_DETAIL = ("shares", "deferred", "notes")
 _PLAN_COLUMNS = [each.name for each in fields(PlanRecord) if each.name not in _IN_DETAIL]
@@ -55,7 +54,7 @@ class Journal:
     ) -> None:
         """Notes that something happened to a batch, or to one job of it."""
         with self.database.writing() as connection:
-            write_events(connection, [event_row(batch_id, job_id, kind, at, detail)])
+            write_events(connection, [event_row(batch_id, job_id, kind, at, **detail)])
 
     def events(
         self,
@@ -72,24 +71,20 @@ class Journal:
         if job_id is not None:
             query = query.where(events.c.job_id == job_id)
         query = query.order_by(events.c.id.desc() if newest_first else events.c.id).limit(limit)
-        with self.database.reading() as connection:
-            return [to_event(row) for row in connection.execute(query).mappings()]
+        return [to_event(row) for row in self.database.rows(query)]
 
     # --- attempts ---------------------------------------------------------------------------------
 
     def attempts(self, batch_id: str, job_id: str) -> list[AttemptRecord]:
         """Every ended attempt of one job, oldest first."""
+        same_job = and_(jobs.c.job_id == attempts.c.job_id, jobs.c.batch_id == attempts.c.batch_id)
         query = (
             select(attempts, jobs.c.forgiven)
-            .join(
-                jobs,
-                and_(jobs.c.job_id == attempts.c.job_id, jobs.c.batch_id == attempts.c.batch_id),
-            )
+            .join(jobs, same_job)
             .where(attempts.c.job_id == job_id, attempts.c.batch_id == batch_id)
             .order_by(attempts.c.attempt)
         )
-        with self.database.reading() as connection:
-            return [to_attempt(row) for row in connection.execute(query).mappings()]
+        return [to_attempt(row) for row in self.database.rows(query)]
 
     # --- plans ------------------------------------------------------------------------------------
 
@@ -106,14 +101,8 @@ class Journal:
 
     def plans(self, batch_id: str, limit: int | None = None) -> list[PlanRecord]:
         """The plans of a batch, oldest first; with `limit`, the latest ones."""
-        query = (
-            select(plans)
-            .where(plans.c.batch_id == batch_id)
-            .order_by(plans.c.id.desc())
-            .limit(limit)
-        )
-        with self.database.reading() as connection:
-            return [_to_plan(row) for row in reversed(connection.execute(query).mappings().all())]
+        query = select(plans).where(plans.c.batch_id == batch_id).order_by(plans.c.id.desc())
+        return [_to_plan(row) for row in reversed(self.database.rows(query.limit(limit)))]
 
     # --- what the cost model learns from ----------------------------------------------------------
 
@@ -122,13 +111,9 @@ class Journal:
         [batch_id, job_id]."""
         rows = [
             {
-                "at": each["at"],
+                **{name: each[name] for name in _OBSERVATION},
                 "batch_id": each.get("batch_id"),
                 "job_id": each.get("job_id"),
-                "model_id": each["model_id"],
-                "device_class": each["device_class"],
-                "stage": each["stage"],
-                "seconds": each["seconds"],
                 "features": json.dumps(each["features"], separators=(",", ":")),
             }
             for each in seen
@@ -146,26 +131,21 @@ class Journal:
             query = query.where(observations.c.model_id == model_id)
         if device_class is not None:
             query = query.where(observations.c.device_class == device_class)
-        with self.database.reading() as connection:
-            rows = connection.execute(query).mappings().all()
-        return [{**row, "features": from_json(row["features"])} for row in reversed(rows)]
+        found = reversed(self.database.rows(query))
+        return [{**row, "features": from_json(row["features"])} for row in found]
 
     def cost_state(self, key: str) -> dict[str, Any] | None:
         """The document kept under `key`, or None."""
-        query = select(cost_states.c.document).where(cost_states.c.key == key)
-        with self.database.reading() as connection:
-            text = connection.scalar(query)
-        return None if text is None else from_json(text)
+        found = self.database.rows(select(cost_states.c.document).where(cost_states.c.key == key))
+        return from_json(found[0]["document"]) if found else None
 
     def save_cost_state(self, key: str, document: Mapping[str, Any]) -> None:
         """Replaces the document kept under `key`. The last writer wins: what is lost so can be
         learnt again."""
         text = json.dumps(document, separators=(",", ":"))
+        replace = update(cost_states).where(cost_states.c.key == key).values(document=text)
         with self.database.writing() as connection:
-            changed = connection.execute(
-                update(cost_states).where(cost_states.c.key == key).values(document=text)
-            )
-            if changed.rowcount == 0:
+            if connection.execute(replace).rowcount == 0:
                 connection.execute(insert(cost_states).values(key=key, document=text))
 
     # --- workers ----------------------------------------------------------------------------------
@@ -174,15 +154,9 @@ class Journal:
         """Replaces the list of workers that a batch last saw."""
         rows = [
             {
+                **{name: getattr(each, name) for name in _WORKER},
                 "batch_id": batch_id,
                 "worker_id": each.id,
-                "pool": each.pool,
-                "device_class": each.device_class,
-                "free_bytes": each.free_bytes,
-                "ready_at": each.ready_at,
-                "speed": each.speed,
-                "running": each.running,
-                "price_per_s": each.price_per_s,
                 "alive": int(each.alive),
                 "suspect": int(each.suspect),
                 "seen_at": now,
@@ -196,38 +170,28 @@ class Journal:
 
     def workers(self, batch_id: str) -> list[WorkerState]:
         """The workers that a batch last saw, by pool and name."""
-        query = (
-            select(workers)
-            .where(workers.c.batch_id == batch_id)
-            .order_by(workers.c.pool, workers.c.worker_id)
-        )
-        with self.database.reading() as connection:
-            return [
-                WorkerState(
-                    id=row["worker_id"],
-                    pool=row["pool"],
-                    device_class=row["device_class"],
-                    free_bytes=row["free_bytes"],
-                    ready_at=row["ready_at"],
-                    speed=row["speed"],
-                    running=row["running"],
-                    price_per_s=row["price_per_s"],
-                    alive=bool(row["alive"]),
-                    suspect=bool(row["suspect"]),
-                )
-                for row in connection.execute(query).mappings()
-            ]
+        by_name = (workers.c.pool, workers.c.worker_id)
+        query = select(workers).where(workers.c.batch_id == batch_id).order_by(*by_name)
+        return [
+            WorkerState(
+                **{name: row[name] for name in _WORKER},
+                id=row["worker_id"],
+                alive=bool(row["alive"]),
+                suspect=bool(row["suspect"]),
+            )
+            for row in self.database.rows(query)
+        ]
 
 
 def event_row(
-    batch_id: str, job_id: str | None, kind: str, at: float, detail: Mapping[str, Any] | None = None
+    batch_id: str, job_id: str | None, kind: str, at: float, /, **detail: object
 ) -> dict[str, Any]:
     return {
         "batch_id": batch_id,
         "job_id": job_id,
         "kind": kind,
         "at": at,
-        "detail": to_json(detail or {}),
+        "detail": to_json(detail),
     }
 
 

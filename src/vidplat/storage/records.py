@@ -26,7 +26,7 @@ from sqlalchemy import RowMapping
 
 from vidplat.stages import STAGES
 from vidplat.storage.catalog import Catalog
-from vidplat.storage.tables import from_json, whole
+from vidplat.storage.rows import from_json, whole
 
 _IDS = [
     ("job_id", pa.string()),

@@ -1,8 +1,7 @@
-"""The SQL tables, and the one door where rows become dataclasses and dataclasses become rows.
+"""The SQL tables.
 
-    batches       one row per submit                     state, holder (who works on it), wishes
-    jobs          one row per job of a batch             what is asked, where it stands, what came
-                  of it
+    batches       one row per submit: state, holder (who works on it), wishes
+    jobs          one row per job of a batch: what is asked, where it stands, what came of it
     attempts      append-only: one row per ended attempt
     events        append-only: what happened, for people
     plans         append-only: each plan's promise
@@ -11,9 +10,8 @@
     workers       the workers a batch last saw
 
 All times are seconds since the Unix epoch as doubles. Mappings are JSON text: they are read whole
-and never searched. The statements over these tables are in `catalog.py` (what is) and `journal.py`
-(what was); how an old catalog reaches this shape is in `migrations/`, and a contract test holds
-both to the same result.
+and never searched. How rows become values is in `rows.py`; how an old catalog reaches this shape is
+in `migrations/`, and a contract test holds both to the same result.
 
 Two choices to know:
 
@@ -25,11 +23,6 @@ Two choices to know:
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -38,27 +31,10 @@ from sqlalchemy import (
     Integer,
     MetaData,
     PrimaryKeyConstraint,
-    RowMapping,
     Table,
     Text,
     UniqueConstraint,
 )
-
-from vidplat.domain import (
-    Artifact,
-    Batch,
-    Failure,
-    FailureKind,
-    Job,
-    JobRecord,
-    JobState,
-    ModelRef,
-    OnInfeasible,
-    OpenJob,
-    OperatingPoint,
-    VideoSpec,
-)
-from vidplat.storage.catalog_words import AttemptRecord, Event, RunningJob
 
 metadata = MetaData()
 
@@ -95,9 +71,8 @@ jobs = Table(
     metadata,
     # what is asked for
     Column("job_id", Id, nullable=False),
-    Column(
-        "batch_id", Id, nullable=False
-    ),  # no foreign key: it would be checked a million times per submit
+    # no foreign key: it would be checked a million times per submit
+    Column("batch_id", Id, nullable=False),
     Column("row", Integer, nullable=False),
     Column("external_id", Text),
     Column("prompt", Text, nullable=False),
@@ -114,19 +89,16 @@ jobs = Table(
     Column("priority", Integer, nullable=False),
     Column("deadline_at", Double, nullable=False),  # infinity: none
     Column("method", Text),
-    Column(
-        "input_video", Text
-    ),  # where the source was at submit, without secrets; NULL: made from text alone
+    # where the source was at submit, without secrets; NULL: made from text alone
+    Column("input_video", Text),
     Column("input_sha256", Text),
     Column("strength", Double),
     # where it stands
     Column("state", Text, nullable=False),
-    Column(
-        "attempt", Integer, nullable=False, default=0
-    ),  # number of the latest attempt: the fencing token
-    Column(
-        "forgiven", Integer, nullable=False, default=0
-    ),  # attempts up to this one no longer count against it
+    # number of the latest attempt: the fencing token
+    Column("attempt", Integer, nullable=False, default=0),
+    # attempts up to this one no longer count against it
+    Column("forgiven", Integer, nullable=False, default=0),
     Column("not_before", Double, nullable=False, default=0.0),
     Column("avoid", Text),  # JSON list of worker ids
     Column("rung_down", Integer, nullable=False, default=0),
@@ -270,238 +242,3 @@ workers = Table(
     Column("seen_at", Double, nullable=False),
     PrimaryKeyConstraint("batch_id", "worker_id"),
 )
-
-
-# --- values become rows ---------------------------------------------------------------------------
-
-
-def to_json(value: Mapping[str, Any] | list[str]) -> str | None:
-    """Compact ASCII JSON, so that no control character or lone surrogate reaches the database;
-    empty is NULL."""
-    return json.dumps(value, separators=(",", ":")) if value else None
-
-
-def from_json(text: str | None) -> dict[str, Any]:
-    return dict(json.loads(text)) if text else {}
-
-
-def beside(uri: str, video_uri: str) -> str:
-    """`uri` as stored: its bare name when it lies in the video's folder."""
-    folder = video_uri.rpartition("/")[0] + "/"
-    name = uri.removeprefix(folder)
-    return name if uri.startswith(folder) and name and "/" not in name else uri
-
-
-def whole(stored: str, video_uri: str) -> str:
-    """The inverse of `beside`."""
-    return stored if "/" in stored else f"{video_uri.rpartition('/')[0]}/{stored}"
-
-
-def batch_row(batch: Batch, state: str) -> dict[str, Any]:
-    return {
-        "batch_id": batch.id,
-        "source": batch.source,
-        "output_prefix": batch.output_prefix,
-        "model_id": batch.model.id,
-        "model_revision": batch.model.revision,
-        "submitted_at": batch.submitted_at,
-        "deadline_at": batch.deadline_at,
-        "priority": batch.priority,
-        "quality_floor": batch.quality_floor,
-        "on_infeasible": batch.on_infeasible.value,
-        "total": batch.total,
-        "method": batch.method,
-        "state": state,
-    }
-
-
-# The columns a new job fills, in the order of `new_job_row`.
-NEW_JOB_COLUMNS = (
-    "job_id", "batch_id", "row", "external_id", "prompt", "negative_prompt",
-    "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "seed",
-    "model_id", "model_revision", "priority", "deadline_at", "method", "input_video",
-    "input_sha256", "strength",
-    "state", "attempt", "forgiven", "not_before", "rung_down",
-)  # fmt: skip
-
-
-def new_job_row(job: Job, batch: Batch) -> tuple[Any, ...]:
-    """A tuple and not a mapping: a million of these are built in one go."""
-    spec, own_model = job.spec, job.model != batch.model
-    return (
-        job.id, batch.id, job.row, job.external_id, job.prompt, job.negative_prompt,
-        spec.width, spec.height, spec.num_frames, spec.fps, spec.num_inference_steps,
-        spec.guidance_scale, spec.seed,
-        job.model.id if own_model else None, job.model.revision if own_model else None,
-        job.priority, stored_deadline(job.deadline_at), job.method, job.input_video,
-        job.input_sha256, job.strength,
-        "queued", 0, 0, 0.0, 0,
-    )  # fmt: skip
-
-
-def stored_deadline(deadline_at: float | None) -> float:
-    return math.inf if deadline_at is None else deadline_at
-
-
-def artifact_row(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "video_uri": artifact.video_uri,
-        "poster_uri": beside(artifact.poster_uri, artifact.video_uri),
-        "meta_uri": beside(artifact.meta_uri, artifact.video_uri),
-        "sha256": artifact.sha256,
-        "size_bytes": artifact.size_bytes,
-        "won_by": artifact.attempt,
-    }
-
-
-# --- rows become values ---------------------------------------------------------------------------
-
-
-def to_batch(row: RowMapping) -> Batch:
-    return Batch(
-        id=row["batch_id"],
-        source=row["source"],
-        output_prefix=row["output_prefix"],
-        model=ModelRef(row["model_id"], row["model_revision"]),
-        submitted_at=row["submitted_at"],
-        deadline_at=row["deadline_at"],
-        priority=row["priority"],
-        quality_floor=row["quality_floor"],
-        on_infeasible=OnInfeasible(row["on_infeasible"]),
-        total=row["total"],
-        method=row["method"],
-    )
-
-
-def to_job(row: RowMapping) -> Job:
-    """`model_id` and `model_revision` must already be filled in from the batch."""
-    return Job(
-        id=row["job_id"],
-        prompt=row["prompt"],
-        negative_prompt=row["negative_prompt"],
-        spec=VideoSpec(
-            width=row["width"],
-            height=row["height"],
-            num_frames=row["num_frames"],
-            fps=row["fps"],
-            num_inference_steps=row["num_inference_steps"],
-            guidance_scale=row["guidance_scale"],
-            seed=row["seed"],
-        ),
-        model=ModelRef(row["model_id"], row["model_revision"]),
-        row=row["row"],
-        external_id=row["external_id"],
-        priority=row["priority"],
-        deadline_at=None if row["deadline_at"] == math.inf else row["deadline_at"],
-        method=row["method"],
-        input_video=row["input_video"],
-        input_sha256=row["input_sha256"],
-        strength=row["strength"],
-    )
-
-
-def to_point(row: RowMapping) -> OperatingPoint | None:
-    if row["point_steps"] is None:
-        return None
-    return OperatingPoint(row["point_steps"], row["point_method"])
-
-
-def to_failure(row: RowMapping) -> Failure | None:
-    return (
-        None
-        if row["failure_kind"] is None
-        else Failure(FailureKind(row["failure_kind"]), row["failure_message"])
-    )
-
-
-def to_artifact(row: RowMapping) -> Artifact | None:
-    video_uri = row["video_uri"]
-    if video_uri is None:
-        return None
-    return Artifact(
-        video_uri=video_uri,
-        poster_uri=whole(row["poster_uri"], video_uri),
-        meta_uri=whole(row["meta_uri"], video_uri),
-        sha256=row["sha256"],
-        size_bytes=row["size_bytes"],
-        attempt=row["won_by"],
-    )
-
-
-def to_open_job(row: RowMapping) -> OpenJob:
-    return OpenJob(
-        job=to_job(row),
-        attempt=row["attempt"],
-        not_before=row["not_before"],
-        avoid=frozenset(json.loads(row["avoid"])) if row["avoid"] else frozenset(),
-        rung_down=row["rung_down"],
-    )
-
-
-def to_job_record(row: RowMapping) -> JobRecord:
-    return JobRecord(
-        batch_id=row["batch_id"],
-        job=to_job(row),
-        state=JobState(row["state"]),
-        attempt=row["attempt"],
-        point=to_point(row),
-        predicted_p50_s=row["predicted_p50_s"],
-        predicted_p90_s=row["predicted_p90_s"],
-        predicted_quality=row["predicted_quality"],
-        worker_id=row["worker_id"],
-        pool=row["pool"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        artifact=to_artifact(row),
-        failure=to_failure(row),
-        phases=from_json(row["phases"]),
-        metrics=from_json(row["metrics"]),
-        not_before=row["not_before"],
-        reused_from=row["reused_from"],
-    )
-
-
-def to_running_job(row: RowMapping) -> RunningJob:
-    return RunningJob(
-        job_id=row["job_id"],
-        row=row["row"],
-        attempt=row["attempt"],
-        worker_id=row["worker_id"],
-        pool=row["pool"],
-        owner=row["owner"],
-        point=OperatingPoint(row["point_steps"], row["point_method"]),
-        phase=row["phase"] or "",
-        step=row["step"] or 0,
-        steps=row["steps"] or row["point_steps"],
-        started_at=row["started_at"],
-        beat_at=row["beat_at"],
-        lease_until=row["lease_until"],
-        predicted_p50_s=row["predicted_p50_s"],
-        predicted_p90_s=row["predicted_p90_s"],
-    )
-
-
-def to_attempt(row: RowMapping) -> AttemptRecord:
-    """`forgiven` comes from the job's row."""
-    return AttemptRecord(
-        job_id=row["job_id"],
-        attempt=row["attempt"],
-        ended=row["ended"],
-        worker_id=row["worker_id"],
-        pool=row["pool"],
-        point=OperatingPoint(row["point_steps"], row["point_method"]),
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        steps_done=row["steps_done"],
-        predicted_p50_s=row["predicted_p50_s"],
-        predicted_p90_s=row["predicted_p90_s"],
-        phases=from_json(row["phases"]),
-        failure=to_failure(row),
-        counts=row["ended"] == "failed" and row["attempt"] > row["forgiven"],
-    )
-
-
-def to_event(row: RowMapping) -> Event:
-    return Event(
-        row["id"], row["at"], row["batch_id"], row["job_id"], row["kind"], from_json(row["detail"])
-    )
