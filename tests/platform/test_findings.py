@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vidplat.platform.measuring.findings import by_kind, findings, profile_points
+from vidplat.platform.measuring.findings import findings, profile_points
 from vidplat.workers.survey.survey import Row
 
 
@@ -43,16 +43,6 @@ def test_costs_are_medians_and_qualities_means() -> None:
     assert (found.cost, found.ssim, found.prompts) == (0.5, pytest.approx(0.8), 3)
     assert found.flicker_ratio == 2.0
     assert found.motion_ratio is None  # nothing moved in any of them
-
-
-def test_kinds_are_told_apart() -> None:
-    split = by_kind(
-        [a_row(kind="pan", ssim=0.5), a_row(kind="still", ssim=0.9), a_row(kind="pan", ssim=0.7)]
-    )
-    assert {kind: found[0].ssim for kind, found in split.items()} == {
-        "pan": pytest.approx(0.6),
-        "still": 0.9,
-    }
 
 
 def test_only_methods_that_beat_fewer_steps_come_into_the_profile() -> None:

@@ -77,8 +77,6 @@ def test_what_waits_and_what_runs_is_found_by_state(catalog: Catalog) -> None:
         lambda: catalog.open_jobs(BATCH.id, limit=10),
         lambda: catalog.running(BATCH.id),
         lambda: catalog.jobs(BATCH.id, states=[JobState.RUNNING]),
-        lambda: catalog.expired(BATCH.id, 1.0),
-        lambda: catalog.owners(BATCH.id),
         lambda: catalog.renew(BATCH.id, "host:1:100", now=0.0, lease_s=30),
         lambda: catalog.release(BATCH.id, now=0.0),
     ]

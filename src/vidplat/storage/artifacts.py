@@ -147,14 +147,6 @@ def commit(
     return _as_commit(store, folder, winner, won)
 
 
-def read_commit(store: Store, batch_id: str, job_id: str) -> Commit | None:
-    """What was committed for this job, as COMMIT.json says (the files are not looked at); None:
-    nothing."""
-    folder = job_folder(batch_id, job_id)
-    record = _read_record(store, folder)
-    return _as_commit(store, folder, record, won=False) if record else None
-
-
 def repair(store: Store, batch_id: str, job_id: str) -> Commit | None:
     """Finish a commit that died before its files were in place, and check each file against its
     SHA-256.

@@ -86,9 +86,8 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
     if found is not None and found not in REVISIONS:
         raise CatalogError(
             f"the catalog {database.shown} is at revision {printable(found, 40)}, and this "
-            "vidplat knows only up to "
-            f"{NEWEST}: a newer vidplat wrote it. Upgrade vidplat, or choose another catalog "
-            "with --catalog"
+            f"vidplat knows only up to {NEWEST}: a newer vidplat wrote it. Upgrade vidplat, or "
+            "choose another catalog with --catalog"
         )
     if not migrate:
         state = (
@@ -99,10 +98,8 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
             "catalog"
         )
     with database.writing() as connection:
-        if database.is_postgres:
-            connection.exec_driver_sql(
-                "SELECT pg_advisory_xact_lock(7364205)"
-            )  # one migration at a time
+        if database.is_postgres:  # one migration at a time
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7364205)")
         upgrade(connection)
 
 
@@ -276,34 +273,14 @@ class Catalog(Transitions):
         query = select(jobs).where(*under_way).order_by(jobs.c.started_at, jobs.c.row)
         return [to_running_job(row) for row in self.database.rows(query)]
 
-    def expired(self, batch_id: str, now: float) -> list[tuple[str, int, str]]:
-        """(job, attempt, worker) of running jobs whose lease has run out."""
-        query = select(jobs.c.job_id, jobs.c.attempt, jobs.c.worker_id).where(
-            jobs.c.batch_id == batch_id,
-            jobs.c.state == JobState.RUNNING.value,
-            jobs.c.lease_until < now,
-        )
-        found = self.database.rows(query)
-        return [(row["job_id"], row["attempt"], row["worker_id"]) for row in found]
-
-    def owners(self, batch_id: str) -> dict[str, float]:
-        """The platform processes that have jobs under way, each with the latest time one of its
-        leases ends."""
-        query = (
-            select(jobs.c.owner, func.max(jobs.c.lease_until).label("until"))
-            .where(jobs.c.batch_id == batch_id, jobs.c.state == JobState.RUNNING.value)
-            .group_by(jobs.c.owner)
-        )
-        return {row["owner"]: row["until"] for row in self.database.rows(query)}
-
     def job_rows(
-        self, batch_id: str, columns: Sequence[str], *, chunk: int = 20_000
+        self, batch_id: str, columns: Iterable[str], *, chunk: int = 20_000
     ) -> Iterator[Sequence[RowMapping]]:
         """Bare columns of every job in the order of the rows, chunk by chunk: for exports. Each
         chunk is read anew."""
         named = {column.name: column for column in _WHOLE_JOB}
         query = (
-            select(*(named[name] for name in ("row", *columns)))
+            select(*(named[name] for name in dict.fromkeys(("row", *columns))))
             .join(batches, batches.c.batch_id == jobs.c.batch_id)
             .where(jobs.c.batch_id == batch_id)
             .order_by(jobs.c.row)

@@ -164,9 +164,8 @@ class AttemptRecord:
     predicted_p90_s: float | None = None
     phases: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
-    counts: bool = (
-        False  # counts towards the job's attempt limit: failed, and not forgiven by a later `retry`
-    )
+    # counts towards the job's attempt limit: failed, and not forgiven by a later `retry`
+    counts: bool = False
 
 
 @dataclass(frozen=True)

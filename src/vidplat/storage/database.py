@@ -2,8 +2,7 @@
 read.
 
     with database.reading() as connection: ...    one consistent view, never waits for a writer
-    with database.writing() as connection: ...    commits at the end of the block, rolls back on any
-                                                  error
+    with database.writing() as connection: ...    commits at its end, rolls back on any error
 
 SQLite runs in WAL mode, so that `status` reads while a batch writes. A writing block takes the
 write lock when it begins (BEGIN IMMEDIATE): a transaction that reads first and writes later could
@@ -32,7 +31,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, Select, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
@@ -49,7 +48,7 @@ _LOCKED = {"55P03", "40P01", "40001"}
 
 class Database:
     """`url` is `sqlite:///path`, `sqlite://` (memory) or `postgresql://...`; `lock_timeout_s`
-    bounds each wait."""
+    bounds each wait for another writer."""
 
     def __init__(self, url: str, *, lock_timeout_s: float = 30.0) -> None:
         parsed = _parse(url)
@@ -91,15 +90,12 @@ class Database:
         not loaded."""
         try:
             with self._turn, self._connect(writing=False) as connection:
-                found: str | None = connection.scalar(
-                    text("SELECT version_num FROM alembic_version")
-                )
+                query = text("SELECT version_num FROM alembic_version")
+                found: str | None = connection.scalar(query)
                 return found
-        except (OperationalError, ProgrammingError) as error:
-            if _table_is_missing(error):
-                return None
-            raise self.explain(error) from error
         except self._refusals as error:
+            if isinstance(error, DBAPIError) and _table_is_missing(error):
+                return None
             raise self.explain(error) from error
 
     def explain(self, error: Exception) -> CatalogError:
@@ -116,8 +112,7 @@ class Database:
         if "unable to open" in lowered or "readonly" in lowered or "read-only" in lowered:
             return CatalogError(
                 f"the catalog {self.shown} cannot be opened for writing: check the folder and "
-                "its rights, "
-                f"or choose another with --catalog ({said})"
+                f"its rights, or choose another with --catalog ({said})"
             )
         if "not a database" in lowered or "malformed" in lowered:
             return CatalogError(f"{self.shown} is not a vidplat catalog, or it is damaged ({said})")
@@ -147,10 +142,8 @@ class Database:
     def _connect(self, *, writing: bool) -> Connection:
         """A connection from the pool. A PostgreSQL that was reached before is waited for, with
         jitter."""
-        give_up_at = time.monotonic() + (
-            RECONNECT_S if self.is_postgres and self._was_reached else 0.0
-        )
-        pause_s = 0.1
+        patience_s = RECONNECT_S if self.is_postgres and self._was_reached else 0.0
+        give_up_at, pause_s = time.monotonic() + patience_s, 0.1
         while True:
             try:
                 connection = self._engine.connect().execution_options(writing=writing)
@@ -182,10 +175,10 @@ def _parse(url: str) -> URL:
             "a catalog is named by a URL, sqlite:///path/file.db or postgresql://host/name; "
             f"found {printable(url)!r}"
         )
+    if url.startswith("postgres://"):
+        url = url.replace("postgres://", "postgresql://", 1)
     try:
-        parsed = make_url(
-            url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url
-        )
+        parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise UsageError(
             f"the catalog URL {printable(url)} cannot be read: {printable(error)}"
@@ -256,14 +249,10 @@ def _prepare_postgres(raw: Any, lock_timeout_s: float) -> None:
     with raw.cursor() as cursor:
         for setting, seconds in (
             ("lock_timeout", lock_timeout_s),
-            (
-                "statement_timeout",
-                300.0,
-            ),  # reusing a million rows of another batch is one statement
-            (
-                "idle_in_transaction_session_timeout",
-                300.0,
-            ),  # intake may pause between two chunks of a submit
+            # reusing a million rows of another batch is one statement
+            ("statement_timeout", 300.0),
+            # intake may pause between two chunks of a submit
+            ("idle_in_transaction_session_timeout", 300.0),
         ):
             cursor.execute(
                 "SELECT set_config(%s, %s, false)", (setting, f"{round(seconds * 1000)}ms")

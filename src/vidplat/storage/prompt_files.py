@@ -64,9 +64,8 @@ class Block:
 
     rows: Sequence[int]
     columns: Mapping[str, Sequence[Any]]
-    unreadable: dict[int, str] = field(
-        default_factory=dict
-    )  # row number -> why; such rows have no cells
+    # row number -> why; such rows have no cells
+    unreadable: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass

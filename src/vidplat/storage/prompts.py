@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -39,26 +40,14 @@ __all__ = ["RowProblem", "read_prompts"]
 #: Cells that a row sets over its batch's VideoSpec; `seconds` becomes num_frames where the fps is
 #: known.
 _OVERRIDES = (
-    "width",
-    "height",
-    "num_frames",
-    "seconds",
-    "fps",
-    "num_inference_steps",
-    "guidance_scale",
+    "width", "height", "num_frames", "seconds", "fps", "num_inference_steps", "guidance_scale",
     "seed",
-)
+)  # fmt: skip
+#: The others, in the order of Prompt's fields.
 _OTHERS = (
-    "text",
-    "negative_prompt",
-    "external_id",
-    "priority",
-    "deadline",
-    "model",
-    "method",
-    "input_video",
-    "strength",
-)
+    "text", "negative_prompt", "external_id", "priority", "deadline", "model", "method",
+    "input_video", "strength",
+)  # fmt: skip
 _PROBLEMS_PER_BATCH = 10_000
 
 
@@ -88,110 +77,102 @@ def read_prompts(
     yield from ids.problems(names.get("external_id", "id"))
 
 
+class _Cells:
+    """A block's cells by our word for the column, clean, and what is wrong with them."""
+
+    def __init__(self, block: Block, names: Mapping[str, str]) -> None:
+        self._rows, self._names = block.rows, names
+        self.wrong: dict[int, list[RowProblem]] = defaultdict(list)  # index in the block -> why
+        self._clean = {
+            field: clean_column(field, values, partial(self._say, field))
+            for field, values in block.columns.items()
+        }
+
+    def __contains__(self, field: str) -> bool:
+        return field in self._clean
+
+    def column(self, field: str) -> list[Any]:
+        """Its cells; None throughout where the file has no such column."""
+        return self._clean.get(field) or [None] * len(self._rows)
+
+    def unfold_sizes(self) -> None:
+        """`size` becomes width and height, unless the row has others."""
+        sizes = self.column("size")
+        if not any(sizes):
+            return
+        widths, heights = self.column("width"), self.column("height")
+        for index, size in enumerate(sizes):
+            if size is None:
+                continue
+            if widths[index] not in (None, size[0]) or heights[index] not in (None, size[1]):
+                self._say(
+                    "size",
+                    index,
+                    f"says {size[0]}x{size[1]}, but width and height say otherwise: give one of "
+                    "them",
+                )
+            widths[index], heights[index] = size
+        self._clean |= {"width": widths, "height": heights}
+
+    def need_one_length(self) -> None:
+        if "seconds" in self and "num_frames" in self:
+            frames = self.column("num_frames")
+            for index, seconds in enumerate(self.column("seconds")):
+                if seconds is not None and frames[index] is not None:
+                    other = self._names["num_frames"]
+                    self._say("seconds", index, f"and {other} are both given: give one of them")
+
+    def place_videos(self, folder: str) -> None:
+        """Input videos at their canonical places; a strength needs one."""
+        places = self.column("input_video")
+        for index, written in enumerate(places):
+            if written is not None:
+                try:
+                    places[index] = resolve(written, folder)
+                except UsageError as error:
+                    self._say("input_video", index, str(error))
+        for index, strength in enumerate(self.column("strength")):
+            if strength is not None and places[index] is None and index not in self.wrong:
+                self._say(
+                    "strength",
+                    index,
+                    "is how much of an input video is changed, and this row has none: add "
+                    "input_video, or leave it empty",
+                )
+
+    def _say(self, field: str, index: int, message: str) -> None:
+        self.wrong[index].append(RowProblem(self._rows[index], self._names[field], message))
+
+
 def _batch(
-    block: Block, names: dict[str, str], ids: _SeenIds, folder: str
+    block: Block, names: Mapping[str, str], ids: _SeenIds, folder: str
 ) -> list[Prompt | RowProblem]:
     """A block's rows as Prompts, or as what is wrong with them."""
-    wrong: dict[int, list[RowProblem]] = defaultdict(list)  # index in the block -> problems
-    clean: dict[str, list[Any]] = {}
-    for field, values in block.columns.items():
+    cells = _Cells(block, names)
+    cells.unfold_sizes()
+    cells.need_one_length()
+    cells.place_videos(folder)
+    ids.add(block.rows, cells.column("external_id"))
 
-        def say(index: int, message: str, column: str = names[field]) -> None:
-            wrong[index].append(RowProblem(block.rows[index], column, message))
-
-        clean[field] = clean_column(field, values, say)
-    _unfold_sizes(block, clean, names, wrong)
-    _need_one_length(block, clean, names, wrong)
-    _place_videos(block, clean, names, wrong, folder)
-    ids.add(block.rows, clean.get("external_id", ()))
-
-    nothing = [None] * len(block.rows)
-    fields = [field for field in _OVERRIDES if field in clean]
-    overrides = (
-        [
-            {field: value for field, value in zip(fields, row, strict=True) if value is not None}
-            for row in zip(*(clean[field] for field in fields), strict=True)
-        ]
-        if fields
-        else [{} for _ in block.rows]
-    )
-    columns = [clean.get(field, nothing) for field in _OTHERS]
+    given = [field for field in _OVERRIDES if field in cells]
+    overrides = [cells.column(field) for field in given]
+    others = [cells.column(field) for field in _OTHERS]
     batch: list[Prompt | RowProblem] = []
-    for index, (row, overridden, *others) in enumerate(
-        zip(block.rows, overrides, *columns, strict=True)
-    ):
-        if index in wrong:
-            batch.extend(wrong[index])
+    for index, row in enumerate(block.rows):
+        if index in cells.wrong:
+            batch.extend(cells.wrong[index])
             continue
-        text, negative, *rest = others
-        batch.append(Prompt(row, text, negative or "", rest[0], overridden, *rest[1:]))
+        set_here = {
+            field: column[index]
+            for field, column in zip(given, overrides, strict=True)
+            if column[index] is not None
+        }
+        text, negative, external_id, *rest = (column[index] for column in others)
+        batch.append(Prompt(row, text, negative or "", external_id, set_here, *rest))
     if block.unreadable:
         batch.extend(RowProblem(row, "", message) for row, message in block.unreadable.items())
         batch.sort(key=lambda found: found.row)
     return batch
-
-
-def _unfold_sizes(
-    block: Block,
-    clean: dict[str, list[Any]],
-    names: dict[str, str],
-    wrong: dict[int, list[RowProblem]],
-) -> None:
-    """`size` becomes width and height, unless the row has others."""
-    sizes = clean.pop("size", None)
-    if sizes is None or not any(sizes):
-        return
-    widths = clean.setdefault("width", [None] * len(sizes))
-    heights = clean.setdefault("height", [None] * len(sizes))
-    for index, size in enumerate(sizes):
-        if size is None:
-            continue
-        if widths[index] not in (None, size[0]) or heights[index] not in (None, size[1]):
-            message = (
-                f"says {size[0]}x{size[1]}, but width and height say otherwise: give one of them"
-            )
-            wrong[index].append(RowProblem(block.rows[index], names["size"], message))
-        widths[index], heights[index] = size
-
-
-def _need_one_length(
-    block: Block,
-    clean: dict[str, list[Any]],
-    names: dict[str, str],
-    wrong: dict[int, list[RowProblem]],
-) -> None:
-    if "seconds" not in clean or "num_frames" not in clean:
-        return
-    for index, (seconds, frames) in enumerate(
-        zip(clean["seconds"], clean["num_frames"], strict=True)
-    ):
-        if seconds is not None and frames is not None:
-            message = f"and {names['num_frames']} are both given: give one of them"
-            wrong[index].append(RowProblem(block.rows[index], names["seconds"], message))
-
-
-def _place_videos(
-    block: Block,
-    clean: dict[str, list[Any]],
-    names: dict[str, str],
-    wrong: dict[int, list[RowProblem]],
-    folder: str,
-) -> None:
-    """Input videos at their canonical places; a strength needs one."""
-    places = clean.get("input_video", [None] * len(block.rows))
-    for index, written in enumerate(places):
-        if written is not None:
-            try:
-                places[index] = resolve(written, folder)
-            except UsageError as error:
-                wrong[index].append(RowProblem(block.rows[index], names["input_video"], str(error)))
-    for index, strength in enumerate(clean.get("strength", ())):
-        if strength is not None and places[index] is None and index not in wrong:
-            message = (
-                "is how much of an input video is changed, and this row has none: add "
-                "input_video, or leave it empty"
-            )
-            wrong[index].append(RowProblem(block.rows[index], names["strength"], message))
 
 
 class _SeenIds:
@@ -214,16 +195,9 @@ class _SeenIds:
         )
         order = np.argsort(hashes, kind="stable")
         same = hashes[order[1:]] == hashes[order[:-1]]
-        # for each place in the sorted order, the place where its run of equal hashes begins
-        starts = (
-            np.maximum.accumulate(np.where(np.r_[True, ~same], np.arange(len(order)), 0))
-            if len(order)
-            else order
-        )
-        later = np.flatnonzero(np.r_[False, same]) if len(order) else order
-        found = sorted(
-            (int(rows[order[place]]), int(rows[order[starts[place]]])) for place in later
-        )
+        later = np.flatnonzero(same) + 1  # places in the sorted order whose hash stands before, too
+        first = order[np.searchsorted(hashes[order], hashes[order[later]])]
+        found = sorted(zip(rows[order[later]].tolist(), rows[first].tolist(), strict=True))
         for start in range(0, len(found), _PROBLEMS_PER_BATCH):
             yield [
                 RowProblem(row, column, f"is the same as in row {first}: ids must be unique")

@@ -1,7 +1,6 @@
 """A batch as two parquet files for other programs: one row per job, in the order of the input.
 
-    manifest.parquet   what was made and where: prompt, state, uris, sha256, size, spec, operating
-                       point
+    manifest.parquet   what was made and where: prompt, state, uris, sha256, size, spec, how
     metrics.parquet    how it went: predicted against actual seconds, quality, phases, attempts,
                        failure
 
@@ -17,7 +16,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -53,10 +52,8 @@ MANIFEST = pa.schema(
         ("num_inference_steps", pa.int32()),  # asked for; `steps` were spent
         ("guidance_scale", pa.float64()),
         ("seed", pa.int64()),
-        (
-            "input_video",
-            pa.string(),
-        ),  # of video-to-video jobs: where the source was, its bytes, how much is changed
+        # of video-to-video jobs: where the source was, its bytes, how much is changed
+        ("input_video", pa.string()),
         ("input_sha256", pa.string()),
         ("strength", pa.float64()),
         ("model_id", pa.string()),
@@ -78,10 +75,8 @@ METRICS = pa.schema(
         ("started_at", pa.float64()),
         ("finished_at", pa.float64()),
         ("deadline_at", pa.float64()),  # the row's own, else the batch's
-        (
-            "missed",
-            pa.bool_(),
-        ),  # true when done after its deadline or not done; null without a deadline
+        # true when done after its deadline or not done; null without a deadline
+        ("missed", pa.bool_()),
         ("predicted_p50_s", pa.float64()),
         ("predicted_p90_s", pa.float64()),
         ("actual_s", pa.float64()),
@@ -95,62 +90,59 @@ METRICS = pa.schema(
     ]
 )
 
-_MANIFEST_COLUMNS = (
-    "job_id", "external_id", "state", "prompt", "negative_prompt", "video_uri", "poster_uri",
-    "meta_uri", "sha256",
-    "size_bytes", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale",
-    "seed",
-    "input_video", "input_sha256", "strength", "model_id", "model_revision", "point_steps",
-    "point_method", "won_by", "reused_from", "failure_message",
-)  # fmt: skip
-_METRICS_COLUMNS = (
-    "job_id", "external_id", "state", "point_steps", "point_method", "pool",
-    "worker_id", "attempt",
-    "started_at", "finished_at", "deadline_at", "predicted_p50_s", "predicted_p90_s",
-    "predicted_quality", "phases",
-    "metrics", "reused_from", "failure_kind", "failure_message",
-)  # fmt: skip
+# Our names for columns that the catalog calls otherwise.
+_RENAMED = {
+    "steps": "point_steps",
+    "method": "point_method",
+    "failure": "failure_message",
+}
+_COMPUTED = {"missed", "actual_s", *(f"{phase}_s" for phase in STAGES), "other_s"}
+_OF_MANIFEST = {name: {**_RENAMED, "attempt": "won_by"}.get(name, name) for name in MANIFEST.names}
+_OF_METRICS = {
+    name: {**_RENAMED, "attempts": "attempt"}.get(name, name)
+    for name in METRICS.names
+    if name not in _COMPUTED
+}
 
 
 def export_manifest(catalog: Catalog, batch_id: str) -> bytes:
     """The bytes of `manifest.parquet`."""
-    return _parquet(catalog, batch_id, _MANIFEST_COLUMNS, MANIFEST, _manifest_row)
+    return _parquet(catalog, batch_id, MANIFEST, _OF_MANIFEST.values(), _manifest_row)
 
 
 def export_metrics(catalog: Catalog, batch_id: str) -> bytes:
     """The bytes of `metrics.parquet`."""
     batch_deadline = catalog.batch(batch_id).deadline_at
     return _parquet(
-        catalog, batch_id, _METRICS_COLUMNS, METRICS, lambda row: _metrics_row(row, batch_deadline)
+        catalog,
+        batch_id,
+        METRICS,
+        [*_OF_METRICS.values(), "phases"],
+        lambda row: _metrics_row(row, batch_deadline),
     )
 
 
 def _parquet(
     catalog: Catalog,
     batch_id: str,
-    columns: Sequence[str],
     schema: pa.Schema,
+    columns: Iterable[str],
     to_record: Callable[[RowMapping], dict[str, Any]],
 ) -> bytes:
     file = io.BytesIO()
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for rows in catalog.job_rows(batch_id, columns):
-            writer.write_table(
-                pa.Table.from_pylist([to_record(row) for row in rows], schema=schema)
-            )
+            records = [to_record(row) for row in rows]
+            writer.write_table(pa.Table.from_pylist(records, schema=schema))
     return file.getvalue()
 
 
 def _manifest_row(row: RowMapping) -> dict[str, Any]:
-    video_uri = row["video_uri"]
-    return {
-        **row,
-        "poster_uri": None if video_uri is None else whole(row["poster_uri"], video_uri),
-        "meta_uri": None if video_uri is None else whole(row["meta_uri"], video_uri),
-        **_point(row),
-        "attempt": row["won_by"],
-        "failure": row["failure_message"],
-    }
+    record = {ours: row[theirs] for ours, theirs in _OF_MANIFEST.items()}
+    if video_uri := row["video_uri"]:
+        record["poster_uri"] = whole(row["poster_uri"], video_uri)
+        record["meta_uri"] = whole(row["meta_uri"], video_uri)
+    return record
 
 
 def _metrics_row(row: RowMapping, batch_deadline: float | None) -> dict[str, Any]:
@@ -160,18 +152,11 @@ def _metrics_row(row: RowMapping, batch_deadline: float | None) -> dict[str, Any
     phases = from_json(row["phases"])
     others = [seconds for phase, seconds in phases.items() if phase not in STAGES]
     return {
-        **row,
-        **_point(row),
-        "attempts": row["attempt"],
+        **{ours: row[theirs] for ours, theirs in _OF_METRICS.items()},
         "deadline_at": deadline,
         "missed": None if deadline is None else not (done and ended <= deadline),
         "actual_s": ended - began if done and began is not None else None,
         **{f"{phase}_s": phases.get(phase) for phase in STAGES},
         "other_s": math.fsum(others) if others else None,
         "metrics": list(from_json(row["metrics"]).items()),
-        "failure": row["failure_message"],
     }
-
-
-def _point(row: RowMapping) -> dict[str, Any]:
-    return {"steps": row["point_steps"], "method": row["point_method"]}

@@ -49,14 +49,6 @@ def findings(rows: Iterable[Row]) -> list[Finding]:
     return [_finding(group) for group in groups.values()]
 
 
-def by_kind(rows: Iterable[Row]) -> dict[str, list[Finding]]:
-    """The same for each kind of prompt, kinds in the order they appear."""
-    kinds: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        kinds[row.kind].append(row)
-    return {kind: findings(group) for kind, group in kinds.items()}
-
-
 def profile_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoint]:
     """Points of methods worth having beside fewer steps: those on the convex hull of (cost, SSIM)
     of all findings.
