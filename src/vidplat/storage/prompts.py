@@ -6,7 +6,8 @@ once before it enqueues anything. What is wrong with the whole file (missing, em
 prompt column, not UTF-8) is an InputError in one sentence, raised when the first batch is asked for
 or where reading stops.
 
-    prompt_files.py      formats: bytes -> blocks of raw columns
+    prompt_files.py      files: opened, and which format they have
+    prompt_formats.py    formats: bytes -> blocks of raw columns
     prompt_columns.py    names: which column means what
     prompt_cells.py      values: what a cell may hold
     input_places.py      places: where an input video lies, from where the prompt file lies
@@ -33,7 +34,8 @@ from vidplat.domain import Prompt
 from vidplat.errors import InputError, UsageError
 from vidplat.storage.input_places import folder_of, resolve
 from vidplat.storage.prompt_cells import RowProblem, clean_column
-from vidplat.storage.prompt_files import Block, open_prompt_file
+from vidplat.storage.prompt_files import open_prompt_file
+from vidplat.storage.prompt_formats import Block
 
 __all__ = ["RowProblem", "read_prompts"]
 
