@@ -20,8 +20,6 @@ class Answer:
 
     verdict: Verdict
     admitted: bool  # False: generate nothing and exit 3
-    earliest_at: float  # p90 finish of the cheapest acceptable plan; 0 if nothing can be placed
-    earliest_s: float  # the same, from now
     # "degraded: 12 of 16 jobs at 8 of 24 steps, predicted quality 0.91; full quality needs 48 s"
     headline: str
     details: tuple[str, ...] = ()  # deferrals, notes, and what to do
@@ -37,20 +35,13 @@ def answer(plan: Plan, policy: Policy, now: float) -> Answer:
     infeasible = plan.verdict is Verdict.INFEASIBLE
     best_effort = policy.on_infeasible is OnInfeasible.BEST_EFFORT
     admitted = not infeasible or (best_effort and bool(plan.assignments))
-    earliest_at = plan.earliest_at if plan.assignments else 0.0
     details = [*_deferrals(plan), *plan.notes]
     if plan.assignments:
         details.append(_expectation(plan, now))
     if infeasible and not admitted:
         details.extend(_advice(plan, policy, now))
-    return Answer(
-        verdict=plan.verdict,
-        admitted=admitted,
-        earliest_at=earliest_at,
-        earliest_s=max(0.0, earliest_at - now),
-        headline=f"{plan.verdict.value}: {plan.reason}",
-        details=tuple(details),
-    )
+    headline = f"{plan.verdict.value}: {plan.reason}"
+    return Answer(plan.verdict, admitted, headline, tuple(details))
 
 
 def _expectation(plan: Plan, now: float) -> str:

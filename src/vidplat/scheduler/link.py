@@ -19,10 +19,8 @@ PERCENTILE = 20
 
 @dataclass(frozen=True)
 class Link:
-    """One direction between two pools. `rtt_s` is taken off each transfer before its rate is
-    counted."""
+    """One direction between two pools."""
 
-    rtt_s: float = 0.0
     average: float | None = None  # bit/s, m = 0.3 new + 0.7 m; None: nothing was carried yet
     recent: tuple[float, ...] = ()  # bit/s of the last 20 transfers, oldest first
 
@@ -35,12 +33,10 @@ class Link:
 
 
 def after(link: Link, sent_bytes: int, took_s: float) -> Link:
-    """The link once it carried `sent_bytes` in `took_s`. What took no longer than a round trip
-    tells nothing."""
-    carrying_s = took_s - link.rtt_s
-    if sent_bytes <= 0 or carrying_s <= 0:
+    """The link once it carried `sent_bytes` in `took_s`. No bytes, or no time, tell nothing."""
+    if sent_bytes <= 0 or took_s <= 0:
         return link
-    rate = 8 * sent_bytes / carrying_s
+    rate = 8 * sent_bytes / took_s
     average = (
         rate if link.average is None else EWMA_WEIGHT * rate + (1 - EWMA_WEIGHT) * link.average
     )
