@@ -222,7 +222,7 @@ CASES: Mapping[str, Case] = {
 
 
 class Studio:
-    """Makes the videos of cases, with one worker for each model, in a process as `computed` starts it."""
+    """Makes the videos of cases, with one worker for each model, in the process of `computed`."""
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
@@ -336,13 +336,17 @@ def canary() -> str:
         transformer = WanTransformer3DModel.from_pretrained(parts / "transformer", **wide).eval()
         vae = AutoencoderKLWan.from_pretrained(parts / "vae", **wide).eval()
         for frames in (3, 5, 9):
-            noise = torch.randn((1, 48, frames, 4, 4), generator=torch.Generator().manual_seed(frames))
+            noise = torch.randn(
+                (1, 48, frames, 4, 4), generator=torch.Generator().manual_seed(frames)
+            )
             text, at = torch.linspace(-1, 1, 32 * 128).reshape(1, 32, 128), torch.tensor([700.0])
             answers += [noise.numpy(), transformer(noise, at, text, return_dict=False)[0].numpy()]
         shown = vae.decode(noise[:, :, :3], return_dict=False)[0]
         answers += [shown.numpy(), vae.encode(shown).latent_dist.mode().numpy()]
     grey = np.uint8(np.clip(shown[0].mean(0).numpy() * 64 + 128, 0, 255))
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[-1], None)
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(
+        grey[0], grey[-1], None
+    )
     answers.append(flow)
     return hashlib.sha256(b"".join(map(_bytes, answers))).hexdigest()
 

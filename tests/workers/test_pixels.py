@@ -46,7 +46,10 @@ def made() -> Computed:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.thorough if case.is_thorough else ()) for name, case in CASES.items()],
+    [
+        pytest.param(name, marks=pytest.mark.thorough if case.is_thorough else ())
+        for name, case in CASES.items()
+    ],
 )
 def test_a_method_makes_the_video_that_it_made_before(made: Computed, name: str) -> None:
     found, before = made(CASES[name].is_thorough), stored()
@@ -60,7 +63,9 @@ def test_all_that_is_kept_is_made_again() -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), TWINS)
-def test_kept_are_the_same_bits_where_two_forms_promise_the_same_video(one: str, other: str) -> None:
+def test_kept_are_the_same_bits_where_two_forms_promise_the_same_video(
+    one: str, other: str
+) -> None:
     videos = stored()["videos"]
     assert videos[one]["latents"] == videos[other]["latents"]
 
@@ -84,4 +89,6 @@ def test_other_bits_are_a_difference_where_the_machine_computes_the_same_ones() 
 
 def test_a_method_that_fails_is_a_difference_and_says_why() -> None:
     failed = {"method": "hsa", "failed": "SpecError: it cannot"}
-    assert difference(failed, stored()["videos"]["full"], exactly=False).endswith("SpecError: it cannot")
+    assert difference(failed, stored()["videos"]["full"], exactly=False).endswith(
+        "SpecError: it cannot"
+    )
