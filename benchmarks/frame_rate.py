@@ -2,19 +2,16 @@
 frame rate.
 
     python benchmarks/frame_rate.py [--frames 33 65] [--captions 16 8] [--classes still slow ...]
-    [--decompose 4]
                                     [--minutes 30] [--out FILE]
 
 Held-out captions, the first seeds from 9,700,200,000 of each class of movement; flipbook, its own
 full step count and solver. Of each caption: the full run, one before and one after all others;
 `vgdfr` with its defaults; as the bar asks, theta = 0.5 after a tenth of the steps, by pairs, with
-quads, and by likeness of neighbours; the last with frames merged and noise selected, as the paper
-has it; and the rivals
+quads, and in the paper's form; and the rivals
 
 fewer steps    plain runs of a third to five sixths of the steps
 half rate      every second latent from noise on, told its own time, the others interpolated; also
-with half as many
-               steps again
+               with half as many steps again
 
 each interpolated to the very time (end to end) that a `vgdfr` video took. Times are processor
 seconds of one thread over those of the full runs, so others on the machine count little. End to end
@@ -27,8 +24,6 @@ under 5 % more time. Speeds are of sums over all videos of these classes; PSNR a
 over the videos in which something is merged. The card says of each part whether it is met, and how
 fast the lattice of latents lets any plan be.
 
-`--decompose`: where the loss comes from, part after part of the paper's method and then of ours, on
-captions that theta = 0.9 by likeness of neighbours merges in after five steps, at the first length.
 `--minutes` begins no further caption after that long. Per-prompt rows go to <out>.parquet. Prints a
 card and ends with one JSON line. A caption takes as long as eight full runs.
 """
@@ -72,14 +67,14 @@ from flipbook_training import world
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.eco.keyframes import uniform
 from vidplat.methods.filling.frames import filled
-from vidplat.methods.filling.moments import Filling, true_moments
+from vidplat.methods.filling.moments import true_moments
 from vidplat.methods.pass_size import BlockSize
 from vidplat.methods.seams.frame_times import Times, timed
 from vidplat.methods.seams.layouts import layout_of
-from vidplat.methods.vgdfr.merges import Blocks, Similarity, merges_above
+from vidplat.methods.vgdfr.merges import Lattice, cell_starts, merges_above
 from vidplat.quality import motion_energy
 from vidplat.training.prompt_fit import prompt_fit
-from vidplat.workers.generate import conditioned, draft
+from vidplat.workers.generate import conditioned
 
 FIRST_SEED = 9_700_200_000  # captions from here on; training drew below 3e9
 CLASSES = world.MOTION_CLASSES
@@ -88,19 +83,13 @@ DENOISING, END_TO_END, OVERHEAD = 2.5, 2.0, 0.05
 FEWER = (1 / 3, 1 / 2, 2 / 3, 5 / 6)  # shares of the full step count
 HALF_RATE = (1.0, 1.5)
 MOVES = 1e-4  # motion energy below which a ratio says nothing
-LOSS_AT = "theta=0.9,k=5,alike=whole"
-PAPERS = "merge=mean,noise=selected"  # form of a merge
 #: Name in the card -> method, of a full step count; and whether it is what the bar speaks of.
 WAYS: dict[str, tuple[Callable[[int], str], bool]] = {
     "default": (lambda steps: "vgdfr", False),
     "theta 0.5, pairs": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=off", True),
     "theta 0.5, quads": (lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on", True),
-    "theta 0.5, neighbours": (
-        lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,alike=whole",
-        True,
-    ),
     "the paper's, quads": (
-        lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,alike=whole,{PAPERS}",
+        lambda steps: f"vgdfr:theta=0.5,k={tenth(steps)},quads=on,form=paper",
         True,
     ),
 }
@@ -111,44 +100,24 @@ def tenth(steps: int) -> int:
 
 
 @torch.inference_mode()
-def by_hand(
-    maker: Maker,
-    subject: Subject,
-    spec: VideoSpec,
-    steps: int,
-    *,
-    key: Sequence[int] | None = None,
-    round_trip: tuple[int, int] | None = None,
+def half_rate(
+    maker: Maker, subject: Subject, spec: VideoSpec, steps: int, key: Sequence[int]
 ) -> tuple[np.ndarray, float, float]:
-    """Frames, seconds of denoising, and seconds in all, of a run that no method has.
-
-    key: these latents alone from noise on, each at its own time, and the others interpolated.
-    round_trip: after so many steps, at such a level: what the video would be is decoded, encoded,
-    and noised to where the run stands.
-    """
+    """Frames, seconds of denoising, and seconds in all, of a run that no method has: the latents
+    `key` alone from noise on, each at its own time, and the others interpolated."""
     family, spec = maker.family, replace(spec, seed=subject.seed)
     maker.installed.use("")
     condition = conditioned(maker.texts, subject.caption, "", spec.guidance_scale)
-    noise = family.noise(spec)
+    latents = family.noise(spec)[:, :, list(key)]
     began = time.process_time()
-    solver, times = family.solver(steps), Times()
+    solver, times = family.solver(steps), Times(tuple(key))
     with ExitStack() as told:
-        if key is not None:
-            noise, times.frames = noise[:, :, list(key)], tuple(key)
-            for model in family.transformers:
-                told.enter_context(timed(model, layout_of(model), times))
-        latents = noise
+        for model in family.transformers:
+            told.enter_context(timed(model, layout_of(model), times))
         while solver.remaining:
-            velocity = family.velocity(latents, solver, condition)
-            latents = solver.advance(velocity, latents)
-            if round_trip and solver.index == round_trip[0]:
-                shown = family.shown(solver.clean(latents, velocity), round_trip[1])
-                latents = solver.noised(family.latents_of(shown, round_trip[1]), noise)
-                solver.forget()
+            latents = solver.advance(family.velocity(latents, solver, condition), latents)
     denoised = time.process_time()
-    frames = family.decode(latents)
-    if key is not None:
-        frames = filled(frames, true_moments(key, spec.num_frames))
+    frames = filled(family.decode(latents), true_moments(key, spec.num_frames))
     return frames, denoised - began, time.process_time() - began
 
 
@@ -176,7 +145,7 @@ def of_caption(
     }
     key = uniform(latents, latents // 2 + 1)
     halves = {
-        count: by_hand(maker, subject, spec, count, key=key)
+        count: half_rate(maker, subject, spec, count, key)
         for count in (round(steps * share) for share in HALF_RATE)
     }
     again = maker.make(subject, spec, OperatingPoint(steps))
@@ -239,85 +208,6 @@ def of_caption(
         }
 
 
-# --- where the loss comes from --------------------------------------------------------------------
-
-
-def decomposed(
-    maker: Maker, spec: VideoSpec, asked: list[Subject], most: int, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """PSNR to the full run of one part of the method after the other, means over `most`
-    captions."""
-    steps = maker.shape.defaults.num_inference_steps
-    before = int(LOSS_AT.partition(",k=")[2].partition(",")[0])
-    found: dict[str, list[float]] = {}
-    seeds: list[int] = []
-
-    def drafted(subject: Subject, told: str) -> tuple[np.ndarray, Filling | None]:
-        maker.installed.use(f"vgdfr:{LOSS_AT}{told}")
-        point, mine = OperatingPoint(steps), replace(spec, seed=subject.seed)
-        made = draft(
-            maker.family, maker.texts, subject.caption, "", mine, point, installed=maker.installed
-        )
-        return made.frames, made.filling
-
-    for subject in asked:
-        if len(seeds) == most:
-            break
-        frames, filling = drafted(subject, "")
-        if filling is None:
-            continue
-        whole = maker.make(subject, spec, OperatingPoint(steps)).made.frames
-        decoded = [n for n, moment in enumerate(filling.moments) if moment.is_decoded]
-        merged = merged_as(whole, decoded)
-        encoded, own = (
-            drafted(subject, f",{PAPERS},rope=local,unmerged={how}")[0]
-            for how in ("encoded", "own")
-        )
-        at_own_times, latents = (
-            drafted(subject, how)[0] for how in (f",{PAPERS}", ",noise=selected")
-        )
-        parts = {
-            "round trip alone, full resolution": (
-                by_hand(maker, subject, spec, steps, round_trip=(before, 0))[0],
-                whole,
-            ),
-            "round trip alone, half resolution": (
-                by_hand(maker, subject, spec, steps, round_trip=(before, 1))[0],
-                whole,
-            ),
-            "plus merge, frames that were decoded": (encoded, whole[decoded]),
-            "unmerged latents left as they were": (own, whole[decoded]),
-            "original instead of consecutive times": (at_own_times, whole[decoded]),
-            "latents merged instead of frames": (latents, whole[decoded]),
-            "noise pooled instead of selected": (frames, whole[decoded]),
-            "all frames, those between interpolated": (
-                filled(frames, filling.moments, filling.depth),
-                whole,
-            ),
-            "ceiling: the full run's own frames": (
-                filled(merged, filling.moments, filling.depth),
-                whole,
-            ),
-        }
-        for name, (one, other) in parts.items():
-            found.setdefault(name, []).append(near(one, other)["psnr_db"])
-        seeds.append(subject.seed)
-        say(f"loss, {len(seeds)} of {most} ({subject.kind})")
-    told = {name: statistics.mean(values) for name, values in found.items()}
-    return {"at": LOSS_AT, "frames": spec.num_frames, "captions": len(seeds), "psnr_db": told}
-
-
-def merged_as(frames: np.ndarray, left: Sequence[int]) -> np.ndarray:
-    """Of `frames` those that are `left`, each the mean of itself and of those up to the next one
-    that is left."""
-    ends = [*left[1:], len(frames)]
-    means = [
-        frames[first:end].astype(np.float32).mean(0) for first, end in zip(left, ends, strict=True)
-    ]
-    made: np.ndarray = np.rint(np.stack(means)).astype(np.uint8)
-    return made
-
-
 # --- what was found -------------------------------------------------------------------------------
 
 
@@ -352,8 +242,10 @@ def fastest(maker: Maker, spec: VideoSpec, quads: bool) -> tuple[int, float]:
     """Latents that are left where all that can be is merged, and the speed of denoising then, the
     preview for free."""
     n, model = spec.num_frames, maker.family.transformers[0]
-    alike = Similarity(*([1.0] * (n - lag) for lag in (1, 2, 3)))
-    left = len(merges_above(Blocks(alike, maker.family.temporal_factor), 0.5, quads=quads).latents)
+    t = maker.family.temporal_factor
+    cells = len(cell_starts(n, t))
+    fours = (1.0,) * max(0, cells - 1) if quads else ()
+    left = len(merges_above(Lattice(n, (1.0,) * cells, fours, t), 0.5).latents)
     config, noise = model.config, maker.family.noise(replace(spec, num_frames=1))
     _, rows, columns = maker.family.grid(noise)
     width = config.num_attention_heads * config.attention_head_dim
@@ -500,9 +392,6 @@ def main() -> None:
         "--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="as the card names them"
     )
     words.add_argument("--minutes", type=float, default=math.inf)
-    words.add_argument(
-        "--decompose", type=int, default=4, help="captions on which the loss is taken apart"
-    )
     words.add_argument("--threads", type=int, default=1)
     words.add_argument("--out", type=Path, default=Path("benchmarks/results/frame-rate"))
     told = words.parse_args()
@@ -548,15 +437,6 @@ def main() -> None:
         pq.write_table(
             pa.Table.from_pylist(with_all_names(every)), told.out.with_suffix(".parquet")
         )
-    loss = None
-    if told.decompose and not is_late():
-        asked = subjects(max(8, 3 * told.decompose), FIRST_SEED, told.classes)
-        loss = decomposed(maker, maker.spec(told.frames[0]), asked, told.decompose, say)
-        print(
-            f"\nwhere the loss comes from: {loss['at']}, {loss['frames']} frames, "
-            f"{loss['captions']} captions"
-        )
-        print("\n".join(f"  {name:<42}{db:>7.2f} dB" for name, db in loss["psnr_db"].items()))
     maker.installed.remove()
     answer = {
         "benchmark": "frame_rate",
@@ -565,7 +445,6 @@ def main() -> None:
         "full_steps": steps,
         "seeds": f"{FIRST_SEED}..",
         "lengths": lengths,
-        "loss": loss,
         "seconds": time.perf_counter() - began,
         "threads": told.threads,
         "machine": platform.processor() or platform.machine(),

@@ -8,28 +8,23 @@ Held-out captions, the first seeds from 9,700,100,000 of each class of movement;
 full step count and solver. `--captions` and `--keyframes` are one number for all lengths, or one
 for each of `--frames`.
 
-whole method   every selector through the whole pipeline, and the key of the interpolation oracle:
-distance to the
-               full run of the same seed. Rivals: as many plain steps as the selectors' mean
-               denoising time pays (interpolated between two step counts), and K frames from the
-               first step on, stretched.
+whole method   every selector through the whole pipeline, beside them the lowest entropies, a key at
+               random and the key of the interpolation oracle: distance to the full run of the same
+               seed. Rival of all: as many plain steps as the selectors' mean denoising time pays
+               (interpolated between two step counts).
 own latents    the full run's latents of a selector's frames, decoded and filled in: what choosing
-and filling alone
-               lose, without any generation.
+               and filling alone lose, without any generation.
 oracle         cost(i, j) is the squared error of filling in between the full video's frames 4 i and
-4 j, summed over
-               the frames 4 f between. Regret is E(key) / E(best key) - 1; all together: of the sums
-               over captions. Spearman: a selector's scores against what leaving out each inner
-               frame costs.
+               4 j, summed over the frames 4 f between. Regret is E(key) / E(best key) - 1; all
+               together: of the sums over captions. Spearman: a selector's scores against what
+               leaving out each inner frame costs.
 generation     on `--oracle` captions some keys more at random, each through the whole pipeline: the
-best that was met,
-               and where the selectors stand.
+               best that was met, and where the selectors stand.
 worst tenth    of the default and of entropy. Likely causes, by rule: a cut lies within a gap; else,
-where filling in
-               the full run's own latents explains half of the error or more, a gap wider than the
-               even ones need, occlusion (for over 5 % of the pixels of the worst gap, flow there
-               and back ends elsewhere), or motion; else the kept frames themselves came out
-               otherwise.
+               where filling in the full run's own latents explains half of the error or more, a gap
+               wider than the even ones need, occlusion (for over 5 % of the pixels of the worst
+               gap, flow there and back ends elsewhere), or motion; else the kept frames themselves
+               came out otherwise.
 
 Times are processor seconds of one thread over those of the full run, so others on the machine count
 little. Per-prompt rows go to <out>.parquet. Prints a card and ends with one JSON line. A caption
@@ -60,20 +55,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy.stats import spearmanr
 
 from flipbook_training import world
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.eco import on_model as eco
-from vidplat.methods.eco.keyframes import (
-    leave_one_out,
-    oracle,
-    path_cost,
-    rank_correlation,
-    regret,
-    select,
-    uniform,
-    widest_gap,
-)
+from vidplat.methods.eco.keyframes import top, uniform, widest_gap
 from vidplat.methods.filling.flow import VISIBLE_PX, Pair, contradiction
 from vidplat.methods.filling.frames import filled
 from vidplat.methods.filling.moments import true_moments
@@ -89,16 +76,14 @@ CLASSES = world.MOTION_CLASSES
 #: Name in the card -> what is told to `eco` beside K.
 SELECTORS = {
     "uniform (default)": "",
-    "entropy, rows": ",selector=entropy",
-    "entropy, pooled": ",selector=entropy,entropy=pooled",
-    "entropy, heads": ",selector=entropy,entropy=heads",
+    "entropy": ",selector=entropy",
     "motion": ",selector=motion",
-    "anti-entropy": ",selector=anti-entropy",
-    "random": ",selector=random",
+    "anti-entropy": ",selector=entropy",  # of whose scores the smallest are taken
+    "random": "",
 }
-SCORED = tuple(name for name in SELECTORS if name not in ("uniform (default)", "random"))
+SCORED = ("entropy", "motion", "anti-entropy")
 BEST = "oracle's key"
-WATCHED = ("uniform (default)", "entropy, rows")  # whose worst videos are shown
+WATCHED = ("uniform (default)", "entropy")  # whose worst videos are shown
 MOST_DB = 60.0  # equal frames have no finite PSNR; means need one
 RANDOM_REGRETS = 200  # keys at random whose regret is counted; a video is made of one of them
 OCCLUDED, EXPLAINED = 0.05, 0.5
@@ -115,6 +100,9 @@ GENERATED = (
 
 Key = tuple[int, ...]
 Row = dict[str, Any]
+Choose = Callable[[Sequence[float], int], Key]  # scores and K -> the key
+#: (i, j), i < j: the error of filling in between kept neighbours i and j
+Cost = Callable[[int, int], float]
 
 
 @dataclass(frozen=True)
@@ -228,8 +216,8 @@ class Choice:
 
 
 @contextmanager
-def choice(forced: Key | None = None) -> Iterator[Choice]:
-    """Within it eco's choice is written down, and is `forced` where that is given.
+def choice(instead: Choose | None = None) -> Iterator[Choice]:
+    """Within it eco's choice is written down, and made by `instead` where that is given.
 
     `eco` calls `select` by its own module's name for it. That name is exchanged here, and put back:
     no user can choose frames one by one, so there is no proper way.
@@ -238,7 +226,7 @@ def choice(forced: Key | None = None) -> Iterator[Choice]:
 
     def watched(scores: Sequence[float], k: int, **how: Any) -> Key:
         found.scores = tuple(scores)
-        found.key = own(scores, k, **how) if forced is None else forced
+        found.key = own(scores, k, **how) if instead is None else instead(scores, k)
         return found.key
 
     eco.select = watched  # type: ignore[assignment]
@@ -248,7 +236,60 @@ def choice(forced: Key | None = None) -> Iterator[Choice]:
         eco.select = own
 
 
-def filling_cost(video: np.ndarray) -> Callable[[int, int], float]:
+def lowest(scores: Sequence[float], k: int) -> Key:
+    return top([-score for score in scores], k)
+
+
+def at_random(seed: int) -> Choose:
+    return lambda scores, k: top(np.random.default_rng(seed).random(len(scores)).tolist(), k)
+
+
+# --- the best there is ----------------------------------------------------------------------------
+
+
+def oracle(frames: int, k: int, cost: Cost) -> Key:
+    """The K frames, first and last among them, with the least `path_cost`; of equals that with the
+    lowest indices.
+
+    `cost` is asked at most once for a pair, and only for pairs that a key of K frames can have.
+    Costs of intervals add up, so the optimum is a shortest path with K nodes: O(K F^2).
+    """
+    if not 2 <= k <= frames:
+        raise ValueError(f"first and last frame are kept: {k} of {frames} cannot be")
+    asked = cache(cost)
+
+    @cache
+    def rest(i: int, more: int) -> tuple[float, Key]:
+        """The least cost from i on, and the `more` frames that follow."""
+        if more == 1:
+            return asked(i, frames - 1), (frames - 1,)
+        ways = ((j, *rest(j, more - 1)) for j in range(i + 1, frames - more + 1))
+        return min((asked(i, j) + further, (j, *key)) for j, further, key in ways)
+
+    return 0, *rest(0, k - 1)[1]
+
+
+def path_cost(key: Sequence[int], cost: Cost) -> float:
+    """E: what filling in between all neighbours of a key costs."""
+    return math.fsum(cost(i, j) for i, j in pairwise(key))
+
+
+def regret(key: Sequence[int], frames: int, cost: Cost) -> float:
+    """E(key) / E(oracle) - 1 at equal K, 0 or more; infinity where the oracle loses nothing and the
+    key does."""
+    best, own = path_cost(oracle(frames, len(key), cost), cost), path_cost(key, cost)
+    if best == 0:
+        return 0.0 if own == 0 else math.inf
+    return own / best - 1
+
+
+def leave_one_out(frames: int, cost: Cost) -> tuple[float, ...]:
+    """What leaving out each inner frame alone costs, cost(f - 1, f + 1): what a score should
+    foretell."""
+    return tuple(cost(f - 1, f + 1) for f in range(1, frames - 1))
+
+
+def filling_cost(video: np.ndarray) -> Cost:
     """cost(i, j) of a full run's own video; mean squared error of 255, summed over the frames
     between."""
     shown = video[::4]
@@ -273,8 +314,13 @@ def gaps_of(key: Key, video: np.ndarray) -> Row:
     return {
         "cut_in_gap": any(pair.is_cut for pair in pairs),
         "occluded_share": max(hidden, default=0.0),
-        "gap_motion_px": max((pair.motion_px for pair in pairs), default=0.0),
+        "gap_motion_px": max(map(motion_px, pairs), default=0.0),
     }
+
+
+def motion_px(pair: Pair) -> float:
+    """Mean length of the flow from the first frame to the second."""
+    return 0.0 if pair.is_still else float(np.linalg.norm(pair.flows[0], axis=-1).mean())
 
 
 def cause(row: Row) -> str:
@@ -323,7 +369,7 @@ def measured(
         say(
             f"{frames} frames, {number + 1} of {len(asked)} ({subject.kind}): uniform "
             f"{best['uniform (default)']:.1f}, "
-            f"entropy {best['entropy, rows']:.1f}, steps {best['steps']:.1f} dB"
+            f"entropy {best['entropy']:.1f}, steps {best['steps']:.1f} dB"
         )
     return rows
 
@@ -351,11 +397,11 @@ def of_caption(
         decoded = family.decode(full.made.latents[:, :, list(key)])
         return near(filled(decoded, true_moments(key, spec.num_frames)), whole)["psnr_db"]
 
-    def at_random(turn: int) -> Key:
-        return select((0.0,) * latents, k, selector="random", seed=subject.seed + 1_000_003 * turn)
+    def drawn(turn: int) -> Choose:
+        return at_random(subject.seed + 1_000_003 * turn)
 
-    def kept(way: str, method: str, forced: Key | None = None) -> tuple[Row, Video]:
-        with choice(forced) as chosen:
+    def kept(way: str, method: str, instead: Choose | None = None) -> tuple[Row, Video]:
+        with choice(instead) as chosen:
             video = maker.make(subject, spec, OperatingPoint(steps, method))
         key = chosen.key
         inner = chosen.scores[1:-1]
@@ -368,7 +414,9 @@ def of_caption(
             "flicker": flicker(video.made.frames),
             "widest_gap": widest_gap(key),
             "score_spread": video.facts.get("score_spread"),
-            "spearman": rank_correlation(inner, lost) if way in SCORED and len(lost) > 1 else None,
+            "spearman": float(spearmanr(inner, lost).statistic)
+            if way in SCORED and len(lost) > 1
+            else None,
             "filling_error": path_cost(key, cost),
             "least_filling_error": path_cost(best, cost),
             "regret": regret(key, latents, cost),
@@ -377,10 +425,11 @@ def of_caption(
         }, video
 
     # 1. Every selector, some keys at random, and the key that filling in likes best.
-    made = [kept(name, f"eco:k={k}{told}") for name, told in SELECTORS.items()]
-    made.append(kept(BEST, f"eco:k={k}", best))
-    made += [kept("random, more", f"eco:k={k}", at_random(turn)) for turn in range(draws)]
-    some = [at_random(turn) for turn in range(RANDOM_REGRETS)]
+    rivals = {"anti-entropy": lowest, "random": drawn(0)}
+    made = [kept(name, f"eco:k={k}{told}", rivals.get(name)) for name, told in SELECTORS.items()]
+    made.append(kept(BEST, f"eco:k={k}", lambda scores, k: best))
+    made += [kept("random, more", f"eco:k={k}", drawn(1 + turn)) for turn in range(draws)]
+    some = [drawn(1 + turn)((0.0,) * latents, k) for turn in range(RANDOM_REGRETS)]
     random = {
         "random_regret": statistics.mean(finite([regret(key, latents, cost) for key in some])),
         "random_filling_error": statistics.mean([path_cost(key, cost) for key in some]),
