@@ -71,7 +71,7 @@ from vidplat.methods.filling.moments import true_moments
 from vidplat.methods.pass_size import BlockSize
 from vidplat.methods.seams.frame_times import Times, timed
 from vidplat.methods.seams.layouts import layout_of
-from vidplat.methods.vgdfr.merges import Lattice, cell_starts, merges_above
+from vidplat.methods.vgdfr.merges import Lattice, merges_above, slot_starts
 from vidplat.quality import motion_energy
 from vidplat.training.prompt_fit import prompt_fit
 from vidplat.workers.generate import conditioned
@@ -243,9 +243,9 @@ def fastest(maker: Maker, spec: VideoSpec, quads: bool) -> tuple[int, float]:
     preview for free."""
     n, model = spec.num_frames, maker.family.transformers[0]
     t = maker.family.temporal_factor
-    cells = len(cell_starts(n, t))
-    fours = (1.0,) * max(0, cells - 1) if quads else ()
-    left = len(merges_above(Lattice(n, (1.0,) * cells, fours, t), 0.5).latents)
+    slots = len(slot_starts(n, t))
+    fours = (1.0,) * max(0, slots - 1) if quads else ()
+    left = len(merges_above(Lattice(n, (1.0,) * slots, fours, t), 0.5).latents)
     config, noise = model.config, maker.family.noise(replace(spec, num_frames=1))
     _, rows, columns = maker.family.grid(noise)
     width = config.num_attention_heads * config.attention_head_dim

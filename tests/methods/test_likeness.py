@@ -48,7 +48,7 @@ def test_equal_frames_are_alike_and_merge_whatever_the_threshold(lattice_of: Any
 
 
 def test_of_neighbours_only_those_that_would_be_merged_are_compared() -> None:
-    # 33 frames: cells of pairs (1, 2), (3, 4), ... begin at 1, 9 and 17, quads at 1, 5, 9, ...
+    # 33 frames: slots of pairs (1, 2), (3, 4), ... begin at 1, 9 and 17, quads at 1, 5, 9, ...
     inside = by_neighbours(with_another(33, 3), 4, quads=True)
     assert [value < 0.3 for value in inside.pairs] == [True, False, False]
     assert [value < 0.3 for value in inside.quads] == [True, False]
@@ -84,7 +84,7 @@ def as_the_code_has_it(video: np.ndarray, theta: float, allow4: bool) -> list[tu
 
 @pytest.mark.parametrize("quads", [True, False])
 def test_the_plan_by_neighbours_is_that_of_the_specification_s_loop(quads: bool) -> None:
-    # A picture that wanders by steps of every size, so that cells differ.
+    # A picture that wanders by steps of every size, so that slots differ.
     chance = np.random.default_rng(7)
     steps = chance.random((65, 1, 1, 1)) ** 4 * chance.normal(size=(65, 16, 16, 3)) * 0.3
     video = np.clip(0.5 + steps.cumsum(0), 0, 1).astype(np.float32)
@@ -112,7 +112,7 @@ def test_what_moves_in_a_corner_is_seen_by_the_worst_tile_alone() -> None:
 
 
 def test_a_run_is_as_alike_as_its_first_frame_is_to_the_ends_of_its_latents() -> None:
-    # Another picture from frame 11 to 18: within cells 9 .. 16 and 17 .. 24.
+    # Another picture from frame 11 to 18: within slots 9 .. 16 and 17 .. 24.
     lattice = by_spans(with_another(33, *range(11, 19)), 4, quads=True)
 
     # The first strays nowhere; 9 differs from 12 and 16, 17 from 20 and 24.
@@ -129,7 +129,7 @@ def test_only_the_last_frames_of_a_run_s_latents_are_compared_with_its_first() -
 
 
 @both
-def test_cells_are_compared_four_by_four_only_when_asked_for(lattice_of: Any) -> None:
+def test_slots_are_compared_four_by_four_only_when_asked_for(lattice_of: Any) -> None:
     assert lattice_of(a_still_video(33), 4, quads=False).quads == ()
 
 

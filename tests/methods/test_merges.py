@@ -17,29 +17,29 @@ from vidplat.methods.vgdfr.merges import (
     QUADS_BELOW,
     Lattice,
     Merges,
-    cell_starts,
     cuts,
     merges_above,
     merges_of_ratio,
+    slot_starts,
 )
 
 LENGTHS = (9, 17, 25, 33, 49, 65, 81, 85, 97, 129)
 
 
 def alike(frames: int, value: float = 1.0, t: int = 4, *, quads: bool = False) -> Lattice:
-    """A video whose cells are all equally alike."""
-    cells = len(cell_starts(frames, t))
-    fours = (value,) * max(0, cells - 1) if quads else ()
-    return Lattice(frames, (value,) * cells, fours, t)
+    """A video whose slots are all equally alike."""
+    slots = len(slot_starts(frames, t))
+    fours = (value,) * max(0, slots - 1) if quads else ()
+    return Lattice(frames, (value,) * slots, fours, t)
 
 
 @st.composite
 def lattices(draw: st.DrawFn, quads: bool | None = None) -> Lattice:
-    """Any length; few values, so that equal ones meet, and all from some value up, so that cells
+    """Any length; few values, so that equal ones meet, and all from some value up, so that slots
     are alike."""
     frames, lowest = draw(st.sampled_from(LENGTHS)), draw(st.integers(0, 19))
     chance = random.Random(draw(st.integers(0, 2**32)))
-    pairs = tuple(chance.randint(lowest, 20) / 20 for _ in cell_starts(frames, 4))
+    pairs = tuple(chance.randint(lowest, 20) / 20 for _ in slot_starts(frames, 4))
     fours = tuple(min(*two, chance.randint(lowest, 20) / 20) for two in pairwise(pairs))
     return Lattice(frames, pairs, fours if draw(st.booleans()) or quads else ())
 
@@ -52,7 +52,7 @@ def left(plan: Merges) -> float:
 # --- a threshold ----------------------------------------------------------------------------------
 
 
-def test_cells_above_the_threshold_are_merged_four_by_four_first() -> None:
+def test_slots_above_the_threshold_are_merged_four_by_four_first() -> None:
     lattice = Lattice(33, (0.9, 0.8, 0.7), (0.4, 0.6))
     assert merges_above(lattice, 0.75).runs == ((1, 2), (9, 2))
     assert merges_above(lattice, 0.5).runs == ((1, 2), (9, 4))
@@ -107,7 +107,7 @@ def test_raising_theta_never_lowers_the_latents(lattice: Lattice, one: int, othe
 
 
 @given(lattices(quads=True), st.integers(0, 20))
-def test_latents_saved_are_cells_alike_plus_the_most_quads_that_fit(
+def test_latents_saved_are_slots_alike_plus_the_most_quads_that_fit(
     lattice: Lattice, theta: int
 ) -> None:
     """The proof's count: of n neighbours in a row that are alike every second can begin a quad run,
@@ -127,7 +127,7 @@ def test_quads_in_addition_never_leave_more_latents(lattice: Lattice) -> None:
 
 
 def test_quads_are_merged_first_and_pairs_take_what_is_left_over() -> None:
-    # 49 frames: cells at 1, 9, 17, 25, 33. Two quad runs take four of them, a pair run the fifth.
+    # 49 frames: slots at 1, 9, 17, 25, 33. Two quad runs take four of them, a pair run the fifth.
     plan = merges_above(alike(49, quads=True), 0.5)
     assert plan.runs == ((1, 4), (17, 4), (33, 2))
     assert plan.latents == (0, 1, 5, 9, 11, 12)
@@ -135,7 +135,7 @@ def test_quads_are_merged_first_and_pairs_take_what_is_left_over() -> None:
 
 
 def test_a_latent_of_eight_frames_merges_sixteen_or_thirty_two() -> None:
-    # LTX-Video, 65 frames, 9 latents: cells of 16 at 1, 17, 33. One quad run of two, one pair run.
+    # LTX-Video, 65 frames, 9 latents: slots of 16 at 1, 17, 33. One quad run of two, one pair run.
     plan = merges_above(alike(65, t=8, quads=True), 0.5)
     assert plan.runs == ((1, 4), (33, 2))
     assert len(plan.frames) == 8 * (len(plan.latents) - 1) + 1 == 33
@@ -178,9 +178,9 @@ def test_a_ratio_is_met_where_the_ends_of_every_span_are_unlike() -> None:
     assert len(plan.latents) == 6
 
 
-def test_where_cells_differ_every_ratio_above_the_floor_is_met_within_a_group() -> None:
-    # 81 frames, nine cells that are less and less alike: any count of pairs from 0 to 9 can be had.
-    lattice = Lattice(81, tuple(0.9 - 0.05 * cell for cell in range(9)))
+def test_where_slots_differ_every_ratio_above_the_floor_is_met_within_a_group() -> None:
+    # 81 frames, nine slots that are less and less alike: any count of pairs from 0 to 9 can be had.
+    lattice = Lattice(81, tuple(0.9 - 0.05 * slot for slot in range(9)))
     for target in (x / 100 for x in range(56, 101)):  # 45 of 81 frames are left at the floor: 0.556
         assert target - 4 / 81 < left(merges_of_ratio(lattice, target)) <= target
 
@@ -246,7 +246,7 @@ def test_a_ratio_outside_its_range_is_refused(ratio: float) -> None:
 
 def test_values_that_fit_no_video_are_refused() -> None:
     with pytest.raises(
-        ValueError, match="33 frames have 3 cells, not values for 2 of them and for 0 neighbours"
+        ValueError, match="33 frames have 3 slots, not values for 2 of them and for 0 neighbours"
     ):
         Lattice(33, (0.5, 0.5))
     with pytest.raises(ValueError, match="not finite"):

@@ -26,7 +26,7 @@ from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.solver import Solver
 from vidplat.methods.vgdfr import on_model as vgdfr
 from vidplat.methods.vgdfr.likeness import by_neighbours, by_spans
-from vidplat.methods.vgdfr.merges import Lattice, Merges, cell_starts, merges_above
+from vidplat.methods.vgdfr.merges import Lattice, Merges, merges_above, slot_starts
 from vidplat.methods.vgdfr.on_model import (
     Merge,
     Midway,
@@ -222,7 +222,7 @@ def of_a_black_video(merges: Merges, noise: Tensor, merge: Merge) -> tuple[Tenso
 def test_as_the_paper_has_it_noise_is_picked_and_not_averaged() -> None:
     # Of 25 latents 22 are merged by two; of averaged noise the 11 that they become would have half
     # the variance.
-    plan = merges_above(Lattice(97, (1.0,) * len(cell_starts(97, 4))), 0.5)
+    plan = merges_above(Lattice(97, (1.0,) * len(slot_starts(97, 4))), 0.5)
     noise = torch.randn(1, 48, 25, 16, 16, generator=torch.Generator().manual_seed(2))
     part, sigma = of_a_black_video(plan, noise, encoded)
     assert torch.equal(part, sigma * noise[:, :, list(plan.latents)])

@@ -21,7 +21,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from vidplat.methods.vgdfr.merges import Lattice, cell_starts
+from vidplat.methods.vgdfr.merges import Lattice, slot_starts
 from vidplat.quality import ssim_map
 
 TILES = 4
@@ -30,10 +30,10 @@ Alike = Callable[[int, int], float]  # of two frames, by their numbers
 
 
 def by_neighbours(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> Lattice:
-    """A cell is as alike as the least of its pairs (i, i + 1), (i + 2, i + 3), ..., two in a row as
+    """A slot is as alike as the least of its pairs (i, i + 1), (i + 2, i + 3), ..., two in a row as
     the least of any two frames of one quad."""
     alike = _measured(frames, lambda places: float(places.mean()))
-    starts, length = cell_starts(len(frames), temporal_factor), 2 * temporal_factor
+    starts, length = slot_starts(len(frames), temporal_factor), 2 * temporal_factor
     pairs = tuple(min(alike(i, i + 1) for i in range(start, start + length, 2)) for start in starts)
     if not quads:
         return Lattice(len(frames), pairs, (), temporal_factor)
@@ -52,7 +52,7 @@ def by_spans(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> Lattic
     """A run is as alike as its first frame is to the least like of the last frames of its
     latents."""
     alike = _measured(frames, _worst_tile)
-    starts = cell_starts(len(frames), temporal_factor)
+    starts = slot_starts(len(frames), temporal_factor)
 
     def span(first: int, latents: int) -> float:
         ends = (first + temporal_factor * n - 1 for n in range(1, latents + 1))

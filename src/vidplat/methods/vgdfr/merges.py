@@ -6,8 +6,8 @@ A latent frame stands for t frames, however little happens in them. Where frames
 quantised rule is that of its code, written there for t = 4). After the shorter clip is made, the
 frames that were merged away are interpolated.
 
-Runs begin at frames 1, 1 + 2 t, 1 + 4 t, ...: the cells of a `Lattice`. A pair run needs its cell
-to be alike, a quad run two cells in a row. Latents saved are thus the cells alike as pairs, plus
+Runs begin at frames 1, 1 + 2 t, 1 + 4 t, ...: the slots of a `Lattice`. A pair run needs its slot
+to be alike, a quad run two slots in a row. Latents saved are thus the slots alike as pairs, plus
 the quad runs; and the walk from left to right takes as many quad runs as fit. Both counts can only
 grow when the threshold falls, or when quads are allowed as well. So the number of latents never
 rises as theta falls, in any mode (our proof; the paper has none).
@@ -108,11 +108,11 @@ class Merges:
 
 @dataclass(frozen=True)
 class Lattice:
-    """How alike the frames of each cell are, in [-1, 1]: what a threshold is compared with.
+    """How alike the frames of each slot are, in [-1, 1]: what a threshold is compared with.
 
-    `pairs` has a value for each cell, `quads` one for each two neighbours; empty, nothing is merged
-    four by four. Raises `ValueError` for another number of values than the video has cells, for
-    values that are not finite, and for two cells that are more alike than one of them.
+    `pairs` has a value for each slot, `quads` one for each two neighbours; empty, nothing is merged
+    four by four. Raises `ValueError` for another number of values than the video has slots, for
+    values that are not finite, and for two slots that are more alike than one of them.
     """
 
     num_frames: int
@@ -122,28 +122,28 @@ class Lattice:
 
     def __post_init__(self) -> None:
         Merges(self.num_frames, (), self.temporal_factor)  # refuses other lengths
-        cells = len(self.starts)
-        if len(self.pairs) != cells or len(self.quads) not in (0, max(0, cells - 1)):
+        slots = len(self.starts)
+        if len(self.pairs) != slots or len(self.quads) not in (0, max(0, slots - 1)):
             raise ValueError(
-                f"{self.num_frames} frames have {cells} cells, not values for "
+                f"{self.num_frames} frames have {slots} slots, not values for "
                 f"{len(self.pairs)} of them and for {len(self.quads)} neighbours"
             )
         if not all(math.isfinite(value) for value in (*self.pairs, *self.quads)):
             raise ValueError("a similarity is not finite: the preview is no picture")
         if any(q > min(two) for q, two in zip(self.quads, pairwise(self.pairs), strict=False)):
             raise ValueError(
-                "two cells are more alike than each of them: a higher theta would leave fewer "
+                "two slots are more alike than each of them: a higher theta would leave fewer "
                 "latents"
             )
 
     @property
     def starts(self) -> range:
-        """First frames of the cells."""
-        return cell_starts(self.num_frames, self.temporal_factor)
+        """First frames of the slots."""
+        return slot_starts(self.num_frames, self.temporal_factor)
 
 
-def cell_starts(num_frames: int, temporal_factor: int) -> range:
-    """First frames of a lattice's cells. What follows the last of them, one latent or two, is never
+def slot_starts(num_frames: int, temporal_factor: int) -> range:
+    """First frames of a lattice's slots. What follows the last of them, one latent or two, is never
     merged."""
     t = temporal_factor
     return range(1, num_frames - 2 * t - 1, 2 * t)
@@ -199,15 +199,15 @@ def _above(lattice: Lattice, theta: float, *, quads: bool) -> Merges:
 
 
 def _runs(lattice: Lattice, theta: float, *, quads: bool) -> Iterator[tuple[int, int]]:
-    starts, cell = lattice.starts, 0
-    while cell < len(starts):
-        if quads and cell < len(lattice.quads) and lattice.quads[cell] > theta:
-            yield starts[cell], 4
-            cell += 2
+    starts, slot = lattice.starts, 0
+    while slot < len(starts):
+        if quads and slot < len(lattice.quads) and lattice.quads[slot] > theta:
+            yield starts[slot], 4
+            slot += 2
             continue
-        if lattice.pairs[cell] > theta:
-            yield starts[cell], 2
-        cell += 1
+        if lattice.pairs[slot] > theta:
+            yield starts[slot], 2
+        slot += 1
 
 
 def _highest_within(lattice: Lattice, thetas: list[float], most: int, *, quads: bool) -> Merges:
