@@ -60,8 +60,7 @@ class Run:
 
 
 class Method(Protocol):
-    """See the module's text. Built by `table.build` from the values of
-    `vidplat.methods.language`."""
+    """See the module's text. Made by `MethodKind.install` from a choice's values."""
 
     name: str
 
