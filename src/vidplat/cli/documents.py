@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vidplat.domain import Batch, JobRecord, JobState
-from vidplat.scheduler.decision import Plan
 
 if TYPE_CHECKING:
     from vidplat.platform.interface import BatchResult, PlanAnswer, Score
+    from vidplat.scheduler.decision import Plan
     from vidplat.storage.catalog_words import (
         AttemptRecord,
         Event,

@@ -21,13 +21,13 @@ def list_or_describe_models(
     json: options.Json = False,
 ) -> None:
     """List the models that can be used. With MODEL, its facts and profile."""
-    from vidplat import workers
+    from vidplat import platform
 
     if model is not None:
-        reference, shape = workers.describe_model(model)
+        reference, shape = platform.describe_model(model)
         _describe(reference, shape, json)
         return
-    listings = workers.list_models()
+    listings = platform.list_models()
     if json:
         render.print_json([asdict(listing) for listing in listings])
         return

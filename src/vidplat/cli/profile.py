@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +14,9 @@ import typer
 from vidplat.cli import options, phrases, render
 from vidplat.cli.progress import LINE_EVERY_S, Glance, LiveScreen, sentence
 from vidplat.cli.render import Column
-from vidplat.errors import UsageError
-from vidplat.methods.vdit import tiles
 
 if TYPE_CHECKING:
-    from vidplat.domain import VideoSpec
-    from vidplat.methods.model_shape import ModelShape
-    from vidplat.methods.vdit.mask_file import Masks
+    from vidplat.platform.measuring.masks import Found
 
 profile = typer.Typer(
     help="Learn of a model what methods need.", no_args_is_help=True, rich_markup_mode=None
@@ -87,112 +83,55 @@ def profile_masks(
     whose error is at most R. `--method sparse:masks=searched` uses them, for this model, number of
     frames and solver.
     """
-    from vidplat import workers
-    from vidplat.workers.models.catalogue import locate
-    from vidplat.workers.models.limits import check_spec
+    from vidplat.platform.measuring.masks import Search, search_masks
 
-    reference, shape = workers.describe_model(model)
     asked = {
         "num_frames": num_frames,
         "width": width,
         "height": height,
         "num_inference_steps": steps,
     }
-    spec = replace(
-        shape.defaults, **{name: value for name, value in asked.items() if value is not None}
+    wanted = Search(
+        model,
+        threshold=r,
+        density=density,
+        prompts=prompts,
+        metric=metric,
+        is_sequential=sequential,
+        spec={name: value for name, value in asked.items() if value is not None},
+        solver=solver,
+        device=device,
+        threads=threads,
+        out=out,
     )
-    check_spec(shape, spec)
-    if device != "cpu" and not device.startswith("cuda"):
-        raise UsageError(f"--device must be cpu, cuda or cuda:N, not {device!r}")
-    if out is not None and out.is_dir():
-        raise UsageError(f"--out must name a file, {str(out)!r} is a folder")
-    _check_solver(solver)
-
-    import torch
-
-    torch.set_num_threads(threads)
-    from vidplat.methods.vdit import mask_file
-    from vidplat.workers.models.family import load_family
-    from vidplat.workers.survey.calibration_prompts import calibration_prompts
-    from vidplat.workers.survey.mask_search import Wanted, search
-
-    wanted = Wanted(r, density, metric, sequential)
-    located = locate(model)
-    texts = calibration_prompts(located.origin == "embedded", prompts)
-    family = load_family(located, device)
     with _Display(quiet=json) as display:
-        found = search(
-            family,
-            reference,
-            texts,
-            spec,
-            wanted,
-            _scheduler(solver, family.scheduler),
-            display.step,
-        )
-    paths = [out_path(masks, out) for masks in found]
-    for masks, path in zip(found, paths, strict=True):
-        try:
-            mask_file.save(masks, path)
-        except OSError as problem:
-            raise UsageError(
-                f"cannot write {str(path)!r}: {problem.strerror}; name another place by --out"
-            ) from problem
+        found = search_masks(wanted, display)
     if json:
-        render.print_json(
-            [
-                {"file": str(path), **as_json(masks)}
-                for masks, path in zip(found, paths, strict=True)
-            ]
-        )
+        render.print_json([_document(one) for one in found])
         return
-    for masks, path in zip(found, paths, strict=True):
-        _show(masks, path, shape, spec)
+    for one in found:
+        _show(one)
     if out is not None:
-        name = mask_file.file_name(found[0].transformer, found[0].frames)
-        folder = mask_file.users_file(found[0]).parent
-        render.say(f"used when it lies, as {name}, in {folder} or in masks/ beside the model")
-    elif any(masks.density < 1 for masks in found):
+        place = found[0].place_of_its_own
+        render.say(
+            f"used when it lies, as {place.name}, in {place.parent} or in masks/ beside the model"
+        )
+    elif any(one.masks.density < 1 for one in found):
         render.say("used by: vidplat submit PROMPTS --method sparse:masks=searched", style="dim")
 
 
-def out_path(masks: Masks, out: Path | None) -> Path:
-    """Where masks are written: `out`, and beside it for a second transformer; else
-    `measured.folder` of the model."""
-    from vidplat.methods.vdit.mask_file import users_file
-
-    if out is None:
-        return users_file(masks)
-    return (
-        out
-        if masks.part == "transformer"
-        else out.with_name(f"{out.stem}-{masks.part}{out.suffix}")
-    )
-
-
-def as_json(masks: Masks) -> dict[str, Any]:
+def _document(found: Found) -> dict[str, Any]:
     """What `--json` promises of one transformer's masks."""
-    return {**asdict(masks), "density": masks.density, "attention_speedup": 1 / masks.density}
+    return {
+        "file": str(found.path),
+        **asdict(found.masks),
+        "density": found.masks.density,
+        "attention_speedup": found.attention_speedup,
+    }
 
 
-def _check_solver(solver: str | None) -> None:
-    """Before a model is loaded. Raises UsageError."""
-    from vidplat.methods.kinds import Seam
-    from vidplat.methods.language import parse
-
-    if solver and any(one.kind.seam is not Seam.SOLVER for one in parse(solver)):
-        raise UsageError("--solver takes euler or unipc, with or without a shift: --solver unipc:5")
-
-
-def _scheduler(solver: str | None, own: Any) -> Any:
-    from vidplat.methods.language import parse
-
-    return parse(solver)[0].scheduler(own) if solver else own
-
-
-def _show(masks: Masks, path: Path, shape: ModelShape, spec: VideoSpec) -> None:
-    frames = masks.frames
-    share = shape.block.attention_share(frames * masks.per_frame)
+def _show(found: Found) -> None:
+    masks = found.masks
     rule = (
         f"error at most {masks.threshold:g}"
         if masks.threshold is not None
@@ -200,15 +139,15 @@ def _show(masks: Masks, path: Path, shape: ModelShape, spec: VideoSpec) -> None:
     )
     render.print_facts(
         [
-            ("file", path),
+            ("file", found.path),
             ("model", f"{masks.model}, {masks.part} {masks.transformer}"),
-            ("holds for", f"{frames} latent frames, {masks.solver} at shift {masks.shift:g}"),
+            ("holds for", f"{masks.frames} latent frames, {masks.solver} at shift {masks.shift:g}"),
             ("searched", f"{rule}, {masks.metric}, {phrases.count(masks.prompts, 'prompt')}"),
             ("kept tiles", phrases.percent(masks.density)),
             (
                 "attention",
-                f"{1 / masks.density:.2f} times as fast at best, a step "
-                f"{_step(share, masks):.2f} times",
+                f"{found.attention_speedup:.2f} times as fast at best, a step "
+                f"{found.step_speedup:.2f} times",
             ),
         ]
     )
@@ -223,22 +162,18 @@ def _show(masks: Masks, path: Path, shape: ModelShape, spec: VideoSpec) -> None:
         [
             (
                 number,
-                "all" if layer.k == frames else f"{layer.k} of {frames}",
-                phrases.percent(tiles.density(frames, layer.k)),
-                None if layer.k == frames else f"{layer.error:.3g}",
+                "all" if layer.k == masks.frames else f"{layer.k} of {masks.frames}",
+                phrases.percent(found.kept(layer)),
+                None if layer.k == masks.frames else f"{layer.error:.3g}",
             )
             for number, layer in enumerate(masks.layers)
         ],
     )
     if masks.density == 1:
-        least = min(min(row) for row in masks.errors.values())
         render.warn(
-            f"no layer has a mask within this error, the least is {least:.3g}: try a larger --r"
+            f"no layer has a mask within this error, the least is {found.least_error:.3g}: try a "
+            "larger --r"
         )
-
-
-def _step(share: float, masks: Masks) -> float:
-    return tiles.step_speedup(share, masks.density)
 
 
 class _Display:

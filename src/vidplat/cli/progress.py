@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 from vidplat.cli import phrases, render
 from vidplat.domain import Batch, JobState, Outcome, Progress
 from vidplat.errors import printable
-from vidplat.scheduler.decision import Plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from vidplat.platform.interface import BatchResult
     from vidplat.scheduler.admission import Answer
+    from vidplat.scheduler.decision import Plan
 
 LINE_EVERY_S = 5.0  # in a pipe
 WORKERS_SHOWN = 12

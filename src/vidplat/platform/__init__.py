@@ -1,7 +1,8 @@
 """Platform: one batch run, from its first prompt to its last artifact. Ray lives here, in one file.
 
 The way in is `submit`; `plan_only` answers without doing, `resume` continues what was interrupted,
-`cancel` and `retry` change the fate of jobs. Bodies are imported on first use.
+`cancel` and `retry` change the fate of jobs; `list_models` and `describe_model` tell what videos
+can be made with. Bodies are imported on first use.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
         Silence,
         SubmitRequest,
     )
+    from vidplat.workers import describe_model, list_models
 
+_WORDS = ("BatchResult", "Listener", "PlanAnswer", "Score", "Silence", "SubmitRequest")
 _HOME = {
-    **dict.fromkeys(("submit", "plan_only", "resume", "cancel", "retry"), "assemble"),
-    **dict.fromkeys(
-        ("BatchResult", "Listener", "PlanAnswer", "Score", "Silence", "SubmitRequest"), "interface"
-    ),
+    **dict.fromkeys(("submit", "plan_only", "resume", "cancel", "retry"), f"{__name__}.assemble"),
+    **dict.fromkeys(_WORDS, f"{__name__}.interface"),
+    **dict.fromkeys(("describe_model", "list_models"), "vidplat.workers"),
 }
 __all__ = [
     "BatchResult",
@@ -34,6 +36,8 @@ __all__ = [
     "Silence",
     "SubmitRequest",
     "cancel",
+    "describe_model",
+    "list_models",
     "plan_only",
     "resume",
     "retry",
@@ -44,4 +48,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name]), name)

@@ -1,5 +1,4 @@
-"""The records of a batch in formats beside parquet: CSV and JSON lines, with the same columns and
-values.
+"""Records as parquet, and parquet as CSV and JSON lines with the same columns and values.
 
 Nested values (the metrics map) are JSON text in CSV. Null is an empty cell in CSV and null in JSON
 lines. Values are not altered, so a spreadsheet that runs cells beginning with = is not protected by
@@ -11,10 +10,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+
+
+def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Parquet with a column for each key; types are those of the values."""
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows)), file)
+    return file.getvalue()
 
 
 def to_csv(parquet: bytes) -> bytes:

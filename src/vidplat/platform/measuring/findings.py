@@ -1,6 +1,4 @@
-"""What a survey found: figures per method and target, split by kind of prompt, and points for a
-model's profile.
-"""
+"""What a survey found: figures per method and target, and points for a model's profile."""
 
 from __future__ import annotations
 
