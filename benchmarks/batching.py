@@ -41,7 +41,7 @@ def measure(worker: Worker, counts: tuple[int, ...], repeats: int) -> list[dict[
 
     from vidplat.workers.models.family import Condition
 
-    family: Any = worker._family
+    family: Any = worker.loaded.family
     spec = worker.shape.defaults
     latents = family.noise(spec)
     text, negative = family.encode("a red circle moves left"), family.encode("")

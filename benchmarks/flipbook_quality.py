@@ -38,6 +38,7 @@ def main() -> None:
     from vidplat.domain import OperatingPoint
     from vidplat.training.prompt_fit import by_attribute, prompt_fit
     from vidplat.workers.generate import generate
+    from vidplat.workers.making import Ask
     from vidplat.workers.models.catalogue import describe_model, locate
     from vidplat.workers.models.family import load_family
     from vidplat.workers.text_cache import TextCache
@@ -56,9 +57,8 @@ def main() -> None:
         rng = np.random.default_rng(FIT_SEED + number)
         scene = world.draw_scene(rng)
         caption = world.describe(scene, rng)
-        made = generate(
-            family, texts, caption, "", replace_given(spec, {"seed": number}), OperatingPoint(steps)
-        )
+        mine = replace_given(spec, {"seed": number})
+        made = generate(family, texts, Ask(caption, "", mine, OperatingPoint(steps)))
         fits.append(prompt_fit(made.frames, caption, spec.fps))
         classes.append(scene.motion_class)
     took = time.perf_counter() - began

@@ -74,7 +74,7 @@ from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.vgdfr.merges import Lattice, merges_above, slot_starts
 from vidplat.quality import motion_energy
 from vidplat.training.prompt_fit import prompt_fit
-from vidplat.workers.generate import conditioned
+from vidplat.workers.making import conditioned
 
 FIRST_SEED = 9_700_200_000  # captions from here on; training drew below 3e9
 CLASSES = world.MOTION_CLASSES

@@ -69,7 +69,7 @@ from vidplat.methods.protocol import Grid, Run
 from vidplat.methods.seams.solver_choice import EulerScheduler
 from vidplat.methods.vdit import tiles
 from vidplat.workers.blocks.stream import StreamPlan, stream
-from vidplat.workers.generate import Source
+from vidplat.workers.making import Source
 from vidplat.workers.models.family import Condition
 from vidplat.workers.models.wan import WanFamily
 from vidplat.workers.survey.flops import Flops, counted

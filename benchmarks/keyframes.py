@@ -66,7 +66,8 @@ from vidplat.methods.filling.frames import filled
 from vidplat.methods.filling.moments import true_moments
 from vidplat.methods.installed import Installed
 from vidplat.quality import flicker, psnr_db, ssim
-from vidplat.workers.generate import Made, Wishes, generate
+from vidplat.workers.generate import generate
+from vidplat.workers.making import Ask, Made, Wishes
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.family import load_family
 from vidplat.workers.text_cache import TextCache
@@ -160,16 +161,8 @@ class Maker:
             subject.caption
         )  # the same text is asked for again and again; it is encoded once
         laps, mine = Laps(), replace(spec, seed=subject.seed)
-        made = generate(
-            self.family,
-            self.texts,
-            subject.caption,
-            "",
-            mine,
-            point,
-            Wishes(on_step=laps),
-            self.installed,
-        )
+        ask = Ask(subject.caption, "", mine, point, wishes=Wishes(on_step=laps))
+        made = generate(self.family, self.texts, ask, self.installed)
         phases = laps.end()
         return Video(made, phases["denoise"], sum(phases.values()), self.installed.facts())
 

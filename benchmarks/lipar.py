@@ -291,7 +291,9 @@ def quality(family: Any, captions: int) -> dict[str, Any]:
 def edits(captions: int) -> dict[str, Any]:
     """The method `lipar` on flipbook as it is."""
     from vidplat.methods.installed import Installed
-    from vidplat.workers.edit import edit
+    from vidplat.workers.edit import encoded
+    from vidplat.workers.generate import generate
+    from vidplat.workers.making import Ask
     from vidplat.workers.text_cache import TextCache
 
     family: Any = load_family(locate("flipbook"), "cpu")
@@ -301,7 +303,7 @@ def edits(captions: int) -> dict[str, Any]:
     for number, (caption, video) in enumerate(scenes_worth_pruning(family, captions)):
         rule = flipbook_rule(None)
         keep = keep_mask(family.encode_video(video)[0], (1, 1), rule)
-        spec, point = replace(shape.defaults, seed=number), OperatingPoint(12)
+        spec, point = replace(shape.defaults, seed=number), OperatingPoint(7)
 
         def made(
             method: str,
@@ -311,9 +313,9 @@ def edits(captions: int) -> dict[str, Any]:
             point: Any = point,
         ) -> Any:
             installed.use(method)
-            return edit(
-                family, texts, video, recoloured(caption), "", spec, point, 0.6, installed=installed
-            )
+            source = encoded(family, video, 0.6, spec)
+            ask = Ask(recoloured(caption), "", spec, point, source)
+            return generate(family, texts, ask, installed)
 
         plain = made("")
         for recovery in ("noise-aware", "noisy", "none"):
@@ -327,7 +329,7 @@ def edits(captions: int) -> dict[str, Any]:
         name: {key: round(mean_of(values), 3) for key, values in row.items()}
         for name, row in rows.items()
     }
-    print("edit: flipbook, all frames at once, 12 steps at strength 0.6")
+    print("edit: flipbook, all frames at once, 7 steps of 12 at strength 0.6")
     for name, row in found.items():
         print(
             f"  {name:<14} kept {row['kept_db']:6.2f} dB  pruned {row['pruned_db']:6.2f} dB  "

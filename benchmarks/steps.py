@@ -39,6 +39,7 @@ def main() -> None:
     from vidplat.quality import psnr_db, ssim
     from vidplat.training.prompt_fit import prompt_fit
     from vidplat.workers.generate import generate
+    from vidplat.workers.making import Ask
     from vidplat.workers.models.catalogue import describe_model, locate
     from vidplat.workers.models.family import load_family
     from vidplat.workers.text_cache import TextCache
@@ -56,11 +57,11 @@ def main() -> None:
         rng = np.random.default_rng(9_700_000_000 + number)
         caption = world.describe(world.draw_scene(rng), rng)
         mine = replace(spec, seed=number)
-        reference = generate(family, texts, caption, "", mine, full)
+        reference = generate(family, texts, Ask(caption, "", mine, full))
         whole_s = reference.phases["denoise"] + reference.phases["decode"]
         rows[full]["fit"].append(prompt_fit(reference.frames, caption, spec.fps).share)
         for point in points:
-            made = generate(family, texts, caption, "", mine, point)
+            made = generate(family, texts, Ask(caption, "", mine, point))
             seconds = sum(s for phase, s in made.phases.items() if phase != "encode")
             rows[point]["cost"].append(seconds / whole_s)
             rows[point]["ssim"].append(ssim(made.frames, reference.frames))

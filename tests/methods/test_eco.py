@@ -37,7 +37,8 @@ from vidplat.methods.solver import Solver
 from vidplat.methods.table import KINDS
 from vidplat.methods.work import method_work
 from vidplat.workers import Worker
-from vidplat.workers.generate import Wishes, draft, generate
+from vidplat.workers.generate import draft, generate
+from vidplat.workers.making import Ask, Wishes
 from vidplat.workers.models.catalogue import describe_model
 from vidplat.workers.models.family import Condition
 from vidplat.workers.survey.flops import Flops, counted
@@ -366,7 +367,8 @@ def bench(tiny: Any) -> Iterator[Any]:
     def make(how: Any, method: str, **wishes: Any) -> Any:
         installed.use(method)
         point = OperatingPoint(STEPS, method or "full")
-        return how(tiny, texts, CIRCLE, "", LONG, point, Wishes(**wishes), installed)
+        ask = Ask(CIRCLE, "", LONG, point, wishes=Wishes(**wishes))
+        return how(tiny, texts, ask, installed)
 
     yield make
     installed.remove()

@@ -18,6 +18,7 @@ from vidplat.methods.kinds import Seam
 from vidplat.methods.language import parse
 from vidplat.methods.table import KINDS
 from vidplat.workers.generate import generate
+from vidplat.workers.making import Ask
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import load_family
 from vidplat.workers.text_cache import TextCache
@@ -237,9 +238,8 @@ def finished(family: Any, text: str, spec: VideoSpec) -> Tensor:
     )
     installed.use(text)
     try:
-        made = generate(
-            family, TextCache(family, ""), FLIPBOOK_PROMPT, "", spec, point, installed=installed
-        )
+        ask = Ask(FLIPBOOK_PROMPT, "", spec, point)
+        made = generate(family, TextCache(family, ""), ask, installed)
         return torch.from_numpy(made.frames).float()
     finally:
         installed.remove()

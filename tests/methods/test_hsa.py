@@ -29,6 +29,7 @@ from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.solver_choice import EulerScheduler
 from vidplat.methods.solver import Solver
 from vidplat.workers.generate import generate
+from vidplat.workers.making import Ask
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Family, load_family
 from vidplat.workers.survey.flops import counted
@@ -607,15 +608,8 @@ def made(
         seed=5,
     )
     try:
-        return generate(
-            family,
-            TextCache(family, "test"),
-            caption,
-            "",
-            spec,
-            OperatingPoint(steps),
-            installed=methods,
-        ).latents
+        ask = Ask(caption, "", spec, OperatingPoint(steps))
+        return generate(family, TextCache(family, "test"), ask, methods).latents
     finally:
         methods.remove()
 

@@ -480,6 +480,7 @@ def test_generate_rehearses_once_and_the_video_does_not_depend_on_what_came_firs
 ) -> None:
     from vidplat.domain import OperatingPoint
     from vidplat.workers.generate import generate
+    from vidplat.workers.making import Ask
     from vidplat.workers.text_cache import TextCache
 
     directory = tmp_path_factory.mktemp("models")
@@ -498,8 +499,7 @@ def test_generate_rehearses_once_and_the_video_does_not_depend_on_what_came_firs
         installed.use("magcache:10")
         point = OperatingPoint(SPEC.num_inference_steps, method="magcache:10")
         found = {
-            p: generate(family, texts, p, "", SPEC, point, installed=installed).latents
-            for p in order
+            p: generate(family, texts, Ask(p, "", SPEC, point), installed).latents for p in order
         }
         assert len(calls) == 3 * SPEC.num_inference_steps  # a rehearsal and two videos
         made.append(found["a red circle"])

@@ -27,6 +27,7 @@ from vidplat.methods.vdit import paths as tile_paths
 from vidplat.methods.vdit.tiling import Tiling, tile_mask
 from vidplat.workers import Worker
 from vidplat.workers.generate import generate
+from vidplat.workers.making import Ask
 
 GRID = Grid(5, 4, 6)  # of the tiny transformers
 
@@ -308,7 +309,7 @@ def test_inside_a_stock_pipeline_it_makes_the_same_video_as_in_our_loop(tiny_wan
 
     worker = Worker(str(tiny_wan))
     worker.load()
-    family, texts = worker._family, worker._texts
+    family, texts = worker.loaded.family, worker.loaded.texts
     assert family is not None and texts is not None
     installed = Installed(family.transformers)
     pipeline = WanPipeline.from_pretrained(tiny_wan, torch_dtype=torch.float32)
@@ -320,9 +321,8 @@ def test_inside_a_stock_pipeline_it_makes_the_same_video_as_in_our_loop(tiny_wan
     def ours(text: str) -> Tensor:
         installed.use(text)
         point = OperatingPoint(3)
-        return generate(
-            family, texts, "a red circle", "dark", spec, point, installed=installed
-        ).latents
+        ask = Ask("a red circle", "dark", spec, point)
+        return generate(family, texts, ask, installed).latents
 
     def theirs() -> Tensor:
         made: Tensor = pipeline(

@@ -37,7 +37,8 @@ from vidplat.methods.vgdfr.on_model import (
     pooled,
 )
 from vidplat.workers import Worker
-from vidplat.workers.generate import Made, Source, Wishes, draft, filled_in, generate
+from vidplat.workers.generate import draft, filled_in, generate
+from vidplat.workers.making import Ask, Made, Source, Wishes
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Condition, load_family
 from vidplat.workers.models.wan import WanFamily
@@ -396,17 +397,8 @@ def make(
     point = OperatingPoint(spec.num_inference_steps, method or "full")
     try:
         texts = TextCache(family, "test")
-        made = (generate if whole else draft)(
-            family,
-            texts,
-            "a red circle",
-            "",
-            spec,
-            point,
-            wishes,
-            installed=installed,
-            source=source,
-        )
+        ask = Ask("a red circle", "", spec, point, source, wishes)
+        made = (generate if whole else draft)(family, texts, ask, installed)
         return Watched(
             made,
             seen,
@@ -583,7 +575,7 @@ def compress_with(walk: Walk, text: str) -> Merges:
 def test_a_video_can_be_edited_and_its_own_steps_are_counted() -> None:
     family = flipbook()
     source = Source(family.noise(SPEC) * 0.5, strength=0.8)
-    spec = replace(SPEC, num_inference_steps=10)  # of which 8 are taken
+    spec = replace(SPEC, num_inference_steps=8)  # the end of a schedule of 10
     watched = make(family, ALL, spec=spec, source=source)
     assert watched.made.frames.shape == (17, 32, 32, 3)
     assert watched.frames_of_calls == [FRAMES] * 2 * 2 + [LEFT] * 6 * 2
@@ -595,9 +587,9 @@ def test_a_run_that_ends_with_its_preview_is_refused() -> None:
         SpecError, match="vgdfr cannot be used here: its preview is made after 5 of the steps, and"
     ):
         make(family, "vgdfr:ratio=0.01,k=5")
-    short = Source(family.noise(SPEC), strength=0.2)  # one step of five
+    short = Source(family.noise(SPEC), strength=0.2)
     with pytest.raises(SpecError, match="made after 2 of the steps, and the whole run has 1"):
-        make(family, ALL, source=short)
+        make(family, ALL, spec=replace(SPEC, num_inference_steps=1), source=short)
 
 
 def test_a_run_that_is_shortened_to_less_than_its_preview_stays_whole() -> None:
@@ -605,16 +597,9 @@ def test_a_run_that_is_shortened_to_less_than_its_preview_stays_whole() -> None:
     texts, installed = TextCache(family, "test"), Installed(family.transformers)
     installed.use("vgdfr:ratio=0.01,k=4")
     try:
-        made = generate(
-            family,
-            texts,
-            "a red circle",
-            "",
-            SPEC,
-            OperatingPoint(5, "vgdfr:ratio=0.01,k=4"),
-            Wishes(finish_by=0.0),  # long ago: the second step is the last
-            installed,
-        )
+        late = Wishes(finish_by=0.0)  # long ago: the second step is the last
+        point = OperatingPoint(5, "vgdfr:ratio=0.01,k=4")
+        made = generate(family, texts, Ask("a red circle", "", SPEC, point, wishes=late), installed)
         assert made.steps_done == 2
         assert installed.facts() == {"kept_latents": 1.0}
         assert made.latents.shape[2] == FRAMES

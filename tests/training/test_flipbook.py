@@ -13,6 +13,7 @@ from flipbook_training import vae, world
 from vidplat.domain import OperatingPoint
 from vidplat.training.prompt_fit import prompt_fit
 from vidplat.workers.generate import generate
+from vidplat.workers.making import Ask
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.family import Family, load_family
 from vidplat.workers.text_cache import TextCache
@@ -59,9 +60,8 @@ def test_videos_show_most_of_what_their_captions_say(name: str) -> None:
     shares = []
     for number in range(8):
         caption = world.describe(world.draw_scene(np.random.default_rng(9_100_000_000 + number)))
-        made = generate(
-            family, texts, caption, "", replace(spec, seed=number), OperatingPoint(steps)
-        )
+        ask = Ask(caption, "", replace(spec, seed=number), OperatingPoint(steps))
+        made = generate(family, texts, ask)
         shares.append(prompt_fit(made.frames, caption, spec.fps).share)
     assert (
         np.mean(shares) >= {"flipbook": 0.75, "flipbook-edge": 0.6, "flipbook-causal": 0.85}[name]

@@ -25,11 +25,12 @@ from vidplat.methods.blocks import document, read
 from vidplat.methods.lipar.mask import MaskRule, keep_mask
 from vidplat.methods.model_shape import Blocks
 from vidplat.workers import Worker, check_spec, describe_model
-from vidplat.workers.blocks.jobs import generate_blocks, kept_share, plan_of
+from vidplat.workers.blocks.jobs import kept_share, plan_of
 from vidplat.workers.blocks.memory import Window
 from vidplat.workers.blocks.stream import StreamPlan, stream
-from vidplat.workers.edit import edit
-from vidplat.workers.generate import Cancelled, Made, Source, Wishes, generate
+from vidplat.workers.edit import encoded
+from vidplat.workers.generate import generate
+from vidplat.workers.making import Ask, Cancelled, Made, Source, Wishes
 from vidplat.workers.models import catalogue, self_forcing
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Condition, MakesBlocks, load_family
@@ -71,7 +72,7 @@ def made(
     family: Any, steps: int = 4, *, spec: VideoSpec = SPEC, wishes: Wishes = Wishes(), **told: Any
 ) -> Made:
     point = told.pop("point", OperatingPoint(steps))
-    return generate(family, texts(family), PROMPT, "", spec, point, wishes, **told)
+    return generate(family, texts(family), Ask(PROMPT, "", spec, point, wishes=wishes, **told))
 
 
 def streamed(family: Any, plan: StreamPlan = PLAN, source: Any = None, **told: Any) -> torch.Tensor:
@@ -368,15 +369,7 @@ def test_a_window_without_the_frame_before_a_block_cannot_be_pruned(directory: P
     narrow: Any = load_family(locate(str(directory)), "cpu")
     narrow.blocks = replace(narrow.blocks, recent=2)
     with pytest.raises(SpecError, match="no block sees the frame before it"):
-        generate_blocks(
-            narrow,
-            texts(narrow),
-            PROMPT,
-            "",
-            SPEC,
-            OperatingPoint(2, "lipar"),
-            source=Source(a_still_source(), 0.6),
-        )
+        made(narrow, point=OperatingPoint(2, "lipar"), source=Source(a_still_source(), 0.6))
 
 
 # --- through a worker ---------------------------------------------------------------------------
@@ -419,9 +412,10 @@ def test_an_edit_by_frames_is_the_same_as_one_by_latents(family: Any) -> None:
     with torch.inference_mode():
         latents = family.encode_video(frames)
 
-    found = edit(family, texts(family), frames, PROMPT, "", SPEC, OperatingPoint(2), 0.5)
+    source = encoded(family, frames, 0.5, SPEC)
 
-    assert torch.equal(found.latents, made(family, 2, source=Source(latents, 0.5)).latents)
+    assert source.strength == 0.5
+    assert torch.equal(source.latents, latents)
 
 
 def test_a_worker_measures_itself(working: Worker) -> None:

@@ -13,8 +13,9 @@ from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
 from vidplat.methods.installed import Installed
 from vidplat.workers import Worker
-from vidplat.workers.edit import edit
-from vidplat.workers.generate import Made, Source
+from vidplat.workers.edit import encoded
+from vidplat.workers.generate import generate
+from vidplat.workers.making import Ask, Made, Source
 from vidplat.workers.models.family import TakesVideo
 
 PROMPT, NEGATIVE = "a red circle", "dark"
@@ -32,26 +33,21 @@ def a_video(still: bool = False) -> np.ndarray:
     return np.repeat(made[:1], 9, axis=0) if still else made
 
 
-def edited(worker: Worker, method: str = "", **changes: Any) -> Made:
-    assert worker._family is not None and worker._texts is not None
-    installed = Installed(worker._family.transformers)
+def edited(
+    worker: Worker,
+    method: str = "",
+    video: np.ndarray | None = None,
+    strength: float = 0.6,
+    steps: int = 3,
+) -> Made:
+    """The last `steps` of a schedule of which they are `strength`."""
+    model, spec = worker.loaded, a_spec()
+    installed = Installed(model.family.transformers)
     installed.use(method)
-    told = {
-        "video": a_video(),
-        "spec": a_spec(),
-        "point": OperatingPoint(5),
-        "strength": 0.6,
-        **changes,
-    }
     try:
-        return edit(
-            worker._family,
-            worker._texts,
-            prompt=PROMPT,
-            negative_prompt=NEGATIVE,
-            installed=installed,
-            **told,
-        )
+        source = encoded(model.family, a_video() if video is None else video, strength, spec)
+        ask = Ask(PROMPT, NEGATIVE, spec, OperatingPoint(steps), source)
+        return generate(model.family, model.texts, ask, installed)
     finally:
         installed.remove()
 
@@ -62,8 +58,7 @@ def stock(directory: Path, worker: Worker, strength: float, steps: int) -> torch
     from diffusers import WanVideoToVideoPipeline
     from PIL import Image
 
-    assert worker._texts is not None
-    spec = a_spec()
+    spec, texts = a_spec(), worker.loaded.texts
     pipeline = WanVideoToVideoPipeline.from_pretrained(directory, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.vae_scale_factor_spatial = (
@@ -71,8 +66,8 @@ def stock(directory: Path, worker: Worker, strength: float, steps: int) -> torch
     )  # it knows Wan 2.1's autoencoder only
     made: torch.Tensor = pipeline(
         video=[Image.fromarray(frame) for frame in a_video()],
-        prompt_embeds=worker._texts(PROMPT),
-        negative_prompt_embeds=worker._texts(NEGATIVE),
+        prompt_embeds=texts(PROMPT),
+        negative_prompt_embeds=texts(NEGATIVE),
         height=spec.height,
         width=spec.width,
         num_inference_steps=steps,
@@ -93,17 +88,18 @@ def test_latents_equal_the_stock_pipelines_bit_for_bit(
     worker = Worker(str(directory))
     worker.load()
 
-    made = edited(worker, strength=strength)
+    steps = {0.4: 2, 0.85: 4, 1.0: 5}[strength]  # floor(5 * strength) of five steps
+
+    made = edited(worker, strength=strength, steps=steps)
 
     assert torch.equal(made.latents, stock(directory, worker, strength, 5))
-    # floor(5 * strength) of the five steps.
-    assert made.steps_done == {0.4: 2, 0.85: 4, 1.0: 5}[strength]
-    assert made.phases["source"] > 0
+    assert made.steps_done == steps
 
 
 def test_the_family_says_that_it_takes_video(worker: Worker) -> None:
-    assert isinstance(worker._family, TakesVideo)
-    latents = worker._family.encode_video(a_video())
+    family = worker.loaded.family
+    assert isinstance(family, TakesVideo)
+    latents = family.encode_video(a_video())
     assert latents.shape[0] == 1 and latents.shape[2:] == (3, 4, 6)
     assert latents.dtype == torch.float32
 
@@ -145,19 +141,9 @@ def test_what_an_edit_cannot_be_is_refused_with_the_reason(worker: Worker) -> No
 
 
 def test_lipar_without_a_source_is_refused(worker: Worker) -> None:
-    from vidplat.workers.generate import generate
-
-    assert worker._family is not None and worker._texts is not None
-    installed = Installed(worker._family.transformers)
+    model = worker.loaded
+    installed = Installed(model.family.transformers)
     installed.use("lipar")
     with pytest.raises(SpecError, match=r"lipar cannot be used here: .* made from text alone"):
-        generate(
-            worker._family,
-            worker._texts,
-            PROMPT,
-            "",
-            a_spec(),
-            OperatingPoint(2),
-            installed=installed,
-        )
+        generate(model.family, model.texts, Ask(PROMPT, "", a_spec(), OperatingPoint(2)), installed)
     installed.remove()

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.source_videos import an_mp4, counted
+from vidplat.config import InputConfig
 from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.errors import InputError, JobError
 from vidplat.workers import Worker
+from vidplat.workers.making import LONGEST_SCHEDULE, schedule_steps
+from vidplat.workers.source_frames import SourceFrames
 from vidplat.workers.video import to_frames
-from vidplat.workers.worker import LONGEST_SCHEDULE, schedule_steps
 
 SPEC = VideoSpec(32, 32, 9, 16, 4, 3.0, seed=1)
 
@@ -38,9 +40,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def editing(worker: Worker, source: bytes, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    monkeypatch.setattr(worker, "_load_source", a_loader(source))
-    monkeypatch.setattr(worker, "_last_source", None)
+    monkeypatch.setattr(worker, "sources", sources_of(source))
     return worker
+
+
+def sources_of(data: bytes, asked: list[str] | None = None) -> SourceFrames:
+    return SourceFrames(a_loader(data, asked), InputConfig())
 
 
 def an_edit(worker: Worker, source: bytes, **changed: Any) -> Job:
@@ -98,7 +103,7 @@ def test_a_source_is_fetched_and_decoded_once_for_jobs_that_follow_each_other(
     editing: Worker, source: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(editing, "_load_source", a_loader(source, asked))
+    monkeypatch.setattr(editing, "sources", sources_of(source, asked))
     for seed in (1, 2, 3):
         editing.make(an_edit(editing, source, spec=replace(SPEC, seed=seed)), OperatingPoint(1))
     assert len(asked) == 1
@@ -109,10 +114,10 @@ def test_a_source_is_fetched_and_decoded_once_for_jobs_that_follow_each_other(
 def test_a_source_that_cannot_be_decoded_is_the_requests_fault(
     editing: Worker, source: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(editing, "_load_source", a_loader(source[: len(source) // 2]))
+    monkeypatch.setattr(editing, "sources", sources_of(source[: len(source) // 2]))
     with pytest.raises(InputError, match=r"^the input video is truncated"):
         editing.make(an_edit(editing, source), OperatingPoint(1))
-    monkeypatch.setattr(editing, "_load_source", None)
+    monkeypatch.setattr(editing, "sources", SourceFrames(None, InputConfig()))
     with pytest.raises(JobError, match="no way to load input videos"):
         editing.make(an_edit(editing, source), OperatingPoint(1))
 

@@ -14,7 +14,7 @@ import torch
 from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.errors import JobError, OutOfMemoryError, SpecError
 from vidplat.workers import Worker
-from vidplat.workers.generate import Cancelled, Pace, Wishes
+from vidplat.workers.making import Cancelled, Pace, Wishes
 
 
 def a_spec(**changes: Any) -> VideoSpec:
@@ -119,7 +119,7 @@ def test_values_that_are_not_finite_fail_the_job(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        worker._family, "velocity", lambda latents, *_: torch.full_like(latents, float("nan"))
+        worker.loaded.family, "velocity", lambda latents, *_: torch.full_like(latents, float("nan"))
     )
 
     with pytest.raises(JobError, match="not finite within 2 steps"):
@@ -149,7 +149,7 @@ def test_the_sidecar_tells_how_the_video_was_made(worker: Worker) -> None:
 
 
 def test_texts_met_before_are_not_encoded_again(worker: Worker) -> None:
-    texts = worker._texts
+    texts = worker.loaded.texts
     assert texts is not None
     worker.make(a_job(worker, "a green square"), OperatingPoint(1))
     misses = texts.misses

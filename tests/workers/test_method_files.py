@@ -17,7 +17,7 @@ SPEC = VideoSpec(32, 32, 17, 16, 2, 3.0, seed=1)  # 17 frames are 5 latent ones
 
 
 def masks_for(worker: Worker, k: int) -> Masks:
-    family = worker._family
+    family = worker.loaded.family
     assert family is not None
     (network,) = family.transformers
     return Masks(

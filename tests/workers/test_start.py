@@ -22,7 +22,7 @@ assert not needless, f"imported though it is not needed: {needless}"
 
 import torch, torch.distributed
 assert torch.distributed.is_available()
-compiled = torch.compile(worker._family.transformer.proj_out, backend="eager")
+compiled = torch.compile(worker.loaded.family.transformer.proj_out, backend="eager")
 assert compiled(torch.ones(1, worker.shape.width)).shape == (1, 48)
 """
 

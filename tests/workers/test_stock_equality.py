@@ -14,7 +14,8 @@ import torch
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.workers import Worker
-from vidplat.workers.generate import Made, generate
+from vidplat.workers.generate import generate
+from vidplat.workers.making import Ask, Made
 
 FLIPBOOK = Path(str(files("vidplat"))) / "models_data" / "flipbook"
 PROMPT, NEGATIVE = "a red circle &amp; a  blue square", "dark"
@@ -23,8 +24,8 @@ PROMPT, NEGATIVE = "a red circle &amp; a  blue square", "dark"
 def ours(model: str, spec: VideoSpec, steps: int) -> Made:
     worker = Worker(model)
     worker.load()
-    assert worker._family is not None and worker._texts is not None
-    return generate(worker._family, worker._texts, PROMPT, NEGATIVE, spec, OperatingPoint(steps))
+    ask = Ask(PROMPT, NEGATIVE, spec, OperatingPoint(steps))
+    return generate(worker.loaded.family, worker.loaded.texts, ask)
 
 
 def stock(directory: Path, spec: VideoSpec, steps: int, output: str) -> Any:

@@ -1,7 +1,7 @@
 """One video on a model that makes it block by block: what `generate.py` is for models that see all
 frames at once.
 
-The driver is `causal.py`. Of a job's point it gets `point.steps` of the model's own steps for each
+The driver is stream.py. Of a job's point it gets `point.steps` of the model's own steps for each
 block (`vidplat.methods.blocks.chosen_steps`); of an edit, the source's latents to start from, and
 with the method `lipar` the mask of what the source repeats, in its causal form: no frame decides
 about an earlier one.
@@ -23,16 +23,18 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.domain import OperatingPoint
 from vidplat.errors import SpecError
 from vidplat.methods.blocks import chosen_steps, spans, spread
 from vidplat.methods.kinds import Task, Values
 from vidplat.methods.language import parse, unsuited
 from vidplat.methods.lipar.mask import MaskRule, keep_mask
 from vidplat.methods.model_shape import Blocks, latent_frames
+from vidplat.stages import DECODE, DENOISE, ENCODE
 from vidplat.workers.blocks.memory import Window
 from vidplat.workers.blocks.stream import StreamPlan, stream
-from vidplat.workers.generate import (
+from vidplat.workers.making import (
+    Ask,
     Cancelled,
     Made,
     Pace,
@@ -48,39 +50,29 @@ from vidplat.workers.text_cache import TextCache
 
 
 @torch.inference_mode()
-def generate_blocks(
-    family: MakesBlocks,
-    texts: TextCache,
-    prompt: str,
-    negative_prompt: str,
-    spec: VideoSpec,
-    point: OperatingPoint,
-    wishes: Wishes = Wishes(),
-    source: Source | None = None,
-) -> Made:
+def generate_blocks(family: MakesBlocks, texts: TextCache, ask: Ask) -> Made:
     """Make one video. What is raised is as in `generate`; `steps_done` is the mean of the blocks'
     steps.
 
     `wishes.min_steps` holds for each block.
     """
-    blocks = family.blocks
-    plan = plan_of(blocks, point, 1.0 if source is None else source.strength)
+    spec, source, tell, blocks = ask.spec, ask.source, ask.wishes.on_step, family.blocks
+    plan = plan_of(blocks, ask.point, 1.0 if source is None else source.strength)
     frames = latent_frames(spec.num_frames, family.temporal_factor)
-    pruning = _pruning(blocks, point, source, frames)
+    pruning = _pruning(blocks, ask.point, source, frames)
     watch = Stopwatch()
-    walk = _Walk(plan.steps, len(spans(blocks, frames)), wishes)
+    walk = _Walk(plan.steps, len(spans(blocks, frames)), ask.wishes)
 
     # 1. Encode.
-    wishes.on_step("encode", 0, walk.total)
-    condition = conditioned(texts, prompt, negative_prompt, spec.guidance_scale)
-    watch.lap("encode")
+    tell(ENCODE, 0, walk.total)
+    condition = conditioned(texts, ask.prompt, ask.negative_prompt, spec.guidance_scale)
+    watch.lap(ENCODE)
 
     # 2. Denoise, block after block.
-    model = family.transformers[0]
+    model, keep, recovery = family.transformers[0], None, "noise-aware"
     clean = torch.zeros_like(family.noise(spec)) if source is None else source.latents
-    keep = (
-        None if pruning is None or source is None else _mask(model, blocks, pruning, source.latents)
-    )
+    if pruning is not None:
+        keep, recovery = _mask(model, blocks, pruning, clean), _recovery(pruning)
     walk.begin()
     made = stream(
         model,
@@ -89,18 +81,18 @@ def generate_blocks(
         plan,
         seed=spec.seed,
         keep=keep,
-        recovery="noise-aware" if pruning is None else _recovery(pruning),
+        recovery=recovery,
         next_steps=walk.next_steps,
         on_passes=walk.passed,
     )
     latents = torch.cat(list(made), dim=2)
     check_finite(latents, f"{len(walk.taken)} blocks")
-    watch.lap("denoise")
+    watch.lap(DENOISE)
 
     # 3. Decode and check.
-    wishes.on_step("decode", walk.total, walk.total)
+    tell(DECODE, walk.total, walk.total)
     pixels = family.decode(latents)
-    watch.lap("decode")
+    watch.lap(DECODE)
     check_promise(pixels, spec)
     steps_done = max(1, round(mean(len(steps) for steps in walk.taken)))
     facts = {} if keep is None else {"kept_share": kept_share(keep, plan)}
@@ -179,7 +171,7 @@ class _Walk:
     def begin(self) -> None:
         """Denoising starts now: passes are timed from here."""
         self._pace = Pace(replace(self._wishes, min_steps=1))
-        self._wishes.on_step("denoise", 0, self.total)
+        self._wishes.on_step(DENOISE, 0, self.total)
         self._look()
 
     def next_steps(self) -> tuple[float, ...]:
@@ -198,7 +190,7 @@ class _Walk:
         self.done += count
         if count == 1:  # a copied block says nothing about the pace of a pass
             self._pace.step_done()
-        self._wishes.on_step("denoise", self.done, self.total)
+        self._wishes.on_step(DENOISE, self.done, self.total)
         if self.done < self.total:
             self._look()
 

@@ -25,7 +25,8 @@ from vidplat.errors import SpecError
 from vidplat.methods.installed import Installed
 from vidplat.methods.kinds import Candidate
 from vidplat.quality import flicker, motion_energy, psnr_db, ssim
-from vidplat.workers.generate import Made, generate
+from vidplat.workers.generate import generate
+from vidplat.workers.making import Ask, Made
 from vidplat.workers.models.family import Family
 from vidplat.workers.survey.flops import Flops, counted
 from vidplat.workers.text_cache import TextCache
@@ -94,10 +95,8 @@ class Bench:
     def make(self, subject: Subject, point: OperatingPoint) -> Made:
         """One video. Raises `SpecError` when the point's method does not suit the model."""
         self.installed.use(point.accelerator)
-        spec = replace(self.spec, seed=subject.seed)
-        return generate(
-            self.family, self.texts, subject.prompt, "", spec, point, installed=self.installed
-        )
+        ask = Ask(subject.prompt, "", replace(self.spec, seed=subject.seed), point)
+        return generate(self.family, self.texts, ask, self.installed)
 
     def work(self, subject: Subject, point: OperatingPoint) -> Flops:
         """FLOPs of all blocks in one video at `point`. Slow: counting watches every operation."""
