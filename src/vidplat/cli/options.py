@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from vidplat.cli.reach import complete_batch
 
+# An option that is left out is None, and its help says what holds then.
+_option = partial(typer.Option, show_default=False)
+_argument = partial(typer.Argument, show_default=False)
+
 Catalog = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--catalog",
         metavar="URL",
         help="Where jobs are remembered: sqlite:///path or postgresql://... [VIDPLAT_CATALOG; "
         "default: .vidplat/catalog.db here]",
-        show_default=False,
     ),
 ]
 Output = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--output",
         "-o",
         metavar="URL",
         help="Where videos go: a folder or s3://bucket/prefix. [VIDPLAT_OUTPUT; default: "
         "./renders]",
-        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 BatchId = Annotated[
     str | None,
-    typer.Argument(
+    _argument(
         metavar="BATCH",
         help="A batch id or the start of one. Default: the latest.",
-        show_default=False,
         autocompletion=complete_batch,
     ),
 ]
@@ -46,8 +48,7 @@ JobId = Annotated[
     ),
 ]
 InBatch = Annotated[
-    str | None,
-    typer.Option("--batch", metavar="BATCH", help="Look in this batch only.", show_default=False),
+    str | None, _option("--batch", metavar="BATCH", help="Look in this batch only.")
 ]
 Source = Annotated[
     str,
@@ -59,96 +60,68 @@ Source = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option(
-        "--format",
-        metavar="NAME",
-        help="parquet, csv, jsonl or txt, if the name does not say.",
-        show_default=False,
+    _option(
+        "--format", metavar="NAME", help="parquet, csv, jsonl or txt, if the name does not say."
     ),
 ]
 Deadline = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--deadline",
         "-d",
         metavar="WHEN",
         help="60s, 90m, 6h, 1h30m; 06:00 (the next one here); or ISO 8601. Counts from submit.",
-        show_default=False,
     ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--model",
         "-m",
         metavar="MODEL",
         help="A name of `vidplat models`, a folder, or a hub id. [default: flipbook]",
-        show_default=False,
     ),
 ]
 OnInfeasible = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--on-infeasible",
         metavar="reject|degrade|best-effort",
         help="When not every video can be made in time. [default: degrade]",
-        show_default=False,
     ),
 ]
 QualityFloor = Annotated[
     float | None,
-    typer.Option(
-        "--quality-floor",
-        metavar="Q",
-        help="Least acceptable predicted quality, 0 to 1.",
-        show_default=False,
-    ),
+    _option("--quality-floor", metavar="Q", help="Least acceptable predicted quality, 0 to 1."),
 ]
 Method = Annotated[
     str | None,
-    typer.Option(
-        "--method",
-        metavar="NAME",
-        help="Force how videos are made: full, steps:12, eco:5.",
-        show_default=False,
-    ),
+    _option("--method", metavar="NAME", help="Force how videos are made: full, steps:12, eco:5."),
 ]
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", help="Base seed for rows that give none.", show_default=False),
-]
-Width = Annotated[int | None, typer.Option("--width", help="Pixels.", show_default=False)]
-Height = Annotated[int | None, typer.Option("--height", help="Pixels.", show_default=False)]
-NumFrames = Annotated[
-    int | None, typer.Option("--num-frames", help="Frames per video.", show_default=False)
-]
-Fps = Annotated[int | None, typer.Option("--fps", help="Frames per second.", show_default=False)]
-Steps = Annotated[
-    int | None, typer.Option("--steps", help="Denoising steps at full quality.", show_default=False)
-]
+Seed = Annotated[int | None, _option("--seed", help="Base seed for rows that give none.")]
+Width = Annotated[int | None, _option("--width", help="Pixels.")]
+Height = Annotated[int | None, _option("--height", help="Pixels.")]
+NumFrames = Annotated[int | None, _option("--num-frames", help="Frames per video.")]
+Fps = Annotated[int | None, _option("--fps", help="Frames per second.")]
+Steps = Annotated[int | None, _option("--steps", help="Denoising steps at full quality.")]
 GuidanceScale = Annotated[
-    float | None,
-    typer.Option("--guidance-scale", help="How strictly to follow the prompt.", show_default=False),
+    float | None, _option("--guidance-scale", help="How strictly to follow the prompt.")
 ]
 Pool = Annotated[
     list[str] | None,
-    typer.Option(
+    _option(
         "--pool",
         metavar="NAME=WORKERS[:THREADS][:light]",
         help="Workers of a pool; repeat for more. [default: cloud=1 edge=1]",
-        show_default=False,
     ),
 ]
-Priority = Annotated[
-    int | None, typer.Option("--priority", help="Higher goes first.", show_default=False)
-]
+Priority = Annotated[int | None, _option("--priority", help="Higher goes first.")]
 Address = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--address",
         metavar="ADDRESS",
         help="A running Ray cluster to use. [RAY_ADDRESS; default: start one here]",
-        show_default=False,
     ),
 ]
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
