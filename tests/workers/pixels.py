@@ -55,12 +55,11 @@ PLAIN = {
 LATENTS_WITHIN, FRAMES_WITHIN = 0.005, 2.0
 PLACES = 64  # values of a summary, evenly spaced
 CAUSAL = "flipbook-causal"
-PAPERS = "alike=whole,merge=mean,noise=selected"  # how VGDFR's authors merge, in today's words
 
 
 @dataclass(frozen=True)
 class Case:
-    """One video. `name` stays when the method's text changes."""
+    """One video. `name` stays when the method's text changes; the file keeps the text of then."""
 
     name: str
     method: str
@@ -161,20 +160,11 @@ def _frames() -> Iterator[Case]:
         ("eco entropy", "eco:3,selector=entropy", 33, False),
         ("eco motion", "eco:3,selector=motion", 33, False),
         ("vgdfr", "vgdfr", 17, False),
-        ("vgdfr form=paper", f"vgdfr:{PAPERS}", 17, False),
+        ("vgdfr form=paper", "vgdfr:form=paper", 17, False),
         ("eco k=3", "eco:3", 33, True),
-        ("eco compact", "eco:3,rope=compact", 33, True),
         ("eco + unipc", "eco:3+unipc", 17, True),
         ("vgdfr ratio", "vgdfr:ratio=0.7", 33, True),
-        ("vgdfr form=paper, long", f"vgdfr:{PAPERS}", 33, True),
-        ("vgdfr form=paper, all encoded", f"vgdfr:{PAPERS},unmerged=encoded", 33, True),
-        (
-            "vgdfr form=paper, all encoded, rope local",
-            f"vgdfr:{PAPERS},unmerged=encoded,rope=local",
-            33,
-            True,
-        ),
-        ("vgdfr form=paper, first", f"vgdfr:{PAPERS}".replace("mean", "first"), 33, True),
+        ("vgdfr form=paper, long", "vgdfr:form=paper", 33, True),
     ):
         yield Case(name, text, 5, frames=frames, shows=True, is_thorough=is_thorough)
 
@@ -190,7 +180,7 @@ def _large() -> Iterator[Case]:
         ("eco", "eco", 8),
         ("eco entropy", "eco:5,selector=entropy", 8),
         ("vgdfr", "vgdfr:0.5", 8),
-        ("vgdfr form=paper", f"vgdfr:{PAPERS}", 8),
+        ("vgdfr form=paper", "vgdfr:form=paper", 8),
     ):
         shows = text.startswith(("full", "eco", "vgdfr"))
         of = 24 if text == "steps" else None
@@ -222,7 +212,7 @@ CASES: Mapping[str, Case] = {
 
 
 class Studio:
-    """Makes the videos of cases, with one worker for each model, in the process of `computed`."""
+    """Makes the videos of cases, with one worker for each model."""
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
@@ -307,9 +297,10 @@ def _write_masks(worker: Worker) -> None:
     transformer = "62e57a717e7d8418"  # flipbook's
     ks = (1, 2, 5, 3, 1, 2)
     told = {
-        "format": 1, "model": "flipbook", "revision": worker.ref.revision, "transformer": transformer,
-        "part": "transformer", "frames": 5, "per_frame": 16, "threshold": 0.1, "solver": "euler",
-        "shift": 3.0, "sigmas": [0.5], "prompts": 1, "metric": "relative", "is_sequential": False,
+        "format": 1, "model": "flipbook", "revision": worker.ref.revision,
+        "transformer": transformer, "part": "transformer", "frames": 5, "per_frame": 16,
+        "threshold": 0.1, "solver": "euler", "shift": 3.0,
+        "sigmas": [0.5], "prompts": 1, "metric": "relative", "is_sequential": False,
         "layers": [{"k": k, "error": 0.05} for k in ks], "errors": {"1": [0.05] * len(ks)},
     }  # fmt: skip
     folder = Path(os.environ["VIDPLAT_MEASURED"]) / worker.ref.revision / "masks"
@@ -370,7 +361,7 @@ def difference(found: Mapping[str, Any], stored: Mapping[str, Any], *, exactly: 
             return f"{what} have shape {found[what]['shape']} instead of {stored[what]['shape']}"
         apart = furthest(found[what], stored[what])
         if exactly or apart > within:
-            return f"{what} have other bits, and differ by up to {apart:.6f} at the places that are kept"
+            return f"{what} have other bits, and differ by up to {apart:.6f} at the kept places"
     return ""
 
 
@@ -421,7 +412,7 @@ def stored() -> dict[str, Any]:
 
 
 def write(names: Iterable[str]) -> None:
-    """Write down the videos of these names anew, or all; the module's text says when that is right."""
+    """Write down the videos of these names anew, or all; see the module's text for when to."""
     chosen = list(names)
     found = computed(chosen or CASES)
     if failed := {name: one for name, one in found["videos"].items() if "failed" in one}:
