@@ -10,22 +10,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vidplat.platform.interface import (
+    BatchResult,
+    Listener,
+    PlanAnswer,
+    Score,
+    Silence,
+    SubmitRequest,
+)
+
 if TYPE_CHECKING:
     from vidplat.platform.assemble import cancel, plan_only, resume, retry, submit
-    from vidplat.platform.interface import (
-        BatchResult,
-        Listener,
-        PlanAnswer,
-        Score,
-        Silence,
-        SubmitRequest,
-    )
     from vidplat.workers import describe_model, list_models
 
-_WORDS = ("BatchResult", "Listener", "PlanAnswer", "Score", "Silence", "SubmitRequest")
 _HOME = {
     **dict.fromkeys(("submit", "plan_only", "resume", "cancel", "retry"), f"{__name__}.assemble"),
-    **dict.fromkeys(_WORDS, f"{__name__}.interface"),
     **dict.fromkeys(("describe_model", "list_models"), "vidplat.workers"),
 }
 __all__ = [

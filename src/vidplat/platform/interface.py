@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from vidplat.domain import Batch, JobState, OnInfeasible, Outcome, Progress
 from vidplat.errors import ExitCode
-from vidplat.scheduler.decision import Plan
 
 if TYPE_CHECKING:
     from vidplat.scheduler.admission import Answer
+    from vidplat.scheduler.decision import Plan
 
 
 @dataclass(frozen=True)

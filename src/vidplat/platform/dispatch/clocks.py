@@ -15,11 +15,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from vidplat.domain import Outcome, Progress
 from vidplat.platform.dispatch.dispatcher import Event, HandedOver, Order, WorkerUp
 
 _TRIES = 3
+# What a worker says of time; that it is lost is for us to notice.
+_TIMES: Mapping[type, tuple[str, ...]] = {
+    Outcome: ("started_at", "finished_at"),
+    HandedOver: ("started_at", "at"),
+    Progress: ("at",),
+    WorkerUp: ("at",),
+}
+_Event = TypeVar("_Event", bound=Event)
 
 
 def ahead_of_ours(ask: Callable[[], float], clock: Callable[[], float] = time.time) -> float:
@@ -40,22 +49,12 @@ def ahead_of_ours(ask: Callable[[], float], clock: Callable[[], float] = time.ti
 
 def in_our_time(event: Event, ahead: float) -> Event:
     """An event with its times by our clock."""
-    if isinstance(event, Outcome):
-        return replace(
-            event, started_at=event.started_at - ahead, finished_at=event.finished_at - ahead
-        )
-    if isinstance(event, HandedOver):
-        return replace(event, started_at=event.started_at - ahead, at=event.at - ahead)
-    if isinstance(event, Progress | WorkerUp):
-        return replace(event, at=event.at - ahead)
-    return event
+    return _moved(event, -ahead)
 
 
 def in_worker_time(order: Order, ahead: float) -> Order:
     """An order with its times by the worker's clock."""
-    drafted = order.drafted
-    if drafted is not None:
-        drafted = replace(drafted, started_at=drafted.started_at + ahead, at=drafted.at + ahead)
+    drafted = None if order.drafted is None else _moved(order.drafted, ahead)
     finish_by = None if order.finish_by is None else order.finish_by + ahead
     return replace(order, finish_by=finish_by, drafted=drafted)
 
@@ -65,3 +64,9 @@ def ends_in_worker_time(
 ) -> dict[str, float | None]:
     """Finish times by the worker's clock."""
     return {job: None if at is None else at + ahead for job, at in finish_by.items()}
+
+
+def _moved(event: _Event, seconds: float) -> _Event:
+    times = _TIMES.get(type(event), ())
+    moved: dict[str, Any] = {name: getattr(event, name) + seconds for name in times}
+    return replace(event, **moved) if moved else event

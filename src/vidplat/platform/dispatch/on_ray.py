@@ -91,27 +91,14 @@ class DraftHandle:
     name: str
 
 
-class WorkerActor:
+class WorkerActor(WorkerThread):
     """A worker in an actor process. Methods answer at once, but for `take`, which waits for
     something to say."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self._outbox = Outbox()
+        super().__init__(spec, self._tools_here, Outbox())
         self._drafts: dict[str, bytes] = {}
-        self._thread = WorkerThread(spec, self._tools, self._outbox)
-        self._thread.start()
-
-    def put(self, orders: Sequence[Order]) -> None:
-        self._thread.put(orders)
-
-    def hurry(self, finish_by: Mapping[str, float | None]) -> None:
-        self._thread.hurry(finish_by)
-
-    def recall(self, job_ids: Collection[str]) -> frozenset[str]:
-        return self._thread.recall(job_ids)
-
-    def cancel(self, job_ids: Collection[str]) -> None:
-        self._thread.cancel(job_ids)
+        self.start()
 
     def take(self, wait_s: float) -> list[WorkerEvent]:
         return self._outbox.take(wait_s, GATHER_S)
@@ -126,7 +113,7 @@ class WorkerActor:
     def forget(self, name: str) -> None:
         self._drafts.pop(name, None)
 
-    def _tools(self, spec: WorkerSpec) -> Tools:
+    def _tools_here(self, spec: WorkerSpec) -> Tools:
         from vidplat.platform.dispatch.worker_tools import open_tools
 
         return replace(open_tools(spec), pack=self._lay_down, unpack=self._fetched)

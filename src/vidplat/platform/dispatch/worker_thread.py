@@ -48,7 +48,7 @@ from vidplat.platform.dispatch.dispatcher import (
     WorkerUp,
     light_class,
 )
-from vidplat.stages import NETWORK
+from vidplat.stages import NETWORK, STORE
 from vidplat.workers.draft import Draft
 
 log = logging.getLogger(__name__)
@@ -326,7 +326,7 @@ class WorkerThread:
             end = _with_facts(end, order, made)
             began = time.monotonic()
             artifact = tools.commit(order, made)
-            phases = {**end.phases, "store": time.monotonic() - began}
+            phases = {**end.phases, STORE: time.monotonic() - began}
             end = replace(end, artifact=artifact, phases=phases)
         except Exception as error:  # the edge of a job: it must never take the worker down
             end = replace(end, failure=sort_failure(error))
