@@ -17,8 +17,7 @@ import pytest
 from tests.flow.cluster import Cluster
 from tests.flow.stage import Stage
 from tests.flow.test_crashes import wait_for
-from tests.platform.builders import Memory
-from tests.platform.test_worker_thread import FAKE
+from tests.platform.builders import Memory, a_seat
 from vidplat.config import PoolConfig, RayConfig
 from vidplat.domain import JobState, OperatingPoint, Outcome
 from vidplat.platform.dispatch import on_ray as ray_dispatch
@@ -26,9 +25,7 @@ from vidplat.platform.dispatch.dispatcher import (
     Dispatcher,
     Event,
     HandedOver,
-    Seat,
     WorkerLost,
-    WorkerSpec,
     WorkerUp,
 )
 from vidplat.workers.draft import Draft
@@ -151,10 +148,8 @@ def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(
 ):
     # given a worker that has stopped without dying
     monkeypatch.setattr(ray_dispatch, "_RECALL_WITHIN_S", 1.0)
-    spec = WorkerSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
     dispatcher = ray_dispatch.RayDispatcher(
-        [(spec, Seat("cloud-1", "cloud", "cpu-1", 0, 1.0, up=False, since=0.0))],
-        RayConfig(address=ray_cluster.address),
+        [a_seat("cloud-1", up=False)], RayConfig(address=ray_cluster.address)
     )
     dispatcher.start()
     try:

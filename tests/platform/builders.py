@@ -18,6 +18,7 @@ from vidplat.domain import (
     VideoSpec,
 )
 from vidplat.methods.model_shape import ModelShape
+from vidplat.platform.dispatch.dispatcher import Seat, WorkerSpec
 from vidplat.platform.intake.edits import Source
 from vidplat.platform.intake.rows import Wishes
 from vidplat.platform.intake.take_in import Taken, take_in
@@ -104,6 +105,14 @@ def taken(
     )
     with closing(spooled):
         return replace(spooled, jobs=list(spooled.jobs))
+
+
+def a_seat(
+    worker_id: str = "w1", *, pool: str = "cloud", light: bool = False, **known: Any
+) -> Seat:
+    """Its worker is up, of class cpu-1, unless `known` says otherwise."""
+    spec = WorkerSpec(worker_id, pool, "b1", ModelRef("fake", "1"), "memory://", light=light)
+    return replace(Seat(spec, "cpu-1", since=0.0, up=True, free_bytes=2**34), **known)
 
 
 @dataclass

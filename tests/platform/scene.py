@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from tests.builders import FLIPBOOK, a_shape, knowledge
-from tests.platform.builders import Memory
+from tests.platform.builders import Memory, a_seat
 from vidplat.config import Config, RunConfig
 from vidplat.domain import Artifact, Batch, Failure, Job, JobState, Outcome
 from vidplat.platform.dispatch.dispatcher import Event, Order, Seat, WorkerLost
@@ -28,9 +28,7 @@ class ScriptedDispatcher:
     """Workers that do what the test says."""
 
     def __init__(self, *worker_ids: str) -> None:
-        self.places = {
-            w: Seat(w, "cloud", "cpu-1", 2**34, 1.0, up=True, since=0.0) for w in worker_ids
-        }
+        self.places = {worker_id: a_seat(worker_id) for worker_id in worker_ids}
         self.sent: dict[str, list[Order]] = {w: [] for w in worker_ids}
         self.events: list[Event] = []
         self.hurried: dict[str, float | None] = {}
@@ -85,7 +83,8 @@ class ScriptedDispatcher:
     def loses(self, worker_id: str, at: float, successor: str | None = None, **more: bool) -> None:
         seat = self.places.pop(worker_id)
         if successor:
-            self.places[successor] = replace(seat, worker_id=successor, up=False, since=at)
+            spec = replace(seat.spec, worker_id=successor)
+            self.places[successor] = replace(seat, spec=spec, up=False, since=at)
             self.sent[successor] = []
         self.events.append(WorkerLost(worker_id, "killed", at, successor, **more))
 
@@ -112,8 +111,8 @@ class Scene:
             self.heard,
             ME,
             describe=lambda model_id: a_shape(),
-            places=lambda batch, learner: (),
-            open_dispatcher=lambda places: self.dispatcher,
+            seats=lambda batch, learner: (),
+            open_dispatcher=lambda seats: self.dispatcher,
             clock=lambda: self.now,
         )
         learner = Learner(site.describe, self.catalog, "b1")

@@ -11,17 +11,13 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import FLIPBOOK, a_job, a_shape, an_open_job, knowledge
-from tests.platform.builders import an_assignment
+from tests.platform.builders import a_seat, an_assignment
 from vidplat.domain import OpenJob
 from vidplat.platform.dispatch.dispatcher import Order, Seat
 from vidplat.platform.run.following import MOST_IN_HAND, Due, Following, Standing, why_stuck
 from vidplat.platform.run.hands import Hands, InHand
 from vidplat.platform.run.learning import Learner
 from vidplat.scheduler.decision import Assignment, Deferred, Plan, Verdict
-
-
-def a_seat(worker_id: str = "w1", *, up: bool = True, light: bool = False) -> Seat:
-    return Seat(worker_id, "cloud", "cpu-1", 2**34, 1.0, up=up, since=0.0, light=light)
 
 
 def standing(

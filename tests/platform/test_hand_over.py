@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import FLIPBOOK, a_job, a_shape, an_open_job
-from tests.platform.builders import an_assignment
+from tests.platform.builders import a_seat, an_assignment
 from tests.platform.scene import SECONDS, Scene
 from vidplat.domain import Artifact, JobState, OperatingPoint, Outcome, Progress
 from vidplat.errors import ClusterError
 from vidplat.methods.eco.budget import budgets
 from vidplat.methods.frames import kept_latents
-from vidplat.platform.dispatch.dispatcher import HandedOver, Order, Seat, WorkerUp
+from vidplat.platform.dispatch.dispatcher import HandedOver, Order, WorkerUp
 from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.promise import Queue, make_promise
 from vidplat.platform.run.turn import observe
@@ -25,9 +25,7 @@ from vidplat.workers.draft import Draft
 
 def with_light(stage: Scene, *worker_ids: str) -> None:
     for worker_id in worker_ids:
-        stage.dispatcher.places[worker_id] = Seat(
-            worker_id, "edge", "cpu-1", 0, 1.0, up=True, since=0.0, light=True
-        )
+        stage.dispatcher.places[worker_id] = a_seat(worker_id, pool="edge", light=True)
         stage.dispatcher.sent[worker_id] = []
 
 

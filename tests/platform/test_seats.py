@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from vidplat.domain import ModelRef, OperatingPoint, Outcome
-from vidplat.platform.dispatch.dispatcher import Seat, WorkerSpec, WorkerUp
+from dataclasses import replace
+
+from tests.platform.builders import a_seat
+from vidplat.domain import OperatingPoint, Outcome
+from vidplat.platform.dispatch.dispatcher import WorkerUp
 from vidplat.platform.dispatch.seats import Seats
 
 
 def seats(most_losses: int = 6) -> Seats:
-    spec = WorkerSpec("cloud-1", "cloud", "b1", ModelRef("fake", "1"), "memory://", calibrate=True)
-    return Seats(
-        [(spec, Seat("cloud-1", "cloud", "cpu-1", 0, 1.0, up=False, since=0.0))], most_losses
-    )
+    seat = a_seat("cloud-1", up=False)
+    return Seats([replace(seat, spec=replace(seat.spec, calibrate=True))], most_losses)
 
 
 def an_outcome(worker_id: str) -> Outcome:
@@ -29,22 +30,22 @@ def test_a_seat_is_refilled_under_new_names_until_it_is_hopeless():
         names.append(sitting.lose(names[-1], "killed").successor)
 
     assert names == ["cloud-1", "cloud-1.2", "cloud-1.3", "cloud-1.4", "cloud-1.5", None]
-    assert sitting.seats == sitting.specs == {}
+    assert sitting.all() == ()
 
 
 def test_a_worker_that_is_up_is_what_it_says_it_is_and_its_successor_is_still_to_come():
     sitting = seats()
     sitting.note(WorkerUp("cloud-1", "cpu-4", 2**30, 1.0, at=5.0))
-    seat = sitting.seats["cloud-1"]
+    (seat,) = sitting.all()
     assert (seat.device_class, seat.free_bytes, seat.up, seat.since) == ("cpu-4", 2**30, True, 5.0)
 
     lost = sitting.lose("cloud-1", "killed")
 
-    (successor,) = sitting.seats.values()
-    assert lost.successor == successor.worker_id == sitting.specs["cloud-1.2"].worker_id
+    (successor,) = sitting.all()
+    assert lost.successor == successor.worker_id == "cloud-1.2"
     assert (successor.up, successor.device_class) == (False, "cpu-4")
     # what was measured of the machine is known by now
-    assert not sitting.specs["cloud-1.2"].calibrate
+    assert not successor.spec.calibrate
 
 
 def test_a_wrong_request_is_not_tried_by_another_worker():

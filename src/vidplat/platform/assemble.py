@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidplat.config import Config, PoolConfig, gpu_names
-from vidplat.domain import Batch, JobState, ModelRef, OpenJob, VideoSpec
+from vidplat.domain import Batch, JobState, ModelRef, OpenJob
 from vidplat.errors import UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec, light_class
@@ -31,11 +31,12 @@ from vidplat.platform.run.batch_run import Submitted, run_batch
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.owners import this_owner
 from vidplat.platform.run.promise import PLANNED_BY_NAME, Queue, make_promise
-from vidplat.platform.run.site import Places, Site
+from vidplat.platform.run.site import Site
 from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.places import probe
+from vidplat.workers.models.limits import check_spec, nearest_frames
 
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
@@ -81,7 +82,7 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         learner = Learner(_shape_of, catalog, batch.id)
         learner.shapes |= taken.models
         queue = _still_open(catalog, taken)
-        seats = [seat for _, seat in _places(config, store.url, batch, learner)]
+        seats = _seats(config, store.url, batch, learner)
         policy = Policy(batch.on_infeasible, batch.quality_floor)
         promise = make_promise(batch, queue, seats, learner, policy, time.time())
         reused = batch.total - queue.total
@@ -135,16 +136,16 @@ def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) ->
         listener=listener,
         owner=this_owner(),
         describe=_shape_of,
-        places=partial(_places, config, store.url),
+        seats=partial(_seats, config, store.url),
         open_dispatcher=partial(_open_dispatcher, config),
         crash_point=crash_points_for(config.model),
     )
 
 
-def _places(config: Config, store_url: str, batch: Batch, learner: Learner) -> Places:
+def _seats(config: Config, store_url: str, batch: Batch, learner: Learner) -> list[Seat]:
     """The workers to be started, as the configuration has them."""
     cards, now = gpu_names(), time.time()
-    chosen: list[tuple[WorkerSpec, Seat]] = []
+    seats: list[Seat] = []
     for pool in config.pools:
         device_class = _device_class(pool, cards, batch.model.id)
         known = learner.costs.samples(batch.model.id, device_class)
@@ -163,18 +164,8 @@ def _places(config: Config, store_url: str, batch: Batch, learner: Learner) -> P
                 inputs=config.inputs,
                 light=pool.light,
             )
-            seat = Seat(
-                spec.worker_id,
-                pool.name,
-                device_class,
-                free_bytes=0,  # not known until the worker tells it
-                price_per_s=pool.price_per_s,
-                up=False,
-                since=now,
-                light=pool.light,
-            )
-            chosen.append((spec, seat))
-    return chosen
+            seats.append(Seat(spec, device_class, now, price_per_s=pool.price_per_s))
+    return seats
 
 
 def _device_class(pool: PoolConfig, cards: Sequence[str], model_id: str) -> str:
@@ -188,14 +179,14 @@ def _device_class(pool: PoolConfig, cards: Sequence[str], model_id: str) -> str:
     return light_class(expected) if pool.light else expected
 
 
-def _open_dispatcher(config: Config, places: Places) -> Dispatcher:
+def _open_dispatcher(config: Config, seats: Sequence[Seat]) -> Dispatcher:
     if config.run.local:
         from vidplat.platform.dispatch.in_process import LocalDispatcher
 
-        return LocalDispatcher(places, open_tools)
+        return LocalDispatcher(seats, open_tools)
     from vidplat.platform.dispatch.on_ray import RayDispatcher
 
-    return RayDispatcher(places, config.ray)
+    return RayDispatcher(seats, config.ray)
 
 
 @contextmanager
@@ -284,15 +275,8 @@ class _Models:
     def describe(self, model_id: str) -> tuple[ModelRef, ModelShape]:
         return _describe(model_id)
 
-    def check(self, shape: ModelShape, spec: VideoSpec) -> None:
-        from vidplat.workers.models.limits import check_spec
-
-        check_spec(shape, spec)
-
-    def nearest_frames(self, frames: int, shape: ModelShape) -> int:
-        from vidplat.workers.models.limits import nearest_frames
-
-        return nearest_frames(frames, shape)
+    check = staticmethod(check_spec)
+    nearest_frames = staticmethod(nearest_frames)
 
     def searched_masks(self, model_id: str, latent_frames: int) -> str:
         if is_fake(model_id):

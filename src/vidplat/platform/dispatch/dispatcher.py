@@ -63,14 +63,21 @@ class Order:
 class Seat:
     """A place for a worker, as the dispatcher knows it."""
 
-    worker_id: str
-    pool: str
+    spec: WorkerSpec
     device_class: str  # expected, until the worker has told its own
-    free_bytes: int
-    price_per_s: float
-    up: bool  # False: still coming
     since: float  # when it came up, or was asked to
-    light: bool = False  # takes drafts alone
+    up: bool = False  # False: still coming
+    free_bytes: int = 0  # not known until it is up
+    price_per_s: float = 1.0
+
+    @property
+    def worker_id(self) -> str:
+        return self.spec.worker_id
+
+    @property
+    def light(self) -> bool:
+        """Takes drafts alone."""
+        return self.spec.light
 
 
 def light_class(device_class: str) -> str:

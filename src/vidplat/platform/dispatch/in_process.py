@@ -22,24 +22,24 @@ from vidplat.platform.dispatch.worker_thread import (
 
 
 class LocalDispatcher:
-    """`places` pairs each worker's spec with what the plan should know of it before it is up."""
+    """`seats` are what the plan should know of each worker before it is up."""
 
     def __init__(
         self,
-        places: Sequence[tuple[WorkerSpec, Seat]],
+        seats: Sequence[Seat],
         open_tools: Callable[[WorkerSpec], Tools],
     ) -> None:
-        self._seats = Seats(places)
+        self._seats = Seats(seats)
         self._open_tools = open_tools
         self._outbox = Outbox()
         self._threads: dict[str, WorkerThread] = {}
 
     def start(self) -> None:
-        for worker_id in self._seats.specs:
-            self._open_thread(worker_id)
+        for seat in self._seats.all():
+            self._open_thread(seat.spec)
 
     def seats(self) -> tuple[Seat, ...]:
-        return tuple(self._seats.seats.values())
+        return self._seats.all()
 
     def send(self, worker_id: str, orders: Sequence[Order]) -> None:
         if thread := self._threads.get(worker_id):
@@ -66,9 +66,9 @@ class LocalDispatcher:
                 thread.close(wait_s=wait_s)
         self._threads.clear()
 
-    def _open_thread(self, worker_id: str) -> None:
-        thread = WorkerThread(self._seats.specs[worker_id], self._open_tools, self._outbox)
-        self._threads[worker_id] = thread
+    def _open_thread(self, spec: WorkerSpec) -> None:
+        thread = WorkerThread(spec, self._open_tools, self._outbox)
+        self._threads[spec.worker_id] = thread
         thread.start()
 
     def _understood(self, said: WorkerEvent) -> Event:
@@ -78,5 +78,5 @@ class LocalDispatcher:
         self._threads.pop(said.worker_id, None)
         lost = self._seats.lose(said.worker_id, said.reason, request_is_wrong=said.request_is_wrong)
         if lost.successor is not None:
-            self._open_thread(lost.successor)
+            self._open_thread(self._seats.by_worker[lost.successor].spec)
         return lost

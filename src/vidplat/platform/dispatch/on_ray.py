@@ -150,10 +150,10 @@ def _carried(draft: Draft) -> bytes:
 
 
 class RayDispatcher:
-    """`places` pairs each worker's spec with what the plan should know of it before it is up."""
+    """`seats` are what the plan should know of each worker before it is up."""
 
-    def __init__(self, places: Sequence[tuple[WorkerSpec, Seat]], config: RayConfig) -> None:
-        self._seats = Seats(places)
+    def __init__(self, seats: Sequence[Seat], config: RayConfig) -> None:
+        self._seats = Seats(seats)
         self._config = config
         self._actors: dict[str, Any] = {}
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
@@ -170,8 +170,8 @@ class RayDispatcher:
     def start(self) -> None:
         try:
             self._connect()
-            for worker_id in self._seats.specs:
-                self._open_actor(worker_id)
+            for seat in self._seats.all():
+                self._open_actor(seat.spec)
         except (RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
             self.close()
             why = f"cannot start Ray on this machine: {printable(error)}"
@@ -184,7 +184,7 @@ class RayDispatcher:
             raise ClusterError(why) from error
 
     def seats(self) -> tuple[Seat, ...]:
-        return tuple(self._seats.seats.values())
+        return self._seats.all()
 
     def send(self, worker_id: str, orders: Sequence[Order]) -> None:
         if actor := self._actors.get(worker_id):
@@ -294,7 +294,7 @@ class RayDispatcher:
         for ref, worker_id in list(self._takes.items()):
             self._silent_s[worker_id] += passed_s
             silent_s = self._silent_s[worker_id]
-            if self._seats.seats[worker_id].up and silent_s > LONG_POLL_S + _SILENT_S:
+            if self._seats.by_worker[worker_id].up and silent_s > LONG_POLL_S + _SILENT_S:
                 del self._takes[ref]
                 lost.append(self._lose(worker_id, f"it was not heard of for {silent_s:.0f} s"))
         return lost
@@ -307,7 +307,7 @@ class RayDispatcher:
         ray.kill(self._actors.pop(worker_id), no_restart=True)
         lost = self._seats.lose(worker_id, reason, request_is_wrong=request_is_wrong)
         if lost.successor is not None:
-            self._open_actor(lost.successor)
+            self._open_actor(self._seats.by_worker[lost.successor].spec)
         log.warning("worker %s lost: %s", worker_id, reason)
         return lost
 
@@ -326,7 +326,7 @@ class RayDispatcher:
         # Ray would run workers at the lowest priority but a few; here they do the work that the
         # deadline is about.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        specs = self._seats.specs.values()
+        specs = [seat.spec for seat in self._seats.all()]
         with _fewer_processes():
             ray.init(
                 address="local",
@@ -342,8 +342,7 @@ class RayDispatcher:
             )
         self._started_here = True
 
-    def _open_actor(self, worker_id: str) -> None:
-        spec = self._seats.specs[worker_id]
+    def _open_actor(self, spec: WorkerSpec) -> None:
         options: dict[str, Any] = {
             "num_cpus": spec.threads,
             "num_gpus": spec.gpus,
@@ -351,8 +350,8 @@ class RayDispatcher:
             "max_concurrency": 16,
             **self._placement(spec.pool),
         }
-        self._actors[worker_id] = ray.remote(WorkerActor).options(**options).remote(spec)
-        self._listen(worker_id)
+        self._actors[spec.worker_id] = ray.remote(WorkerActor).options(**options).remote(spec)
+        self._listen(spec.worker_id)
 
     def _placement(self, pool: str) -> dict[str, Any]:
         """How Ray finds the nodes of a pool."""

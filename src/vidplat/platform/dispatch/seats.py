@@ -18,26 +18,27 @@ from vidplat.platform.dispatch.dispatcher import (
     HandedOver,
     Seat,
     WorkerLost,
-    WorkerSpec,
     WorkerUp,
 )
 
 
 class Seats:
-    """`places` pairs each worker's spec with what the plan should know of it before it is up."""
+    """`seats` are what the plan should know of each worker before it is up."""
 
-    def __init__(self, places: Sequence[tuple[WorkerSpec, Seat]], most_losses: int = 6) -> None:
-        self.specs = {spec.worker_id: spec for spec, _ in places}
-        self.seats = {seat.worker_id: seat for _, seat in places}
+    def __init__(self, seats: Sequence[Seat], most_losses: int = 6) -> None:
+        self.by_worker = {seat.worker_id: seat for seat in seats}
         self._most_losses = most_losses
         self._losses: Counter[str] = Counter()  # in a row, by seat
         self._sat: Counter[str] = Counter()  # workers after the first, by seat
 
+    def all(self) -> tuple[Seat, ...]:
+        return tuple(self.by_worker.values())
+
     def note(self, event: Event) -> None:
         """A worker that is up is what it says it is; one that something came out of is sound."""
         if isinstance(event, WorkerUp):
-            self.seats[event.worker_id] = replace(
-                self.seats[event.worker_id],
+            self.by_worker[event.worker_id] = replace(
+                self.by_worker[event.worker_id],
                 device_class=event.device_class,
                 free_bytes=event.free_bytes,
                 up=True,
@@ -49,11 +50,11 @@ class Seats:
     def lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
         """Take a worker from its seat. Its successor sits there, still to come, unless the seat is
         given up."""
-        spec, seat, now = self.specs.pop(worker_id), self.seats.pop(worker_id), time.time()
+        seat, now = self.by_worker.pop(worker_id), time.time()
         successor = None if request_is_wrong else self._next_id(worker_id)
         if successor is not None:
-            self.specs[successor] = replace(spec, worker_id=successor, calibrate=False)
-            self.seats[successor] = replace(seat, worker_id=successor, up=False, since=now)
+            spec = replace(seat.spec, worker_id=successor, calibrate=False)
+            self.by_worker[successor] = replace(seat, spec=spec, up=False, since=now)
         return WorkerLost(worker_id, reason, now, successor, request_is_wrong)
 
     def _next_id(self, worker_id: str) -> str | None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from vidplat.domain import Batch, JobState, OnInfeasible, OpenJob
 from vidplat.errors import ExitCode, InfrastructureError, printable
 from vidplat.methods.language import is_known
+from vidplat.platform.dispatch.dispatcher import Seat
 from vidplat.platform.interface import BatchResult
 from vidplat.platform.run.hold import held
 from vidplat.platform.run.interrupts import Interrupts
@@ -29,7 +30,7 @@ from vidplat.platform.run.promise import PLANNED_BY_NAME, Promise, Queue, make_p
 from vidplat.platform.run.reconcile import reconcile
 from vidplat.platform.run.records import keep_score, verdict, write_tables
 from vidplat.platform.run.score import Tally
-from vidplat.platform.run.site import Places, Site
+from vidplat.platform.run.site import Site
 from vidplat.platform.run.turn import begin, drain, is_over, take_turn
 from vidplat.platform.run.window import without_passed
 from vidplat.platform.run.world import World
@@ -81,16 +82,16 @@ def _run_held(
     site.listener.begun(batch, site.catalog.counts(batch.id))
     # 3. Promise.
     due_at, batch = batch.deadline_at, _as_resumed(site, batch, submitted)
-    places = site.places(batch, learner)
-    promise = _promise(site, batch, places, learner, submitted.passed_at)
+    seats = site.seats(batch, learner)
+    promise = _promise(site, batch, seats, learner, submitted.passed_at)
     site.listener.planned(promise.plan, promise.answer)
     if not promise.answer.admitted:
         return _refused(site, batch, submitted, promise)
     # 4. Start.
     site.catalog.set_batch_state(batch.id, BatchState.OPEN, at=site.clock())
     judged = replace(batch, submitted_at=submitted.at, deadline_at=due_at)
-    tally = Tally(judged, len(places), promise.plan, promise.startup_s)
-    dispatcher = site.open_dispatcher(places)
+    tally = Tally(judged, len(seats), promise.plan, promise.startup_s)
+    dispatcher = site.open_dispatcher(seats)
     world = World(site, batch, dispatcher, learner, tally, submitted.passed_at)
     # 5. Turns.
     is_aborted = _turn_until_over(world, interrupts)
@@ -179,7 +180,7 @@ def _as_resumed(site: Site, batch: Batch, submitted: Submitted) -> Batch:
 
 
 def _promise(
-    site: Site, batch: Batch, places: Places, learner: Learner, passed_at: float
+    site: Site, batch: Batch, seats: Sequence[Seat], learner: Learner, passed_at: float
 ) -> Promise:
     found = site.catalog.open_jobs(batch.id, limit=PLANNED_BY_NAME)
     for each in found:
@@ -190,7 +191,6 @@ def _promise(
         [without_passed(each, passed_at) for each in found],
         site.catalog.counts(batch.id)[JobState.QUEUED],
     )
-    seats = [seat for _, seat in places]
     promise = make_promise(batch, queue, seats, learner, site.policy(batch), now)
     record = plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
     site.catalog.save_plan(batch.id, record)

@@ -62,7 +62,7 @@ def make_promise(
         workers=tuple(
             WorkerState(
                 id=seat.worker_id,
-                pool=seat.pool,
+                pool=seat.spec.pool,
                 device_class=seat.device_class,
                 free_bytes=seat.free_bytes,
                 ready_at=now + startup.p90_s,

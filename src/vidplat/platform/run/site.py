@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from vidplat.config import Config
 from vidplat.domain import Batch
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec
+from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat
 from vidplat.platform.interface import Listener
 from vidplat.platform.run.learning import Learner
 from vidplat.scheduler import Policy
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.stores import Store
-
-Places = Sequence[tuple[WorkerSpec, Seat]]
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class Site:
     listener: Listener
     owner: str  # this process, see `owners`
     describe: Callable[[str], ModelShape]  # of a model id; raises ModelError
-    places: Callable[[Batch, Learner], Places]  # the workers to be started
-    open_dispatcher: Callable[[Places], Dispatcher]
+    seats: Callable[[Batch, Learner], Sequence[Seat]]  # the workers to be started
+    open_dispatcher: Callable[[Sequence[Seat]], Dispatcher]
     clock: Callable[[], float] = time.time
     crash_point: Callable[[str], None] = field(default=lambda name: None)
 

@@ -96,7 +96,7 @@ class World:
         up_at = now if seat.up else self.learner.expected_up(self.batch.model.id, seat, now)
         return WorkerState(
             id=seat.worker_id,
-            pool=seat.pool,
+            pool=seat.spec.pool,
             device_class=seat.device_class,
             free_bytes=seat.free_bytes,
             ready_at=up_at + self.hands.remaining_s(seat.worker_id, now),
