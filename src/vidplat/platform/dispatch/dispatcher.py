@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vidplat.config import InputConfig
-from vidplat.domain import Job, ModelRef, Outcome, Progress
+from vidplat.domain import Job, ModelRef, Outcome, Progress, WorkerState
 from vidplat.scheduler.decision import Assignment
 from vidplat.workers.draft import Draft
 
@@ -78,6 +78,18 @@ class Seat:
     def light(self) -> bool:
         """Takes drafts alone."""
         return self.spec.light
+
+    def state(self, ready_at: float, **known: Any) -> WorkerState:
+        """As a snapshot has it; `known` are further fields."""
+        return WorkerState(
+            id=self.worker_id,
+            pool=self.spec.pool,
+            device_class=self.device_class,
+            free_bytes=self.free_bytes,
+            ready_at=ready_at,
+            price_per_s=self.price_per_s,
+            **known,
+        )
 
 
 def light_class(device_class: str) -> str:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vidplat.domain import Batch, OpenJob, WorkerState
+from vidplat.domain import Batch, OpenJob
 from vidplat.platform.dispatch.dispatcher import Seat
 from vidplat.platform.run.learning import Learner
 from vidplat.scheduler import Answer, Backlog, Policy, answer, plan
@@ -60,15 +60,7 @@ def make_promise(
         now=now,
         jobs=tuple(queue.first),
         workers=tuple(
-            WorkerState(
-                id=seat.worker_id,
-                pool=seat.spec.pool,
-                device_class=seat.device_class,
-                free_bytes=seat.free_bytes,
-                ready_at=now + startup.p90_s,
-                price_per_s=seat.price_per_s,
-            )
-            for seat, startup in zip(makers, startups, strict=True)
+            seat.state(now + startup.p90_s) for seat, startup in zip(makers, startups, strict=True)
         ),
         deadline_at=batch.deadline_at,
         quality_floor=batch.quality_floor,

@@ -94,15 +94,10 @@ class World:
 
     def _worker_state(self, seat: Seat, now: float) -> WorkerState:
         up_at = now if seat.up else self.learner.expected_up(self.batch.model.id, seat, now)
-        return WorkerState(
-            id=seat.worker_id,
-            pool=seat.spec.pool,
-            device_class=seat.device_class,
-            free_bytes=seat.free_bytes,
-            ready_at=up_at + self.hands.remaining_s(seat.worker_id, now),
+        return seat.state(
+            up_at + self.hands.remaining_s(seat.worker_id, now),
             speed=self.learner.speed(seat.worker_id),
             running=self.hands.running(seat.worker_id),
-            price_per_s=seat.price_per_s,
             suspect=seat.worker_id in self.endings.suspects,
         )
 
