@@ -55,7 +55,7 @@ def main() -> None:
 
     from vidplat.cli.method_chart import method_chart
     from vidplat.methods.candidates import candidates
-    from vidplat.platform.measuring.findings import by_kind, findings, profile_points
+    from vidplat.platform.measuring.findings import findings, profile_points
     from vidplat.workers.models.catalogue import describe_model, locate
     from vidplat.workers.models.family import load_family
     from vidplat.workers.survey.survey import TARGETS, Bench, Row, survey
@@ -89,7 +89,9 @@ def main() -> None:
         say("stopped: what follows is of the prompts so far")
     if told.beside:
         rows = [*(Row(**row) for row in pq.read_table(told.beside).to_pylist()), *rows]
-    found, split = findings(rows), by_kind(rows)
+    found = findings(rows)
+    kinds = dict.fromkeys(row.kind for row in rows)
+    split = {kind: findings(row for row in rows if row.kind == kind) for kind in kinds}
 
     told.out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(

@@ -88,4 +88,4 @@ def test_an_unknown_method_is_refused_with_the_list(
 ) -> None:
     assert main(["bench", "methods", model, "--only", "stepz"]) == 2
 
-    assert "'stepz' is not known; there are steps, unipc, hsa" in capsys.readouterr().err
+    assert "'stepz' is not known; there are steps, hsa, " in capsys.readouterr().err
