@@ -256,7 +256,7 @@ def _watched(worker: Worker, *, decodes: bool) -> Iterator[dict[str, np.ndarray]
     """
     from vidplat.workers import video
 
-    family: Any = worker._family
+    family: Any = worker.loaded.family
     decode, to_mp4 = family.decode, video.to_mp4
     seen: dict[str, np.ndarray] = {}
 
