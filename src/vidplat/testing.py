@@ -34,7 +34,7 @@ from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, pr
 from vidplat.methods.frames import kept_latents
 from vidplat.methods.language import chosen
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
-from vidplat.workers.draft import Draft
+from vidplat.workers.draft import Draft, Rendered
 
 if TYPE_CHECKING:
     from vidplat.storage.memory import MemoryStore
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FAKE_SHAPE",
     "FakeModel",
-    "FakeRendered",
     "MemoryStore",
     "crash_points",
     "describe_fake",
@@ -73,16 +72,6 @@ FAKE_SHAPE = ModelShape(
         for part, quality in ((0.125, 0.60), (0.25, 0.80), (0.5, 0.92), (0.75, 0.97), (1.0, 1.0))
     ),
 )
-
-
-@dataclass(frozen=True)
-class FakeRendered:
-    video: bytes
-    poster: bytes
-    meta: Mapping[str, Any]
-    phases: Mapping[str, float]
-    metrics: Mapping[str, float]
-    steps_done: int
 
 
 @dataclass
@@ -151,7 +140,7 @@ class FakeModel:
         min_steps: int = 1,
         is_cancelled: Callable[[], bool] = lambda: False,
         hand_over: bool = False,
-    ) -> FakeRendered | Draft:
+    ) -> Rendered | Draft:
         if not self.loaded:
             raise AssertionError("load() comes before make()")
         text = job.prompt
@@ -234,7 +223,7 @@ class FakeModel:
         *,
         attempt: int,
         on_progress: Callable[[str, int, int], None] = lambda phase, step, steps: None,
-    ) -> FakeRendered:
+    ) -> Rendered:
         began, phases = time.monotonic(), dict(draft.phases)
         if draft.filling["left_out"]:
             on_progress("reconstruct", draft.steps_done, draft.steps_done)
@@ -245,7 +234,7 @@ class FakeModel:
             began = time.monotonic()
         poster = _bytes_of(f"{job.id} poster", 64)
         phases["mp4"] = time.monotonic() - began
-        return FakeRendered(
+        return Rendered(
             draft.video,
             poster,
             {**draft.meta, "attempt": attempt},

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidplat.workers.delivery import Rendered
+    from vidplat.workers.draft import Rendered
     from vidplat.workers.models.catalogue import ModelListing, describe_model, list_models
     from vidplat.workers.models.limits import check_spec
     from vidplat.workers.worker import Worker
@@ -19,7 +19,7 @@ __all__ = ["ModelListing", "Rendered", "Worker", "check_spec", "describe_model",
 
 _HOMES = {
     "ModelListing": "vidplat.workers.models.catalogue",
-    "Rendered": "vidplat.workers.delivery",
+    "Rendered": "vidplat.workers.draft",
     "Worker": "vidplat.workers.worker",
     "check_spec": "vidplat.workers.models.limits",
     "describe_model": "vidplat.workers.models.catalogue",

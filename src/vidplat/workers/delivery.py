@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vidplat.domain import VideoSpec
 from vidplat.errors import JobError
 from vidplat.stages import DECODE, MP4
-from vidplat.workers.draft import Draft
+from vidplat.workers.draft import Draft, Rendered
 from vidplat.workers.making import Made, Stopwatch
 from vidplat.workers.sidecar import measured
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """One finished video in memory, and all there is to tell about it."""
-
-    video: bytes  # mp4
-    poster: bytes  # jpeg
-    meta: Mapping[str, Any]  # the sidecar, ready for JSON
-    phases: Mapping[str, float]  # seconds by stage, see `vidplat.stages`
-    metrics: Mapping[str, float]  # flicker, motion_energy, and what methods found (kept_share)
-    steps_done: int
 
 
 def rendered(

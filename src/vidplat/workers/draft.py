@@ -1,5 +1,5 @@
-"""A draft: what one worker leaves for another to finish. No torch here, so that the platform may
-carry it.
+"""What a worker gives back: a finished video, or a draft of it for another worker to finish. No
+torch here, so that the platform may carry them.
 """
 
 from __future__ import annotations
@@ -20,4 +20,16 @@ class Draft:
     meta: Mapping[str, Any]  # the sidecar so far
     phases: Mapping[str, float]  # seconds so far
     metrics: Mapping[str, float]
+    steps_done: int
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One finished video in memory, and all there is to tell about it."""
+
+    video: bytes  # mp4
+    poster: bytes  # jpeg
+    meta: Mapping[str, Any]  # the sidecar, ready for JSON
+    phases: Mapping[str, float]  # seconds by stage, see `vidplat.stages`
+    metrics: Mapping[str, float]  # flicker, motion_energy, and what methods found (kept_share)
     steps_done: int

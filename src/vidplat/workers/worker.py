@@ -26,8 +26,8 @@ from vidplat.errors import JobError, ModelError, SpecError, printable
 from vidplat.methods.model_shape import ModelShape
 from vidplat.stages import DECODE, MP4, RECONSTRUCT, SOURCE
 from vidplat.workers import devices
-from vidplat.workers.delivery import Rendered, handed_over, rendered
-from vidplat.workers.draft import Draft
+from vidplat.workers.delivery import handed_over, rendered
+from vidplat.workers.draft import Draft, Rendered
 from vidplat.workers.making import Ask, FinishBy, Made, OnStep, Stopwatch, Wishes
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec

@@ -49,29 +49,12 @@ from vidplat.platform.dispatch.dispatcher import (
     light_class,
 )
 from vidplat.stages import NETWORK, STORE
-from vidplat.workers.draft import Draft
+from vidplat.workers.draft import Draft, Rendered
 
 log = logging.getLogger(__name__)
 
 
 Report = Callable[[str, int, int], None]  # phase, finished steps, steps in all
-
-
-class Rendered(Protocol):
-    """One finished video and the facts about its making."""
-
-    @property
-    def video(self) -> bytes: ...
-    @property
-    def poster(self) -> bytes: ...
-    @property
-    def meta(self) -> Mapping[str, Any]: ...
-    @property
-    def phases(self) -> Mapping[str, float]: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-    @property
-    def steps_done(self) -> int: ...
 
 
 class VideoMaker(Protocol):

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from vidplat.domain import Artifact, Job, ModelRef
 from vidplat.errors import InputError
 from vidplat.platform.dispatch.dispatcher import Order, WorkerSpec
-from vidplat.platform.dispatch.worker_thread import Rendered, Tools, VideoMaker
+from vidplat.platform.dispatch.worker_thread import Tools, VideoMaker
 from vidplat.storage import open_store
 from vidplat.storage.artifacts import commit
 from vidplat.storage.inputs import load_input
+from vidplat.workers.draft import Rendered
 
 
 def open_tools(spec: WorkerSpec) -> Tools:
