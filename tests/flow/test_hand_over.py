@@ -20,7 +20,7 @@ from tests.flow.test_crashes import wait_for
 from tests.platform.builders import Memory, a_seat
 from vidplat.config import PoolConfig, RayConfig
 from vidplat.domain import JobState, OperatingPoint, Outcome
-from vidplat.platform.dispatch import on_ray as ray_dispatch
+from vidplat.platform.dispatch import on_ray
 from vidplat.platform.dispatch.dispatcher import (
     Dispatcher,
     Event,
@@ -88,8 +88,8 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
 ):
     # given a run on Ray whose light workers take drafts, and one of them stops without dying, as
     # behind a dead link
-    monkeypatch.setattr(ray_dispatch, "LONG_POLL_S", 1.0)
-    monkeypatch.setattr(ray_dispatch, "_SILENT_S", 3.0)
+    monkeypatch.setattr(on_ray, "LONG_POLL_S", 1.0)
+    monkeypatch.setattr(on_ray, "_SILENT_S", 3.0)
     model, address = "fake:step_s=0.02,reconstruct_s=0.2", ray_cluster.address
     stage = Stage(tmp_path, model=model, pools=POOLS, local=False, address=address)
     stopped: list[int] = []
@@ -147,8 +147,8 @@ def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(
     monkeypatch: pytest.MonkeyPatch, ray_cluster: Cluster
 ):
     # given a worker that has stopped without dying
-    monkeypatch.setattr(ray_dispatch, "_RECALL_WITHIN_S", 1.0)
-    dispatcher = ray_dispatch.RayDispatcher(
+    monkeypatch.setattr(on_ray, "_RECALL_WITHIN_S", 1.0)
+    dispatcher = on_ray.RayDispatcher(
         [a_seat("cloud-1", up=False)], RayConfig(address=ray_cluster.address)
     )
     dispatcher.start()
@@ -192,10 +192,10 @@ class Maker:
 
 def test_a_draft_is_kept_until_its_own_attempt_has_ended() -> None:
     maker, point = Maker(), OperatingPoint(4)
-    dispatcher = ray_dispatch.RayDispatcher((), RayConfig())
+    dispatcher = on_ray.RayDispatcher((), RayConfig())
 
     def handed_over(attempt: int) -> HandedOver:
-        handle = ray_dispatch.DraftHandle(maker, f"draft {attempt}")
+        handle = on_ray.DraftHandle(maker, f"draft {attempt}")
         return HandedOver("j", attempt, "cloud-1", Draft(handle, 1, {}, {}, {}, {}, 4), 0.0, 1.0)
 
     def ended(attempt: int) -> Outcome:

@@ -1,8 +1,7 @@
 """Ctrl-C and SIGTERM: the first asks the run to drain (finish what is running, start nothing), the
 second aborts.
 
-Signals reach a program's main thread only; elsewhere (tests, servers) this does nothing and a run
-ends by `drain` being called.
+Signals reach a program's main thread only; elsewhere (tests, servers) this does nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
@@ -27,12 +26,7 @@ class Interrupts:
         self.listen()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
