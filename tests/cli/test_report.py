@@ -6,10 +6,12 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import pytest
+
 from tests.cli.records import SUBMITTED_AT, Rows, a_batch, a_record
 from vidplat.cli.report_charts import ticks
 from vidplat.cli.report_page import headline, page
-from vidplat.domain import JobRecord, JobState
+from vidplat.domain import JobRecord, JobState, ModelRef, OperatingPoint
 from vidplat.platform import report as reports
 from vidplat.platform.report import Report, gather, link
 from vidplat.storage.catalog_words import PlanRecord
@@ -155,36 +157,70 @@ class Tags(HTMLParser):
         self.attributes += [(name, value or "") for name, value in attrs]
 
 
-def a_nasty_report() -> Report:
-    record = a_record(
-        1, NASTY, external_id=NASTY, failure=NASTY, state=JobState.FAILED, pool="cloud"
+def a_report_full_of(text: str) -> Report:
+    """A failed job and a late one, with `text` in every place that somebody else fills."""
+    model = ModelRef(text, text)
+    failed = a_record(
+        1, text, external_id=text, failure=text, state=JobState.FAILED, pool=f"a{text}"
     )
-    record = replace(record, worker_id=NASTY, job=replace(record.job, negative_prompt=NASTY))
-    done = replace(a_record(2, NASTY, external_id="../../x"), worker_id=NASTY, pool=NASTY)
+    late = a_record(2, text, start_s=70, external_id=f"../../{text}", pool=f"b{text}")
+    records = [
+        replace(
+            record,
+            worker_id=text,
+            point=OperatingPoint(8, text),
+            phases={text: 2.0},
+            job=replace(
+                record.job,
+                negative_prompt=text,
+                model=model,
+                input_video=text,
+                input_sha256=text,
+                strength=0.5,
+            ),
+        )
+        for record in (failed, late)
+    ]
     plan = PlanRecord(
-        0.0, "", "degraded", NASTY, 0, 0, SUBMITTED_AT + 1, SUBMITTED_AT + 2, 1, 1, 1, 2
+        0.0, "", text, text, 0, 0, SUBMITTED_AT + 1, SUBMITTED_AT + 2, 1, 1, 1, 2, notes=(text,)
     )
-    batch = a_batch(source=NASTY, method=NASTY, output_prefix=NASTY, total=2)
     return gather(
-        Rows([record, done]),
-        batch,
+        Rows(records),
+        a_batch(source=text, method=text, output_prefix=text, model=model, total=2),
         state="done",
         now=0,
         promise=plan,
-        causes={record.job.id: NASTY},
+        causes={record.job.id: text for record in records},
     )
 
 
-def test_nothing_from_outside_becomes_an_element_or_an_attribute() -> None:
-    tags = Tags(page(a_nasty_report()))
+def test_whatever_strangers_write_the_page_has_the_same_elements_and_attributes() -> None:
+    nasty, plain = (Tags(page(a_report_full_of(text))) for text in (NASTY, "plain"))
 
-    assert tags.names.count("script") == 1
-    assert "img" not in tags.names and "iframe" not in tags.names
-    assert not [name for name, _ in tags.attributes if name.startswith("on") or name == "style"]
+    assert nasty.names == plain.names
+    assert [name for name, _ in nasty.attributes] == [name for name, _ in plain.attributes]
+    assert nasty.names.count("script") == 1
+    assert not [name for name, _ in nasty.attributes if name.startswith("on") or name == "style"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ 7 * 7 }}", "{% raw %}", "{# gone #}", "{{ report.__class__ }}"]
+)
+def test_a_template_inside_a_prompt_is_only_text(text: str) -> None:
+    html = page(a_report(a_record(1, text)))
+
+    assert f"<h3>{text}</h3>" in html
+
+
+def test_a_secret_inside_a_url_is_not_shown() -> None:
+    html = page(a_report(a_record(1), output_prefix="s3://key:hunter2@bucket/videos"))
+
+    assert "bucket/videos" in html
+    assert "hunter2" not in html
 
 
 def test_control_characters_are_spelled_out_in_the_page() -> None:
-    html = page(a_nasty_report())
+    html = page(a_report_full_of(NASTY))
 
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f‮]", html)
 
@@ -210,7 +246,7 @@ def test_the_policy_of_the_page_allows_no_script_but_its_own() -> None:
 
 
 def test_the_same_report_is_the_same_page() -> None:
-    report = a_nasty_report()
+    report = a_report_full_of(NASTY)
 
     assert page(report) == page(report)
 

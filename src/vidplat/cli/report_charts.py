@@ -1,178 +1,206 @@
-"""The two charts of the report page as inline SVG: what each worker did when, and predicted against
-actual.
+"""Where everything lies in the two charts of the report page: what each worker did when, and
+predicted against actual.
 
-Pure functions of `Report`; colours come from the page's style sheet by class (p0 to p3 are pools),
-so the charts follow light and dark. Numbers are all that is drawn; text from users appears only in
-tooltips, escaped.
+Numbers alone, in the units of the SVG's view box, from the left and the top; `page/charts.svg.j2`
+draws them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from vidplat.cli import phrases
 from vidplat.domain import JobRecord
-from vidplat.errors import printable
 from vidplat.platform.report import Report, actual_s, lateness_s
 
-Scale = Callable[[float], float]  # a moment to its place from the left
-
-WIDTH, GUTTER, LANE, GAP, TOP = 1120, 92, 24, 7, 44
 LANES = 16  # workers drawn; a larger cluster shows its first ones
-SQUARE, INSET = 290, 34
 
 
 def pool_classes(report: Report) -> dict[str, str]:
     """A colour class for each pool, the same wherever it appears."""
-    pools = {record.pool or "?" for record in report.marks} | {
-        group.pool for group in report.groups
-    }
+    pools = {pool_of(record) for record in report.marks} | {group.pool for group in report.groups}
     return {pool: f"p{index % 4}" for index, pool in enumerate(sorted(pools))}
 
 
-def clock_chart(report: Report) -> str:
+def pool_of(record: JobRecord) -> str:
+    return record.pool or "?"
+
+
+# --- what each worker did when --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Span:
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Bar(Span):
+    """One video."""
+
+    record: JobRecord
+    colour: str
+    took_s: float | None
+    is_late: bool
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One worker."""
+
+    worker: str
+    y: int
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A vertical line with a word, on a row of its own so that close ones do not overlap."""
+
+    at: float
+    y: int
+    words: str
+    tone: str  # ink, good or bad
+
+
+@dataclass(frozen=True)
+class Clock:
     """Seconds since submit from left to right, a lane per worker, a bar per video; deadline,
     promise and finish."""
-    batch, start = report.batch, report.batch.submitted_at
-    ended = [record.finished_at for record in report.marks if record.finished_at is not None]
-    if not ended:
-        return ""
-    promise = report.promise
-    ends = [*ended, *filter(None, [batch.deadline_at, promise.finish_p90_at if promise else None])]
-    span = max(max(ends) - start, 1e-3) * 1.03
-    scale = (WIDTH - GUTTER - 8) / span
 
-    def x(at: float) -> float:
-        return GUTTER + (min(max(at, start), start + span) - start) * scale
+    report: Report
+    colours: Mapping[str, str]
+    span_s: float  # from submit to the right edge
 
-    workers = sorted({record.worker_id or "?" for record in report.marks})[:LANES]
-    bottom = TOP + len(workers) * (LANE + GAP)
-    parts = [
-        f'<svg class="clock" viewBox="0 0 {WIDTH} {bottom + 26}" role="img" '
-        f'aria-label="{_clock_words(report)}">'
-    ]
-    if promise and promise.finish_p90_at > start:
-        left, right = x(promise.finish_p50_at), x(promise.finish_p90_at)
-        parts.append(
-            f'<rect class="band" x="{left:.1f}" y="{TOP - 6}" width="{max(right - left, 2):.1f}" '
-            f'height="{bottom - TOP + 6}"><title>predicted finish, p50 to p90</title></rect>'
+    width, gutter, top, lane_height, gap = 1120, 92, 44, 24, 7
+
+    @classmethod
+    def of(cls, report: Report, colours: Mapping[str, str]) -> Clock | None:
+        """None where no video has an end."""
+        ends = [record.finished_at for record in report.marks if record.finished_at is not None]
+        if not ends:
+            return None
+        promised = report.promise.finish_p90_at if report.promise else None
+        last = max(ends + [end for end in (report.batch.deadline_at, promised) if end])
+        return cls(report, colours, 1.03 * max(last - report.batch.submitted_at, 1e-3))
+
+    def x(self, at: float) -> float:
+        """The place of a moment, within the chart."""
+        passed_s = min(max(at - self.report.batch.submitted_at, 0.0), self.span_s)
+        return self.gutter + passed_s / self.span_s * (self.width - self.gutter - 8)
+
+    @property
+    def workers(self) -> list[str]:
+        return sorted({record.worker_id or "?" for record in self.report.marks})[:LANES]
+
+    @property
+    def bottom(self) -> int:
+        return self.top + len(self.workers) * (self.lane_height + self.gap)
+
+    @property
+    def took_s(self) -> float | None:
+        """Until the last video was finished."""
+        end = self.report.finished_at
+        return None if end is None else end - self.report.batch.submitted_at
+
+    @property
+    def band(self) -> Span | None:
+        """The predicted finish, p50 to p90."""
+        promise = self.report.promise
+        if promise is None or promise.finish_p90_at <= self.report.batch.submitted_at:
+            return None
+        left, right = self.x(promise.finish_p50_at), self.x(promise.finish_p90_at)
+        return Span(left, max(right - left, 2))
+
+    @property
+    def lanes(self) -> Iterator[Lane]:
+        for number, worker in enumerate(self.workers):
+            yield Lane(
+                worker,
+                self.top + number * (self.lane_height + self.gap),
+                tuple(
+                    self._bar(record, record.started_at, record.finished_at)
+                    for record in self.report.marks
+                    if (record.worker_id or "?") == worker
+                    and record.started_at is not None
+                    and record.finished_at is not None
+                ),
+            )
+
+    def _bar(self, record: JobRecord, began: float, ended: float) -> Bar:
+        left, late_s = self.x(began), lateness_s(record, self.report.batch)
+        return Bar(
+            left,
+            max(self.x(ended) - left, 1),
+            record,
+            self.colours[pool_of(record)],
+            actual_s(record),
+            is_late=late_s is not None and late_s > 0,
         )
-    pools = pool_classes(report)
-    for lane, worker in enumerate(workers):
-        parts += _lane(report, worker, TOP + lane * (LANE + GAP), x, pools)
-    parts += _axis(span, bottom, x, start)
-    parts += _flags(report, bottom, x)
-    return "".join([*parts, "</svg>"])
+
+    @property
+    def ticks(self) -> list[tuple[float, float]]:
+        """(place, seconds)."""
+        start = self.report.batch.submitted_at
+        return [(self.x(start + tick), tick) for tick in ticks(self.span_s, 8)]
+
+    @property
+    def flags(self) -> Iterator[Flag]:
+        batch = self.report.batch
+        if self.report.finished_at is not None:
+            word = "finished" if self.report.done == self.report.total else "last video"
+            tone = "bad" if self.report.late else "good"
+            words = f"{word} {phrases.seconds(self.took_s)}"
+            yield Flag(self.x(self.report.finished_at), 32, words, tone)
+        if batch.deadline_at is not None:
+            words = f"deadline {phrases.seconds(batch.deadline_at - batch.submitted_at)}"
+            yield Flag(self.x(batch.deadline_at), 14, words, "ink")
 
 
-def _lane(report: Report, worker: str, y: float, x: Scale, pools: dict[str, str]) -> list[str]:
-    parts = [
-        f'<text x="0" y="{y + 16}">{_text(worker, 14)}</text>',
-        f'<rect class="lane" x="{GUTTER}" y="{y}" width="{WIDTH - GUTTER - 8}" height="{LANE}" '
-        'rx="2"/>',
-    ]
-    for record in report.marks:
-        if (
-            (record.worker_id or "?") != worker
-            or record.started_at is None
-            or record.finished_at is None
-        ):
-            continue
-        left, right = x(record.started_at), x(record.finished_at)
-        late = (lateness_s(record, report.batch) or 0) > 0
-        parts.append(
-            f'<rect class="bar {pools[record.pool or "?"]}{" late" if late else ""}" '
-            f'x="{left:.1f}" y="{y}" '
-            f'width="{max(right - left, 1):.1f}" height="{LANE}" '
-            f'rx="2"><title>{_about(record)}</title></rect>'
-        )
-    return parts
+# --- predicted against actual ---------------------------------------------------------------------
 
 
-def _axis(span: float, bottom: float, x: Scale, start: float) -> list[str]:
-    parts = []
-    for tick in ticks(span, 8):
-        at = x(start + tick)
-        anchor = "start" if tick == 0 else "middle"
-        parts.append(
-            f'<line class="axis" x1="{at:.1f}" y1="{bottom}" x2="{at:.1f}" y2="{bottom + 5}"/>'
-        )
-        parts.append(
-            f'<text x="{at:.1f}" y="{bottom + 20}" '
-            f'text-anchor="{anchor}">{phrases.seconds_tick(tick)}</text>'
-        )
-    return parts
+@dataclass(frozen=True)
+class Dot:
+    """One video."""
+
+    record: JobRecord
+    colour: str
+    predicted_s: float  # p50
+    actual_s: float
 
 
-def _flags(report: Report, bottom: float, x: Scale) -> list[str]:
-    """Vertical lines with a word each, on rows of their own so that close ones do not overlap."""
-    batch, flags = report.batch, []
-    late = report.late > 0
-    if report.finished_at is not None:
-        took = phrases.seconds(report.finished_at - batch.submitted_at)
-        word = "finished" if report.done == sum(report.counts.values()) else "last video"
-        flags.append((report.finished_at, f"{word} {took}", "bad" if late else "good", 32))
-    if batch.deadline_at is not None:
-        allowed = phrases.seconds(batch.deadline_at - batch.submitted_at)
-        flags.append((batch.deadline_at, f"deadline {allowed}", "ink", 14))
-    parts = []
-    for at, words, style, y in flags:
-        place = x(at)
-        on_right = place < WIDTH * 0.2
-        anchor, shift = ("start", 6) if on_right else ("end", -6)
-        parts.append(
-            f'<line class="{style}" x1="{place:.1f}" y1="{y - 10}" x2="{place:.1f}" y2="{bottom}"/>'
-        )
-        parts.append(
-            f'<text class="halo {style}" x="{place + shift:.1f}" y="{y}" '
-            f'text-anchor="{anchor}">{escape(words)}</text>'
-        )
-    return parts
+@dataclass(frozen=True)
+class Scatter:
+    """Predicted seconds (p50) to the right, actual seconds up; on the diagonal they agree."""
 
+    dots: tuple[Dot, ...]
+    most: float  # seconds at the right and the upper edge
 
-def scatter_chart(report: Report) -> str:
-    """One dot per video: predicted seconds (p50) to the right, actual seconds up; on the line they
-    agree."""
-    dots = [(record, record.predicted_p50_s, actual_s(record)) for record in report.marks]
-    known = [
-        (record, p50, actual)
-        for record, p50, actual in dots
-        if p50 is not None and actual is not None
-    ]
-    if not known:
-        return ""
-    top = max(max(p50, actual) for _, p50, actual in known) * 1.08 or 1.0
-    inner = SQUARE - INSET - 12
-    pools = pool_classes(report)
+    side, inset = 290, 34
 
-    def place(p50: float, actual: float) -> tuple[float, float]:
-        return INSET + p50 / top * inner, SQUARE - INSET - actual / top * inner
+    @classmethod
+    def of(cls, report: Report, colours: Mapping[str, str]) -> Scatter | None:
+        """None where nothing was both predicted and timed."""
+        dots = [
+            Dot(record, colours[pool_of(record)], record.predicted_p50_s, took_s)
+            for record in report.marks
+            if record.predicted_p50_s is not None and (took_s := actual_s(record)) is not None
+        ]
+        longest = max((max(dot.predicted_s, dot.actual_s) for dot in dots), default=0.0)
+        return cls(tuple(dots), 1.08 * longest or 1.0) if dots else None
 
-    (left, low), (right, high) = place(0, 0), place(top, top)
-    parts = [
-        f'<svg viewBox="0 0 {SQUARE} {SQUARE}" role="img" '
-        f'aria-label="Predicted against actual seconds of {phrases.count(len(known), "video")}">',
-        f'<line class="ideal" x1="{left}" y1="{low}" x2="{right}" y2="{high}"/>',
-    ]
-    for tick in ticks(top, 4):
-        across, up = place(tick, tick)
-        parts.append(f'<line class="axis" x1="{left}" y1="{up:.1f}" x2="{right}" y2="{up:.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{up + 4:.1f}" text-anchor="end">{tick:g}</text>')
-        parts.append(f'<text x="{across:.1f}" y="{low + 16}" text-anchor="middle">{tick:g}</text>')
-    for record, p50, actual in known:
-        across, up = place(p50, actual)
-        parts.append(
-            f'<circle class="{pools[record.pool or "?"]}" cx="{across:.1f}" cy="{up:.1f}" r="5">'
-            f"<title>{_about(record)}; predicted {phrases.seconds(p50)}</title></circle>"
-        )
-    parts.append(f'<text class="halo" x="{left + 8}" y="{high + 12}">slower than predicted</text>')
-    parts.append(
-        f'<text class="halo" x="{right - 2}" y="{low - 10}" text-anchor="end">faster</text>'
-    )
-    parts.append(f'<text x="{right}" y="{SQUARE - 6}" text-anchor="end">predicted seconds</text>')
-    parts.append('<text x="0" y="10">actual</text></svg>')
-    return "".join(parts)
+    def across(self, predicted_s: float) -> float:
+        return self.inset + predicted_s / self.most * (self.side - self.inset - 12)
+
+    def up(self, actual_s: float) -> float:
+        return self.side - self.inset - actual_s / self.most * (self.side - self.inset - 12)
+
+    @property
+    def ticks(self) -> list[float]:
+        return ticks(self.most, 4)
 
 
 def ticks(top: float, about: int) -> list[float]:
@@ -187,24 +215,3 @@ def ticks(top: float, about: int) -> list[float]:
         86_400.0 * max(1, round(top / 86_400 / about)),
     )
     return [round(index * step, 6) for index in range(int(top / step) + 1)]
-
-
-def _about(record: JobRecord) -> str:
-    point = record.point.label if record.point else "?"
-    return (
-        f"row {record.job.row}, {escape(point)}, {phrases.seconds(actual_s(record))}: "
-        f"{_text(record.job.prompt, 80)}"
-    )
-
-
-def _clock_words(report: Report) -> str:
-    took = (
-        phrases.seconds(report.finished_at - report.batch.submitted_at)
-        if report.finished_at
-        else "unknown"
-    )
-    return f"What each worker did when. The last video was finished {escape(took)} after submit."
-
-
-def _text(text: object, limit: int) -> str:
-    return escape(printable(text, limit), quote=True)

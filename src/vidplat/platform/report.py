@@ -47,6 +47,23 @@ class Card:
     video: str | None = None  # href: relative path or data URI; None: nothing to play
     poster: str | None = None
 
+    @property
+    def took_s(self) -> float | None:
+        return actual_s(self.record)
+
+    @property
+    def is_late(self) -> bool:
+        return self.late_s is not None and self.late_s > 0
+
+    @property
+    def is_reduced(self) -> bool:
+        return is_reduced(self.record)
+
+    @property
+    def is_beside(self) -> bool:
+        """True when the page links to a file instead of holding the video."""
+        return self.video is not None and not self.video.startswith("data:")
+
 
 @dataclass(frozen=True)
 class Group:
@@ -90,9 +107,13 @@ class Report:
         return self.counts.get(JobState.DONE, 0)
 
     @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
     def left_out(self) -> int:
         """Jobs without a card."""
-        return sum(self.counts.values()) - len(self.cards)
+        return self.total - len(self.cards)
 
 
 def gather(
@@ -125,6 +146,11 @@ def actual_s(record: JobRecord) -> float | None:
     if record.started_at is None or record.finished_at is None or record.reused_from is not None:
         return None
     return record.finished_at - record.started_at
+
+
+def is_reduced(record: JobRecord) -> bool:
+    """Made with fewer steps than full quality asks for."""
+    return record.point is not None and record.point.steps < record.job.spec.num_inference_steps
 
 
 def lateness_s(record: JobRecord, batch: Batch) -> float | None:
@@ -209,7 +235,7 @@ class _Tally:
         if record.predicted_quality is not None:
             self.quality_sum += record.predicted_quality
             self.quality_of += 1
-        if record.point and record.point.steps < record.job.spec.num_inference_steps:
+        if is_reduced(record):
             self.reduced += 1
 
     def _time(self, record: JobRecord, took_s: float) -> None:
