@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import pytest
 
 from vidplat.cli import render
-from vidplat.cli.render import Column
 
 NASTY = "\x1b[31mred\x1b[0m \x07 [bold]not bold[/bold] :smile: ‮gnp.exe\nnext"
 
 
-def test_a_cell_can_neither_colour_nor_break_the_table() -> None:
-    out = io.StringIO()
+def test_a_cell_can_neither_colour_nor_break_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    render.print_table([render.right("ROW"), "PROMPT"], [(1, NASTY)])
 
-    render.print_table([Column("ROW", right=True), Column("PROMPT")], [(1, NASTY)], to=out)
-
-    assert out.getvalue().splitlines() == [
+    assert capsys.readouterr().out.splitlines() == [
         "ROW  PROMPT",
         "  1  " + r"\x1b[31mred\x1b[0m \x07 [bold]not bold[/bold] :smile: \u202egnp.exe\nnext",
     ]
 
 
-def test_in_a_pipe_no_cell_is_cut() -> None:
-    out = io.StringIO()
+def test_in_a_pipe_no_cell_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    render.print_table([render.wide("PROMPT"), "LAST"], [("word " * 60, "end")])
 
-    render.print_table(
-        [Column("PROMPT", gives_way=True), Column("LAST")], [("word " * 60, "end")], to=out
-    )
-
-    assert "word " * 59 in out.getvalue()
-    assert "end" in out.getvalue()
+    shown = capsys.readouterr().out
+    assert "word " * 59 in shown
+    assert "end" in shown
 
 
-def test_without_a_terminal_there_is_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_there_is_no_colour(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    out = io.StringIO()
 
-    render.print_table([Column("STATE", states=True)], [("done",), ("failed",)], to=out)
+    render.print_table([render.states("STATE")], [("done",), ("failed",)])
 
-    assert "\x1b" not in out.getvalue()
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_json_is_ascii_and_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,9 +46,7 @@ def test_json_is_ascii_and_has_no_infinity(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(shown) == {"prompt": NASTY, "at": None, "many": [None, 1.5]}
 
 
-def test_facts_that_are_unknown_are_left_out() -> None:
-    out = io.StringIO()
+def test_facts_that_are_unknown_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    render.print_facts([("batch", "b1"), ("deadline", None)])
 
-    render.print_facts([("batch", "b1"), ("deadline", None)], to=out)
-
-    assert out.getvalue().split() == ["batch", "b1"]
+    assert capsys.readouterr().out.split() == ["batch", "b1"]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidplat.cli import options, render
-from vidplat.cli.render import Column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,9 +104,8 @@ def _write(measured: Measured, model: str, folder: Path) -> tuple[Path, Path]:
 
 
 def _print_table(found: Sequence[Finding]) -> None:
-    columns = ("METHOD", "POINT", "TIME", "END TO END", "FLOPS", "PSNR", "SSIM", "MIB")
     render.print_table(
-        [Column(name, gives_way=name == "POINT") for name in columns],
+        ["METHOD", render.wide("POINT"), "TIME", "END TO END", "FLOPS", "PSNR", "SSIM", "MIB"],
         [
             (
                 one.method,

@@ -7,10 +7,10 @@ batch.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from vidplat.cli import documents, phrases, reach, render
-from vidplat.cli.render import Column
 from vidplat.errors import ExitCode, VidplatError
 
 if TYPE_CHECKING:
@@ -63,71 +63,42 @@ def _report(result: BatchResult, config: Config) -> tuple[Report | None, str | N
 def _print_comparison(result: BatchResult, report: Report) -> None:
     """The table of predicted against actual."""
     score, start = result.score, result.batch.submitted_at
-    rows: list[tuple[object, ...]] = []
+    rows: list[tuple[str, ...]] = []
+
+    def add(
+        name: str,
+        predicted_s: float,
+        actual_s: float,
+        *,
+        many: str = "",
+        p90: str = "",
+        q: str = "",
+    ) -> None:
+        predicted, actual = phrases.seconds(predicted_s) + p90, phrases.seconds(actual_s)
+        rows.append((name, many, predicted, actual, phrases.against(actual_s, predicted_s), q))
+
     if score.predicted_p50_at > start and score.finished_at > start:
-        predicted_s, actual_s = score.predicted_p50_at - start, score.finished_at - start
-        p90 = (
-            f"{phrases.seconds(predicted_s)} (p90 "
-            f"{phrases.seconds(score.predicted_p90_at - start)})"
-        )
-        rows.append(
-            (
-                "finish",
-                "",
-                p90,
-                phrases.seconds(actual_s),
-                phrases.against(actual_s, predicted_s),
-                "",
-            )
-        )
+        p90 = f" (p90 {phrases.seconds(score.predicted_p90_at - start)})"
+        add("finish", score.predicted_p50_at - start, score.finished_at - start, p90=p90)
     if score.startup_s:
-        rows.append(
-            (
-                "start-up",
-                "",
-                phrases.seconds(score.predicted_startup_s),
-                phrases.seconds(score.startup_s),
-                phrases.against(score.startup_s, score.predicted_startup_s),
-                "",
-            )
-        )
-    rows += [
-        (
-            f"{group.pool}, {group.point}",
-            f"{group.made:,}",
-            phrases.seconds(group.predicted_s),
-            phrases.seconds(group.actual_s),
-            phrases.against(group.actual_s, group.predicted_s),
-            phrases.quality(group.quality),
-        )
-        for group in report.groups
-    ]
+        add("start-up", score.predicted_startup_s, score.startup_s)
+    for group in report.groups:
+        made, quality = f"{group.made:,}", phrases.quality(group.quality)
+        name = f"{group.pool}, {group.point}"
+        add(name, group.predicted_s, group.actual_s, many=made, q=quality)
     render.say()
-    render.print_table(
-        [
-            Column(""),
-            Column("VIDEOS", right=True),
-            Column("PREDICTED", right=True),
-            Column("ACTUAL", right=True),
-            Column("OFF BY", right=True),
-            Column("QUALITY", right=True),
-        ],
-        rows,
-    )
+    numbers = map(render.right, ("VIDEOS", "PREDICTED", "ACTUAL", "OFF BY", "QUALITY"))
+    render.print_table(["", *numbers], rows)
     render.say(
         f"{phrases.percent(score.within_p90)} within p90, workers busy "
-        f"{phrases.percent(score.busy_share)} of the time "
-        f"after start-up, predicted quality {phrases.quality(score.mean_quality)} of 1.00",
+        f"{phrases.percent(score.busy_share)} of the time after start-up, predicted quality "
+        f"{phrases.quality(score.mean_quality)} of 1.00",
         style="dim",
     )
     render.say()
 
 
 def _print_misses(score: Score) -> None:
-    causes: dict[str, int] = {}
-    for miss in score.misses:
-        causes[miss.cause] = causes.get(miss.cause, 0) + 1
-    shown = ", ".join(
-        f"{many:,} by {cause}" for cause, many in sorted(causes.items(), key=lambda item: -item[1])
-    )
+    causes = Counter(miss.cause for miss in score.misses).most_common()
+    shown = ", ".join(f"{many:,} by {cause}" for cause, many in causes)
     render.say(f"late: {shown}", style="yellow")

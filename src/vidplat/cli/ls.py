@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidplat.cli import documents, edge, options, phrases, reach, render
-from vidplat.cli.render import Column
 from vidplat.domain import JobState
 from vidplat.errors import printable
 
@@ -61,14 +60,14 @@ def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
         return
     render.print_table(
         [
-            Column("BATCH"),
-            Column("STATE", states=True),
-            Column("MADE", right=True),
-            Column("LOST", right=True),
-            Column("OF", right=True),
-            Column("SUBMITTED"),
-            Column("DEADLINE"),
-            Column("PROMPTS", gives_way=True),
+            "BATCH",
+            render.states("STATE"),
+            render.right("MADE"),
+            render.right("LOST"),
+            render.right("OF"),
+            "SUBMITTED",
+            "DEADLINE",
+            render.wide("PROMPTS"),
         ],
         [
             (
@@ -97,16 +96,16 @@ def _list_jobs(
     from_video = any(record.job.input_video for record in records)
     render.print_table(
         [
-            Column("ROW", right=True),
-            Column("JOB"),
-            Column("STATE", states=True),
-            Column("MADE WITH"),
-            Column("TOOK", right=True),
-            Column("PREDICTED", right=True),
-            Column("QUALITY", right=True),
-            Column("POOL"),
-            *([Column("FROM")] if from_video else []),
-            Column("PROMPT", gives_way=True),
+            render.right("ROW"),
+            "JOB",
+            render.states("STATE"),
+            "MADE WITH",
+            render.right("TOOK"),
+            render.right("PREDICTED"),
+            render.right("QUALITY"),
+            "POOL",
+            *(["FROM"] if from_video else []),
+            render.wide("PROMPT"),
         ],
         [
             (

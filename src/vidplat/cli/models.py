@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from vidplat.cli import options, phrases, render
-from vidplat.cli.render import Column
 from vidplat.domain import ModelRef
 from vidplat.methods.model_shape import Blocks, ModelShape
 
@@ -32,12 +31,7 @@ def list_or_describe_models(
         render.print_json([asdict(listing) for listing in listings])
         return
     render.print_table(
-        [
-            Column("MODEL"),
-            Column("FROM"),
-            Column("USABLE", states=True),
-            Column("ABOUT", gives_way=True),
-        ],
+        ["MODEL", "FROM", render.states("USABLE"), render.wide("ABOUT")],
         [
             (
                 listing.id,
@@ -89,12 +83,12 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
         render.say()
         render.print_table(
             [
-                Column("STEPS", right=True),
-                Column("METHOD"),
-                Column("QUALITY", right=True),
-                Column("PSNR", right=True),
-                Column("PROMPT FIT", right=True),
-                Column("SAMPLES", right=True),
+                render.right("STEPS"),
+                "METHOD",
+                render.right("QUALITY"),
+                render.right("PSNR"),
+                render.right("PROMPT FIT"),
+                render.right("SAMPLES"),
             ],
             [
                 (

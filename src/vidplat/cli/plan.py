@@ -9,7 +9,6 @@ import typer
 
 from vidplat.cli import documents, options, phrases, render
 from vidplat.cli.progress import RunDisplay
-from vidplat.cli.render import Column
 from vidplat.cli.request import Wishes
 from vidplat.errors import ExitCode
 
@@ -78,11 +77,11 @@ def _print(answer: PlanAnswer) -> None:
         render.say()
         render.print_table(
             [
-                Column("POOL"),
-                Column("MADE WITH"),
-                Column("VIDEOS", right=True),
-                Column("EACH", right=True),
-                Column("QUALITY", right=True),
+                "POOL",
+                "MADE WITH",
+                render.right("VIDEOS"),
+                render.right("EACH"),
+                render.right("QUALITY"),
             ],
             [
                 (

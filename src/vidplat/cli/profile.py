@@ -13,7 +13,6 @@ import typer
 
 from vidplat.cli import options, phrases, render
 from vidplat.cli.progress import LINE_EVERY_S, Glance, LiveScreen, sentence
-from vidplat.cli.render import Column
 
 if TYPE_CHECKING:
     from vidplat.platform.measuring.masks import Found
@@ -153,12 +152,7 @@ def _show(found: Found) -> None:
     )
     render.say()
     render.print_table(
-        [
-            Column("LAYER", right=True),
-            Column("REFERENCES"),
-            Column("KEPT TILES", right=True),
-            Column("ERROR", right=True),
-        ],
+        [render.right("LAYER"), "REFERENCES", render.right("KEPT TILES"), render.right("ERROR")],
         [
             (
                 number,

@@ -44,9 +44,24 @@ class Column:
     """One column: its heading, and how it is drawn."""
 
     heading: str
-    right: bool = False  # numbers
-    states: bool = False  # cells are words of STATE_STYLES
-    gives_way: bool = False  # the column that is cut first on a narrow terminal
+    is_right: bool = False
+    is_state: bool = False
+    gives_way: bool = False
+
+
+def right(heading: str) -> Column:
+    """A column of numbers."""
+    return Column(heading, is_right=True)
+
+
+def states(heading: str) -> Column:
+    """A column of words of STATE_STYLES."""
+    return Column(heading, is_state=True)
+
+
+def wide(heading: str) -> Column:
+    """The column that is cut first on a narrow terminal."""
+    return Column(heading, gives_way=True)
 
 
 def print_json(value: Any) -> None:
@@ -64,39 +79,37 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def print_table(
-    columns: Sequence[Column], rows: Iterable[Sequence[object]], *, to: IO[str] | None = None
-) -> None:
-    """Aligned columns without rulers. A cell is cut only on a terminal, and the `gives_way` column
-    first."""
+def print_table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) -> None:
+    """Aligned columns without rulers, left where nothing else is said. A cell is cut only on a
+    terminal."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    columns = [Column(one) if isinstance(one, str) else one for one in headings]
     for column in columns:
         table.add_column(
             column.heading,
-            justify="right" if column.right else "left",
+            justify="right" if column.is_right else "left",
             no_wrap=not column.gives_way,
             overflow="ellipsis",
         )
     for row in rows:
         table.add_row(*(_cell(value, column) for value, column in zip(row, columns, strict=True)))
-    out = to or sys.stdout
-    screen = console(out)
+    screen = console(sys.stdout)
     if screen.is_terminal:
         screen.print(table)
         return
     with screen.capture() as drawn:
         screen.print(table)
-    out.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
 
-def print_facts(facts: Iterable[tuple[str, object]], *, to: IO[str] | None = None) -> None:
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """Name and value, one a line, for `show` and the head of `status`. None is left out."""
     known = [(name, value) for name, value in facts if value is not None]
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
-        say_parts((f"{name:<{width}}  ", "dim"), (clean(value), ""), to=to)
+        say_parts((f"{name:<{width}}  ", "dim"), (clean(value), ""))
 
 
 def say(text: str = "", *, style: str = "", to: IO[str] | None = None) -> None:
@@ -106,14 +119,14 @@ def say(text: str = "", *, style: str = "", to: IO[str] | None = None) -> None:
     console(to or sys.stdout).print(Text(clean(text), style=style), soft_wrap=True)
 
 
-def say_parts(*parts: tuple[str, str], to: IO[str] | None = None) -> None:
+def say_parts(*parts: tuple[str, str]) -> None:
     """A line of parts, each with its style."""
     from rich.text import Text
 
     line = Text()
     for text, style in parts:
         line.append(clean(text), style=style)
-    console(to or sys.stdout).print(line, soft_wrap=True)
+    console(sys.stdout).print(line, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -143,5 +156,5 @@ def _cell(value: object, column: Column) -> Text:
     from rich.text import Text
 
     text = printable("–" if value is None else value, 400)
-    style = STATE_STYLES.get(text, "") if column.states else ""
+    style = STATE_STYLES.get(text, "") if column.is_state else ""
     return Text(text, style=style, no_wrap=True, overflow="ellipsis")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from vidplat.cli import documents, options, phrases, reach, render
-from vidplat.cli.render import Column
+from vidplat.domain import JobRecord
 
 
 def show_job(
@@ -17,91 +19,21 @@ def show_job(
         record = reach.job_named(opened, job, batch)
         attempts = opened.attempts(record.batch_id, record.job.id)
     if json:
-        render.print_json(
-            {
-                **documents.of_job(record),
-                "attempts": [documents.of_attempt(attempt) for attempt in attempts],
-            }
-        )
+        told = [documents.of_attempt(attempt) for attempt in attempts]
+        render.print_json({**documents.of_job(record), "attempts": told})
         return
-    asked, spec, artifact = record.job, record.job.spec, record.artifact
-    took_s = (
-        record.finished_at - record.started_at if record.started_at and record.finished_at else None
-    )
-    render.print_facts(
-        [
-            ("job", asked.id),
-            ("batch", f"{record.batch_id}, row {asked.row}"),
-            ("your id", asked.external_id),
-            ("state", record.state.value),
-            ("failure", record.failure.message if record.failure else None),
-            ("prompt", asked.prompt),
-            ("not", asked.negative_prompt or None),
-            (
-                "from",
-                f"{asked.input_video}, strength {asked.strength:g}" if asked.input_video else None,
-            ),
-            ("from sha256", asked.input_sha256),
-            ("model", f"{asked.model.id} ({asked.model.revision[:16]})"),
-            ("size", f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps"),
-            (
-                "asked for",
-                f"{spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}, seed "
-                f"{spec.seed}",
-            ),
-            ("made with", record.point.label if record.point else None),
-            (
-                "quality",
-                f"{record.predicted_quality:.3f} predicted"
-                if record.predicted_quality is not None
-                else None,
-            ),
-            (
-                "predicted",
-                f"{phrases.seconds(record.predicted_p50_s)}, p90 "
-                f"{phrases.seconds(record.predicted_p90_s)}"
-                if record.predicted_p50_s is not None
-                else None,
-            ),
-            (
-                "took",
-                phrases.seconds(took_s) if took_s is not None and not record.reused_from else None,
-            ),
-            (
-                "phases",
-                ", ".join(f"{name} {phrases.seconds(s)}" for name, s in record.phases.items())
-                or None,
-            ),
-            (
-                "metrics",
-                ", ".join(f"{name} {value:.4g}" for name, value in record.metrics.items()) or None,
-            ),
-            ("worker", record.worker_id),
-            ("started", phrases.moment(record.started_at) if record.started_at else None),
-            ("finished", phrases.moment(record.finished_at) if record.finished_at else None),
-            ("made by", f"batch {record.reused_from}, earlier" if record.reused_from else None),
-            ("video", artifact.video_uri if artifact else None),
-            ("sidecar", artifact.meta_uri if artifact else None),
-            (
-                "bytes",
-                f"{artifact.size_bytes:,} ({phrases.size(artifact.size_bytes)})"
-                if artifact
-                else None,
-            ),
-            ("sha256", artifact.sha256 if artifact else None),
-        ]
-    )
+    render.print_facts(_facts(record))
     if len(attempts) > 1 or any(attempt.failure for attempt in attempts):
         render.say()
         render.print_table(
             [
-                Column("ATTEMPT", right=True),
-                Column("ENDED"),
-                Column("WORKER"),
-                Column("MADE WITH"),
-                Column("AT"),
-                Column("TOOK", right=True),
-                Column("FAILURE", gives_way=True),
+                render.right("ATTEMPT"),
+                "ENDED",
+                "WORKER",
+                "MADE WITH",
+                "AT",
+                render.right("TOOK"),
+                render.wide("FAILURE"),
             ],
             [
                 (
@@ -116,3 +48,45 @@ def show_job(
                 for one in attempts
             ],
         )
+
+
+def _facts(record: JobRecord) -> Iterator[tuple[str, object]]:
+    """What is known, by name; None is left out when it is printed."""
+    job, spec, artifact = record.job, record.job.spec, record.artifact
+    yield "job", job.id
+    yield "batch", f"{record.batch_id}, row {job.row}"
+    yield "your id", job.external_id
+    yield "state", record.state
+    if record.failure:
+        yield "failure", record.failure.message
+    yield "prompt", job.prompt
+    yield "not", job.negative_prompt or None
+    if job.input_video:
+        yield "from", f"{job.input_video}, strength {job.strength:g}"
+    yield "from sha256", job.input_sha256
+    yield "model", f"{job.model.id} ({job.model.revision[:16]})"
+    yield "size", f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps"
+    steps = f"{spec.num_inference_steps} steps"
+    yield "asked for", f"{steps}, guidance {spec.guidance_scale:g}, seed {spec.seed}"
+    yield "made with", record.point and record.point.label
+    if record.predicted_quality is not None:
+        yield "quality", f"{record.predicted_quality:.3f} predicted"
+    if record.predicted_p50_s is not None:
+        p50, p90 = map(phrases.seconds, (record.predicted_p50_s, record.predicted_p90_s))
+        yield "predicted", f"{p50}, p90 {p90}"
+    if record.started_at and record.finished_at and not record.reused_from:
+        yield "took", phrases.seconds(record.finished_at - record.started_at)
+    phases = (f"{name} {phrases.seconds(seconds)}" for name, seconds in record.phases.items())
+    yield "phases", ", ".join(phases) or None
+    metrics = (f"{name} {value:.4g}" for name, value in record.metrics.items())
+    yield "metrics", ", ".join(metrics) or None
+    yield "worker", record.worker_id
+    yield "started", phrases.moment(record.started_at) if record.started_at else None
+    yield "finished", phrases.moment(record.finished_at) if record.finished_at else None
+    if record.reused_from:
+        yield "made by", f"batch {record.reused_from}, earlier"
+    if artifact:
+        yield "video", artifact.video_uri
+        yield "sidecar", artifact.meta_uri
+        yield "bytes", f"{artifact.size_bytes:,} ({phrases.size(artifact.size_bytes)})"
+        yield "sha256", artifact.sha256

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from vidplat.cli import documents, options, phrases, reach, render
-from vidplat.cli.render import Column
 from vidplat.domain import Batch, JobState
 
 if TYPE_CHECKING:
@@ -78,12 +77,12 @@ def _print(
         render.say()
         render.print_table(
             [
-                Column("WORKER"),
-                Column("PHASE"),
-                Column("STEP", right=True),
-                Column("FOR", right=True),
-                Column("ROW", right=True),
-                Column("PROMPT", gives_way=True),
+                "WORKER",
+                "PHASE",
+                render.right("STEP"),
+                render.right("FOR"),
+                render.right("ROW"),
+                render.wide("PROMPT"),
             ],
             [
                 (
