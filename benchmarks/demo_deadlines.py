@@ -159,8 +159,8 @@ def check(videos: dict[int, dict[str, Any]]) -> list[bool]:
 
 
 def compare(full: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> dict[str, float]:
+    from flipbook_training.prompt_fit import prompt_fit
     from vidplat.quality import psnr_db, ssim
-    from vidplat.training.prompt_fit import prompt_fit
     from vidplat.workers.video import to_frames
 
     rows: dict[str, list[float]] = {"ssim": [], "psnr_db": [], "fit": [], "fit_full": []}

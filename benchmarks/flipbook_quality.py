@@ -35,12 +35,12 @@ def main() -> None:
     import torch
 
     from flipbook_training import vae, world
+    from flipbook_training.prompt_fit import by_attribute, prompt_fit
     from vidplat.domain import OperatingPoint
-    from vidplat.training.prompt_fit import by_attribute, prompt_fit
     from vidplat.workers.generate import generate
     from vidplat.workers.making import Ask
     from vidplat.workers.models.catalogue import describe_model, locate
-    from vidplat.workers.models.family import load_family
+    from vidplat.workers.models.loading import load_family
     from vidplat.workers.text_cache import TextCache
 
     torch.set_num_threads(told.threads)

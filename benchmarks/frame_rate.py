@@ -64,6 +64,7 @@ from keyframes import (
 )
 
 from flipbook_training import world
+from flipbook_training.prompt_fit import prompt_fit
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.eco.keyframes import uniform
 from vidplat.methods.filling.frames import filled
@@ -73,7 +74,6 @@ from vidplat.methods.seams.frame_times import Times, timed
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.vgdfr.merges import Lattice, merges_above, slot_starts
 from vidplat.quality import motion_energy
-from vidplat.training.prompt_fit import prompt_fit
 from vidplat.workers.making import conditioned
 
 FIRST_SEED = 9_700_200_000  # captions from here on; training drew below 3e9

@@ -69,7 +69,7 @@ from vidplat.quality import flicker, psnr_db, ssim
 from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask, Made, Wishes
 from vidplat.workers.models.catalogue import describe_model, locate
-from vidplat.workers.models.family import load_family
+from vidplat.workers.models.loading import load_family
 from vidplat.workers.text_cache import TextCache
 
 FIRST_SEED = 9_700_100_000  # captions from here on; training drew below 3e9

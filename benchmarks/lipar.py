@@ -42,7 +42,8 @@ from vidplat.quality import motion_energy
 from vidplat.workers.blocks.memory import Window
 from vidplat.workers.blocks.stream import StreamPlan, stream
 from vidplat.workers.models.catalogue import describe_model, locate
-from vidplat.workers.models.family import Condition, load_family
+from vidplat.workers.models.family import Condition
+from vidplat.workers.models.loading import load_family
 
 PARTS = ("speed", "window", "quality", "edit")
 PRUNED = 0.32  # of all tokens, the paper's average

@@ -57,7 +57,7 @@ def main() -> None:
     from vidplat.methods.candidates import candidates
     from vidplat.platform.measuring.findings import findings, profile_points
     from vidplat.workers.models.catalogue import describe_model, locate
-    from vidplat.workers.models.family import load_family
+    from vidplat.workers.models.loading import load_family
     from vidplat.workers.survey.survey import TARGETS, Bench, Row, survey
 
     torch.set_num_threads(told.threads)
@@ -148,7 +148,7 @@ def replaced(spec, steps):  # type: ignore[no-untyped-def]
 def subjects(count, fps):  # type: ignore[no-untyped-def]
     """`count` held-out captions, the classes of movement in turn."""
     from flipbook_training import world
-    from vidplat.training.prompt_fit import prompt_fit
+    from flipbook_training.prompt_fit import prompt_fit
     from vidplat.workers.survey.survey import Subject
 
     wanted, seed = cycle(CLASSES), FIRST_SEED

@@ -45,14 +45,6 @@ WALLS = {
     "platform": ("cli",),
     "cli": ("workers",),
 }
-#: Not mended yet.
-KNOWN_CIRCLES = [
-    [
-        "vidplat.workers.models.causal_wan",
-        "vidplat.workers.models.family",
-        "vidplat.workers.models.wan",
-    ],
-]
 
 
 def name_of(path: Path) -> str:
@@ -133,7 +125,7 @@ def test_a_room_imports_nothing_from_behind_its_walls(room: str) -> None:
 
 
 def test_no_import_goes_round_in_a_circle() -> None:
-    assert [circle for circle in circles() if circle not in KNOWN_CIRCLES] == []
+    assert circles() == []
 
 
 def test_nothing_lies_loose_at_the_root_but_what_all_rooms_share() -> None:
@@ -150,6 +142,24 @@ def loaded_by(module: str) -> set[str]:
 def test_what_methods_say_of_themselves_loads_neither_torch_nor_ray_nor_a_store() -> None:
     # the table imports every kind's words
     assert loaded_by("vidplat.methods.table, vidplat.methods.work, vidplat.methods.frames") == set()
+
+
+def test_what_the_platform_may_ask_of_the_workers_loads_no_torch() -> None:
+    light = "vidplat.workers, vidplat.workers.draft, vidplat.workers.making, vidplat.workers.worker"
+    assert loaded_by(light) == set()
+
+
+def test_the_package_needs_nothing_of_what_made_the_embedded_models() -> None:
+    # which is not in the wheel
+    found = [module for module, path in modules().items() if imports_trainer(path)]
+    assert found == []
+
+
+def imports_trainer(path: Path) -> bool:
+    return any(
+        (getattr(node, "module", None) or node.names[0].name).startswith("flipbook_training")
+        for node in statements(ast.parse(path.read_text("utf-8")))
+    )
 
 
 def test_the_scheduler_loads_none_of_the_heavy_libraries() -> None:

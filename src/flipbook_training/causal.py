@@ -245,7 +245,7 @@ def main() -> None:
     keep_freed_memory()
 
     from vidplat.workers.models.catalogue import locate
-    from vidplat.workers.models.family import load_family
+    from vidplat.workers.models.loading import load_family
 
     located = locate("flipbook")
     family: Any = load_family(located, "cpu")

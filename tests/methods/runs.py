@@ -17,7 +17,8 @@ from vidplat.domain import VideoSpec
 from vidplat.methods.installed import Installed
 from vidplat.methods.protocol import Grid, Run
 from vidplat.workers.models.catalogue import locate
-from vidplat.workers.models.family import Condition, load_family
+from vidplat.workers.models.family import Condition
+from vidplat.workers.models.loading import load_family
 
 SPEC = VideoSpec(
     width=32, height=32, num_frames=9, fps=8, num_inference_steps=12, guidance_scale=6.0, seed=5

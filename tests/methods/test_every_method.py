@@ -20,7 +20,7 @@ from vidplat.methods.table import KINDS
 from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask
 from vidplat.workers.models.catalogue import locate
-from vidplat.workers.models.family import load_family
+from vidplat.workers.models.loading import load_family
 from vidplat.workers.text_cache import TextCache
 
 

@@ -31,7 +31,8 @@ from vidplat.methods.solver import Solver
 from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask
 from vidplat.workers.models.catalogue import locate
-from vidplat.workers.models.family import Family, load_family
+from vidplat.workers.models.family import Family
+from vidplat.workers.models.loading import load_family
 from vidplat.workers.survey.flops import counted
 from vidplat.workers.text_cache import TextCache
 

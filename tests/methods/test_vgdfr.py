@@ -40,7 +40,8 @@ from vidplat.workers import Worker
 from vidplat.workers.generate import draft, filled_in, generate
 from vidplat.workers.making import Ask, Made, Source, Wishes
 from vidplat.workers.models.catalogue import locate
-from vidplat.workers.models.family import Condition, load_family
+from vidplat.workers.models.family import Condition
+from vidplat.workers.models.loading import load_family
 from vidplat.workers.models.wan import WanFamily
 from vidplat.workers.text_cache import TextCache
 

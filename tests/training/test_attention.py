@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flipbook_training.attention import PlainAttention, plain_attention
+from vidplat.training.attention import PlainAttention, plain_attention
 
 
 def test_it_equals_the_library_s_attention_forward_and_backward() -> None:
@@ -26,7 +26,7 @@ def test_inside_the_context_the_library_s_function_is_ours(
 ) -> None:
     q, k, v = torch.randn(3, 1, 2, 5, 4).unbind(0)
     monkeypatch.setattr(
-        "flipbook_training.attention.plain_attention", lambda query, key, value: value * 2
+        "vidplat.training.attention.plain_attention", lambda query, key, value: value * 2
     )
     with PlainAttention():
         assert torch.equal(functional.scaled_dot_product_attention(q, k, v, **words), v * 2)

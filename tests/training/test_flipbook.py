@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from flipbook_training import vae, world
+from flipbook_training.prompt_fit import prompt_fit
 from vidplat.domain import OperatingPoint
-from vidplat.training.prompt_fit import prompt_fit
 from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask
 from vidplat.workers.models.catalogue import describe_model, locate
-from vidplat.workers.models.family import Family, load_family
+from vidplat.workers.models.family import Family
+from vidplat.workers.models.loading import load_family
 from vidplat.workers.text_cache import TextCache
 
 

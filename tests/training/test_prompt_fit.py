@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flipbook_training import world
-from vidplat.training.prompt_fit import by_attribute, prompt_fit
+from flipbook_training.prompt_fit import by_attribute, prompt_fit
 
 
 def a_true_video(

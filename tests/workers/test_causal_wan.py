@@ -33,7 +33,8 @@ from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask, Cancelled, Made, Source, Wishes
 from vidplat.workers.models import catalogue, self_forcing
 from vidplat.workers.models.catalogue import locate
-from vidplat.workers.models.family import Condition, MakesBlocks, load_family
+from vidplat.workers.models.family import Condition, MakesBlocks
+from vidplat.workers.models.loading import load_family
 from vidplat.workers.text_cache import TextCache
 from vidplat.workers.video import to_frames
 

@@ -14,7 +14,7 @@ from flipbook_training.vae import clips
 from tests.methods.tiny import randomise
 from vidplat.workers.models import low_vae
 from vidplat.workers.models.catalogue import locate
-from vidplat.workers.models.family import load_family
+from vidplat.workers.models.loading import load_family
 from vidplat.workers.models.low_vae import lowered
 
 

@@ -28,7 +28,8 @@ from vidplat.methods.vdit import mask_file, tiles
 from vidplat.methods.vdit.mask_file import LayerMask, Masks
 from vidplat.methods.vdit.tiling import Tiling, tile_mask
 from vidplat.workers.models.catalogue import locate
-from vidplat.workers.models.family import Family, load_family
+from vidplat.workers.models.family import Family
+from vidplat.workers.models.loading import load_family
 from vidplat.workers.survey.calibration_prompts import SCENES, SHAPES, calibration_prompts
 from vidplat.workers.survey.mask_search import Wanted, budgeted, recorded, search, within
 

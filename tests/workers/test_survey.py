@@ -12,7 +12,7 @@ import pytest
 from vidplat.domain import OperatingPoint
 from vidplat.methods.kinds import Candidate
 from vidplat.workers.models.catalogue import describe_model, locate
-from vidplat.workers.models.family import load_family
+from vidplat.workers.models.loading import load_family
 from vidplat.workers.survey.survey import Bench, Costs, Subject, survey, tune
 
 

@@ -12,8 +12,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
-from flipbook_training.attention import PlainAttention
 from vidplat.training import ranks
+from vidplat.training.attention import PlainAttention
 from vidplat.training.muon import Pair, warm_then_down
 
 AVERAGE = 0.998  # of the old average kept in a step

@@ -113,7 +113,8 @@ class Worker:
         began = time.perf_counter()
         devices.prepare(self.device, self.threads)
         from vidplat.methods.installed import Installed
-        from vidplat.workers.models.family import MakesBlocks, load_family
+        from vidplat.workers.models.family import MakesBlocks
+        from vidplat.workers.models.loading import load_family
         from vidplat.workers.text_cache import TextCache
 
         imported = time.perf_counter()

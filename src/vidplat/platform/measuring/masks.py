@@ -90,7 +90,7 @@ def search_masks(wanted: Search, listener: Listener) -> tuple[Found, ...]:
     import torch
 
     from vidplat.methods.vdit import mask_file
-    from vidplat.workers.models.family import load_family
+    from vidplat.workers.models.loading import load_family
     from vidplat.workers.survey import mask_search
     from vidplat.workers.survey.calibration_prompts import calibration_prompts
 

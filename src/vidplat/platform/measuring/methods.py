@@ -79,7 +79,7 @@ def measure_methods(wanted: Wanted, listener: Listener) -> Measured:
     from vidplat.methods.candidates import candidates
     from vidplat.workers import describe_model
     from vidplat.workers.models.catalogue import locate
-    from vidplat.workers.models.family import load_family
+    from vidplat.workers.models.loading import load_family
     from vidplat.workers.survey.survey import Bench, survey
 
     ref, shape = describe_model(wanted.model)

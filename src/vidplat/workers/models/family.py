@@ -8,17 +8,16 @@ knowing a model by name.
 Legend: B videos, C latent channels, F/H/W latent frames, rows and columns, L text tokens, D
 embedding width.
 
-A new family is one module with this shape, one line in `FAMILIES` of `catalogue.py` and one below.
+A new family is one module with this shape, one line in `FAMILIES` of catalogue.py and one in
+loading.py.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from vidplat.domain import VideoSpec
-from vidplat.errors import ModelError, printable
 from vidplat.methods.model_shape import Blocks
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     import torch
 
     from vidplat.methods.solver import Solver
-    from vidplat.workers.models.catalogue import ModelFiles
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class TakesVideo(Family, Protocol):
 
 @runtime_checkable
 class MakesBlocks(TakesVideo, Protocol):
-    """A family whose videos are made block by block (`workers/causal.py`): it has no solver over
+    """A family whose videos are made block by block (`workers/blocks`): it has no solver over
     all frames.
 
     `solver` and `velocity` of such a family raise `SpecError`.
@@ -91,30 +89,3 @@ class MakesBlocks(TakesVideo, Protocol):
     @property
     def blocks(self) -> Blocks:
         """How it makes them."""
-
-
-def load_family(located: ModelFiles, device: str) -> Family:
-    """Load the weights of a located model on `device`. Raises `ModelError`, or torch's
-    out-of-memory error."""
-    import torch
-
-    from vidplat.workers.quick_import import without_extras
-
-    with nullcontext() if device.startswith("cuda") else without_extras():
-        try:
-            if located.family == "wan":
-                from vidplat.workers.models.wan import WanFamily
-
-                return WanFamily.load(located, device)
-            if located.family == "causal-wan":
-                from vidplat.workers.models.causal_wan import CausalWanFamily
-
-                return CausalWanFamily.load(located, device)
-        except torch.OutOfMemoryError:
-            raise
-        except (
-            Exception
-        ) as problem:  # loaders raise many kinds; all mean that these files are not a usable model
-            reason = printable((str(problem).strip() or type(problem).__name__).splitlines()[0])
-            raise ModelError(f"cannot load {printable(located.id)}: {reason}") from problem
-    raise ModelError(f"no loader for model family {located.family!r}")
