@@ -57,8 +57,11 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 if settings.get_current_profile_name() == "default":
     settings.load_profile("same")
 
-#: Folders whose files load torch or start Ray, and the servers a group of tests shares.
-_NOT_QUICK = ("benchmarks", "flow", "methods/on_model", "training", "workers")
+#: Folders and files that load torch or start Ray, and the servers a group of tests shares.
+_NOT_QUICK = (
+    "benchmarks", "cli/test_profile.py", "flow", "methods/on_model", "platform/test_findings.py",
+    "training", "workers",
+)  # fmt: skip
 _SERVERS = ("ray", "s3", "postgres", "browser")
 
 

@@ -12,8 +12,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 
 from flipbook_training import causal, text
 from flipbook_training.causal import groups, teacher_forced, train_causal, velocity
-from tests.methods.test_seams import traces
-from tests.methods.tiny import a_tiny_transformer
+from tests.methods.on_model.test_seams import traces
+from tests.methods.on_model.tiny import a_tiny_transformer
 from vidplat.methods.protocol import Grid
 from vidplat.workers.blocks.memory import BlockMemory, Window
 from vidplat.workers.models.catalogue import locate

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.test_seams import traces
-from tests.methods.tiny import Twin, a_tiny_transformer
+from tests.methods.on_model.test_seams import traces
+from tests.methods.on_model.tiny import Twin, a_tiny_transformer
 from vidplat.methods.lipar.mask import repeated
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked, masked_attention

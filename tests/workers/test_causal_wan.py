@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from flipbook_training import causal
-from tests.methods.test_seams import traces
+from tests.methods.on_model.test_seams import traces
 from tests.source_videos import an_mp4, counted
 from tests.workers.test_self_forcing import theirs
 from tests.workers.tiny_models import a_tiny_causal

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flipbook_training.vae import clips
-from tests.methods.tiny import randomise
+from tests.methods.on_model.tiny import randomise
 from vidplat.workers.models import low_vae
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.loading import load_family

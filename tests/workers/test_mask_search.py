@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.methods.tiny import a_tiny_pair, a_tiny_transformer, answer
+from tests.methods.on_model.tiny import a_tiny_pair, a_tiny_transformer, answer
 from vidplat import measured
 from vidplat.domain import ModelRef, VideoSpec
 from vidplat.errors import ModelError, SpecError, UsageError

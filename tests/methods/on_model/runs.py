@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.methods.tiny import randomise
+from tests.methods.on_model.tiny import randomise
 from tests.workers.tiny_models import a_tiny_wan
 from vidplat.domain import VideoSpec
 from vidplat.methods.installed import Installed

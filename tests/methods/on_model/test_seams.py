@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
+from tests.methods.on_model.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.errors import SpecError
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid

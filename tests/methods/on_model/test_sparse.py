@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.test_seams import traces
-from tests.methods.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
+from tests.methods.on_model.test_seams import traces
+from tests.methods.on_model.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
 from vidplat.methods.installed import Installed

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.tiny import a_tiny_pair, a_tiny_transformer, randomise
+from tests.methods.on_model.tiny import a_tiny_pair, a_tiny_transformer, randomise
 from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
 from vidplat.methods.filling.frames import filled

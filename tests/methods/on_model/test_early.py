@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.runs import CIRCLE, SPEC, a_tiny_family, denoised, error
-from tests.methods.tiny import a_tiny_pair, a_tiny_transformer, answer
+from tests.methods.on_model.runs import CIRCLE, SPEC, a_tiny_family, denoised, error
+from tests.methods.on_model.tiny import a_tiny_pair, a_tiny_transformer, answer
 from vidplat.domain import OperatingPoint
 from vidplat.errors import SpecError
 from vidplat.methods.early.grid import passes_of

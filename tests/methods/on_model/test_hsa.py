@@ -16,8 +16,8 @@ import torch
 from diffusers import CogVideoXDDIMScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from tests.methods.test_seams import traces
-from tests.methods.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
+from tests.methods.on_model.test_seams import traces
+from tests.methods.on_model.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.hsa.on_model import Hsa
 from vidplat.methods.hsa.schedule import Schedule, kv_bytes

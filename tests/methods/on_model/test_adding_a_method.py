@@ -18,7 +18,7 @@ import pytest
 
 import vidplat
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 WORDS = '''
 """A method as it is asked for: the model's answer is halved."""

@@ -16,9 +16,9 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
-from tests.methods.runs import CIRCLE, SPEC, a_tiny_family, denoised
-from tests.methods.test_seams import traces
-from tests.methods.tiny import Twin, a_tiny_pair, a_tiny_transformer, answer
+from tests.methods.on_model.runs import CIRCLE, SPEC, a_tiny_family, denoised
+from tests.methods.on_model.test_seams import traces
+from tests.methods.on_model.tiny import Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.errors import SpecError, UsageError
 from vidplat.methods.eco.entropy import exact_rows

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.test_seams import as_it_is, traces
-from tests.methods.tiny import Twin, a_tiny_pair, a_tiny_transformer, answer
+from tests.methods.on_model.test_seams import as_it_is, traces
+from tests.methods.on_model.tiny import Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.errors import SpecError
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.frame_times import Times, timed

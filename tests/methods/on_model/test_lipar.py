@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.test_seams import traces
-from tests.methods.tiny import Twin, a_tiny_transformer, answer
+from tests.methods.on_model.test_seams import traces
+from tests.methods.on_model.tiny import Twin, a_tiny_transformer, answer
 from vidplat.methods.language import parse
 from vidplat.methods.lipar.mask import repeated
 from vidplat.methods.lipar.on_model import Lipar, Pruning

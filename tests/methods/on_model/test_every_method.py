@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.runs import CIRCLE, SPEC, SQUARE, a_tiny_family, denoised, error
+from tests.methods.on_model.runs import CIRCLE, SPEC, SQUARE, a_tiny_family, denoised, error
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.installed import Installed
 from vidplat.methods.kinds import Seam

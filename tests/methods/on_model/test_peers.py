@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.runs import SPEC, a_tiny_family, denoised
-from tests.methods.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
+from tests.methods.on_model.runs import SPEC, a_tiny_family, denoised
+from tests.methods.on_model.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.errors import SpecError
 from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.methods.tiny import a_tiny_transformer, answer
+from tests.methods.on_model.tiny import a_tiny_transformer, answer
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.tokens import hooked
 from vidplat.scheduler.work import forward_gflop
