@@ -1,6 +1,6 @@
-"""Quality against cost for every method and peer, on the same weights, prompts, seeds and noise.
+"""Quality against cost for every method and rival, on the same weights, prompts, seeds and noise.
 
-    python benchmarks/methods.py [--model flipbook] [--captions 24] [--threads 1] [--only hsa,steps]
+    python -m benchmarks.methods [--model flipbook] [--captions 24] [--threads 1] [--only hsa,steps]
     [--write]
                                  [--targets 0.75 0.5 0.25] [--beside FILE.parquet]
 
@@ -53,6 +53,7 @@ def main() -> None:
     import pyarrow.parquet as pq
     import torch
 
+    from benchmarks.rivals.caches import RIVALS, WithRivals
     from vidplat.cli.method_chart import method_chart
     from vidplat.methods.candidates import candidates
     from vidplat.platform.measuring.findings import findings, profile_points
@@ -64,7 +65,11 @@ def main() -> None:
     ref, shape = describe_model(told.model)
     spec = shape.defaults if told.steps is None else replaced(shape.defaults, told.steps)
     bench = Bench(load_family(locate(told.model), "cpu"), ref.revision, spec)
-    ways = candidates(spec, shape.latent_frames(spec.num_frames))
+    frames = shape.latent_frames(spec.num_frames)
+    bench.installed = WithRivals(bench.family.transformers)
+    ways = candidates(spec, frames)
+    for rival in RIVALS.values():
+        ways += rival.candidates(spec.num_inference_steps, frames)
     if told.only:
         ways = [way for way in ways if way.name.split()[0] in told.only.split(",")]
     began = time.perf_counter()
@@ -106,7 +111,8 @@ def main() -> None:
     told.out.with_suffix(".svg").write_text(chart, encoding="utf-8")
 
     print("\n".join(card(told.model, ref.revision, spec, told.captions, found, split)))
-    points = profile_points(found, spec.num_inference_steps)
+    ours = [finding for finding in found if finding.method not in RIVALS]
+    points = profile_points(ours, spec.num_inference_steps)
     print(
         "worth having beside fewer steps: "
         + (", ".join(point.method for point in points) or "none")

@@ -140,6 +140,14 @@ def test_a_method_that_is_gone_is_refused_with_what_took_its_place(method: str) 
 
 
 @pytest.mark.parametrize(
+    "method", ["magcache:0.1", "dbcache", "euler+magcache", "fbcache+sparse:3"]
+)
+def test_a_cache_that_became_a_rival_is_refused_with_those_that_stayed(method: str) -> None:
+    with pytest.raises(UsageError, match=r"cache is gone: .* use easycache, early or hsa"):
+        asked(method)
+
+
+@pytest.mark.parametrize(
     ("method", "said"),
     [
         ("lipar:preview=3", "lipar:preview is gone: lipar is for rows with an input video"),

@@ -51,7 +51,7 @@ def test_only_methods_that_beat_fewer_steps_come_into_the_profile() -> None:
         a_row(target=0.25, steps=6, ssim=0.6, cost=0.25, work=0.25),
         a_row("early", ssim=0.9, cost=0.5, work=0.4, linear_work=0.4, attention_work=0.4),
         a_row("easycache", ssim=0.7, cost=0.5),
-        a_row("magcache", ssim=0.99, cost=0.5),  # better, but plans do not count its rehearsal
+        a_row("teacache", ssim=0.99, cost=0.5),  # better, but plans do not count its rehearsal
     ]
     (kept,) = profile_points(findings(rows), full_steps=24)
     assert (kept.method, kept.quality, kept.steps_fraction) == ("early", 0.9, 1.0)

@@ -16,7 +16,7 @@ from typing import Any
 from vidplat.errors import SpecError
 from vidplat.methods.filling.moments import Filling
 from vidplat.methods.kinds import Chosen
-from vidplat.methods.language import parse, text
+from vidplat.methods.language import parse
 from vidplat.methods.protocol import (
     Calibrates,
     ChangesFrames,
@@ -43,13 +43,16 @@ class Installed:
         )  # also when a worker ends, while imports still work
         self._methods: tuple[Method, ...] = ()
         self._chosen: tuple[Chosen, ...] = ()
-        self._text = ""
 
     def use(self, method: str) -> None:
         """Have exactly these methods installed ("" for none). Raises `UsageError` for a wrong
         text."""
-        chosen = parse(method) if method else ()
-        if text(chosen) == self._text:
+        self.install(parse(method) if method else ())
+
+    def install(self, chosen: Sequence[Chosen]) -> None:
+        """As `use`, of choices that were read already, be their kinds in the table or not."""
+        chosen = tuple(chosen)
+        if chosen == self._chosen:
             return
         self.remove()
         found = (one.install() for one in chosen)
@@ -61,7 +64,7 @@ class Installed:
         except BaseException:
             self.remove()
             raise
-        self._methods, self._chosen, self._text = methods, chosen, text(chosen)
+        self._methods, self._chosen = methods, chosen
 
     def scheduler(self, own: Any) -> Any:
         """The diffusers scheduler that the methods ask for: the model's `own` when they ask for
@@ -145,4 +148,4 @@ class Installed:
     def remove(self) -> None:
         """Put the stock model back."""
         self._stack.close()
-        self._methods, self._chosen, self._text = (), (), ""
+        self._methods, self._chosen = (), ()

@@ -13,13 +13,7 @@ from vidplat.methods.eco.words import EcoKind
 from vidplat.methods.hsa.words import HsaKind
 from vidplat.methods.kinds import MethodKind
 from vidplat.methods.lipar.words import LiparKind
-from vidplat.methods.peers.words import (
-    DbCacheKind,
-    EasyCacheKind,
-    FirstBlockCacheKind,
-    MagCacheKind,
-    TeaCacheKind,
-)
+from vidplat.methods.peers.words import EasyCacheKind, TeaCacheKind
 from vidplat.methods.seams.solver_words import EulerKind, UnipcKind
 from vidplat.methods.vdit.words import SparseKind
 from vidplat.methods.vgdfr.words import VgdfrKind
@@ -31,9 +25,6 @@ _KINDS: tuple[MethodKind, ...] = (
     EarlyKind(),
     TeaCacheKind(),
     EasyCacheKind(),
-    MagCacheKind(),
-    FirstBlockCacheKind(),
-    DbCacheKind(),
     EcoKind(),
     VgdfrKind(),
     EulerKind(),

@@ -47,9 +47,6 @@ CASES = {
     "early": Case("early:0.5", "early:1", "early:0.5", error=0.3),
     "teacache": Case("teacache:10", "teacache:0", "teacache:0.2", error=0.5),
     "easycache": Case("easycache:10", "easycache:0", "easycache:0.1", error=0.3),
-    "magcache": Case("magcache:10", "magcache:0", "magcache:0.1", error=0.5),
-    "fbcache": Case("fbcache:10", "fbcache:0", "fbcache:0.1", error=0.3),
-    "dbcache": Case("dbcache:10,warmup=2", "dbcache:0", "dbcache:0.1,warmup=2", error=0.3),
     # Of 5 latent frames of the videos it is tried on 3 are kept; the videos that nothing may change
     # in have no more.
     "eco": Case("eco:3", "eco:3", "eco:4", error=0.4, whole=True, frames=17),

@@ -4,12 +4,10 @@ libraries.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from math import exp
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +21,6 @@ from vidplat.errors import SpecError
 from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse
 from vidplat.methods.peers.easycache import EasyCache
-from vidplat.methods.peers.magcache import Curve
 from vidplat.methods.peers.teacache import PUBLISHED, Polynomial, fitted, published_for
 from vidplat.methods.protocol import Calibrates, Grid, Run
 from vidplat.methods.seams.layouts import layout_of
@@ -31,7 +28,7 @@ from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
 from vidplat.workers.survey.flops import counted as flops_of
 
 STEPS = 8
-STRONG = ("teacache:10", "easycache:10", "fbcache:10", "magcache:10", "dbcache:10,warmup=2")
+STRONG = ("teacache:10", "easycache:10")
 
 
 class Walk:
@@ -96,18 +93,10 @@ def test_every_family_s_passes_are_skipped_counted_and_given_back(family: str, t
                 assert torch.isfinite(take(twin, branch, step)).all()
         found: Counted = method.counted
     assert torch.equal(answer(twin), before)
-    # Blocks that run although a pass is skipped: the first one, and DBCache's of each of
-    # HunyuanVideo's two chains.
-    always = {"fbcache": 1, "dbcache": 2 if family.startswith("hunyuan") else 1}.get(method.name, 0)
     assert tuple(found.passes) == twin.branches
     for branch in twin.branches:
         assert found.passes[branch] + found.passes_skipped[branch] == STEPS
-        least = found.passes[branch] * layers + found.passes_skipped[branch] * always
-        # One of two chains may be skipped alone, which is a skipped pass in which more than
-        # `always` ran.
-        assert found.blocks[branch] == least or (
-            method.name == "dbcache" and always == 2 and found.blocks[branch] > least
-        )
+        assert found.blocks[branch] == found.passes[branch] * layers
 
 
 @pytest.mark.parametrize("text", STRONG)
@@ -192,7 +181,7 @@ def test_a_call_outside_of_a_context_with_a_step_is_told_what_is_missing() -> No
 
 def test_diffusers_reset_at_a_pipeline_s_end_forgets_all() -> None:
     twin = a_tiny_transformer("wan")
-    for text in STRONG[:4]:
+    for text in STRONG:
         with applied(text, twin) as method:
             fresh = [take(twin, "cond", step) for step in range(4)]
             twin.model._reset_stateful_cache()
@@ -201,7 +190,7 @@ def test_diffusers_reset_at_a_pipeline_s_end_forgets_all() -> None:
             ] * 4, method.name
 
 
-@pytest.mark.parametrize("text", ["easycache:10", "fbcache:10", "dbcache:10,warmup=2"])
+@pytest.mark.parametrize("text", ["easycache:10"])
 def test_a_stock_pipeline_with_the_method_makes_what_our_loop_makes(
     text: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -403,71 +392,22 @@ def test_teacache_is_fitted_to_a_rehearsal_where_nothing_was_published() -> None
         assert sum(signals) == pytest.approx(sum(moved), rel=0.05)  # least squares keep the sum
 
 
-# --- MagCache ---
-
-
-def test_magcache_s_curve_gives_back_the_gammas_and_their_products() -> None:
-    curve = Curve.of([(1.0, 1.0), (0.75, 1.1), (0.5, 0.9), (0.25, 0.8)])
-    assert curve.ratio(1.0, 0.75) == pytest.approx(1.1)
-    assert curve.ratio(0.5, 0.25) == pytest.approx(0.8)
-    assert curve.ratio(0.75, 0.25) == pytest.approx(
-        0.9 * 0.8
-    )  # steps that were left out when the run was shortened
-    assert curve.ratio(1.0, 0.875) == pytest.approx(
-        exp(0.5 * torch.tensor(1.1).log().item())
-    )  # half way
-
-
-def test_magcache_skips_as_its_rule_says_whatever_the_total_becomes() -> None:
-    # gamma = .97 throughout. The sum of |1 - .97^n| is .03, then .03 + .0591 = .0891, then .0891 +
-    # .0873 = .1764: two steps may be skipped within .1, the third is computed. The first two of
-    # eight are the warm-up.
-    twin = a_tiny_transformer("wan")
-    method: Any = parse("magcache:0.1,warmup=0.25")[0].install()
-    with method.applied_to(twin.model):
-        method.begin(a_run((twin,)))
-        (part,) = method._parts
-        part.curves = {
-            "cond": Curve.of([(1 - step / STEPS, 0.97 if step else 1.0) for step in range(STEPS)])
-        }
-        ran = list[int]()
-        for step in range(STEPS):
-            before = method.counted.computed
-            take(twin, "cond", step, steps=STEPS if step < 4 else 7)
-            if method.counted.computed > before:
-                ran.append(step)
-    assert ran == [0, 1, 4, 7]
-
-
-def test_magcache_learns_a_list_for_each_branch_and_remembers_it_with_the_model() -> None:
-    twin = a_tiny_transformer("wan")
-    with applied("magcache:0.5", twin) as method:
-        (part,) = method._parts
-        assert set(part.curves) == {"cond", "uncond"}
-        assert part.curves["cond"].sigmas == tuple((step + 1) / STEPS for step in range(STEPS))
-        assert part.curves["cond"] == part.curves["uncond"]  # the same text was given to both
-    again: Any = parse("magcache:0.2")[0].install()
-    with again.applied_to(twin.model):
-        assert again.is_calibrated(a_run((twin,)))
-
-
 def test_a_rehearsal_that_was_broken_off_teaches_nothing() -> None:
-    for text in ("magcache:0.5", "teacache:0.5"):
-        twin = a_tiny_transformer("wan")
-        method: Any = parse(text)[0].install()
-        run = a_run((twin,))
-        with method.applied_to(twin.model):
-            method.begin(run)
-            with pytest.raises(InterruptedError), method.calibrating(run):
-                take(twin, "cond", 0)
-                raise InterruptedError
-            assert not method.is_calibrated(run)
+    twin = a_tiny_transformer("wan")
+    method: Any = parse("teacache:0.5")[0].install()
+    run = a_run((twin,))
+    with method.applied_to(twin.model):
+        method.begin(run)
+        with pytest.raises(InterruptedError), method.calibrating(run):
+            take(twin, "cond", 0)
+            raise InterruptedError
+        assert not method.is_calibrated(run)
 
 
 def test_a_method_that_must_be_calibrated_is_refused_where_no_run_can_be_made() -> None:
     twin = a_tiny_transformer("wan")
     installed = Installed([twin.model])
-    installed.use("magcache")
+    installed.use("teacache")
     try:
         with pytest.raises(SpecError, match="calibrated by a whole run"):
             installed.begin(a_run((twin,)))
@@ -496,95 +436,14 @@ def test_generate_rehearses_once_and_the_video_does_not_depend_on_what_came_firs
         family.velocity = lambda *given, stock=stock, calls=calls: (calls.append(1), stock(*given))[
             1
         ]
-        installed.use("magcache:10")
-        point = OperatingPoint(SPEC.num_inference_steps, method="magcache:10")
+        installed.use("teacache:10")
+        point = OperatingPoint(SPEC.num_inference_steps, method="teacache:10")
         found = {
             p: generate(family, texts, Ask(p, "", SPEC, point), installed).latents for p in order
         }
         assert len(calls) == 3 * SPEC.num_inference_steps  # a rehearsal and two videos
         made.append(found["a red circle"])
     assert torch.equal(*made)
-
-
-# --- FirstBlockCache ---
-
-
-def test_fbcache_computes_the_warm_up_and_after_so_many_skips_in_a_row() -> None:
-    twin = a_tiny_transformer("wan")
-    with applied("fbcache:10,warmup=0.25,most=2", twin) as method:
-        ran = list[int]()
-        for step in range(STEPS):
-            before = method.counted.computed
-            take(twin, "cond", step)
-            if method.counted.computed > before:
-                ran.append(step)
-    assert ran == [0, 1, 4, 7]  # 2 of 8, then every third
-
-
-# --- DBCache ---
-
-
-def test_dbcache_puts_back_the_order_of_blocks_that_others_rely_on() -> None:
-    twin = a_tiny_transformer("hunyuan")
-    before = [name for name, _ in twin.model.named_children()]
-    with applied("dbcache:10,warmup=1", twin):
-        for step in range(3):
-            take(twin, "cond", step)
-    assert [name for name, _ in twin.model.named_children()] == before
-
-
-def test_dbcache_computes_its_front_and_back_blocks_always() -> None:
-    twin = a_tiny_transformer("wan")
-    for text, each in (
-        ("dbcache:10,warmup=2", 1),
-        ("dbcache:10,warmup=2,back=1", 2),
-        ("dbcache:10,warmup=2,front=2", 2),
-    ):
-        with applied(text, twin) as method:
-            for step in range(STEPS):
-                take(twin, "cond", step)
-                take(twin, "uncond", step)
-        assert method.counted.passes == {"cond": 2, "uncond": 2}
-        assert method.counted.blocks == {"cond": 2 * 3 + 6 * each, "uncond": 2 * 3 + 6 * each}
-
-
-def test_dbcache_with_taylor_forecasts_what_it_would_reuse() -> None:
-    twin = a_tiny_transformer("wan")
-    made: list[Tensor] = []
-    for text in ("dbcache:10,warmup=4", "dbcache:10,warmup=4,taylor=1"):
-        with applied(text, twin):
-            for step in range(6):
-                last = take(twin, "cond", step)
-                take(twin, "uncond", step)
-        made.append(last)
-    assert torch.isfinite(made[1]).all()
-    assert not torch.equal(*made)
-    assert not torch.equal(made[1], take(twin, "cond", 5))
-
-
-def test_dbcache_refuses_what_leaves_nothing_to_skip_and_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    twin = a_tiny_transformer("wan")
-    greedy: Any = parse("dbcache:front=2,back=1")[0].install()
-    assert "front=2 and back=1 leave no block to skip of 3" in greedy.refusal(
-        twin.model, a_run((twin,))
-    )
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("vidplat.methods.peers.dbcache.find_spec", lambda name: None)
-    plain: Any = parse("dbcache")[0].install()
-    assert "pip install 'vidplat[peers]'" in plain.refusal(twin.model, a_run((twin,)))
-    with pytest.raises(SpecError, match="vidplat"), plain.applied_to(twin.model):
-        pass
-
-
-def test_dbcache_says_nothing_on_the_worker_s_standard_output(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with applied("dbcache:10", a_tiny_transformer("wan")):
-        pass
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "")
 
 
 def test_a_shortened_run_of_flipbook_s_shape_is_decided_by_the_request_alone(

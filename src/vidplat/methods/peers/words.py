@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vidplat.domain import OperatingPoint
-from vidplat.methods.kinds import Candidate, MethodKind, Number, Seam, Value, Values
+from vidplat.methods.kinds import Candidate, MethodKind, Number, Seam, Values
 
 if TYPE_CHECKING:
     from vidplat.methods.protocol import Method
@@ -24,16 +24,12 @@ class CacheKind(MethodKind):
     first = "threshold"
 
     def candidates(self, steps: int, frames: int) -> Sequence[Candidate]:
-        return (Candidate(self.name, point=self._of_threshold(steps)),)
-
-    def _of_threshold(self, steps: int, **beside: Value) -> Callable[[float], OperatingPoint]:
-        """share 1: the lowest threshold, share 0: the highest, on a logarithmic scale."""
-
         def point(share: float) -> OperatingPoint:
-            threshold = float(f"{_LEAST * (_MOST / _LEAST) ** (1 - share):.4g}")
-            return self.at(steps, threshold=threshold, **beside)
+            """Of the lowest threshold for 1, the highest for 0, on a logarithmic scale."""
+            threshold = _LEAST * (_MOST / _LEAST) ** (1 - share)
+            return self.at(steps, threshold=float(f"{threshold:.4g}"))
 
-        return point
+        return (Candidate(self.name, point=point),)
 
 
 class TeaCacheKind(CacheKind):
@@ -61,67 +57,6 @@ class EasyCacheKind(CacheKind):
         from vidplat.methods.peers.easycache import EasyCache
 
         return EasyCache(values)
-
-
-class MagCacheKind(CacheKind):
-    """Passes are skipped while residuals keep their size."""
-
-    name = "magcache"
-    parameters = MappingProxyType(
-        {
-            "threshold": Number(0.12, 0.0, 10.0),
-            "most": Number(3, 1, 100, whole=True),
-            "warmup": Number(0.2, 0.0, 1.0),
-        }
-    )
-    rehearses = True
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.peers.magcache import MagCache
-
-        return MagCache(values)
-
-
-class FirstBlockCacheKind(CacheKind):
-    """Passes are skipped while the first block's residual changes little."""
-
-    name = "fbcache"
-    parameters = MappingProxyType(
-        {
-            "threshold": Number(0.05, 0.0, 10.0),
-            "most": Number(3, 1, 100, whole=True),
-            "warmup": Number(0.2, 0.0, 1.0),
-        }
-    )
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.peers.fbcache import FirstBlockCache
-
-        return FirstBlockCache(values)
-
-
-class DbCacheKind(CacheKind):
-    """As fbcache, with F first and B last blocks always computed."""
-
-    name = "dbcache"
-    parameters = MappingProxyType(
-        {
-            "threshold": Number(0.08, 0.0, 10.0),
-            "front": Number(1, 1, 64, whole=True),
-            "back": Number(0, 0, 64, whole=True),
-            "taylor": Number(0, 0, 4, whole=True),
-            "warmup": Number(4, 0, 1000, whole=True),
-        }
-    )
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.peers.dbcache import DbCache
-
-        return DbCache(values)
-
-    def candidates(self, steps: int, frames: int) -> Sequence[Candidate]:
-        taylor = Candidate(f"{self.name}+taylor", point=self._of_threshold(steps, taylor=1))
-        return (*super().candidates(steps, frames), taylor)
 
 
 # source: TeaCache, arXiv 2411.19108; EasyCache, arXiv 2507.02860

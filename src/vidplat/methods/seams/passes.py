@@ -2,8 +2,8 @@
 
 Hooks in diffusers' own registry: at the root (one call of the transformer) and at every block. A
 method sees both through a `Skipper`, one for each transformer it is applied to. The hooks are
-registered before whatever a method adds to the blocks (diffusers' caches, cache-dit), so they stand
-next to the real block and count what is really evaluated.
+registered before whatever a method adds to the blocks (diffusers' own caches), so they stand next
+to the real block and count what is really evaluated.
 
 Which passes are skipped is the method's. Attention links and their processors run inside the blocks
 and see only the passes that are computed, unchanged.
@@ -200,15 +200,3 @@ def watched(model: Any, name: str, skipper: Skipper, counted: Counted) -> Iterat
         root.invalidate_child_registries_cache()
         forget_empty_registries(model)
         skipper.forget()
-
-
-@contextmanager
-def cached(model: Any, config: Any) -> Iterator[None]:
-    """Within this context one of diffusers' own caches is enabled; afterwards the model has no word
-    of it left."""
-    model.enable_cache(config)
-    try:
-        yield
-    finally:
-        model.disable_cache()
-        model.__dict__.pop("_cache_config", None)  # the class has one that says None

@@ -3,31 +3,39 @@ little (ParaAttention).
 
 diffusers' own hooks (`FirstBlockCacheConfig`) do it: block 0 runs in every pass; when mean|r - r'|
 / mean|r'| of what it adds now (r) and added in the last whole pass (r') is at most the threshold,
-the others are replaced by what they added then. diffusers keeps its states apart by cache context,
-so branches do not mix.
+the others are replaced by what they added then. Branches are kept apart by their cache contexts.
 
-What diffusers lacks is added here: the first `warmup` share of steps is always computed, at most
-`most` passes in a row are skipped, threshold 0 skips nothing at all, and every video starts from
-empty states (diffusers resets them only at the end of its own pipelines' calls). Block 0 is
-computed in skipped passes too; `Counted.blocks` says so.
+What diffusers lacks is added here, as its rivals have it: the first fifth of the steps is always
+computed, at most three passes in a row are skipped, and every video starts from empty states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from diffusers import FirstBlockCacheConfig
 from diffusers.hooks.first_block_cache import _FBC_LEADER_BLOCK_HOOK, FBCHeadBlockHook
 
-from vidplat.methods.kinds import Seam
-from vidplat.methods.protocol import Run
+from vidplat.methods.kinds import Number, Seam, Values
+from vidplat.methods.peers.words import CacheKind
+from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.layouts import layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, cached, watched
+from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
 
+WARMUP, MOST = 0.2, 3
 NEVER = -1.0  # a threshold that no change is below
+
+
+class FirstBlockCacheKind(CacheKind):
+    name = "fbcache"
+    parameters = MappingProxyType({"threshold": Number(0.05, 0.0, 10.0)})
+
+    def install(self, values: Values) -> Method:
+        return FirstBlockCache(float(values["threshold"]))
 
 
 class FirstBlockCache:
@@ -35,8 +43,8 @@ class FirstBlockCache:
 
     name = "fbcache"
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
         self.counted = Counted()
         self._parts: list[_Part] = []
 
@@ -48,15 +56,9 @@ class FirstBlockCache:
 
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:
-        part = _Part(
-            float(self._values["threshold"]),
-            float(self._values["warmup"]),
-            int(self._values["most"]),
-        )
-        with (
-            watched(model, self.name, part, self.counted),
-            cached(model, FirstBlockCacheConfig(threshold=NEVER)),
-        ):
+        part = _Part(self._threshold)
+        with watched(model, self.name, part, self.counted):
+            model.enable_cache(FirstBlockCacheConfig(threshold=NEVER))
             first: Any = layout_of(model).blocks(model)[0]
             part.head = first._diffusers_hook.get_hook(_FBC_LEADER_BLOCK_HOOK)
             self._parts.append(part)
@@ -64,6 +66,7 @@ class FirstBlockCache:
                 yield
             finally:
                 self._parts.remove(part)
+                model.disable_cache()
 
     def begin(self, run: Run) -> None:
         self.counted.clear()
@@ -74,23 +77,19 @@ class FirstBlockCache:
 @dataclass
 class _Part(Skipper):
     threshold: float
-    warmup: float
-    most: int
     head: FBCHeadBlockHook | None = None
     in_a_row: dict[str, int] = field(default_factory=dict)  # branch -> passes skipped since one ran
 
     def call(
         self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
     ) -> Any:
-        if self.head is None:
-            return run()
+        assert self.head is not None, "installed"
         skipped = self.in_a_row.get(here.branch, 0)
-        allowed = self.threshold > 0 and not here.is_within(self.warmup) and skipped < self.most
-        self.head.threshold = self.threshold if allowed else NEVER
+        may_skip = not here.is_within(WARMUP) and skipped < MOST
+        self.head.threshold = self.threshold if may_skip else NEVER
         answer = run()
-        self.in_a_row[here.branch] = (
-            0 if self.head.state_manager.get_state().should_compute else skipped + 1
-        )
+        ran = self.head.state_manager.get_state().should_compute
+        self.in_a_row[here.branch] = 0 if ran else skipped + 1
         return answer
 
     def forget(self) -> None:
