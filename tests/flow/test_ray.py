@@ -59,8 +59,12 @@ def test_kill_minus_nine_takes_the_workers_along_and_resume_finishes(tmp_path: P
     stage = Stage(tmp_path, model="fake:step_s=0.02", local=False)
     process = stage.in_a_process("submit", stage.write(40))
     wait_for(stage, 4, process, limit_s=240)
-    workers = {pid for pid in children_of(process.pid) if "WorkerActor" in name_of(pid)}
+    names = {pid: name_of(pid) for pid in children_of(process.pid)}
+    workers = {pid for pid, name in names.items() if "WorkerActor" in name}
     assert len(workers) == 2
+    # which starts neither Ray's autoscaler nor its log reader (`_fewer_processes`)
+    assert any("raylet" in name for name in names.values())
+    assert not [name for name in names.values() if "monitor.py" in name]
 
     # when the driver is killed
     os.kill(process.pid, signal.SIGKILL)
