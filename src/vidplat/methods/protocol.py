@@ -44,19 +44,15 @@ class Run:
     grid: Grid
     branches: int  # 2 with guidance, 1 without
     guidance_scale: float
-    source: Tensor | None = (
-        None  # the video that is edited, clean latents (1, C, F, H, W); None: made from text alone
-    )
-    rehearse: Callable[[], None] | None = (
-        None  # makes such a run once, of a fixed prompt and seed; None: nobody can
-    )
+    #: the video that is edited, clean latents (1, C, F, H, W); None: made from text alone
+    source: Tensor | None = None
+    #: makes such a run once, of a fixed prompt and seed; None: nobody can
+    rehearse: Callable[[], None] | None = None
     revision: str = ""  # of the model's files; "" where nobody knows
-    noise: Tensor | None = (
-        None  # what the run starts from, (1, C, F, H, W); None where no frames may be left out
-    )
-    family: Any = (
-        None  # the loaded model, for methods that look at the video in mid-run; None alike
-    )
+    #: what the run starts from, (1, C, F, H, W); None where no frames may be left out
+    noise: Tensor | None = None
+    #: the loaded model, for methods that look at the video in mid-run; None alike
+    family: Any = None
 
 
 class Method(Protocol):

@@ -35,9 +35,8 @@ class Solver:
         self._scheduler.set_timesteps(steps, device=device)
         self._scheduler.set_begin_index(0)
         self.index = 0
-        self._levels: tuple[torch.Tensor, list[float]] | None = (
-            None  # the scheduler's sigmas, and the same as numbers
-        )
+        # the scheduler's sigmas, and the same as numbers
+        self._levels: tuple[torch.Tensor, list[float]] | None = None
 
     @property
     def scheduler(self) -> Any:

@@ -138,7 +138,7 @@ def test_pruned_tokens_do_not_run(twin: Twin) -> None:
 def test_a_pruned_tokens_answer_and_start_are_its_ancestors(twin: Twin) -> None:
     lipar = a_lipar()
     lipar.begin(a_run(a_source(changing=2)))
-    pruning = lipar._pruning
+    pruning = lipar.pruning
     assert pruning is not None and not pruning.whole
 
     with lipar.applied_to(twin.model):
@@ -170,8 +170,8 @@ def test_latents_stay_equal_to_the_ancestors_through_every_solver(twin: Twin) ->
                 x = solver.advance(
                     answer(twin, step=solver.index, latents=x, time=float(solver.timestep)), x
                 )
-        assert lipar._pruning is not None
-        assert torch.equal(token_rows(x), token_rows(x)[lipar._pruning.ancestor])
+        assert lipar.pruning is not None
+        assert torch.equal(token_rows(x), token_rows(x)[lipar.pruning.ancestor])
 
 
 def test_a_recovered_key_is_turned_to_the_place_it_stands_for(twin: Twin) -> None:
@@ -203,7 +203,7 @@ def test_of_exact_duplicates_recovered_attention_is_full_attention(twin: Twin) -
     torch.manual_seed(1)
     lipar = a_lipar("lipar:recovery=noisy")
     lipar.begin(a_run(a_source(changing=2)))
-    pruning = lipar._pruning
+    pruning = lipar.pruning
     assert pruning is not None
     layout, tables = layout_of(twin.model), tables_of(twin.model, GRID)
     query, key, value = (torch.randn(1, GRID.tokens, 3, 12)[:, pruning.ancestor] for _ in range(3))
@@ -235,7 +235,7 @@ def test_a_bias_of_counts_is_full_attention_of_exact_duplicates_without_position
     torch.manual_seed(1)
     lipar = a_lipar("lipar:recovery=bias")
     lipar.begin(a_run(a_source(changing=2)))
-    pruning = lipar._pruning
+    pruning = lipar.pruning
     assert pruning is not None
     query, key, value = (torch.randn(1, GRID.tokens, 3, 12)[:, pruning.ancestor] for _ in range(3))
     full = masked_attention(query, key, value, None)[:, pruning.rows]
@@ -300,7 +300,7 @@ def test_noise_aware_copies_do_not_know_the_noise(twin: Twin) -> None:
             answer(twin, latents=torch.randn_like(twin.latents))
 
     # Three layers of the clean pass, three of the step; then the same with other noise.
-    pruning = lipar._pruning
+    pruning = lipar.pruning
     assert pruning is not None and len(keys) == 12
     for layer in range(3):
         for one, other in zip(keys[3 + layer], keys[9 + layer], strict=True):
@@ -335,8 +335,8 @@ def test_the_clean_pass_runs_once_per_branch_and_only_where_tokens_have_their_ow
                     hidden_states=twin.latents, timestep=times, return_dict=False, **twin.inputs
                 )[0]
         assert calls == [0.0, 500.0]
-        assert lipar._pruning is not None
-        assert torch.equal(token_rows(made), token_rows(made)[lipar._pruning.ancestor])
+        assert lipar.pruning is not None
+        assert torch.equal(token_rows(made), token_rows(made)[lipar.pruning.ancestor])
     finally:
         embedder.remove()
 

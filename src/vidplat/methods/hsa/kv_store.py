@@ -82,9 +82,8 @@ class Scaled:
 
     def replace(self, rows: Tensor, x: Tensor) -> None:
         small = _to_fp8(x / self.scale)
-        self.values.view(torch.uint8).index_copy_(
-            1, rows, small.view(torch.uint8)
-        )  # no index_copy_ for 8-bit floats
+        # there is no index_copy_ for 8-bit floats
+        self.values.view(torch.uint8).index_copy_(1, rows, small.view(torch.uint8))
 
     def whole(self) -> Tensor:
         return self.values.to(self.scale.dtype) * self.scale
@@ -132,12 +131,10 @@ class OffloadStore:
         self._device = device
         self._stream = _cuda.Stream(device)
         self._held: dict[int, Pair] = {}
-        self._coming: dict[
-            int, tuple[Pair, Any]
-        ] = {}  # layer -> its copy on the device, and when it is complete
-        self._leaving: dict[
-            int, list[tuple[Tensor, Sequence[Tensor], Any]]
-        ] = {}  # to be written once they are copied
+        # layer -> its copy on the device, and when it is complete
+        self._coming: dict[int, tuple[Pair, Any]] = {}
+        # layer -> what is to be written once it is copied
+        self._leaving: dict[int, list[tuple[Tensor, Sequence[Tensor], Any]]] = {}
         self._rows: tuple[Tensor, Tensor] | None = None  # the last rows, and the same on the CPU
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:

@@ -45,9 +45,8 @@ from vidplat.methods.seams.layouts import Layout, layout_of
 from vidplat.methods.seams.solver_choice import is_euler
 from vidplat.methods.seams.tokens import Pass, Present, hooked
 
-_ANY = Level(
-    1.0, 0.0
-)  # velocities are kept as they are; asking for the sigma would wait for the device
+#: Velocities are kept as they are; asking for the sigma would wait for the device.
+_ANY = Level(1.0, 0.0)
 _DDIM = ("DDIMScheduler", "CogVideoXDDIMScheduler")
 
 
@@ -160,9 +159,8 @@ class Hsa:
         if self._schedule(run.solver.total).relative_cost == 1:
             return ""  # nothing is kept
         weight = next(model.parameters())
-        kept = (
-            self._video.nbytes if self._video else 0
-        )  # of a video that was broken off; the next `begin` frees it
+        # of a video that was broken off; the next `begin` frees it
+        kept = self._video.nbytes if self._video else 0
         cpu = torch.device("cpu")
 
         def need(kind: str) -> int:

@@ -90,14 +90,9 @@ class Schedule:
 
     def sizes(self, tokens: int) -> tuple[int, ...]:
         """Tokens per group: each within one of its fraction, and `tokens` in all."""
-        ends = [
-            round(sum(self.fractions[:count]) * tokens) for count in range(len(self.fractions))
-        ] + [tokens]
-        if len(ends) > 2:
-            ends[1:-1] = [
-                min(tokens, max(1, end)) for end in ends[1:-1]
-            ]  # no step is without a token
-        return tuple(end - start for start, end in pairwise(ends))
+        shares = (sum(self.fractions[:count]) for count in range(1, len(self.fractions)))
+        inner = (min(tokens, max(1, round(share * tokens))) for share in shares)  # group 1 has one
+        return tuple(end - start for start, end in pairwise((0, *inner, tokens)))
 
     @property
     def evaluations(self) -> tuple[int, ...]:

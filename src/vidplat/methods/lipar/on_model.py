@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ from vidplat.methods.seams.layouts.wan_tables import (
     has_time_per_token,
     tables_of,
 )
-from vidplat.methods.seams.tokens import Pass, hooked
+from vidplat.methods.seams.tokens import Pass, Present, hooked
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,8 @@ class Pruning:
     pruned: Tensor  # (N - n,) the others, sorted
     ancestor: Tensor  # (N,) latest kept ancestor; itself for kept ones
     place: Tensor  # (N,) where in `rows` that ancestor is
-    log_counts: (
-        Tensor  # (n,) float32: ln of how many tokens each kept one stands for, itself included
-    )
+    #: (n,) float32: ln of how many tokens each kept one stands for, itself included
+    log_counts: Tensor
 
     @classmethod
     def of(cls, keep: Tensor) -> Pruning:
@@ -86,10 +85,10 @@ class Lipar:
             tau2=float(values["tau2"]),
             min_keep=float(values["min_keep"]),
         )
-        self._pruning: Pruning | None = None
-        self._source: Tensor | None = None
-        self._tables: Tables | None = None
-        self._clean: dict[tuple[int, str], _Clean] = {}  # by model and branch
+        self.pruning: Pruning | None = None
+        self.source: Tensor | None = None
+        self.tables: Tables | None = None
+        self.clean: dict[tuple[int, str], _Clean] = {}  # by model and branch
 
     def refusal(self, model: Any, run: Run) -> str:
         if type(model).__name__ != "WanTransformer3DModel":
@@ -104,9 +103,9 @@ class Lipar:
         return ""
 
     def begin(self, run: Run) -> None:
-        self._clean.clear()
-        self._source, self._tables = run.source, None
-        self._pruning = Pruning.of(self.mask(run)) if run.source is not None else None
+        self.clean.clear()
+        self.source, self.tables = run.source, None
+        self.pruning = Pruning.of(self.mask(run)) if run.source is not None else None
 
     def mask(self, run: Run) -> Tensor:
         """(F, H, W) bool, True where tokens run."""
@@ -118,95 +117,97 @@ class Lipar:
     @property
     def kept_share(self) -> float:
         """Of the present video's tokens, 1 before `begin`."""
-        return 1.0 if self._pruning is None else float(self._pruning.keep.float().mean())
+        return 1.0 if self.pruning is None else float(self.pruning.keep.float().mean())
 
     def facts(self) -> dict[str, float]:
         """The share of tokens that ran."""
-        return {} if self._pruning is None else {"kept_share": self.kept_share}
+        return {} if self.pruning is None else {"kept_share": self.kept_share}
 
     def started(self, latents: Tensor) -> Tensor:
         """The start latents (1, C, F, H, W) with pruned tokens' equal to their ancestors'."""
-        if self._pruning is None or self._pruning.whole:
+        if self.pruning is None or self.pruning.whole:
             return latents
-        return repeated(latents, self._pruning.keep)
+        return repeated(latents, self.pruning.keep)
 
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:
         layout = layout_of(model)
-        clean_pass = _CleanPass()
-
-        def before(here: Pass, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            key = (id(model), here.branch)
-            pruning = self._pruning
-            if pruning is None or pruning.whole or clean_pass.running or key in self._clean:
-                return
-            if self.recovery == "noise-aware" or (
-                self.recovery == "auto" and has_time_per_token(args, kwargs)
-            ):
-                assert self._source is not None
-                self._clean[key] = clean_pass.kept = _Clean()
-                clean_args, clean_kwargs = at_time_zero(args, kwargs, self._source)
-                clean_pass.running = True
-                try:
-                    module(*clean_args, **clean_kwargs)
-                finally:
-                    clean_pass.running = False
-
-        def choose(here: Pass, device: Any) -> Tensor | None:
-            pruning = self._pruning
-            if pruning is None or pruning.whole:
-                return None
-            if pruning.keep.numel() != here.grid.tokens:
-                raise ValueError(
-                    f"the mask is of {pruning.keep.numel()} tokens, this call has "
-                    f"{here.grid.tokens}"
-                )
-            if self._tables is None:
-                self._tables = tables_of(model, here.grid)
-            return pruning.rows
-
-        def fill(here: Pass, rows: Tensor | None, output: Tensor) -> Tensor:
-            return (
-                output
-                if rows is None or self._pruning is None
-                else output.index_select(1, self._pruning.ancestor)
-            )
-
-        def link(call: AttentionCall, rest: Attend) -> Tensor:
-            here, pruning = present.here, self._pruning
-            if here is None or present.rows is None or pruning is None or self._tables is None:
-                return rest(call)
-            if self.recovery in ("none", "bias"):
-                bias = (
-                    pruning.log_counts.to(call.query).view(1, 1, 1, -1)
-                    if self.recovery == "bias"
-                    else call.mask
-                )
-                return rest(replace(call.rotated(), rows=pruning.rows, mask=bias))
-            if clean_pass.running:
-                clean_pass.kept.keep(call, pruning)
-            key, value = _copied(call, pruning)
-            clean = None if clean_pass.running else self._clean.get((id(model), here.branch))
-            if clean is not None:
-                key, value = clean.put(call.layer, key, value, pruning)
-            query, key = call.rotate(call.query, call.rotary), call.rotate(key, self._tables)
-            return rest(
-                replace(call, query=query, key=key, value=value, rotary=None, rows=pruning.rows)
-            )
-
+        site = _Site(self, model)
         with (
-            hooked(model, layout, self.name, choose, fill, before) as present,
-            linked(layout.attentions(model), layout.processor, link),
+            hooked(model, layout, self.name, site.choose, site.fill, site.before) as site.present,
+            linked(layout.attentions(model), layout.processor, site.link),
         ):
             yield
 
 
-class _CleanPass:
-    """Whether the pass at time 0 is running, and where it leaves its keys."""
+@dataclass
+class _Site:
+    """The method at one transformer."""
 
-    def __init__(self) -> None:
-        self.running = False
-        self.kept = _Clean()
+    method: Lipar
+    model: Any
+    present: Present = field(default_factory=Present)
+    leaves: _Clean | None = None  # where a pass at time 0 leaves its keys, while it runs
+
+    @property
+    def pruning(self) -> Pruning | None:
+        """Of the present video; None where nothing is pruned."""
+        found = self.method.pruning
+        return None if found is None or found.whole else found
+
+    def before(
+        self, here: Pass, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """A branch's clean keys, by a pass over the source before its first step."""
+        method, key = self.method, (id(self.model), here.branch)
+        if self.pruning is None or self.leaves is not None or key in method.clean:
+            return
+        if method.recovery == "noise-aware" or (
+            method.recovery == "auto" and has_time_per_token(args, kwargs)
+        ):
+            assert method.source is not None
+            method.clean[key] = self.leaves = _Clean()
+            clean_args, clean_kwargs = at_time_zero(args, kwargs, method.source)
+            try:
+                module(*clean_args, **clean_kwargs)
+            finally:
+                self.leaves = None
+
+    def choose(self, here: Pass, device: Any) -> Tensor | None:
+        pruning = self.pruning
+        if pruning is None:
+            return None
+        if pruning.keep.numel() != here.grid.tokens:
+            raise ValueError(
+                f"the mask is of {pruning.keep.numel()} tokens, this call has {here.grid.tokens}"
+            )
+        if self.method.tables is None:
+            self.method.tables = tables_of(self.model, here.grid)
+        return pruning.rows
+
+    def fill(self, here: Pass, rows: Tensor | None, output: Tensor) -> Tensor:
+        if rows is None or self.pruning is None:
+            return output
+        return output.index_select(1, self.pruning.ancestor)
+
+    def link(self, call: AttentionCall, rest: Attend) -> Tensor:
+        here, pruning, tables = self.present.here, self.pruning, self.method.tables
+        if here is None or self.present.rows is None or pruning is None or tables is None:
+            return rest(call)
+        if self.method.recovery == "none":
+            return rest(replace(call.rotated(), rows=pruning.rows))
+        if self.method.recovery == "bias":
+            bias = pruning.log_counts.to(call.query).view(1, 1, 1, -1)
+            return rest(replace(call.rotated(), rows=pruning.rows, mask=bias))
+        key, value = _copied(call, pruning)
+        if self.leaves is not None:
+            self.leaves.keep(call, pruning)
+        elif clean := self.method.clean.get((id(self.model), here.branch)):
+            key, value = clean.put(call.layer, key, value, pruning)
+        query, key = call.rotate(call.query, call.rotary), call.rotate(key, tables)
+        return rest(
+            replace(call, query=query, key=key, value=value, rotary=None, rows=pruning.rows)
+        )
 
 
 class _Clean:

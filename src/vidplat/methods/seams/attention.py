@@ -22,6 +22,8 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
 Rotate = Callable[[Tensor, Any], Tensor]
+#: q, k, v rotated; mask; -> (B, Q, h, D)
+Dense = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,7 @@ class AttentionCall:
     value: Tensor
     rotary: Any
     rotate: Rotate
-    dense: Callable[
-        [Tensor, Tensor, Tensor, Tensor | None], Tensor
-    ]  # q, k, v rotated; mask; -> (B, Q, h, D)
+    dense: Dense
     rows: Tensor | None = None  # video token rows of the queries, sorted; None: all, in order
     mask: Tensor | None = None  # broadcastable to (B, h, Q, K); True: may attend
     text: int = 0
@@ -67,20 +67,14 @@ class AttentionCall:
         if mask is not None and mask.shape[-1] != key.shape[1]:
             columns = mask.shape[-1]
             text = mask[..., : self.text] if self.text_first else mask[..., columns - self.text :]
-            video = (
-                torch.ones_like(mask[..., :1])
-                if mask.dtype == torch.bool
-                else torch.zeros_like(mask[..., :1])
-            )
-            video = video.expand(*mask.shape[:-1], key.shape[1] - self.text)
+            open_ = 1 if mask.dtype == torch.bool else 0
+            video = mask.new_full((*mask.shape[:-1], key.shape[1] - self.text), open_)
             mask = torch.cat([text, video] if self.text_first else [video, text], dim=-1)
         return replace(self.rotated(), key=key, value=value, mask=mask)
 
 
 Attend = Callable[[AttentionCall], Tensor]  # -> (B, Q, h, D)
-Link = Callable[
-    [AttentionCall, Attend], Tensor
-]  # may call the rest of the chain, its second argument
+Link = Callable[[AttentionCall, Attend], Tensor]  # may call the rest of the chain, its second
 
 
 def dense(call: AttentionCall) -> Tensor:
@@ -92,9 +86,8 @@ def dense(call: AttentionCall) -> Tensor:
 class SeamProcessor:
     """Base of the families' processors. Subclasses make the `AttentionCall` and call `attend`."""
 
-    _attention_backend = (
-        None  # diffusers sets both when a user asks for a backend or for context parallelism
-    )
+    # diffusers sets both when a user asks for a backend or for context parallelism
+    _attention_backend = None
     _parallel_config = None
 
     def __init__(self, layer: int) -> None:

@@ -38,20 +38,16 @@ class Present:
     """What the hooks of one transformer share during a call."""
 
     here: Pass | None = None
-    rows: Tensor | None = (
-        None  # (n,) sorted, on the model's device; None: all; none: the last answer is given again
-    )
+    #: (n,) sorted, on the model's device; None: all; of length 0: the last answer is given again
+    rows: Tensor | None = None
 
 
-ChooseRows = Callable[
-    [Pass, Any], "Tensor | None"
-]  # the pass and the device -> rows that run, or None for all
-Before = Callable[
-    [Pass, Any, "tuple[Any, ...]", "dict[str, Any]"], None
-]  # pass, model, args and kwargs of its call
-Fill = Callable[
-    [Pass, "Tensor | None", Tensor], Tensor
-]  # pass, rows, output (B, N, P) -> what the model answers
+#: The pass and the device -> rows that run, or None for all.
+ChooseRows = Callable[[Pass, Any], "Tensor | None"]
+#: Pass, model, args and kwargs of its call.
+Before = Callable[[Pass, Any, "tuple[Any, ...]", "dict[str, Any]"], None]
+#: Pass, rows, output (B, N, P) -> what the model answers.
+Fill = Callable[[Pass, "Tensor | None", Tensor], Tensor]
 
 
 class NoState(BaseState):  # type: ignore[misc]
@@ -72,9 +68,8 @@ class _Root(ModelHook):  # type: ignore[misc]
         self._place = StateManager(NoState)
         self._layout, self._present, self._before = layout, present, before
         self._choose, self._recalls = choose or _all_rows, choose is not None
-        self._last: dict[
-            str, Any
-        ] = {}  # the last answer of each branch, for passes that nothing runs in
+        # the last answer of each branch, for passes that nothing runs in
+        self._last: dict[str, Any] = {}
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         context: CacheContext = self._place.context

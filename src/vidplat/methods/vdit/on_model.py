@@ -71,9 +71,8 @@ class Sparse:
         layout = layout_of(model)
         attentions = layout.attentions(model)
         first: Any = attentions[0]
-        weight = (
-            first.to_q.weight
-        )  # the model's first parameter may be one of those that stay in float32
+        # the model's first parameter may be one of those that stay in float32
+        weight = first.to_q.weight
         if why := fault(self._path, weight.device, weight.dtype, _head_width(model, attentions)):
             raise SpecError(f"sparse cannot use path={self._path}: it {why}. Use path=gather")
         with located(model, layout, self.name) as present:
@@ -124,9 +123,8 @@ class _Site:
     layers: int
     present: Present
     path: Path
-    _counted: tuple[Tensor, Grid, list[int]] | None = field(
-        default=None, repr=False
-    )  # rows, grid, rows of each frame
+    #: rows, grid, rows of each frame
+    _counted: tuple[Tensor, Grid, list[int]] | None = field(default=None, repr=False)
 
     def link(self, call: AttentionCall, rest: Attend) -> Tensor:
         here = self.present.here
@@ -139,9 +137,8 @@ class _Site:
         counts = None if call.rows is None else self._counts(call.rows, grid)
         tiling = Tiling(grid.frames, grid.per_frame, k, call.text, call.text_first)
         if counts is not None and call.key.shape[1] == call.query.shape[1] != tiling.tokens:
-            tiling = replace(
-                tiling, key_counts=tuple(counts)
-            )  # the rows that run are keys of each other
+            # the rows that run are keys of each other
+            tiling = replace(tiling, key_counts=tuple(counts))
         if call.key.shape[1] != tiling.tokens:
             raise ValueError(
                 f"sparse needs the keys of all {tiling.tokens} tokens, not of {call.key.shape[1]}"

@@ -28,9 +28,8 @@ class Tiling:
     k: int
     text: int = 0
     text_first: bool = False
-    key_counts: tuple[int, ...] | None = (
-        None  # keys of each frame, where not all tokens have some; None: P of each
-    )
+    #: keys of each frame, where not all tokens have some; None: P of each
+    key_counts: tuple[int, ...] | None = None
 
     @property
     def references(self) -> tuple[int, ...]:

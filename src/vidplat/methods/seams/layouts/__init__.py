@@ -29,9 +29,8 @@ class Layout(Protocol):
 
     # the output is a flow-matching velocity (else v-prediction of a variance-preserving process)
     velocity: bool
-    branches_in_batch: (
-        bool  # guidance puts both branches into one batch (else it calls the model twice)
-    )
+    # guidance puts both branches into one batch (else it calls the model twice)
+    branches_in_batch: bool
 
     def refusal(self, model: Any, seam: Seam) -> str:
         """Why no method can touch this seam of this model, as a sentence; "" when one can."""
