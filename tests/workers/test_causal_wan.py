@@ -281,7 +281,7 @@ def test_a_deadline_takes_steps_from_the_blocks_to_come(family: Any) -> None:
     [
         (OperatingPoint(4, "hsa:preset=25"), "hsa is not made for"),
         (OperatingPoint(4, "unipc"), "unipc is not made for"),
-        (OperatingPoint(4, "lipar"), "prunes what the edited video repeats"),
+        (OperatingPoint(4, "lipar"), "in an input video, and this row has none"),
         (OperatingPoint(5), "in 1 to 4 steps, not 5"),
     ],
 )

@@ -1,9 +1,11 @@
-"""Import diffusers and transformers without what a CPU worker never uses: it starts in half the
-time.
+"""Import diffusers and transformers without what a CPU worker never uses.
+
+It starts with flipbook on 6.3 instead of 10.3 s of a busy core, in 425 instead of 555 MiB (torch
+2.13, diffusers 0.42, transformers 5).
 
 Both libraries import, on their way, torch's compiler (merely to mark functions for
-`torch.compile`), torch's tensors over many machines, and SciPy where it happens to be installed: 2
-s of CPU and 1,500 modules for things that one process on one CPU does not do. While
+`torch.compile`), torch's tensors over many machines, and SciPy where it happens to be installed:
+1,400 modules for things that one process on one CPU does not do. While
 `without_extras` is open:
 
   torch._dynamo                          is a placeholder whose marks do nothing

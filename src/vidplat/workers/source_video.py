@@ -49,7 +49,6 @@ class SourceFacts:
     height: int
     seconds: float
     frames: int
-    codec: str
     notes: tuple[str, ...] = ()  # what will be converted; read on from "with"
 
 
@@ -61,7 +60,6 @@ def look_at(file: BinaryIO, limits: InputConfig) -> SourceFacts:
         ticks, last_ticks = _times(container, stream, limits)
         seconds = float((int(ticks[-1] - ticks[0]) + last_ticks) * stream.time_base)
         _check_length(seconds, limits)
-        codec = str(stream.codec_context.name)
     with opened(file, limits) as (container, stream):
         first = list(islice(pictures(container, stream, limits), 2))
         if len(first) < 2 or len(ticks) < 2:
@@ -72,7 +70,7 @@ def look_at(file: BinaryIO, limits: InputConfig) -> SourceFacts:
         notes.append(VARIABLE_RATE)
     if first[0].width % 2 or first[0].height % 2:
         notes.append(ODD_SIDES)
-    return SourceFacts(width, height, seconds, len(ticks), codec, tuple(notes))
+    return SourceFacts(width, height, seconds, len(ticks), tuple(notes))
 
 
 @contextmanager

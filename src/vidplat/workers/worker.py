@@ -69,7 +69,6 @@ class Worker:
         """`load_source` gives the bytes of a job's input video, checked against its SHA-256;
         `limits` bound them."""
         self.id, self.device, self.threads = id, device, threads
-        self.load_phases: dict[str, float] = {}  # seconds of `import` and `load`
         self.sources = SourceFrames(load_source, limits)
         self._asked = model if isinstance(model, ModelRef) else ModelRef(model, "")
         self._loaded: Loaded | None = None
@@ -106,18 +105,15 @@ class Worker:
     # --- life -------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Bring the model into memory; `load_phases` then tells the seconds. Raises `ModelError`.
-        Again: nothing."""
+        """Bring the model into memory. Raises `ModelError`. Again: nothing."""
         if self._loaded is not None:
             return
-        began = time.perf_counter()
         devices.prepare(self.device, self.threads)
         from vidplat.methods.installed import Installed
         from vidplat.workers.models.family import MakesBlocks
         from vidplat.workers.models.loading import load_family
         from vidplat.workers.text_cache import TextCache
 
-        imported = time.perf_counter()
         ref, shape = describe_model(self._asked.id)
         if self._asked.revision not in ("", ref.revision):
             raise ModelError(
@@ -128,7 +124,6 @@ class Worker:
         in_blocks = isinstance(family, MakesBlocks)
         installed = None if in_blocks else Installed(family.transformers, ref.revision)
         self._loaded = Loaded(ref, shape, family, TextCache(family, ref.revision), installed)
-        self.load_phases = {"import": imported - began, "load": time.perf_counter() - imported}
 
     def prepare_to_finish(self) -> None:
         """Import what `finish` needs, a second on a slow device; no model, and no torch."""

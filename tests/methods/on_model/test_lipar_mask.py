@@ -9,7 +9,6 @@ from torch import Tensor
 from vidplat.methods.lipar.mask import (
     MaskRule,
     ancestors,
-    bucketed,
     changed,
     cleaned,
     distance,
@@ -259,11 +258,3 @@ def test_ancestors_are_the_latest_kept_tokens_at_the_same_place() -> None:
 
     # Place 0: kept in frames 0 and 3. Place 1: kept in frames 0 and 1. Number = 2 * frame + place.
     assert ancestors(keep).flatten().tolist() == [0, 1, 0, 3, 0, 3, 6, 3]
-
-
-def test_buckets_add_the_first_pruned_tokens() -> None:
-    keep = torch.tensor([[[True, False, True, False, False]]])
-
-    assert bucketed(keep, 4).flatten().tolist() == [True, True, True, True, False]
-    assert bucketed(keep, 2).equal(keep)
-    assert bucketed(keep, 8).all()

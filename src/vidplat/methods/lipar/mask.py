@@ -178,18 +178,6 @@ def repeated(latents: Tensor, keep: Tensor, before: Tensor | None = None) -> Ten
     return found if before is None else found[:, :, 1:]
 
 
-def bucketed(keep: Tensor, size: int) -> Tensor:
-    """`keep` with so many more kept tokens, the first ones of the pruned, that their count is a
-    multiple of `size`.
-
-    For compiled models and CUDA graphs, which want few different shapes. Never more than there are
-    tokens.
-    """
-    flat = keep.flatten()
-    more = -int(flat.sum()) % size
-    return (flat | ((~flat).cumsum(0) <= more)).view(keep.shape)
-
-
 def _with_floor(keep: Tensor, least: float) -> Tensor:
     """Frames with any kept token grow by 3x3 until they keep the share `least`."""
     while least > 0.0:

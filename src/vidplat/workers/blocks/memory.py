@@ -19,8 +19,8 @@ none          nothing: the pruned are absent, later too
 exact         their own: all tokens run, and only their results are copied. Saves nothing; the best
 recovery could do
 
-In the remember pass everything is clean: there a pruned token copies the frame before it. In the
-first block no clean frame exists, and pruned tokens are absent while it is denoised.
+In the remember pass everything is clean: there a pruned token copies the frame before it. The first
+block has no frame before it and cannot be pruned.
 
 Legend: B videos, P tokens per frame, S frames of the block, n tokens that run, h heads, D head
 width.
@@ -186,7 +186,7 @@ class BlockMemory:
         self._reading.clear()
         for memory in self.branches.values():
             memory.keep_only(held, self.per_frame)
-        if keep is not None and start and held[-1:] != [start - 1]:
+        if keep is not None and held[-1:] != [start - 1]:
             raise ValueError(
                 f"a window of {self.window.recent} frames has no clean frame before a block of "
                 f"{frames}"
@@ -223,11 +223,6 @@ class BlockMemory:
                 )
                 memory.add(layer, *last)
         self.finish()
-
-    def rows_held(self, branch: str) -> int:
-        """Rows of keys that the branch's memory has, the same in every layer."""
-        memory = self.branches.get(branch)
-        return 0 if memory is None else len(memory.frames) * self.per_frame
 
     def _now(self) -> Block:
         if self._block is None:
@@ -278,17 +273,14 @@ class BlockMemory:
         """Clean keys and values of all S P tokens: pruned ones copy the frame before them."""
         if block.rows is None:
             return call.key, call.value
-        return self._copied(call.key, block, memory.keys.get(call.layer)), self._copied(
-            call.value, block, memory.values.get(call.layer)
-        )
+        key = self._copied(call.key, block, memory.keys[call.layer])
+        return key, self._copied(call.value, block, memory.values[call.layer])
 
-    def _copied(self, rows: Tensor, block: Block, remembered: Tensor | None) -> Tensor:
+    def _copied(self, rows: Tensor, block: Block, remembered: Tensor) -> Tensor:
         """(B, S P, h, D): of kept ancestors inside the block, and of the frame before it where
         there are none."""
         assert block.place is not None and block.from_block is not None
         inside = rows.index_select(1, block.place)
-        if remembered is None:
-            return inside  # the first block: frame 0 is kept whole, so every token has an ancestor
         before = remembered[:, -self.per_frame :].repeat(1, block.frames, 1, 1)
         return torch.where(block.from_block.view(1, -1, 1, 1), inside, before)
 
@@ -336,7 +328,7 @@ class BlockMemory:
         """Window and block with the clean frame before the block at all its places; how many rows
         are the past's."""
         past_key, past_value = self._past(call, memory, block)
-        if block.rows is None or self.recovery == "none" or call.layer not in memory.keys:
+        if block.rows is None or self.recovery == "none":
             own_key, own_value = torch.empty_like(call.key), torch.empty_like(call.value)
         else:
             clean = (of[call.layer][:, -self.per_frame :] for of in (memory.keys, memory.values))

@@ -23,20 +23,16 @@ frames of a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidplat.methods.lipar.mask import bucketed, repeated
+from vidplat.methods.lipar.mask import repeated
 from vidplat.workers.blocks.memory import BlockMemory, Window
 from vidplat.workers.models.family import Condition
-
-Masks = Callable[
-    [int, int], "Tensor | None"
-]  # first frame and frames of a block -> (S, h, w) bool, None for all
 
 
 @dataclass(frozen=True)
@@ -44,18 +40,11 @@ class StreamPlan:
     """How a stream is made. The defaults are those of Self-Forcing with LIPAR's editing steps."""
 
     block: int = 3  # S
-    steps: tuple[float, ...] = (
-        400,
-        300,
-        250,
-    )  # thousandths of the schedule, before the shift; 1000 first: from noise
+    # Thousandths of the schedule, before the shift; 1000 first: from noise.
+    steps: tuple[float, ...] = (400, 300, 250)
     shift: float = 5.0
     window: Window = field(default_factory=Window)
     refresh: int = 16  # blocks after which one is made whole, to stop drift
-    prune_first: bool = False  # the first block has no clean frame to recover from
-    bucket: int = (
-        1  # the tokens that run in a block are a multiple of this: few shapes for compiled models
-    )
 
     def __post_init__(self) -> None:
         if self.block < 1 or not self.steps or list(self.steps) != sorted(self.steps, reverse=True):
@@ -82,7 +71,7 @@ def stream(
     plan: StreamPlan = StreamPlan(),
     *,
     seed: int = 0,
-    keep: Tensor | Masks | None = None,
+    keep: Tensor | None = None,
     recovery: str = "noise-aware",
     next_steps: Callable[[], tuple[float, ...]] | None = None,
     on_passes: Callable[[int], None] = lambda count: None,
@@ -91,8 +80,8 @@ def stream(
     left.
 
     `source` (1, C, T, H, W) clean normalised latents; with a first step of 1000 only its shape
-    matters. `keep` (T, h, w) bool is the mask, or gives it block by block; None for no pruning.
-    `recovery` is explained in block_memory.py. The same seed draws the same noise with and without
+    matters. `keep` (T, h, w) bool is the mask; None for no pruning. `recovery` is explained in
+    memory.py. The same seed draws the same noise with and without
     a mask. `next_steps` is asked before each block for the steps it takes, in place of the plan's.
     `on_passes` hears after each pass, and of a block that is copied how many it was spared; what it
     raises ends the stream.
@@ -109,13 +98,16 @@ def stream(
             part = source[:, :, start : start + plan.block]
             mask = _mask_of(keep, start, part.shape[2], plan)
             memory.begin(start, part.shape[2], None if recovery == "exact" else mask)
+            # Drawn for copied blocks too, so that masks do not change later noise.
+            noises = [
+                torch.randn(part.shape, generator=generator).to(part.device) for _ in plan.steps
+            ]
             if mask is not None and last is not None and not bool(mask.any()):
-                _draws(part, generator, len(plan.sigmas))
                 done = last[:, :, None].expand_as(part).clone()
                 memory.copy_on()
                 on_passes(len(plan.steps) + 1)
             else:
-                done = _denoised(model, condition, part, plan, generator, mask, last, on_passes)
+                done = _denoised(model, condition, part, plan, noises, mask, last, on_passes)
                 memory.mode = "remember"
                 _velocity(model, condition, done, 0.0, step=len(plan.steps), remember=True)
                 memory.finish()
@@ -124,21 +116,12 @@ def stream(
             yield done
 
 
-def _mask_of(
-    keep: Tensor | Masks | None, start: int, frames: int, plan: StreamPlan
-) -> Tensor | None:
+def _mask_of(keep: Tensor | None, start: int, frames: int, plan: StreamPlan) -> Tensor | None:
     """The block's part of the mask; None when all of it runs."""
-    number = start // plan.block
-    if (
-        keep is None
-        or (number == 0 and not plan.prune_first)
-        or (number and number % plan.refresh == 0)
-    ):
+    if keep is None or (start // plan.block) % plan.refresh == 0:
         return None
-    mask = keep[start : start + frames] if isinstance(keep, Tensor) else keep(start, frames)
-    if mask is not None and plan.bucket > 1:
-        mask = bucketed(mask, plan.bucket)
-    return None if mask is None or bool(mask.all()) else mask
+    mask = keep[start : start + frames]
+    return None if bool(mask.all()) else mask
 
 
 def _denoised(
@@ -146,13 +129,12 @@ def _denoised(
     condition: Condition,
     part: Tensor,
     plan: StreamPlan,
-    generator: torch.Generator,
+    noises: Sequence[Tensor],
     mask: Tensor | None,
     last: Tensor | None,
     on_passes: Callable[[int], None],
 ) -> Tensor:
     """The clean latents of one block."""
-    noises = _draws(part, generator, len(plan.sigmas))
     clean = part
     for step, (sigma, noise) in enumerate(zip(plan.sigmas, noises, strict=True)):
         x = (1.0 - sigma) * clean + sigma * noise
@@ -161,12 +143,6 @@ def _denoised(
             clean = repeated(clean, mask, last)
         on_passes(1)
     return clean
-
-
-def _draws(part: Tensor, generator: torch.Generator, count: int) -> list[Tensor]:
-    """The noise of all steps of a block; drawn for copied blocks too, so that masks do not change
-    later noise."""
-    return [torch.randn(part.shape, generator=generator).to(part.device) for _ in range(count)]
 
 
 def _velocity(

@@ -7,17 +7,11 @@ then stand for frames of half the height and width (level 1) or a quarter (level
 stay. Convolutions are used as they are (VGDFR, arXiv 2504.12259, which takes one step out of
 HunyuanVideo's).
 
-What is left of a step, `form`:
-
-repeated   what the step would do to pictures without finer detail: doubling is followed by the mean
-over 2 x 2 pixels,
-           halving preceded by their repetition; likewise the copy of a block's input that Wan 2.2's
-           VAE adds beside the step. Our choice, since flipbook's latents come back nearer: of two
-           clips the frames are 3.1 and 4.1 of 255 off after a round trip at level 1, with `plain`
-           7.4 and 8.0, through the VAE itself 1.8 and 2.2.
-plain      the convolution alone, as VGDFR's code has it: no doubling before it, and moves of one
-pixel instead of two.
-           The copies beside it are as above, since they have no convolution.
+What is left of a step does what it would do to pictures without finer detail: doubling is followed
+by the mean over 2 x 2 pixels, halving preceded by their repetition; likewise the copy of a block's
+input that Wan 2.2's VAE adds beside the step. VGDFR's code keeps the convolution alone: flipbook's
+latents came back at 7.4 and 8.0 of 255 from two clips that way, at 3.1 and 4.1 this way, at 1.8 and
+2.2 through the VAE itself.
 
 The 2 x 2 pixel patches of Wan 2.2's VAE are no such step and stay.
 
@@ -75,7 +69,7 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
     return clamped
 
 
-def lowered(vae: Any, level: int, form: str = "repeated") -> Any:
+def lowered(vae: Any, level: int) -> Any:
     """A copy of an `AutoencoderKLWan` that works at 1 / 2^level of its resolution. Raises
     `ValueError` when it cannot.
 
@@ -85,32 +79,19 @@ def lowered(vae: Any, level: int, form: str = "repeated") -> Any:
     steps = min(len(_upsamplers(vae.decoder)), len(_downsamplers(vae.encoder)))
     if not 0 <= level <= steps:
         raise ValueError(f"this VAE can work at level 0 to {steps}, not {level}")
-    if form not in ("repeated", "plain"):
-        raise ValueError(f"the form is repeated or plain, not {form!r}")
     shared = chain(vae.parameters(), vae.buffers())
     low = copy.deepcopy(vae, {id(tensor): tensor for tensor in shared})
     for block, step in _upsamplers(low.decoder)[:level]:
-        if form == "plain":
-            step.resample[0] = nn.Identity()
-        else:
-            step.resample.append(nn.AvgPool2d(2))
+        step.resample.append(nn.AvgPool2d(2))
         if getattr(block, "avg_shortcut", None) is not None:
             block.avg_shortcut = _ThenHalved(block.avg_shortcut)
     for block, step in _downsamplers(low.encoder)[::-1][:level]:
-        if form == "plain":
-            step.resample[0] = nn.ZeroPad2d(1)
-            step.resample[1].stride = (1, 1)
-        else:
-            step.resample.insert(0, _Doubled())
+        step.resample.insert(0, _Doubled())
         if getattr(block, "avg_shortcut", None) is not None:
             block.avg_shortcut = _DoubledBefore(block.avg_shortcut)
     low.spatial_compression_ratio //= 2**level
-    for name in (
-        "min_height",
-        "min_width",
-        "stride_height",
-        "stride_width",
-    ):  # tiles of as many latent cells
+    for name in ("min_height", "min_width", "stride_height", "stride_width"):
+        # Tiles of as many latent cells.
         setattr(low, f"tile_sample_{name}", getattr(low, f"tile_sample_{name}") // 2**level)
     return low
 
