@@ -186,6 +186,11 @@ class JobState(StrEnum):
     def is_final(self) -> bool:
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
+    @property
+    def is_lost(self) -> bool:
+        """At its end without a video."""
+        return self.is_final and self is not JobState.DONE
+
 
 # --- how it is made ----------------------------------------------------------------------------
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.cli.records import SUBMITTED_AT, a_batch
-from vidplat.cli.progress import Doing, Glance, RunDisplay, draw, sentence
+from vidplat.cli.glance import Doing, Glance, sentence
+from vidplat.cli.progress import RunDisplay
+from vidplat.cli.screen import draw
 from vidplat.domain import (
     Artifact,
     Failure,

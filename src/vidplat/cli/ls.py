@@ -11,8 +11,6 @@ from vidplat.cli import documents, edge, options, phrases, reach, render
 from vidplat.domain import JobState
 from vidplat.errors import printable
 
-_NOT_MADE = (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED)
-
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
 
@@ -74,7 +72,7 @@ def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
                 batch.id,
                 state,
                 f"{counts[JobState.DONE]:,}",
-                f"{sum(counts[ended] for ended in _NOT_MADE):,}",
+                f"{sum(many for state, many in counts.items() if state.is_lost):,}",
                 f"{sum(counts.values()):,}",
                 phrases.moment(batch.submitted_at, now),
                 phrases.moment(batch.deadline_at, now),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidplat.cli import options, phrases, render
-from vidplat.cli.progress import LINE_EVERY_S, Glance, LiveScreen, sentence
+from vidplat.cli.glance import Glance
+from vidplat.cli.screen import Screen
 
 if TYPE_CHECKING:
     from vidplat.platform.measuring.masks import Found
@@ -170,27 +169,17 @@ def _show(found: Found) -> None:
         )
 
 
-class _Display:
-    """Progress on stderr: a bar on a terminal, now and then a line elsewhere."""
+class _Display(Screen):
+    """The search on stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
         self._glance = Glance(time.time(), "loading")
-        self._said_at = 0.0
-        self._stack = ExitStack()
+        super().__init__(lambda: self._glance, quiet=quiet)
 
     def __enter__(self) -> _Display:
-        self._live = sys.stderr.isatty() and not self._quiet
-        if self._live:
-            self._stack.enter_context(LiveScreen(lambda: self._glance))
+        super().__enter__()
         return self
-
-    def __exit__(self, *problem: Any) -> None:
-        self._stack.close()
 
     def step(self, phase: str, done: int, total: int) -> None:
         self._glance = Glance(time.time(), phase, done, total)
-        if self._quiet or self._live or time.monotonic() - self._said_at < LINE_EVERY_S:
-            return
-        self._said_at = time.monotonic()
-        render.say(f"{phase}: {sentence(self._glance)}", to=sys.stderr)
+        self.tick(f"{phase}: ")

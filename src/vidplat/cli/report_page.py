@@ -82,11 +82,7 @@ def page(report: Report) -> str:
 def headline(report: Report) -> str:
     """The end of the story in one sentence, from what the catalog says."""
     total, done, batch = report.total, report.done, report.batch
-    lost = sum(
-        many
-        for state, many in report.counts.items()
-        if state.is_final and state is not JobState.DONE
-    )
+    lost = sum(many for state, many in report.counts.items() if state.is_lost)
     open_jobs = total - done - lost
     start = phrases.count(total, "video")
     if done < total:

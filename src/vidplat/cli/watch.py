@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidplat.cli import documents, options, reach, render
-from vidplat.cli.progress import LINE_EVERY_S, Doing, Glance, LiveScreen, sentence
+from vidplat.cli.glance import Doing, Glance, sentence
+from vidplat.cli.screen import LINE_EVERY_S, Screen
 from vidplat.cli.status import what_next
 from vidplat.domain import Batch, JobState
 
@@ -48,16 +49,13 @@ def look(catalog: Catalog, batch: Batch) -> Glance:
     """The batch at this moment, as the catalog tells it."""
     counts, running = catalog.counts(batch.id), catalog.running(batch.id)
     steps, plans = catalog.step_totals(batch.id), catalog.plans(batch.id, 1)
-    lost = sum(
-        many for state, many in counts.items() if state.is_final and state is not JobState.DONE
-    )
     return Glance(
         now=time.time(),
         phase=f"{batch.id} is {catalog.batch_state(batch.id)}",
         steps_done=steps.done + steps.running,
         steps_total=steps.done + steps.running + steps.ahead,
         made=counts[JobState.DONE],
-        lost=lost,
+        lost=sum(many for state, many in counts.items() if state.is_lost),
         total=sum(counts.values()),
         finish_p50_at=plans[-1].finish_p50_at if plans else None,
         finish_p90_at=plans[-1].finish_p90_at if plans else None,
@@ -77,7 +75,7 @@ def _is_over(catalog: Catalog, batch: Batch) -> bool:
 
 def _on_screen(catalog: Catalog, batch: Batch) -> None:
     seen = look(catalog, batch)
-    with LiveScreen(lambda: seen):
+    with Screen(lambda: seen):
         while not _is_over(catalog, batch):
             time.sleep(_rest_s(batch))
             seen = look(catalog, batch)
