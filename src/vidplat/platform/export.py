@@ -1,0 +1,87 @@
+"""What a batch has made, for elsewhere: its records as the bytes of a file, its videos as files.
+
+Left to others: the columns of the records (`storage.records`), and how files of them look
+(`storage.reformat`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidplat.domain import Batch, JobRecord, JobState
+from vidplat.errors import StoreError, printable
+from vidplat.platform.report import key_of
+
+if TYPE_CHECKING:
+    from vidplat.storage.catalog import Catalog
+
+PAGE = 2_000
+
+
+class What(StrEnum):
+    MANIFEST = "manifest"  # what was made, and where it is
+    METRICS = "metrics"  # how it went: predicted and actual seconds, phases, failures
+    VIDEOS = "videos"  # the files themselves
+
+
+def records(catalog: Catalog, batch_id: str, what: What, suffix: str) -> bytes:
+    """The manifest or the metrics as a file with this suffix: .parquet, .csv or .jsonl."""
+    from vidplat.storage import records as tables
+    from vidplat.storage import reformat
+
+    export = tables.export_metrics if what is What.METRICS else tables.export_manifest
+    parquet = export(catalog, batch_id)
+    match suffix:
+        case ".csv":
+            return reformat.to_csv(parquet)
+        case ".jsonl":
+            return reformat.to_json_lines(parquet)
+    return parquet
+
+
+def copy_videos(catalog: Catalog, batch: Batch, folder: Path) -> int:
+    """Copy every finished video to `folder`, checked against its SHA-256; returns how many. Raises
+    StoreError."""
+    from vidplat.storage import open_store
+
+    store = open_store(batch.output_prefix)
+    digits = len(str(batch.total))
+    copied, after_row = 0, 0
+    while page := catalog.jobs(batch.id, states=[JobState.DONE], after_row=after_row, limit=PAGE):
+        for record in page:
+            artifact = record.artifact
+            key = key_of(store, artifact.video_uri) if artifact else None
+            if artifact is None or key is None:
+                continue
+            data = store.get(key)
+            if hashlib.sha256(data).hexdigest() != artifact.sha256:
+                raise StoreError(
+                    f"{printable(artifact.video_uri)} is damaged: its SHA-256 is not the catalog's"
+                )
+            write(folder / file_name(record, digits), data)
+            copied += 1
+        after_row = page[-1].job.row
+    return copied
+
+
+def file_name(record: JobRecord, digits: int) -> str:
+    """`007-a-small-red-circle-drifts-left.mp4`: letters a to z, digits and dashes only, whatever
+    the prompt says."""
+    words = re.sub(r"[^a-z0-9]+", "-", record.job.prompt.lower()).strip("-")[:60].rstrip("-")
+    return f"{record.job.row:0{digits}}{'-' if words else ''}{words}.mp4"
+
+
+def write(path: Path, data: bytes) -> None:
+    """All of the file or none of it. Raises StoreError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(f"cannot write {printable(path)}: {error.strerror}") from error
