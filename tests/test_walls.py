@@ -35,6 +35,7 @@ LOOSE = {
     "quality",
     "stages",
     "testing",
+    "times",
 }
 #: room -> the rooms that it must not import.
 WALLS = {

@@ -1,5 +1,4 @@
-"""Configuration: one frozen class per room, put together in `Config`, and the ways people write
-times.
+"""Configuration: one frozen class per room, put together in `Config`.
 
 How a value is found, the strongest first: an option of the command line (`overrides`), an
 environment variable (`VIDPLAT_CATALOG`, `VIDPLAT_OUTPUT`, `VIDPLAT_MODEL`, `RAY_ADDRESS`),
@@ -28,9 +27,8 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +38,12 @@ DEFAULT_CATALOG = "sqlite:///.vidplat/catalog.db"
 DEFAULT_OUTPUT = "./renders"
 DEFAULT_MODEL = "flipbook"
 CONFIG_FILE = "vidplat.toml"
+# key -> the environment variable, and what holds when nobody says
+_TOP = {
+    "catalog": ("VIDPLAT_CATALOG", DEFAULT_CATALOG),
+    "output": ("VIDPLAT_OUTPUT", DEFAULT_OUTPUT),
+    "model": ("VIDPLAT_MODEL", DEFAULT_MODEL),
+}
 
 T = TypeVar("T")
 
@@ -47,6 +51,10 @@ T = TypeVar("T")
 def _check(holds: bool, message: str) -> None:
     if not holds:
         raise UsageError(message)
+
+
+def _need_within(least: float, most: float, what: str, value: float) -> None:
+    _check(least <= value <= most, f"{what} must be {least:g} to {most:g}, not {value}")
 
 
 # --- one class per room --------------------------------------------------------------------------
@@ -84,15 +92,9 @@ class PoolConfig:
                 f"pool name {printable(self.name)!r} must be 1 to 32 of a-z, 0-9, - and _, "
                 "starting with a letter"
             )
-        _check(
-            0 <= self.workers <= 10_000,
-            f"pool {self.name}: workers must be 0 to 10000, not {self.workers}",
-        )
-        _check(
-            1 <= self.threads <= 1024,
-            f"pool {self.name}: threads must be 1 to 1024, not {self.threads}",
-        )
-        _check(0 <= self.gpus <= 64, f"pool {self.name}: gpus must be 0 to 64, not {self.gpus}")
+        _need_within(0, 10_000, f"pool {self.name}: workers", self.workers)
+        _need_within(1, 1024, f"pool {self.name}: threads", self.threads)
+        _need_within(0, 64, f"pool {self.name}: gpus", self.gpus)
         _check(
             math.isfinite(self.price_per_s) and self.price_per_s >= 0,
             f"pool {self.name}: price_per_s must be zero or more, not {self.price_per_s}",
@@ -124,11 +126,8 @@ class RunConfig:
     start_timeout_s: float = 300.0  # a worker that has not come up by then counts as lost
 
     def __post_init__(self) -> None:
-        _check(
-            1 <= self.max_attempts <= 100,
-            f"run.max_attempts must be 1 to 100, not {self.max_attempts}",
-        )
-        _check(1 <= self.window <= 100_000, f"run.window must be 1 to 100000, not {self.window}")
+        _need_within(1, 100, "run.max_attempts", self.max_attempts)
+        _need_within(1, 100_000, "run.window", self.window)
         _check(
             0 < self.heartbeat_s * 3 <= self.lease_s,
             f"run.lease_s ({self.lease_s}) must be at least three times run.heartbeat_s "
@@ -147,16 +146,10 @@ class InputConfig:
     max_frame_pixels: int = 4096 * 2304  # of one frame
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("max_bytes", 1, 2**33),
-            ("max_seconds", 0.1, 86_400.0),
-            ("max_frames", 2, 10_000_000),
-            ("max_frame_pixels", 256, 2**28),
-        ):
-            value = getattr(self, name)
-            _check(
-                least <= value <= most, f"inputs.{name} must be {least:g} to {most:g}, not {value}"
-            )
+        _need_within(1, 2**33, "inputs.max_bytes", self.max_bytes)
+        _need_within(0.1, 86_400, "inputs.max_seconds", self.max_seconds)
+        _need_within(2, 10_000_000, "inputs.max_frames", self.max_frames)
+        _need_within(256, 2**28, "inputs.max_frame_pixels", self.max_frame_pixels)
 
 
 @dataclass(frozen=True)
@@ -202,9 +195,9 @@ def default_pools(*, cpus: int | None = None, gpus: int | None = None) -> tuple[
 
 def usable_cores() -> int:
     """CPU cores this process may run on."""
-    return (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    )
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def gpu_names() -> tuple[str, ...]:
@@ -240,9 +233,10 @@ def load_config(
     environment = os.environ if env is None else env
     written = _read_file(file)
 
-    top: dict[str, Any] = {
-        key: written.pop(key) for key in ("catalog", "output", "model") if key in written
-    }
+    chosen = {}
+    for key, (variable, default) in _TOP.items():
+        told = (given.pop(key, None), environment.get(variable) or None, written.pop(key, None))
+        chosen[key] = next((value for value in told if value is not None), default)
     pools = _pools_of(written.pop("pools", {}))
     ray = _section(RayConfig, "ray", written.pop("ray", {}))
     run = _section(RunConfig, "run", written.pop("run", {}))
@@ -250,31 +244,20 @@ def load_config(
     if written:
         raise UsageError(f"{CONFIG_FILE}: unknown key {printable(next(iter(written)))!r}")
 
-    for key, variable in (
-        ("catalog", "VIDPLAT_CATALOG"),
-        ("output", "VIDPLAT_OUTPUT"),
-        ("model", "VIDPLAT_MODEL"),
-    ):
-        if environment.get(variable):
-            top[key] = environment[variable]
     if environment.get("RAY_ADDRESS"):
         ray = replace(ray, address=environment["RAY_ADDRESS"])
-
-    top |= {key: str(given.pop(key)) for key in ("catalog", "output", "model") if key in given}
-    if "pools" in given:
-        wanted = list(given.pop("pools"))
-        pools = tuple(parse_pool(text) for text in wanted) or pools
     ray = replace(ray, **{key: given.pop(key) for key in ("address", "dashboard") if key in given})
     run = replace(run, **{key: given.pop(key) for key in ("local", "max_attempts") if key in given})
+    pools = tuple(parse_pool(text) for text in given.pop("pools", ())) or pools
     if given:
         raise UsageError(f"unknown setting {printable(next(iter(given)))!r}")
     return Config(
-        catalog=CatalogConfig(top.get("catalog", DEFAULT_CATALOG)),
-        store=StoreConfig(top.get("output", DEFAULT_OUTPUT)),
+        catalog=CatalogConfig(str(chosen["catalog"])),
+        store=StoreConfig(str(chosen["output"])),
         pools=pools or default_pools(),
         ray=ray,
         run=run,
-        model=top.get("model", DEFAULT_MODEL),
+        model=str(chosen["model"]),
         inputs=inputs,
     )
 
@@ -286,8 +269,7 @@ def parse_pool(text: str) -> PoolConfig:
     if found is None:
         raise UsageError(
             f"--pool {printable(text)!r}: write name=workers or name=workers:threads, e.g. "
-            "cloud=2:4, and :light "
-            "behind it for workers that load no model"
+            "cloud=2:4, and :light behind it for workers that load no model"
         )
     usual = {pool.name: pool for pool in default_pools()}.get(found[1], PoolConfig("cloud"))
     threads = int(found[3]) if found[3] else usual.threads
@@ -341,78 +323,3 @@ def _section(kind: type[T], name: str, written: Any) -> T:
                 f"{printable(value)!r}"
             )
     return kind(**written)
-
-
-# --- times as people write them ------------------------------------------------------------------
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])")
-_FORMS = (
-    "use a duration such as 60s, 90m, 6h, 2d or 1h30m, a time of day such as 06:00, or ISO 8601"
-)
-_LONGEST_S = 3660 * 86_400.0  # ten years: farther is a slip of the pen
-
-
-def parse_duration(text: str) -> float:
-    """Seconds in `90m`, `1h30m`, `2d`. Raises UsageError; a bare number is refused, since its unit
-    is a guess."""
-    plain = text.strip().lower()
-    shown = printable(text)
-    if re.fullmatch(r"\d+(\.\d+)?", plain):
-        raise UsageError(f"deadline {shown!r} has no unit: add one, e.g. {plain}s")
-    parts: Sequence[tuple[str, str]] = _PART.findall(plain)
-    if not parts or "".join(number + unit for number, unit in parts) != plain:
-        raise UsageError(f"deadline {shown!r} is not understood: {_FORMS}")
-    units = [unit for _, unit in parts]
-    if sorted(units, key="dhms".index) != units or len(set(units)) != len(units):
-        raise UsageError(
-            f"deadline {shown!r} is not understood: write each unit once, longest first, e.g. 1h30m"
-        )
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not 0 < seconds <= _LONGEST_S:
-        raise UsageError(f"deadline {shown!r} must be longer than nothing and at most ten years")
-    return seconds
-
-
-def parse_deadline(text: str, now: float) -> float:
-    """The moment meant by `text`, in seconds since the epoch.
-
-    Durations count from `now`; `06:00` is the next such local time; an ISO 8601 time without an
-    offset is local. Raises UsageError for anything else and for moments that have passed.
-    """
-    plain = text.strip()
-    shown = printable(text)
-    if plain.startswith("-"):
-        raise UsageError(f"deadline {shown!r} lies in the past: {_FORMS}")
-    if clock := re.fullmatch(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", plain):
-        return _next_time_of_day(shown, int(clock[1]), int(clock[2]), int(clock[3] or 0), now)
-    if re.match(r"\d{4}-\d{2}-\d{2}", plain):
-        try:
-            moment = datetime.fromisoformat(plain)
-            at = moment.timestamp()
-        except (ValueError, OverflowError, OSError) as error:
-            raise UsageError(f"deadline {shown!r} is not a date and time: {_FORMS}") from error
-        if at <= now:
-            raise UsageError(f"deadline {shown!r} lies in the past ({_ago(now - at)} ago)")
-        if at - now > _LONGEST_S:
-            raise UsageError(f"deadline {shown!r} is more than ten years away")
-        return at
-    return now + parse_duration(plain)
-
-
-def _next_time_of_day(shown: str, hour: int, minute: int, second: int, now: float) -> float:
-    if hour > 23 or minute > 59 or second > 59:
-        raise UsageError(f"deadline {shown!r} is not a time of day: use 00:00 to 23:59")
-    today = datetime.fromtimestamp(now).astimezone()
-    moment = today.replace(tzinfo=None, hour=hour, minute=minute, second=second, microsecond=0)
-    # Naive local times, so that the day after a clock change is met at the same hour on the wall.
-    while moment.timestamp() <= now:
-        moment += timedelta(days=1)
-    return moment.timestamp()
-
-
-def _ago(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s"

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
-from vidplat.config import parse_deadline
 from vidplat.domain import (
     DEFAULT_STRENGTH,
     ModelRef,
@@ -32,6 +31,7 @@ from vidplat.methods.language import asked, unsuited, uses_searched_masks
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.intake.edits import Source, too_short
 from vidplat.platform.intake.spool import JobSpool, Row
+from vidplat.times import parse_deadline
 
 _PIXELS_MAX = 2**34  # pixels of all frames of one video: beyond it no machine has the memory
 _MOST = {
