@@ -6,7 +6,9 @@ Unix epoch (UTC); durations end in `_s`; sizes end in `_bytes`. Frames and sizes
 a name says latent.
 
 One job's journey is a walk through this file:
-row -> Prompt -> Job -> Snapshot -> Plan -> (stages) -> Outcome with an Artifact -> JobRecord.
+row -> Prompt -> Job -> OpenJob -> OperatingPoint -> Outcome with an Artifact -> JobRecord.
+What one room alone speaks of is there: Snapshot and Plan in `scheduler.decision`, ModelShape in
+`methods.model_shape`, Draft in `workers.draft`, Claim and PlanRecord in `storage.catalog_words`.
 """
 
 from __future__ import annotations
@@ -54,9 +56,7 @@ class Prompt:
     external_id: str | None = None  # the user's own id: data only, never part of a path
     overrides: Mapping[str, Any] = field(default_factory=dict)  # VideoSpec fields the row sets
     priority: int | None = None  # higher goes first; None: the batch's
-    deadline: str | None = (
-        None  # as written in the row ("60s", "06:00", ISO 8601); None: the batch's
-    )
+    deadline: str | None = None  # as written ("60s", "06:00", ISO 8601); None: the batch's
     model: str | None = None  # None: the batch's
     method: str | None = None  # None: the planner chooses
     input_video: str | None = None  # where it lies: an absolute path or a URL, without any secret
@@ -86,15 +86,10 @@ class Job:
     priority: int = 0
     deadline_at: float | None = None
     method: str | None = None
-    input_video: str | None = (
-        None  # video-to-video: where the source was at submit; None: made from text alone
-    )
-    input_sha256: str | None = (
-        None  # of the source's bytes, which the output prefix keeps (storage.inputs)
-    )
-    strength: float | None = (
-        None  # in (0, 1]: how much of the source is noised away; set exactly when there is one
-    )
+    # Video-to-video: where the source was at submit; None: made from text alone.
+    input_video: str | None = None
+    input_sha256: str | None = None  # of its bytes, which the output prefix keeps (storage.inputs)
+    strength: float | None = None  # in (0, 1]: how much of it is noised away
 
 
 def job_id(
@@ -230,9 +225,7 @@ class WorkerState:
     device_class: str  # e.g. "cpu-1" (one thread), "NVIDIA H200": equal text, equal speed expected
     free_bytes: int
     ready_at: float  # when it can take its next job: now, or the expected end of what it does
-    speed: float = (
-        1.0  # measured over expected speed of its device class (an EWMA; 1 = as expected)
-    )
+    speed: float = 1.0  # measured over expected speed of its device class, an EWMA
     running: str | None = None  # job id
     price_per_s: float = 1.0
     alive: bool = True
@@ -289,21 +282,15 @@ class Outcome:
     point: OperatingPoint
     started_at: float
     finished_at: float
-    phases: Mapping[str, float] = field(
-        default_factory=dict
-    )  # source, encode, denoise, decode, ..., mp4, store
+    phases: Mapping[str, float] = field(default_factory=dict)  # seconds, by name (stages.py)
     artifact: Artifact | None = None
     failure: Failure | None = None
-    metrics: Mapping[str, float] = field(
-        default_factory=dict
-    )  # quality facts measured on the finished video
+    metrics: Mapping[str, float] = field(default_factory=dict)  # measured on the finished video
     steps_done: int = 0
-    quality: float | None = (
-        None  # predicted for `point`, when less was spent than planned; filled by the platform
-    )
-    drafted_by: str = (
-        ""  # the worker that denoised, where `worker_id` only filled in what was left out
-    )
+    # Predicted for `point`, when less was spent than planned; filled by the platform.
+    quality: float | None = None
+    # The worker that denoised, where `worker_id` only filled in what was left out.
+    drafted_by: str = ""
 
     @property
     def ok(self) -> bool:

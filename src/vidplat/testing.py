@@ -10,12 +10,13 @@
 
 A word in square brackets in a prompt makes the fake model misbehave there:
 
-    [abort]    the process dies at the first step            [oom]      out of memory, unless the
-               point is cheaper
+    [abort]       the process dies at the first step
     [abort-late]  the process dies while frames are filled in
-    [fail]     this job fails, always                        [flaky]    fails on its first attempt
-               only
-    [wrong]    the request is refused                        [slow]     takes five times as long
+    [oom]         out of memory, unless the point is cheaper
+    [fail]        this job fails, always
+    [flaky]       fails on its first attempt only
+    [wrong]       the request is refused
+    [slow]        takes five times as long
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ import hashlib
 import io
 import os
 import posixpath
-import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -32,9 +31,10 @@ from typing import BinaryIO, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from vidplat.errors import StoreError, UsageError, printable
+from vidplat.storage.memory import MemoryStore
+from vidplat.storage.places import scheme_of
 from vidplat.storage.stores import NotFound
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _S3_OPTIONS = ("endpoint", "region")
 
 
@@ -52,14 +52,14 @@ def folder_of(source: str) -> str:
     none."""
     if source == "-":
         return str(Path.cwd())
-    scheme = _SCHEME.match(source)
-    if scheme is None or scheme[1].lower() == "file":
+    scheme = scheme_of(source)
+    if scheme in ("", "file"):
         try:
             path = unquote(urlsplit(source).path) if scheme else source
             return str(Path(path).expanduser().absolute().parent)
         except (ValueError, RuntimeError):  # a file that opening it will refuse
             return ""
-    if scheme[1].lower() == "s3":
+    if scheme == "s3":
         url, mark, options = source.partition("?")
         return f"{url.rpartition('/')[0]}/{mark}{options}"
     return ""
@@ -75,10 +75,9 @@ def resolve(written: str, folder: str) -> str:
 
 
 def _resolved(written: str, folder: str) -> str:
-    scheme = _SCHEME.match(written)
-    if scheme is None:
-        return _beside(written, folder)
-    match scheme[1].lower():
+    match scheme_of(written):
+        case "":
+            return _beside(written, folder)
         case "file":
             parts = urlsplit(written)
             if parts.netloc not in ("", "localhost"):
@@ -96,9 +95,11 @@ def _resolved(written: str, folder: str) -> str:
             raise UsageError(
                 "is an http(s) URL, which is not read: download the video, or put it into a bucket"
             )
-    raise UsageError(
-        f"cannot be read from {printable(scheme[1], 20)}:// URLs: give a path, file:// or s3://"
-    )
+        case scheme:
+            raise UsageError(
+                f"cannot be read from {printable(scheme, 20)}:// URLs: give a path, file:// or "
+                "s3://"
+            )
 
 
 def look(place: str) -> Found:
@@ -148,7 +149,8 @@ def opened(place: str) -> Iterator[BinaryIO]:
         yield io.BytesIO(_in_memory(place))
     else:
         try:
-            file = Path(place).open("rb")  # noqa: SIM115 (closed below; an error of the caller is not ours to explain)
+            # not around the caller's block, whose errors are not ours to explain
+            file = Path(place).open("rb")  # noqa: SIM115
         except OSError as error:
             raise _unreadable(error, place) from error
         with file:
@@ -188,8 +190,7 @@ def _s3_place(url: str) -> str:
     if options.keys() - set(_S3_OPTIONS):
         raise UsageError(
             "has options other than endpoint and region; a signed URL is a secret: give the "
-            "plain s3:// URL, "
-            "and credentials in the environment"
+            "plain s3:// URL, and credentials in the environment"
         )
     endpoint = urlsplit(options.get("endpoint", ""))
     if endpoint.username or endpoint.password or endpoint.query:
@@ -204,8 +205,6 @@ def _s3_place(url: str) -> str:
 
 
 def _in_memory(place: str) -> bytes:
-    from vidplat.storage.memory import MemoryStore
-
     try:
         return MemoryStore.at_uri(place)
     except StoreError as error:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from vidplat.errors import printable
@@ -58,9 +59,8 @@ def clean_column(field: str, values: Sequence[Any], say: Callable[[int, str], No
     cell = CELLS[field]
     is_fine = cell.is_fine
     clean: list[Any] = []
-    parsed: dict[
-        str, Any
-    ] = {}  # numbers in text repeat from row to row: CSV is read a sixth faster
+    # numbers in text repeat from row to row: CSV is read a sixth faster
+    parsed: dict[str, Any] = {}
     for index, value in enumerate(values):
         if is_fine(value):
             clean.append(value)
@@ -115,49 +115,36 @@ def _prompt(value: Any) -> str:
     return str(value)
 
 
-def _is_plain_name(value: Any) -> bool:
+def _is_plain_line(longest: int, value: Any) -> bool:
     return value is None or (
-        type(value) is str
-        and 0 < len(value) <= LONGEST_ID
-        and value.isascii()
-        and value.isprintable()
+        type(value) is str and 0 < len(value) <= longest and value.isascii() and value.isprintable()
     )
 
 
-def _name(value: Any, longest: int = LONGEST_NAME) -> str | None:
+def _line(value: Any, longest: int, *, is_shown: bool = True) -> str | None:
     """One line of text; an empty cell is None."""
     _need_text(value)
     if len(value) > longest:
         raise Wrong(f"has {len(value):,} characters, at most {longest:,} are allowed")
     if _CONTROL.search(value):
-        raise Wrong(f"holds a control character: '{printable(value, 40)}'")
+        what = f": '{printable(value, 40)}'" if is_shown else ""
+        raise Wrong(f"holds a control character{what}")
     _encoded(value)
     return value or None
 
 
-def _is_plain_place(value: Any) -> bool:
-    return value is None or (
-        type(value) is str
-        and 0 < len(value) <= LONGEST_PLACE
-        and value.isascii()
-        and value.isprintable()
-    )
+def _name(value: Any) -> str | None:
+    return _line(value, LONGEST_NAME)
 
 
 def _place(value: Any) -> str | None:
     """A path or URL. It is never shown in a message: a signed URL is a secret."""
-    _need_text(value)
-    if len(value) > LONGEST_PLACE:
-        raise Wrong(f"has {len(value):,} characters, at most {LONGEST_PLACE:,} are allowed")
-    if _CONTROL.search(value):
-        raise Wrong("holds a control character")
-    _encoded(value)
-    return value or None
+    return _line(value, LONGEST_PLACE, is_shown=False)
 
 
 def _identifier(value: Any) -> str | None:
     """The user's own id: numbers are read as text."""
-    return _name(str(value) if type(value) is int else value, LONGEST_ID)
+    return _line(str(value) if type(value) is int else value, LONGEST_ID)
 
 
 def _moment(value: Any) -> str | None:
@@ -192,21 +179,14 @@ def _whole(least: int, most: int) -> Cell:
         return value is None or (type(value) is int and least <= value <= most)
 
     def parse(value: Any) -> int | None:
-        if isinstance(value, str):
-            text = value.strip()
-            if not text:
-                return None
-            value = int(text) if _INTEGER.fullmatch(text) else _as_float(text)
-        if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        number = _numeric(value, "a whole number")
+        if number is None:
+            return None
+        if not isinstance(number, int) and not (math.isfinite(number) and number == int(number)):
             raise Wrong(f"must be a whole number, found {_shown(value)}")
-        if not isinstance(value, int) and not (math.isfinite(value) and value == int(value)):
-            raise Wrong(
-                f"must be a whole number, found {'NaN' if value != value else _shown(value)}"
-            )
-        number = int(value)
         if not least <= number <= most:
-            raise Wrong(f"must be from {least:,} to {most:,}, found {_shown(number)}")
-        return number
+            raise Wrong(f"must be from {least:,} to {most:,}, found {_shown(int(number))}")
+        return int(number)
 
     return Cell(is_fine, parse)
 
@@ -218,22 +198,31 @@ def _number(least: float, most: float, *, above: bool = False) -> Cell:
         return value is None or (type(value) is float and least < value <= most)
 
     def parse(value: Any) -> float | None:
-        if isinstance(value, str):
-            if not value.strip():
-                return None
-            value = _as_float(value)
-        if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-            raise Wrong(f"must be a number, found {_shown(value)}")
-        if math.isnan(value):
-            raise Wrong("must be a number, found NaN")
-        if not (least < value <= most if above else least <= value <= most):
+        number = _numeric(value, "a number")
+        if number is None:
+            return None
+        if not (least < number <= most if above else least <= number <= most):
             raise Wrong(
                 f"must be {'above' if above else 'at least'} {least:g} and at most {most:,g}, "
-                f"found {_shown(value)}"
+                f"found {_shown(number)}"
             )
-        return float(value)
+        return float(number)
 
     return Cell(is_fine, parse)
+
+
+def _numeric(value: Any, kind: str) -> int | float | Decimal | None:
+    """The number that a cell holds or spells; None for an empty one."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not text:
+            return None
+        value = int(text) if _INTEGER.fullmatch(text) else _as_float(text)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise Wrong(f"must be {kind}, found {_shown(value)}")
+    if not isinstance(value, int) and math.isnan(value):
+        raise Wrong(f"must be {kind}, found NaN")
+    return value
 
 
 def _size(value: Any) -> tuple[int, int] | None:
@@ -258,12 +247,15 @@ def _is_absent(value: Any) -> bool:
     return value is None
 
 
+_IS_PLAIN_NAME = partial(_is_plain_line, LONGEST_ID)
+_IS_PLAIN_PLACE = partial(_is_plain_line, LONGEST_PLACE)
+
 #: Our word for a column -> what its cells must be. Bounds lie far beyond any model: they catch
 #: slips.
 CELLS = {
     "text": Cell(_is_plain_prompt, _prompt),
     "negative_prompt": Cell(lambda value: value is None or _is_plain_text(value), _text),
-    "external_id": Cell(_is_plain_name, _identifier),
+    "external_id": Cell(_IS_PLAIN_NAME, _identifier),
     "seed": _whole(0, 2**63 - 1),
     "width": _whole(1, LARGEST_SIDE),
     "height": _whole(1, LARGEST_SIDE),
@@ -274,12 +266,12 @@ CELLS = {
     "num_inference_steps": _whole(1, 10_000),
     "guidance_scale": _number(0, 1_000),
     "image": Cell(_is_absent, _not_yet),
-    "input_video": Cell(_is_plain_place, _place),
+    "input_video": Cell(_IS_PLAIN_PLACE, _place),
     "strength": _number(0, 1, above=True),
-    "deadline": Cell(_is_plain_name, _moment),
+    "deadline": Cell(_IS_PLAIN_NAME, _moment),
     "priority": _whole(-1_000_000, 1_000_000),
-    "model": Cell(_is_plain_name, _name),
-    "method": Cell(_is_plain_name, _name),
+    "model": Cell(_IS_PLAIN_NAME, _name),
+    "method": Cell(_IS_PLAIN_NAME, _name),
 }
 
 
