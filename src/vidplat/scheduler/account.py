@@ -9,18 +9,18 @@ it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from vidplat.domain import WorkerState
+from vidplat.domain import Job, WorkerState
 from vidplat.scheduler import wording
 from vidplat.scheduler.chains import EASE_S, Chain
-from vidplat.scheduler.cost import CORRELATION
+from vidplat.scheduler.cost import common_spread
 from vidplat.scheduler.decision import Assignment, Deferred, Plan, Snapshot, Verdict
 from vidplat.scheduler.groups import NEVER, Group
-from vidplat.scheduler.relay import Relayed
+from vidplat.scheduler.menu import Rungs
 from vidplat.scheduler.trials import Trial, ends
 
 _SAME_QUALITY = 1e-9
@@ -41,37 +41,28 @@ class _Slot(NamedTuple):
 def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
     """The places in time of a chain, by group; no more of each than the group has listed jobs."""
     found: dict[int, list[_Slot]] = {}
-    latest = _latest_starts(chain)
     at = chain.free_at
     s = q = 0.0
-    for place, by in zip(chain.places, latest, strict=True):
+    for place, by in zip(chain.places, _latest_starts(chain), strict=True):
         group = groups[place.group]
         slots = found.setdefault(place.group, [])
         late = place.deadline_at == NEVER and group.deadline_at != NEVER
         at = max(at, group.not_before)
         for rung in sorted(place.runs):
-            p50, spread, share = (
-                place.rungs.p50_s[rung],
-                place.rungs.spread_s[rung],
-                place.rungs.seconds(rung),
-            )
-            count = place.runs[rung]
+            p50, spread = place.rungs.p50_s[rung], place.rungs.spread_s[rung]
+            share, count = place.rungs.seconds(rung), place.runs[rung]
             listed = min(count, max(0, len(group.jobs) - len(slots)))
             for _ in range(listed):
                 s += spread
                 q += spread * spread
                 by += share
                 end = at + p50
-                reach = end + math.sqrt((1 - CORRELATION) * q + CORRELATION * s * s)
+                reach = end + common_spread(s, q)
                 slots.append(_Slot(at, chain.worker, rung, end, reach, max(by, end), late))
                 at = end
             more = count - listed
-            at, s, q, by = (
-                at + more * p50,
-                s + more * spread,
-                q + more * spread * spread,
-                by + more * share,
-            )
+            at, by = at + more * p50, by + more * share
+            s, q = s + more * spread, q + more * spread * spread
     return found
 
 
@@ -80,9 +71,8 @@ def _latest_starts(chain: Chain) -> list[float]:
     latest: list[float] = []
     start = NEVER
     for place in reversed(chain.places):
-        start = min(start, place.deadline_at) - sum(
-            place.rungs.seconds(r) * n for r, n in place.runs.items()
-        )
+        takes_s = sum(place.rungs.seconds(r) * n for r, n in place.runs.items())
+        start = min(start, place.deadline_at) - takes_s
         latest.append(start)
     return latest[::-1]
 
@@ -93,8 +83,7 @@ def _assignments(
     workers: Sequence[WorkerState],
     full_quality_at: float,
 ) -> list[Assignment]:
-    """The slots of each group dealt to its jobs in row order; the whole in the order of
-    starting."""
+    """The slots of each group dealt to its jobs in row order; the whole by time of start."""
     by_group: dict[int, list[_Slot]] = {}
     for chain in chains:
         for index, slots in _slots(chain, groups).items():
@@ -104,47 +93,39 @@ def _assignments(
         group = groups[index]
         reasons: dict[tuple[int, int, bool, bool], str] = {}
         for job, slot in zip(group.jobs, sorted(slots), strict=False):
-            rungs, worker = group.rungs[slot.worker], workers[slot.worker]
             kind = (slot.worker, slot.rung, slot.late, slot.p90_at > group.deadline_at + EASE_S)
             if kind not in reasons:
                 reasons[kind] = _reason(group, slot, full_quality_at)
-            dealt.append(
-                _relayed(
-                    Assignment(
-                        job_id=job.id,
-                        worker_id=worker.id,
-                        pool=worker.pool,
-                        point=rungs.points[slot.rung],
-                        start_at=slot.start_at,
-                        p50_s=rungs.p50_s[slot.rung],
-                        p90_s=rungs.p50_s[slot.rung] + rungs.spread_s[slot.rung],
-                        quality=rungs.qualities[slot.rung],
-                        finish_p50_at=slot.p50_at,
-                        finish_p90_at=slot.p90_at,
-                        reason=reasons[kind],
-                        finish_by=None if slot.finish_by == NEVER else slot.finish_by,
-                    ),
-                    rungs.relayed[slot.rung],
-                )
-            )
+            rungs, worker = group.rungs[slot.worker], workers[slot.worker]
+            dealt.append(_assignment(job, slot, rungs, worker, reasons[kind]))
     return sorted(dealt, key=lambda a: (a.start_at, a.worker_id, a.job_id))
 
 
-def _relayed(each: Assignment, relay: Relayed | None) -> Assignment:
-    """From a place in the maker's queue to the video: another finishes it, and the queue may wait
-    for that one."""
-    if relay is None:
-        return each
-    waits_s = each.p50_s - (relay.work.p50_s - relay.handed_s)
-    p50_at, p90_at = relay.through_at((each.finish_p50_at, each.finish_p90_at))
-    return replace(
-        each,
-        p50_s=relay.work.p50_s,
-        p90_s=relay.work.p90_s,
-        finish_p50_at=p50_at,
-        finish_p90_at=p90_at,
-        finish_by=None if each.finish_by is None else each.finish_by - waits_s + relay.handed_s,
-        handed_s=relay.handed_s,
+def _assignment(
+    job: Job, slot: _Slot, rungs: Rungs, worker: WorkerState, reason: str
+) -> Assignment:
+    """Where another worker finishes the video, its end is that one's, and the maker's queue may
+    wait for it."""
+    work, relay = rungs.work(slot.rung), rungs.relayed[slot.rung]
+    ends, finish_by, handed_s = (slot.p50_at, slot.p90_at), slot.finish_by, 0.0
+    if relay is not None:
+        ends, handed_s = relay.through_at(ends), relay.handed_s
+        waits_s = rungs.p50_s[slot.rung] - (work.p50_s - handed_s)
+        finish_by = finish_by - waits_s + handed_s
+    return Assignment(
+        job_id=job.id,
+        worker_id=worker.id,
+        pool=worker.pool,
+        point=rungs.points[slot.rung],
+        start_at=slot.start_at,
+        p50_s=work.p50_s,
+        p90_s=work.p90_s,
+        quality=rungs.qualities[slot.rung],
+        finish_p50_at=ends[0],
+        finish_p90_at=ends[1],
+        reason=reason,
+        finish_by=None if finish_by == NEVER else finish_by,
+        handed_s=handed_s,
     )
 
 
@@ -160,23 +141,17 @@ def written(
 ) -> Plan:
     """The Plan of `trial`; `full_quality_at` and `earliest_at` are p90 finishes, `bound` is on mean
     quality."""
-    made = [
-        (groups[p.group], p.rungs, r, n)
-        for c in trial.chains
-        for p in c.places
-        for r, n in p.runs.items()
-    ]
-    total = sum(group.count for group in groups)
-    mean = sum(rungs.qualities[r] * n for _, rungs, r, n in made) / total if total else 1.0
-    lowered = [
-        (wording.made_at(rungs.points[r], group.first.spec.num_inference_steps), n)
-        for group, rungs, r, n in made
-        if rungs.qualities[r] < group.full_quality - _SAME_QUALITY
-    ]
     missed = trial.late + trial.at_risk
+    lowered: Counter[str] = Counter()
+    for place, rung, count in trial.made:
+        group, rungs = groups[place.group], place.rungs
+        if rungs.qualities[rung] < group.full_quality - _SAME_QUALITY:
+            steps = group.first.spec.num_inference_steps
+            lowered[wording.made_at(rungs.points[rung], steps)] += count
     in_time = Verdict.DEGRADED if lowered else Verdict.FEASIBLE
     end_p50, end_p90 = ends(trial.chains, snapshot.now)
-    return Plan(
+    unmeasured = sorted({g.first.model.id for g in groups if not g.measured})
+    plan = Plan(
         verdict=Verdict.INFEASIBLE if deferred or missed else in_time,
         assignments=tuple(_assignments(trial.chains, groups, workers, full_quality_at)),
         deferred=tuple(sorted(deferred, key=lambda d: d.job_id)),
@@ -184,22 +159,15 @@ def written(
         full_quality_at=full_quality_at,
         finish_p50_at=end_p50,
         finish_p90_at=end_p90,
-        device_seconds=sum(rungs.work(r).p50_s * n for _, rungs, r, n in made),
-        mean_quality=mean,
-        quality_bound=1.0 if missed else max(bound, mean),
-        reason=_summary(
-            snapshot.now,
-            total,
-            deferred,
-            missed,
-            lowered,
-            mean,
-            full_quality_at,
-            earliest_at,
-            end_p90,
+        device_seconds=sum(p.rungs.work(r).p50_s * n for p, r, n in trial.made),
+        mean_quality=trial.mean_quality,
+        quality_bound=1.0 if missed else max(bound, trial.mean_quality),
+        notes=tuple(
+            f"no profile for model {m}: step counts alone, quality is a guess" for m in unmeasured
         ),
-        notes=_notes(groups),
     )
+    total = sum(group.count for group in groups)
+    return replace(plan, reason=_summary(plan, snapshot.now, total, deferred, missed, lowered))
 
 
 def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
@@ -227,16 +195,14 @@ def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
 
 
 def _summary(
+    plan: Plan,
     now: float,
     total: int,
     deferred: Sequence[Deferred],
     missed: int,
-    lowered: Sequence[tuple[str, int]],
-    mean: float,
-    full_at: float,
-    least_at: float,
-    end_at: float,
+    lowered: Mapping[str, int],
 ) -> str:
+    """The plan of `total` jobs in a sentence; `lowered`: how many are made at each lower point."""
     if deferred and not missed:
         return (
             f"{wording.jobs(len(deferred))} of {total + len(deferred)} cannot be placed: "
@@ -245,24 +211,16 @@ def _summary(
     if missed:
         return (
             f"{missed} of {wording.jobs(total)} cannot be promised in time even at the cheapest "
-            "acceptable point; "
-            f"all could be done in {wording.seconds(least_at - now)}"
+            f"acceptable point; all could be done in {wording.seconds(plan.earliest_at - now)}"
         )
     if lowered:
         return (
-            f"{wording.lowered(lowered, total)}, predicted quality {mean:.2f}; "
-            f"full quality needs {wording.seconds(full_at - now)}"
+            f"{wording.lowered(lowered, total)}, predicted quality {plan.mean_quality:.2f}; "
+            f"full quality needs {wording.seconds(plan.full_quality_at - now)}"
         )
     if not total:
         return "nothing to do"
     return (
         f"{'all ' if total > 1 else ''}{wording.jobs(total)} at full quality in "
-        f"{wording.seconds(end_at - now)} (p90)"
-    )
-
-
-def _notes(groups: Sequence[Group]) -> tuple[str, ...]:
-    unmeasured = sorted({g.first.model.id for g in groups if not g.measured})
-    return tuple(
-        f"no profile for model {m}: step counts alone, quality is a guess" for m in unmeasured
+        f"{wording.seconds(plan.finish_p90_at - now)} (p90)"
     )

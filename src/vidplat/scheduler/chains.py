@@ -2,8 +2,7 @@
 
 A chain is what one worker will do, in order: places, each some jobs of one group at one or more
 rungs. Three running sums give the p90 finish of its end (see `cost` for how quantiles add): seconds
-at p50 (W), spreads (S)
-and their squares (Q);  finish = free_at + W + sqrt((1 - rho) Q + rho S^2).
+at p50 (W), spreads (S) and their squares (Q);  finish = free_at + W + sqrt((1 - rho) Q + rho S^2).
 
 Left to others: which worker gets what (`trials`), better rungs for the slack that is left
 (`slack`).
@@ -14,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from vidplat.scheduler.cost import CORRELATION
+from vidplat.scheduler.cost import CORRELATION, common_spread
 from vidplat.scheduler.groups import NEVER, Group
 from vidplat.scheduler.menu import Rungs
 
@@ -49,9 +48,7 @@ class Chain:
         """(p50, p90) finish with one more job of these seconds at the end."""
         p50 = max(self._end, not_before) + p50_s
         total = self._s + spread_s
-        return p50, p50 + math.sqrt(
-            (1 - CORRELATION) * (self._q + spread_s * spread_s) + CORRELATION * total * total
-        )
+        return p50, p50 + common_spread(total, self._q + spread_s * spread_s)
 
     def room(
         self,
@@ -71,18 +68,13 @@ class Chain:
             return 0
         if at_median:
             return int(left / p50_s)
-        a = p50_s * p50_s - CORRELATION * spread_s * spread_s
-        b = (
-            2 * left * p50_s
-            + (1 - CORRELATION) * spread_s * spread_s
-            + 2 * CORRELATION * self._s * spread_s
-        )
-        c = left * left - (1 - CORRELATION) * self._q - CORRELATION * self._s * self._s
+        rho, s = CORRELATION, spread_s
+        a = p50_s * p50_s - rho * s * s
+        b = 2 * left * p50_s + (1 - rho) * s * s + 2 * rho * self._s * s
+        c = left * left - (1 - rho) * self._q - rho * self._s * self._s
         if c <= 0:
             return 0
-        if (
-            a <= 0
-        ):  # the spread is more than twice the median: take the sure bound, spreads added up
+        if a <= 0:  # a spread of over twice the median: take the sure bound, spreads added up
             return max(0, int((left - self.finish()[1] + self._end) / (p50_s + spread_s)))
         return max(0, int(2 * c / (b + math.sqrt(max(0.0, b * b - 4 * a * c)))))
 
@@ -104,28 +96,26 @@ class Chain:
 
     def add_up(self) -> None:
         """The running sums anew, after runs were changed in place."""
-        runs = [
-            (p.rungs.p50_s[r], p.rungs.spread_s[r], n)
-            for p in self.places
-            for r, n in p.runs.items()
-        ]
-        self._end = (
-            self.free_at + sum(p.wait_s for p in self.places) + sum(p50 * n for p50, _, n in runs)
-        )
-        self._s = sum(spread * n for _, spread, n in runs)
-        self._q = sum(spread * spread * n for _, spread, n in runs)
+        spreads = [(p.rungs.spread_s[r], n) for p, r, n in self.made]
+        waits_s = sum(p.wait_s for p in self.places)
+        self._end = self.free_at + waits_s + sum(p.rungs.p50_s[r] * n for p, r, n in self.made)
+        self._s = sum(spread * n for spread, n in spreads)
+        self._q = sum(spread * spread * n for spread, n in spreads)
+
+    @property
+    def made(self) -> list[tuple[Place, int, int]]:
+        """(place, rung, jobs made at it), in order."""
+        return [(p, r, n) for p in self.places for r, n in p.runs.items()]
 
     @property
     def through_at(self) -> tuple[float, float]:
         """(p50, p90) of when all that it made is done, by light workers too."""
         ends = self.finish()
-        relays = [relay for p in self.places for r in p.runs if (relay := p.rungs.relayed[r])]
+        relays = [relay for p, r, _ in self.made if (relay := p.rungs.relayed[r])]
         p50s, p90s = zip(ends, *(relay.through_at(ends) for relay in relays), strict=True)
         return max(p50s), max(p90s)
 
     @property
     def value(self) -> float:
         """Weighted quality of all its jobs."""
-        return sum(
-            p.weight * p.rungs.qualities[r] * n for p in self.places for r, n in p.runs.items()
-        )
+        return sum(p.weight * p.rungs.qualities[r] * n for p, r, n in self.made)

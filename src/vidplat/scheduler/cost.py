@@ -31,30 +31,19 @@ from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler.kept_share import KeptShare, chooser, expected
 from vidplat.scheduler.stage_cost import StageCost, prior
-from vidplat.scheduler.work import (
-    StageFeatures,
-    features,
-)
-from vidplat.stages import (
-    LOAD,
-    SOURCE,
-    STAGES,
-    STARTUP,
-)
+from vidplat.scheduler.work import StageFeatures, features
+from vidplat.stages import LOAD, SOURCE, STAGES, STARTUP
 
 CORRELATION = 0.25
 ANY_MODEL = "*"
-SOURCE_OVER_DECODE = (
-    1.0  # seconds per pixel of encoding over decoding: 1.0 to 1.3 on flipbook, less on Wan
-)
+SOURCE_OVER_DECODE = 1.0  # seconds per pixel: 1.0 to 1.3 on flipbook, less on Wan
 
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One timed stage. `seconds` of a worker whose measured speed is not 1 are passed as they were
-    measured."""
+    """One timed stage, in seconds as measured, whatever the worker's speed."""
 
     model_id: str
     device_class: str
@@ -77,17 +66,19 @@ class Estimate:
         return self.p90_s - self.p50_s
 
 
+def common_spread(total: float, squares: float) -> float:
+    """Spread (p90 - p50) of a sum, by the sum of its parts' spreads and that of their squares."""
+    return math.sqrt((1 - CORRELATION) * squares + CORRELATION * total * total)
+
+
 def spread_of_sum(spreads: Iterable[float]) -> float:
-    """Spread (p90 - p50) of a sum of parts, each with its own spread; see the module's
-    docstring."""
+    """Spread (p90 - p50) of a sum of parts, each with its own spread."""
     parts = list(spreads)
-    total = sum(parts)
-    return math.sqrt((1 - CORRELATION) * sum(s * s for s in parts) + CORRELATION * total * total)
+    return common_spread(sum(parts), sum(s * s for s in parts))
 
 
 def updated_speed(speed: float, predicted_s: float, actual_s: float, weight: float = 0.3) -> float:
-    """EWMA of a worker's measured over expected speed. `predicted_s` is for speed 1; kept within
-    [0.05, 20]."""
+    """EWMA of a worker's speed, in [0.05, 20]; `predicted_s` is for speed 1."""
     if predicted_s <= 0 or actual_s <= 0:
         return speed
     latest = min(20.0, max(0.05, predicted_s / actual_s))
@@ -101,12 +92,9 @@ def updated_speed(speed: float, predicted_s: float, actual_s: float, weight: flo
 class CostModel:
     """Everything learnt about seconds. `CostModel()` knows only its priors."""
 
-    stages: Mapping[tuple[str, str, str], StageCost] = field(
-        default_factory=dict
-    )  # (model id, device class, stage)
-    kept: Mapping[tuple[str, str], KeptShare] = field(
-        default_factory=dict
-    )  # (model id, `kept_share.chooser`)
+    # By (model id, device class, stage), and by (model id, `kept_share.chooser`).
+    stages: Mapping[tuple[str, str, str], StageCost] = field(default_factory=dict)
+    kept: Mapping[tuple[str, str], KeptShare] = field(default_factory=dict)
 
     def predict(
         self,
@@ -119,30 +107,28 @@ class CostModel:
         kept: float | None = None,
         stages: Collection[str] = STAGES,
     ) -> Estimate:
-        """Seconds of one video from its source or its text to the stored file, on a loaded worker
-        of speed 1.
+        """Seconds of one video, from source or text to the stored file, on a loaded worker.
 
         `kept`: the share of tokens that ran, of a video that was made; else it is expected, with a
         spread. `stages`: these alone, "denoise" among them.
         """
-        share = expected(shape, point, self._kept_of(model_id)) if kept is None else None
+        learnt = {
+            method: share for (model, method), share in self.kept.items() if model == model_id
+        }
+        share = expected(shape, point, learnt) if kept is None else None
         counted = features(shape, spec, point, is_edit, share.mean if share else kept)
         parts = {stage: counted[stage] for stage in stages}
         if share is None or share.p90 <= share.mean:
             return self._sum(model_id, device_class, parts)
         more = features(shape, spec, point, is_edit, share.p90)["denoise"]
-        seconds = [
-            self._known(model_id, device_class, "denoise").p50(x) for x in (parts["denoise"], more)
-        ]
-        return self._sum(model_id, device_class, parts, max(0.0, seconds[1] - seconds[0]))
+        known = self._known(model_id, device_class, "denoise")
+        spread_s = max(0.0, known.p50(more) - known.p50(parts["denoise"]))
+        return self._sum(model_id, device_class, parts, spread_s)
 
     def startup(self, model_id: str, shape: ModelShape, device_class: str) -> Estimate:
-        """Seconds from asking for a worker until it can take its first job: start-up and loading
-        the model."""
-        counted = features(shape, shape.defaults, OperatingPoint(1))
-        return self._sum(
-            model_id, device_class, {STARTUP: StageFeatures(calls=1), LOAD: counted[LOAD]}
-        )
+        """Seconds of start-up and of loading the model, until a worker can take its first job."""
+        load = features(shape, shape.defaults, OperatingPoint(1))[LOAD]
+        return self._sum(model_id, device_class, {STARTUP: StageFeatures(calls=1), LOAD: load})
 
     def stage(self, model_id: str, device_class: str, stage: str, x: StageFeatures) -> Estimate:
         """Seconds of one stage."""
@@ -154,21 +140,17 @@ class CostModel:
         return known.samples if known else 0
 
     def observe(self, seen: Observation) -> CostModel:
-        """This model with one more timing. Timings that cannot be (zero, negative, NaN) are passed
-        over."""
+        """This model with one more timing; one that cannot be (zero, negative, NaN) is ignored."""
         if not (math.isfinite(seen.seconds) and seen.seconds > 0) or not any(seen.features.vector):
             return self
         stages = dict(self.stages)
         for model_id in (seen.model_id, ANY_MODEL):
-            known = self._known(model_id, seen.device_class, seen.stage)
-            stages[model_id, seen.device_class, seen.stage] = known.after(
-                seen.features, seen.seconds
-            )
+            key = (model_id, seen.device_class, seen.stage)
+            stages[key] = self._known(*key).after(seen.features, seen.seconds)
         return replace(self, stages=stages)
 
     def observe_kept(self, model_id: str, point: OperatingPoint, share: float) -> CostModel:
-        """This model with one more share of tokens that ran. Shares that cannot be are passed
-        over."""
+        """This model with one more share of tokens that ran; one that cannot be is ignored."""
         key = (model_id, chooser(point))
         if not key[1] or not 0.0 < share <= 1.0:
             return self
@@ -190,20 +172,14 @@ class CostModel:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CostModel:
-        """The model `to_dict` wrote. A damaged one, or one of another version, is forgotten: a few
-        jobs teach it."""
+        """The model `to_dict` wrote. One that is damaged, or of another version, is forgotten."""
         try:
             if data["version"] != _VERSION:
                 return cls()
+            rows, shares = data["stages"], data.get("kept", ())
             return cls(
-                {
-                    (r["model"], r["device"], r["stage"]): StageCost.from_dict(r)
-                    for r in data["stages"]
-                },
-                {
-                    (model, method): KeptShare(*numbers)
-                    for model, method, *numbers in data.get("kept", ())
-                },
+                {(r["model"], r["device"], r["stage"]): StageCost.from_dict(r) for r in rows},
+                {(model, method): KeptShare(*numbers) for model, method, *numbers in shares},
             )
         except (KeyError, TypeError, ValueError):
             return cls()
@@ -217,12 +193,7 @@ class CostModel:
         if stage == SOURCE:
             return self._known(model_id, device_class, "decode").borrowed(SOURCE_OVER_DECODE)
         others = self.stages.get((ANY_MODEL, device_class, stage))
-        if others is None:
-            return prior(device_class, stage)
-        return others.borrowed()
-
-    def _kept_of(self, model_id: str) -> dict[str, KeptShare]:
-        return {method: share for (model, method), share in self.kept.items() if model == model_id}
+        return others.borrowed() if others else prior(device_class, stage)
 
     def _sum(
         self,

@@ -31,14 +31,8 @@ from vidplat.scheduler.relay import (
     mean_ready_at,
     relayed,
 )
-from vidplat.scheduler.work import (
-    MP4_BYTES_PER_PIXEL,
-    needed_bytes,
-)
-from vidplat.stages import (
-    STAGES,
-    UNTIL_DRAFT,
-)
+from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, needed_bytes
+from vidplat.stages import STAGES, UNTIL_DRAFT
 
 _COMMON = math.sqrt(CORRELATION)  # share of a part's spread that no averaging removes
 _SLOWEST = 0.01
@@ -69,16 +63,12 @@ class Rungs:
 
     def work(self, rung: int) -> Estimate:
         """Seconds of work, of both workers where another finishes it."""
-        relay = self.relayed[rung]
-        return (
-            relay.work
-            if relay
-            else Estimate(self.p50_s[rung], self.p50_s[rung] + self.spread_s[rung])
-        )
+        if relay := self.relayed[rung]:
+            return relay.work
+        return Estimate(self.p50_s[rung], self.p50_s[rung] + self.spread_s[rung])
 
     def seconds(self, rung: int) -> float:
-        """What one more job takes of a long chain at p90: its median and the part of its spread
-        that adds up."""
+        """What one more job takes of a long chain at p90: the part of its spread that adds up."""
         return self.p50_s[rung] + _COMMON * self.spread_s[rung]
 
     @cached_property
@@ -98,6 +88,13 @@ class Rungs:
         return bisect_right(self.gains, -price, key=lambda g: -g)
 
 
+Offer = tuple[Choices, dict[int, Rungs]]  # by index of the worker
+
+# What a point costs on a maker of speed 1: alone, until the draft (None: it leaves none), and what
+# each light worker takes from there.
+_Priced = tuple[Estimate, Estimate | None, Sequence[Estimate]]
+
+
 class Menu:
     """Works out which workers may make a kind of job, and at which points. Remembers its answers.
 
@@ -113,72 +110,59 @@ class Menu:
         finishers: Sequence[Finisher] = (),
         most_lag_s: float = math.inf,
     ) -> None:
-        self._workers = workers
-        self._knowledge = knowledge
-        self._floor = floor
+        self._workers, self._knowledge, self._floor = workers, knowledge, floor
         self._finishers, self._most_lag_s = finishers, most_lag_s
         self.lags_s: set[float] = set()
-        self._offers: dict[tuple[object, ...], str | tuple[Choices, dict[int, Rungs]]] = {}
+        self._offers: dict[tuple[object, ...], str | Offer] = {}
 
-    def offer(
-        self, kind: tuple[object, ...], open_job: OpenJob
-    ) -> str | tuple[Choices, dict[int, Rungs]]:
+    def offer(self, kind: tuple[object, ...], open_job: OpenJob) -> str | Offer:
         """The choices and each worker's rungs, or the sentence why there are none."""
         if kind not in self._offers:
             self._offers[kind] = self._work_out(open_job)
         return self._offers[kind]
 
-    def _work_out(self, open_job: OpenJob) -> str | tuple[Choices, dict[int, Rungs]]:
-        job = open_job.job
+    def _work_out(self, open_job: OpenJob) -> str | Offer:
+        job, workers = open_job.job, self._workers
         shape = self._knowledge.shapes.get(job.model.id)
         if shape is None:
             return f"nothing is known of model {job.model.id}"
-        if not self._workers:
+        if not workers:
             return "no live worker"
         offered = choices(shape, job.spec, planned_method(job))
         need = needed_bytes(shape, job.spec)
-        roomy = [i for i, w in enumerate(self._workers) if not 0 < w.free_bytes < need]
+        roomy = [i for i, w in enumerate(workers) if not 0 < w.free_bytes < need]
         if not roomy:
-            most = max(w.free_bytes for w in self._workers)
+            most = max(w.free_bytes for w in workers)
             return f"needs {_gb(need)}, largest worker has {_gb(most)} free"
         # A worker that failed this job, or is suspect, is taken only when no better one is left.
-        for good in (
-            [
-                i
-                for i in roomy
-                if self._workers[i].id not in open_job.avoid and not self._workers[i].suspect
-            ],
-            [i for i in roomy if self._workers[i].id not in open_job.avoid],
-            roomy,
-        ):
-            if good:
-                allowed = _allowed(offered, open_job.rung_down, self._floor)
-                return offered, self._rungs(job, shape, allowed, good)
-        raise AssertionError("roomy is not empty")
+        unblamed = [i for i in roomy if workers[i].id not in open_job.avoid]
+        good = [i for i in unblamed if not workers[i].suspect]
+        allowed = _allowed(offered, open_job.rung_down, self._floor)
+        return offered, self._rungs(job, shape, allowed, good or unblamed or roomy)
 
     def _rungs(
         self, job: Job, shape: ModelShape, offered: Choices, workers: Sequence[int]
     ) -> dict[int, Rungs]:
-        at_par: dict[str, _Priced] = {}  # by device class
-        ranked: dict[str, Rungs] = {}
         finished = self._finished(job, shape, offered)
+        at_par: dict[str, list[_Priced]] = {}  # by device class
+        ranked: dict[str, Rungs] = {}
         found: dict[int, Rungs] = {}
         for i in workers:
-            worker = self._workers[i]
-            device, speed = worker.device_class, max(_SLOWEST, worker.speed)
+            device, speed = self._workers[i].device_class, max(_SLOWEST, self._workers[i].speed)
             if device not in at_par:
                 at_par[device] = self._priced(job, shape, device, offered.points, finished)
+                ranked[device] = _ranked(offered, [alone for alone, _, _ in at_par[device]])
             if finished:  # how a relay comes out depends on the maker's own speed
-                found[i] = _ranked(offered, self._relayed(at_par[device], speed))
-                continue
-            if device not in ranked:
-                ranked[device] = _ranked(offered, at_par[device].alone)
-            rungs = ranked[device]
-            found[i] = replace(
-                rungs,
-                p50_s=tuple(s / speed for s in rungs.p50_s),
-                spread_s=tuple(s / speed for s in rungs.spread_s),
-            )
+                found[i] = _ranked(
+                    offered, [self._relayed(*each, speed) for each in at_par[device]]
+                )
+            else:
+                rungs = ranked[device]
+                found[i] = replace(
+                    rungs,
+                    p50_s=tuple(s / speed for s in rungs.p50_s),
+                    spread_s=tuple(s / speed for s in rungs.spread_s),
+                )
         return found
 
     def _priced(
@@ -188,29 +172,29 @@ class Menu:
         device_class: str,
         points: Sequence[OperatingPoint],
         finished: Mapping[OperatingPoint, Sequence[Estimate]],
-    ) -> _Priced:
+    ) -> list[_Priced]:
         def predicted(point: OperatingPoint, stages: Sequence[str]) -> Estimate:
             is_edit = job.input_video is not None
-            return costs.predict(
+            return self._knowledge.costs.predict(
                 job.model.id, shape, device_class, job.spec, point, is_edit, stages=stages
             )
 
-        costs = self._knowledge.costs
-        return _Priced(
-            [predicted(point, STAGES) for point in points],
-            [predicted(point, UNTIL_DRAFT) if point in finished else None for point in points],
-            [finished.get(point, ()) for point in points],
-        )
+        return [
+            (
+                predicted(point, STAGES),
+                predicted(point, UNTIL_DRAFT) if point in finished else None,
+                finished.get(point, ()),
+            )
+            for point in points
+        ]
 
     def _finished(
         self, job: Job, shape: ModelShape, offered: Choices
     ) -> dict[OperatingPoint, list[Estimate]]:
         """What each light worker takes of a draft, for the points that leave one."""
-        if not self._finishers:
-            return {}
         known, model_id, spec = self._knowledge, job.model.id, job.spec
-        found = {}
-        for point in offered.points:
+        found: dict[OperatingPoint, list[Estimate]] = {}
+        for point in offered.points if self._finishers else ():
             if leaves_draft(shape, spec, point):
                 size_bytes = draft_bytes(shape, spec, point, known.draft_bytes_per_pixel)
                 found[point] = [
@@ -219,32 +203,17 @@ class Menu:
                 ]
         return found
 
-    def _relayed(self, at_par: _Priced, speed: float) -> list[Estimate | Relayed]:
-        """For each point what it comes to on a maker of that speed, with light workers where they
-        are counted on."""
-        counted: list[Estimate | Relayed] = []
+    def _relayed(
+        self, alone: Estimate, draft: Estimate | None, rest: Sequence[Estimate], speed: float
+    ) -> Estimate | Relayed:
+        """What a point comes to on a maker of that speed, with light workers where they count."""
+        alone = _at(speed, alone)
+        if draft is None:
+            return alone
         free_at = mean_ready_at(self._finishers)
-        for whole, until_draft, rest in zip(
-            at_par.alone, at_par.until_draft, at_par.rest, strict=True
-        ):
-            alone = _at(speed, whole)
-            counted.append(alone)
-            if until_draft is not None:
-                relay = relayed(_at(speed, until_draft), rest, alone, len(self._workers), free_at)
-                self.lags_s.add(relay.lag_p90_s)
-                if relay.lag_p90_s <= self._most_lag_s:
-                    counted[-1] = relay
-        return counted
-
-
-@dataclass(frozen=True)
-class _Priced:
-    """What some points cost on a maker of speed 1: alone, until the draft (None: there is none),
-    and what each light worker takes from there."""
-
-    alone: Sequence[Estimate]
-    until_draft: Sequence[Estimate | None]
-    rest: Sequence[Sequence[Estimate]]
+        relay = relayed(_at(speed, draft), rest, alone, len(self._workers), free_at)
+        self.lags_s.add(relay.lag_p90_s)
+        return relay if relay.lag_p90_s <= self._most_lag_s else alone
 
 
 def _at(speed: float, at_par: Estimate) -> Estimate:
@@ -253,15 +222,14 @@ def _at(speed: float, at_par: Estimate) -> Estimate:
 
 def _ranked(offered: Choices, counted: Sequence[Estimate | Relayed]) -> Rungs:
     """The points that are worth having."""
-    kept = hull([each.p50_s + _COMMON * each.spread_s for each in counted], offered.qualities)
+    indices = hull([each.p50_s + _COMMON * each.spread_s for each in counted], offered.qualities)
+    kept = [counted[i] for i in indices]
     return Rungs(
-        points=tuple(offered.points[i] for i in kept),
-        qualities=tuple(offered.qualities[i] for i in kept),
-        p50_s=tuple(counted[i].p50_s for i in kept),
-        spread_s=tuple(counted[i].spread_s for i in kept),
-        relayed=tuple(
-            each if isinstance(each, Relayed) else None for each in (counted[i] for i in kept)
-        ),
+        points=tuple(offered.points[i] for i in indices),
+        qualities=tuple(offered.qualities[i] for i in indices),
+        p50_s=tuple(each.p50_s for each in kept),
+        spread_s=tuple(each.spread_s for each in kept),
+        relayed=tuple(each if isinstance(each, Relayed) else None for each in kept),
     )
 
 

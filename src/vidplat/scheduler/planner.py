@@ -4,21 +4,15 @@ A pure function: no clock, no I/O, no randomness; the same snapshot gives the sa
 order of its rows. How it works (PACE: prices, assign, chain-fill; the early stop is the workers'
 half):
 
-  1. Group    equal jobs with one deadline (`groups`); what no worker can take is deferred with the
-     reason.
-              Where light workers are up, makers are counted as relieved by them (`relay`) as far as
-              that lags behind by no more than a bound; a few bounds are tried, 0 among them, and
-              the best trial of all is kept.
-  2. Assign   walk the groups in deadline order and give each job to the worker that finishes it
-     first, at a
-              rung set by a price on device seconds; what does not fit falls to its cheapest rung,
-              then at risk (in time at p50 only), then late. A handful of prices is tried.
-  3. Fill     spend what slack is left on upgrades, best quality per second first, exactly, per
-     worker (`chains`).
+  1. Group    equal jobs with one deadline (`groups`); what nobody can take is deferred with the
+              reason. Where light workers are up, makers count as relieved by them (`relay`) as far
+              as that lags behind by no more than a bound; a few bounds are tried, 0 among them.
+  2. Assign   each job to the worker that finishes it first, at a rung set by a price on device
+              seconds (`trials`); a handful of prices is tried.
+  3. Fill     what slack is left with upgrades, best quality per second first (`slack`).
   4. Choose   the trial with the fewest late jobs, then the fewest at risk, then the most quality.
   5. Certify  an upper bound on any plan's mean quality (`bound`; light workers count as done at
-     once), and the p90
-              finish at the cheapest and at full quality.
+              once), and the p90 finish at the cheapest and at full quality.
 
 Promises are made at p90. Jobs without a deadline get full quality, last, shared out so that the
 tail is short. A late job never costs another its place or quality: it goes to the end at its
@@ -57,36 +51,24 @@ def plan(
     """
     floor = max(policy.quality_floor, snapshot.quality_floor)
     decided = _plan_above(floor, snapshot, policy, knowledge, backlog)
-    if (
-        decided.verdict is not Verdict.INFEASIBLE
-        or floor <= 0
-        or policy.on_infeasible is OnInfeasible.REJECT
-    ):
+    may_go_below = floor > 0 and policy.on_infeasible is not OnInfeasible.REJECT
+    if decided.verdict is not Verdict.INFEASIBLE or not may_go_below:
         return decided
     lower = _plan_above(0.0, snapshot, policy, knowledge, backlog)
-    if lower == decided:
-        return decided
-    return replace(
-        lower,
-        notes=(
-            *lower.notes,
-            f"the quality floor of {floor:.2f} cannot be held: some jobs go below it",
-        ),
-    )
+    note = f"the quality floor of {floor:.2f} cannot be held: some jobs go below it"
+    return decided if lower == decided else replace(lower, notes=(*lower.notes, note))
 
 
 def latest_free(decided: Plan) -> Mapping[str, float]:
-    """Per worker with deadlines ahead: how late it may become free without making an assignment of
-    its late.
+    """Per worker with deadlines ahead: until when it may be busy without making any of them late.
 
     The platform tells a running job to finish by then (or by its own deadline, the earlier).
     """
     latest: dict[str, float] = {}
     for a in decided.assignments:
         if a.finish_by is not None and a.worker_id not in latest:
-            latest[a.worker_id] = (
-                a.finish_by - a.p50_s - math.sqrt(CORRELATION) * (a.p90_s - a.p50_s)
-            )
+            spread_s = math.sqrt(CORRELATION) * (a.p90_s - a.p50_s)
+            latest[a.worker_id] = a.finish_by - a.p50_s - spread_s
     return latest
 
 
@@ -111,18 +93,16 @@ def _plan_above(
     trial = best_trial(groups, free_at, worker_values(groups, len(workers)))
     eased = groups
     if menu.lags_s:  # light workers have a part in it
-        at_once = [
+        at_once = tuple(
             replace(each, ready_at=makers_at, speed=_AT_ONCE, bits_per_s=_AT_ONCE)
             for each in snapshot.finishers
-        ]
-        eased, _ = grouped(
-            Menu(workers, knowledge, floor, at_once), replace(snapshot, finishers=tuple(at_once))
         )
+        relieved = Menu(workers, knowledge, floor, at_once)
+        eased, _ = grouped(relieved, replace(snapshot, finishers=at_once))
     bound = quality_bound(eased, free_at, worker_values(eased, len(workers)))
     for most_lag_s in () if _is_good(trial, bound) else _bounds(menu.lags_s):
-        others, _ = grouped(
-            Menu(workers, knowledge, floor, snapshot.finishers if most_lag_s else (), most_lag_s)
-        )
+        counted_on = snapshot.finishers if most_lag_s else ()
+        others, _ = grouped(Menu(workers, knowledge, floor, counted_on, most_lag_s))
         other = best_trial(others, free_at, worker_values(others, len(workers)))
         if other.merit > trial.merit:
             groups, trial = others, other
@@ -133,15 +113,7 @@ def _plan_above(
 
 def _is_good(trial: Trial, bound: float) -> bool:
     """Whether all is in time and no other trial can gain much on it."""
-    made = [
-        (p.rungs.qualities[rung], count)
-        for c in trial.chains
-        for p in c.places
-        for rung, count in p.runs.items()
-    ]
-    jobs = sum(count for _, count in made)
-    mean = sum(quality * count for quality, count in made) / jobs if jobs else 1.0
-    return not trial.late and not trial.at_risk and mean >= bound - _LITTLE
+    return not trial.late and not trial.at_risk and trial.mean_quality >= bound - _LITTLE
 
 
 def _bounds(lags_s: Collection[float]) -> list[float]:

@@ -43,15 +43,8 @@ from vidplat.methods.frames import kept_latents
 from vidplat.methods.model_shape import ModelShape
 from vidplat.scheduler.cost import CostModel, Estimate, spread_of_sum
 from vidplat.scheduler.decision import Finisher
-from vidplat.scheduler.work import (
-    StageFeatures,
-    decoded_frames,
-    features,
-)
-from vidplat.stages import (
-    AFTER_DRAFT,
-    NETWORK,
-)
+from vidplat.scheduler.work import StageFeatures, decoded_frames, features
+from vidplat.stages import AFTER_DRAFT, NETWORK
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ exactly against every later deadline; what is refused is held there, and the res
 After some such strides, or at once in a short chain, single upgrades alone do the rest, so both
 ways come to the same end.
 
-Axis letters: L lots (jobs of one place at one rung), K rungs, R different deadlines.
+Axis letters: P places, L lots (jobs of one place at one rung), K rungs, R different deadlines.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from vidplat.scheduler.chains import EASE_S, Chain, Place
 from vidplat.scheduler.cost import CORRELATION
 from vidplat.scheduler.groups import NEVER
+from vidplat.scheduler.menu import Rungs
 
 _TOGETHER_FROM = 16  # lots; shorter chains are quicker one by one
 _MOST_STRIDES = 12
@@ -48,61 +50,41 @@ class _Lots:
     """The jobs of a chain's places as arrays, and its running sums at each deadline."""
 
     def __init__(self, places: list[Place], free_at: float) -> None:
-        flat = [
-            (i, p, rung, count)
-            for i, p in enumerate(places)
-            for rung, count in sorted(p.runs.items())
-        ]
-        depth = max(len(p.rungs.points) for p in places)
-        self.places = len(places)
-        self.place: _Ints = np.array([i for i, _, _, _ in flat])
-        self.rung: _Ints = np.array([rung for _, _, rung, _ in flat])
-        self.top: _Ints = np.array([p.rungs.top for _, p, _, _ in flat])
-        self.count: _Ints = np.array([count for _, _, _, count in flat])
-        tables = {id(p.rungs): _padded(p, depth) for p in places}
-        self.p50_s: _Floats = np.array([tables[id(p.rungs)][0] for _, p, _, _ in flat])  # (L, K)
-        self.spread_s: _Floats = np.array([tables[id(p.rungs)][1] for _, p, _, _ in flat])  # (L, K)
-        weights = np.array([p.weight for _, p, _, _ in flat])
-        self.gain: _Floats = (
-            np.array([tables[id(p.rungs)][2] for _, p, _, _ in flat]) * weights[:, None]
-        )  # (L, K)
-        # Waits stand before the first lot of their place.
-        self.wait_s: _Floats = np.zeros(len(flat))
-        first = {i: k for k, (i, _, _, _) in reversed(list(enumerate(flat)))}
-        for i, k in first.items():
-            self.wait_s[k] = places[i].wait_s
-        deadlines = [p.deadline_at for _, p, _, _ in flat]
-        self.last: _Ints = np.array(  # (R,) index of the last lot of each deadline
-            [k for k, d in enumerate(deadlines) if k + 1 == len(deadlines) or deadlines[k + 1] != d]
-        )
-        self.due: _Floats = np.array([deadlines[k] for k in self.last]) - free_at + EASE_S
-        self.row: _Ints = np.searchsorted(
-            self.last, np.arange(len(flat))
-        )  # (L,) the deadline a lot counts for first
-        self.held: NDArray[np.bool_] = np.zeros(
-            len(flat), dtype=bool
-        )  # (L,) refused an upgrade: they rise no more
+        # Of lots (L,), in the order of the chain. Those held were refused an upgrade: they stay.
+        lots = [(i, r, n) for i, p in enumerate(places) for r, n in sorted(p.runs.items())]
+        columns: list[_Ints] = [np.array(column) for column in zip(*lots, strict=True)]
+        self.place, self.rung, self.count = columns
+        self.held: NDArray[np.bool_] = np.zeros(len(lots), dtype=bool)
+        # Of places (P,), and of their rungs (P, K).
+        self.top: _Ints = np.array([p.rungs.top for p in places])
+        depth = int(self.top.max()) + 1
+        tables = {id(p.rungs): _padded(p.rungs, depth) for p in places}
+        rows = [tables[id(p.rungs)] for p in places]
+        self.p50_s, self.spread_s, gain = (np.array(each) for each in zip(*rows, strict=True))
+        self.gain: _Floats = gain * np.array([p.weight for p in places])[:, None]
+        self.wait_s: _Floats = np.array([p.wait_s for p in places])
+        # Of deadlines (R,): the last place of each; and (P,) the first deadline a place counts for.
+        deadlines = np.array([p.deadline_at for p in places])
+        self.last: _Ints = np.append(np.flatnonzero(np.diff(deadlines)), len(places) - 1)
+        self.due: _Floats = deadlines[self.last] - free_at + EASE_S
+        self.row: _Ints = np.searchsorted(self.last, np.arange(len(places)))
 
     def runs(self) -> list[dict[int, int]]:
         """Per place: rung -> count."""
-        found: list[dict[int, int]] = [{} for _ in range(self.places)]
-        for place, rung, count in zip(
-            self.place.tolist(), self.rung.tolist(), self.count.tolist(), strict=True
-        ):
-            found[place][rung] = found[place].get(rung, 0) + count
-        return found
+        found: list[Counter[int]] = [Counter() for _ in self.top]
+        for place, rung, count in np.stack((self.place, self.rung, self.count), 1).tolist():
+            found[place][rung] += count
+        return [dict(each) for each in found]
 
     def rise_together(self) -> None:
-        """Up to _MOST_STRIDES prices at which a deadline refuses; `rise_singly` goes on from
-        there."""
-        prices = np.unique(self.gain[self.gain > 0])[
-            ::-1
-        ]  # falling: ever cheaper seconds, ever better rungs
+        """Up to _MOST_STRIDES prices at which a deadline refuses; then `rise_singly` goes on."""
+        # Falling prices: ever cheaper seconds, ever better rungs.
+        prices = np.unique(self.gain[self.gain > 0])[::-1]
         for _ in range(_MOST_STRIDES):
             low, high = -1, len(prices) - 1  # prices[low] is known to fit, -1: as it is
             while low < high:
                 middle = (low + high + 1) // 2
-                if np.all(self._left(self._at(prices[middle])) >= 0):
+                if np.all(_finish(*self._sums(self._at(prices[middle]))) <= self.due):
                     low = middle
                 else:
                     high = middle - 1
@@ -117,37 +99,33 @@ class _Lots:
     def rise_singly(self, at_least: float = 0.0) -> None:
         """Upgrades that gain `at_least` so much a second, best first; the first of equals first."""
         w, s, q = self._sums(self.rung)
-        room = np.full(
-            len(self.due), math.inf
-        )  # per deadline: seconds that were left when it last refused
-        heap = [
-            (-self.gain[k, r], k, int(r))
-            for k, r in enumerate(self.rung)
-            if r < self.top[k] and not self.held[k] and self.gain[k, r] >= at_least
-        ]
+        room = np.full(len(self.due), math.inf)  # seconds left at a deadline when it last refused
+        gains = self.gain[self.place, self.rung]
+        ready = (self.rung < self.top[self.place]) & ~self.held & (gains >= at_least)
+        heap = [(-gains[lot], lot, int(self.rung[lot])) for lot in np.flatnonzero(ready).tolist()]
         heapq.heapify(heap)
         raised: list[
             tuple[int, int]
-        ] = []  # (lot, jobs of it that an upgrade was granted for): it falls in two
+        ] = []  # (lot, jobs an upgrade was granted for): it falls in two
         while heap:
             _, lot, rung = heapq.heappop(heap)
-            row = int(self.row[lot])
-            step = float(self.p50_s[lot, rung + 1] - self.p50_s[lot, rung])
+            place, count = self.place[lot], int(self.count[lot])
+            row = int(self.row[place])
+            step = float(self.p50_s[place, rung + 1] - self.p50_s[place, rung])
             if step > room[row]:
                 self.held[lot] = True
                 continue
-            before, beyond = float(self.spread_s[lot, rung]), float(self.spread_s[lot, rung + 1])
+            before, beyond = self.spread_s[place, rung : rung + 2].tolist()
             rise = (step, beyond - before, beyond * beyond - before * before)
-            count = int(self.count[lot])
-            due = self.due[row:]
-            sums = (w[row:], s[row:], q[row:])
+            due, sums = self.due[row:], (w[row:], s[row:], q[row:])
             granted = _most(count, rise, sums, due)
             for total, each in zip(sums, rise, strict=True):
                 total += granted * each
             if granted == count:
                 self.rung[lot] = rung + 1
-                if rung + 1 < self.top[lot] and self.gain[lot, rung + 1] >= at_least:
-                    heapq.heappush(heap, (-self.gain[lot, rung + 1], lot, rung + 1))
+                gain = self.gain[place, rung + 1]
+                if rung + 1 < self.top[place] and gain >= at_least:
+                    heapq.heappush(heap, (-gain, lot, rung + 1))
             else:
                 self.held[lot] = True
                 if granted:
@@ -155,70 +133,41 @@ class _Lots:
                 left = due - _finish(*sums)
                 tight = int(np.argmin(left))
                 np.minimum(room[: row + tight + 1], left[tight], out=room[: row + tight + 1])
-        self._split(raised)
+        if raised:
+            self._split(raised)
 
     def _split(self, raised: list[tuple[int, int]]) -> None:
-        """Make of each (lot, jobs) two lots: that many jobs one rung higher, held like the rest of
-        it."""
-        if not raised:
-            return
-        lots = np.array(sorted(lot for lot, _ in raised))
-        for name in (
-            "place",
-            "rung",
-            "top",
-            "count",
-            "p50_s",
-            "spread_s",
-            "gain",
-            "wait_s",
-            "row",
-            "held",
-        ):
-            setattr(
-                self,
-                name,
-                np.insert(getattr(self, name), lots + 1, getattr(self, name)[lots], axis=0),
-            )
-        jobs = dict(raised)
-        for shift, lot in enumerate(lots.tolist()):
-            self.count[lot + shift] -= jobs[lot]
-            self.count[lot + shift + 1] = jobs[lot]
-            self.rung[lot + shift + 1] += 1
-            self.wait_s[lot + shift + 1] = 0.0
-        self.last += np.searchsorted(lots, self.last, side="right")
+        """Make of each (lot, jobs) two lots: so many jobs one rung higher, held like the others."""
+        lots, jobs = np.array(sorted(raised)).T
+        for name in ("place", "rung", "count", "held"):
+            column = getattr(self, name)
+            setattr(self, name, np.insert(column, lots + 1, column[lots]))
+        lots = lots + np.arange(len(lots))
+        self.count[lots] -= jobs
+        self.count[lots + 1] = jobs
+        self.rung[lots + 1] += 1
 
     def _at(self, price: float) -> _Ints:
-        """(L,) rungs when every step that gains at least `price` is taken, except by those held
-        back."""
-        wanted = np.maximum(self.rung, np.count_nonzero(self.gain >= price, axis=1))
-        return np.where(self.held, self.rung, wanted)
-
-    def _left(self, rung: _Ints) -> _Floats:
-        """(R,) seconds left at each deadline."""
-        return self.due - _finish(*self._sums(rung))
+        """(L,) rungs when each step that gains `price` is taken, except by those held back."""
+        wanted = np.count_nonzero(self.gain >= price, axis=1)[self.place]
+        return np.where(self.held, self.rung, np.maximum(self.rung, wanted))
 
     def _sums(self, rung: _Ints) -> tuple[_Floats, _Floats, _Floats]:
         """(R,) each: W, S and Q up to the last lot of each deadline."""
-        lots = np.arange(len(rung))
-        spread = self.spread_s[lots, rung]
-        w = np.cumsum(self.wait_s + self.count * self.p50_s[lots, rung])
-        return (
-            w[self.last],
-            np.cumsum(self.count * spread)[self.last],
-            np.cumsum(self.count * spread**2)[self.last],
-        )
+        p50, spread = self.p50_s[self.place, rung], self.spread_s[self.place, rung]
+        wait = np.where(np.diff(self.place, prepend=-1), self.wait_s[self.place], 0.0)
+        last = np.searchsorted(self.place, self.last, side="right") - 1
+        w = np.cumsum(wait + self.count * p50)[last]
+        s, q = np.cumsum(self.count * spread)[last], np.cumsum(self.count * spread**2)[last]
+        return w, s, q
 
 
-def _padded(place: Place, depth: int) -> tuple[list[float], list[float], list[float]]:
-    """A place's seconds, spreads and gains, filled up to `depth` rungs (gain 0: never taken)."""
-    rungs = place.rungs
+def _padded(rungs: Rungs, depth: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds, spreads and gains, filled up to `depth` rungs (gain 0: never taken)."""
     more = depth - len(rungs.points)
-    p50, spread = (
-        [*rungs.p50_s, *[rungs.p50_s[-1]] * more],
-        [*rungs.spread_s, *[rungs.spread_s[-1]] * more],
-    )
-    return p50, spread, [*rungs.gains, *[0.0] * (more + 1)]
+    p50, spread = rungs.p50_s, rungs.spread_s
+    gains = [*rungs.gains, *[0.0] * (more + 1)]
+    return [*p50, *p50[-1:] * more], [*spread, *spread[-1:] * more], gains
 
 
 def _finish(w: _Floats, s: _Floats, q: _Floats) -> _Floats:
@@ -235,11 +184,8 @@ def _most(
     """How many of `count` jobs can take the same upgrade."""
 
     def fits(m: int) -> bool:
-        return bool(
-            np.all(
-                _finish(*(total + m * each for total, each in zip(sums, rise, strict=True))) <= due
-            )
-        )
+        w, s, q = (total + m * each for total, each in zip(sums, rise, strict=True))
+        return bool(np.all(_finish(w, s, q) <= due))
 
     if fits(count):
         return count

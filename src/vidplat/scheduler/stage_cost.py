@@ -29,17 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidplat.scheduler.work import StageFeatures
-from vidplat.stages import (
-    DECODE,
-    DENOISE,
-    ENCODE,
-    LOAD,
-    MP4,
-    NETWORK,
-    RECONSTRUCT,
-    STARTUP,
-    STORE,
-)
+from vidplat.stages import DECODE, DENOISE, ENCODE, LOAD, MP4, NETWORK, RECONSTRUCT, STARTUP, STORE
 
 _DEFAULT_P90 = 1.5  # p90 over p50 without samples
 _TRUSTED_SAMPLES = 20

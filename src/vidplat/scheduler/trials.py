@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vidplat.scheduler.chains import EASE_S, Chain
+from vidplat.scheduler.chains import EASE_S, Chain, Place
 from vidplat.scheduler.groups import NEVER, Group
 from vidplat.scheduler.slack import spend_slack
 
@@ -34,6 +34,17 @@ class Trial:
     @property
     def merit(self) -> tuple[int, int, float]:
         return (-self.late, -self.at_risk, sum(c.value for c in self.chains))
+
+    @property
+    def made(self) -> list[tuple[Place, int, int]]:
+        """(place, rung, jobs made at it), chain by chain."""
+        return [each for chain in self.chains for each in chain.made]
+
+    @property
+    def mean_quality(self) -> float:
+        """Over all jobs; 1 where there are none."""
+        jobs = sum(n for _, _, n in self.made)
+        return sum(p.rungs.qualities[r] * n for p, r, n in self.made) / jobs if jobs else 1.0
 
 
 def best_trial(groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float]) -> Trial:

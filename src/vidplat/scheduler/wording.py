@@ -1,11 +1,8 @@
-"""Sentences about plans, for people: one place, so that logs, tables and tests say the same
-thing.
-"""
+"""Sentences about plans, for people: said here once, for logs, tables and tests alike."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from vidplat.domain import OperatingPoint
 
@@ -17,12 +14,11 @@ def seconds(value_s: float) -> str:
     whole = round(value_s)
     if whole < 60:
         return f"{whole} s"
-    for size, name, below in ((86400, "d", 3600), (3600, "h", 60), (60, "min", 1)):
-        if whole >= size:
-            small = {3600: "h", 60: "min", 1: "s"}[below]
-            rest = whole % size // below
-            return f"{whole // size} {name} {rest} {small}" if rest else f"{whole // size} {name}"
-    raise AssertionError("a minute is the least size")
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    large = next(i for i, (size, _) in enumerate(units) if whole >= size)
+    (size, name), (below, small) = units[large : large + 2]
+    rest = whole % size // below
+    return f"{whole // size} {name} {rest} {small}" if rest else f"{whole // size} {name}"
 
 
 def jobs(count: int) -> str:
@@ -35,18 +31,13 @@ def made_at(point: OperatingPoint, full_steps: int) -> str:
     return f"{of}{full_steps} steps"
 
 
-def lowered(points: Iterable[tuple[str, int]], total: int) -> str:
+def lowered(points: Mapping[str, int], total: int) -> str:
     """`12 of 16 jobs at 8 of 24 steps`; several points are listed, the commonest first."""
-    tally: Counter[str] = Counter()
-    for text, count in points:
-        tally[text] += count
-    ranked = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
-    below = sum(tally.values())
+    ranked = sorted(points.items(), key=lambda item: (-item[1], item[0]))
+    below = sum(points.values())
     if len(ranked) == 1:
         return f"{below} of {jobs(total)} at {ranked[0][0]}"
     shown = ", ".join(f"{count} at {text}" for text, count in ranked[:3])
     more = sum(count for _, count in ranked[3:])
-    return (
-        f"{below} of {jobs(total)} below full quality "
-        f"({shown}{f', {more} at others' if more else ''})"
-    )
+    others = f", {more} at others" if more else ""
+    return f"{below} of {jobs(total)} below full quality ({shown}{others})"

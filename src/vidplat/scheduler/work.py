@@ -24,17 +24,7 @@ from vidplat.methods import blocks
 from vidplat.methods.frames import kept_latents
 from vidplat.methods.model_shape import ModelShape
 from vidplat.methods.work import method_work
-from vidplat.stages import (
-    DECODE,
-    DENOISE,
-    ENCODE,
-    LOAD,
-    MP4,
-    NETWORK,
-    RECONSTRUCT,
-    SOURCE,
-    STORE,
-)
+from vidplat.stages import DECODE, DENOISE, ENCODE, LOAD, MP4, NETWORK, RECONSTRUCT, SOURCE, STORE
 
 MP4_BYTES_PER_PIXEL = 0.05  # H.264 at the quality we write; detailed scenes take more
 
