@@ -13,13 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vidplat.domain import Outcome
-from vidplat.platform.dispatch.dispatcher import (
-    Event,
-    HandedOver,
-    Seat,
-    WorkerLost,
-    WorkerUp,
-)
+from vidplat.platform.dispatch.dispatcher import Event, HandedOver, Seat, WorkerLost, WorkerUp
 
 
 class Seats:

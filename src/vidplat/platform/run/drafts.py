@@ -21,13 +21,7 @@ def pass_on(world: World, held: InHand, drafted: HandedOver) -> None:
         return
     worker_id, rest = found
     fresh = InHand(
-        order,
-        held.open_job,
-        rest,
-        now,
-        passed_on=held.passed_on,
-        held_by=worker_id,
-        is_sent=False,
+        order, held.open_job, rest, now, passed_on=held.passed_on, held_by=worker_id, is_sent=False
     )
     world.hands.put(worker_id, fresh)
     if any(seat.worker_id == worker_id and seat.up for seat in world.dispatcher.seats()):

@@ -43,12 +43,7 @@ class Promise:
 
 
 def make_promise(
-    batch: Batch,
-    queue: Queue,
-    seats: Sequence[Seat],
-    learner: Learner,
-    policy: Policy,
-    now: float,
+    batch: Batch, queue: Queue, seats: Sequence[Seat], learner: Learner, policy: Policy, now: float
 ) -> Promise:
     """`seats` are the workers to be started now.
 
