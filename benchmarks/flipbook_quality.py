@@ -41,7 +41,6 @@ def main() -> None:
     from vidplat.workers.making import Ask
     from vidplat.workers.models.catalogue import describe_model, locate
     from vidplat.workers.models.loading import load_family
-    from vidplat.workers.text_cache import TextCache
 
     torch.set_num_threads(told.threads)
     ref, shape = describe_model(told.model)
@@ -49,7 +48,6 @@ def main() -> None:
     changes = {"guidance_scale": told.guidance_scale, "num_frames": told.num_frames}
     spec = replace_given(shape.defaults, changes)
     steps = told.steps or spec.num_inference_steps
-    texts = TextCache(family, ref.revision)
 
     psnr = vae.held_out_psnr(family.vae, count=told.clips) if told.clips else []
     fits, classes, began = [], [], time.perf_counter()
@@ -58,7 +56,7 @@ def main() -> None:
         scene = world.draw_scene(rng)
         caption = world.describe(scene, rng)
         mine = replace_given(spec, {"seed": number})
-        made = generate(family, texts, Ask(caption, "", mine, OperatingPoint(steps)))
+        made = generate(family, Ask(caption, "", mine, OperatingPoint(steps)))
         fits.append(prompt_fit(made.frames, caption, spec.fps))
         classes.append(scene.motion_class)
     took = time.perf_counter() - began

@@ -107,7 +107,7 @@ def half_rate(
     `key` alone from noise on, each at its own time, and the others interpolated."""
     family, spec = maker.family, replace(spec, seed=subject.seed)
     maker.installed.use("")
-    condition = conditioned(maker.texts, subject.caption, "", spec.guidance_scale)
+    condition = conditioned(maker.family, subject.caption, "", spec.guidance_scale)
     latents = family.noise(spec)[:, :, list(key)]
     began = time.process_time()
     solver, times = family.solver(steps), Times(tuple(key))

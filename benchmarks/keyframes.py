@@ -70,7 +70,6 @@ from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask, Made, Wishes
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.loading import load_family
-from vidplat.workers.text_cache import TextCache
 
 FIRST_SEED = 9_700_100_000  # captions from here on; training drew below 3e9
 CLASSES = world.MOTION_CLASSES
@@ -149,7 +148,6 @@ class Maker:
     def __init__(self, model: str) -> None:
         self.ref, self.shape = describe_model(model)
         self.family: Any = load_family(locate(model), "cpu")
-        self.texts = TextCache(self.family, self.ref.revision)
         self.installed = Installed(self.family.transformers)
 
     def spec(self, frames: int) -> VideoSpec:
@@ -157,12 +155,12 @@ class Maker:
 
     def make(self, subject: Subject, spec: VideoSpec, point: OperatingPoint) -> Video:
         self.installed.use(point.accelerator)
-        self.texts(
+        self.family.encode(
             subject.caption
         )  # the same text is asked for again and again; it is encoded once
         laps, mine = Laps(), replace(spec, seed=subject.seed)
         ask = Ask(subject.caption, "", mine, point, wishes=Wishes(on_step=laps))
-        made = generate(self.family, self.texts, ask, self.installed)
+        made = generate(self.family, ask, self.installed)
         phases = laps.end()
         return Video(made, phases["denoise"], sum(phases.values()), self.installed.facts())
 

@@ -295,11 +295,10 @@ def edits(captions: int) -> dict[str, Any]:
     from vidplat.workers.edit import encoded
     from vidplat.workers.generate import generate
     from vidplat.workers.making import Ask
-    from vidplat.workers.text_cache import TextCache
 
     family: Any = load_family(locate("flipbook"), "cpu")
-    ref, shape = describe_model("flipbook")
-    texts, installed = TextCache(family, ref.revision), Installed(family.transformers)
+    _, shape = describe_model("flipbook")
+    installed = Installed(family.transformers)
     rows: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number, (caption, video) in enumerate(scenes_worth_pruning(family, captions)):
         rule = flipbook_rule(None)
@@ -316,7 +315,7 @@ def edits(captions: int) -> dict[str, Any]:
             installed.use(method)
             source = encoded(family, video, 0.6, spec)
             ask = Ask(recoloured(caption), "", spec, point, source)
-            return generate(family, texts, ask, installed)
+            return generate(family, ask, installed)
 
         plain = made("")
         for recovery in ("noise-aware", "noisy", "none"):

@@ -64,7 +64,7 @@ def main() -> None:
     torch.set_num_threads(told.threads)
     ref, shape = describe_model(told.model)
     spec = shape.defaults if told.steps is None else replaced(shape.defaults, told.steps)
-    bench = Bench(load_family(locate(told.model), "cpu"), ref.revision, spec)
+    bench = Bench(load_family(locate(told.model), "cpu"), spec)
     frames = shape.latent_frames(spec.num_frames)
     bench.installed = WithRivals(bench.family.transformers)
     ways = candidates(spec, frames)

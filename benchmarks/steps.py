@@ -42,12 +42,10 @@ def main() -> None:
     from vidplat.workers.making import Ask
     from vidplat.workers.models.catalogue import describe_model, locate
     from vidplat.workers.models.loading import load_family
-    from vidplat.workers.text_cache import TextCache
 
     torch.set_num_threads(told.threads)
     ref, shape = describe_model(told.model)
     family = load_family(locate(told.model), "cpu")
-    texts = TextCache(family, ref.revision)
     spec = shape.defaults
     full = OperatingPoint(spec.num_inference_steps)
     points = [OperatingPoint(steps, "steps") for steps in STEPS]
@@ -57,11 +55,11 @@ def main() -> None:
         rng = np.random.default_rng(9_700_000_000 + number)
         caption = world.describe(world.draw_scene(rng), rng)
         mine = replace(spec, seed=number)
-        reference = generate(family, texts, Ask(caption, "", mine, full))
+        reference = generate(family, Ask(caption, "", mine, full))
         whole_s = reference.phases["denoise"] + reference.phases["decode"]
         rows[full]["fit"].append(prompt_fit(reference.frames, caption, spec.fps).share)
         for point in points:
-            made = generate(family, texts, Ask(caption, "", mine, point))
+            made = generate(family, Ask(caption, "", mine, point))
             seconds = sum(s for phase, s in made.phases.items() if phase != "encode")
             rows[point]["cost"].append(seconds / whole_s)
             rows[point]["ssim"].append(ssim(made.frames, reference.frames))

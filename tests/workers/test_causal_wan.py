@@ -35,7 +35,6 @@ from vidplat.workers.models import catalogue, self_forcing
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Condition, MakesBlocks
 from vidplat.workers.models.loading import load_family
-from vidplat.workers.text_cache import TextCache
 from vidplat.workers.video import to_frames
 
 PROMPT = "a red circle moves left"
@@ -65,15 +64,11 @@ def working(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker
     return made
 
 
-def texts(family: Any) -> TextCache:
-    return TextCache(family, "r")
-
-
 def made(
     family: Any, steps: int = 4, *, spec: VideoSpec = SPEC, wishes: Wishes = Wishes(), **told: Any
 ) -> Made:
     point = told.pop("point", OperatingPoint(steps))
-    return generate(family, texts(family), Ask(PROMPT, "", spec, point, wishes=wishes, **told))
+    return generate(family, Ask(PROMPT, "", spec, point, wishes=wishes, **told))
 
 
 def streamed(family: Any, plan: StreamPlan = PLAN, source: Any = None, **told: Any) -> torch.Tensor:

@@ -47,7 +47,7 @@ def edited(
     try:
         source = encoded(model.family, a_video() if video is None else video, strength, spec)
         ask = Ask(PROMPT, NEGATIVE, spec, OperatingPoint(steps), source)
-        return generate(model.family, model.texts, ask, installed)
+        return generate(model.family, ask, installed)
     finally:
         installed.remove()
 
@@ -58,7 +58,7 @@ def stock(directory: Path, worker: Worker, strength: float, steps: int) -> torch
     from diffusers import WanVideoToVideoPipeline
     from PIL import Image
 
-    spec, texts = a_spec(), worker.loaded.texts
+    spec, texts = a_spec(), worker.loaded.family.encode
     pipeline = WanVideoToVideoPipeline.from_pretrained(directory, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.vae_scale_factor_spatial = (
@@ -145,5 +145,5 @@ def test_lipar_without_a_source_is_refused(worker: Worker) -> None:
     installed = Installed(model.family.transformers)
     installed.use("lipar")
     with pytest.raises(SpecError, match=r"lipar cannot be used here: .* made from text alone"):
-        generate(model.family, model.texts, Ask(PROMPT, "", a_spec(), OperatingPoint(2)), installed)
+        generate(model.family, Ask(PROMPT, "", a_spec(), OperatingPoint(2)), installed)
     installed.remove()

@@ -25,7 +25,7 @@ def ours(model: str, spec: VideoSpec, steps: int) -> Made:
     worker = Worker(model)
     worker.load()
     ask = Ask(PROMPT, NEGATIVE, spec, OperatingPoint(steps))
-    return generate(worker.loaded.family, worker.loaded.texts, ask)
+    return generate(worker.loaded.family, ask)
 
 
 def stock(directory: Path, spec: VideoSpec, steps: int, output: str) -> Any:

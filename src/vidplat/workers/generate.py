@@ -43,38 +43,35 @@ from vidplat.workers.making import (
     schedule_steps,
 )
 from vidplat.workers.models.family import Condition, Family, MakesBlocks
-from vidplat.workers.text_cache import TextCache
 
 
-def generate(
-    family: Family, texts: TextCache, ask: Ask, installed: Installed | None = None
-) -> Made:
+def generate(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
     """Make one video at one operating point. Raises `JobError`, `Cancelled`, or torch's
     out-of-memory error.
 
     `installed` are the methods around the family's transformers; the point's method must be on
     already. Raises `SpecError` when one of them cannot make this video.
     """
-    made = draft(family, texts, ask, installed)
+    made = draft(family, ask, installed)
     return made if made.filling is None else filled_in(made, ask.spec, ask.wishes)
 
 
 @torch.inference_mode()
-def draft(family: Family, texts: TextCache, ask: Ask, installed: Installed | None = None) -> Made:
+def draft(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
     """As `generate`, but what a method left out is not filled in yet: `filled_in` does that,
     anywhere."""
     if isinstance(family, MakesBlocks):
-        return generate_blocks(family, texts, ask)
+        return generate_blocks(family, ask)
     methods = installed or Installed(family.transformers)
     spec, tell, watch = ask.spec, ask.wishes.on_step, Stopwatch()
 
     # 1. Encode.
     tell(ENCODE, 0, ask.point.steps)
-    condition = conditioned(texts, ask.prompt, ask.negative_prompt, spec.guidance_scale)
+    condition = conditioned(family, ask.prompt, ask.negative_prompt, spec.guidance_scale)
     watch.lap(ENCODE)
 
     # 2. Denoise.
-    solver, latents = _begun(family, texts, ask, condition, methods)
+    solver, latents = _begun(family, ask, condition, methods)
     watch.restart()
     tell(DENOISE, 0, solver.total)
     pace = Pace(ask.wishes, methods.share)
@@ -125,7 +122,7 @@ def filled_in(made: Made, spec: VideoSpec, wishes: Wishes = Wishes()) -> Made:
 
 
 def _begun(
-    family: Family, texts: TextCache, ask: Ask, condition: Condition, methods: Installed
+    family: Family, ask: Ask, condition: Condition, methods: Installed
 ) -> tuple[Solver, Tensor]:
     """The solver of the run, where its schedule is entered, and the latents it starts from; the
     methods know of it and have begun."""
@@ -144,7 +141,7 @@ def _begun(
         branches=1 if condition.negative is None else 2,
         guidance_scale=spec.guidance_scale,
         source=None if source is None else source.latents,
-        rehearse=lambda: _rehearse(family, texts, ask, family.solver(length, scheduler)),
+        rehearse=lambda: _rehearse(family, ask, family.solver(length, scheduler)),
         noise=noise,
         family=family,
     )
@@ -152,12 +149,12 @@ def _begun(
     return solver, methods.started(latents)
 
 
-def _rehearse(family: Family, texts: TextCache, ask: Ask, solver: Solver) -> None:
+def _rehearse(family: Family, ask: Ask, solver: Solver) -> None:
     """The same run without decoding, of a prompt and a seed that no job chooses: for methods that
     are calibrated."""
     from vidplat.methods.peers.calibration import REHEARSAL_PROMPT, REHEARSAL_SEED
 
-    shown = conditioned(texts, REHEARSAL_PROMPT, "", ask.spec.guidance_scale)
+    shown = conditioned(family, REHEARSAL_PROMPT, "", ask.spec.guidance_scale)
     latents = family.noise(replace(ask.spec, seed=REHEARSAL_SEED))
     while solver.remaining:
         if ask.wishes.is_cancelled():

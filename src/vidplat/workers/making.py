@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import JobError
 from vidplat.methods.filling.moments import Filling
-from vidplat.workers.models.family import Condition
+from vidplat.workers.models.family import Condition, Family
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from vidplat.workers.text_cache import TextCache
 
 #: Epoch seconds, or a function that is asked at every step boundary.
 FinishBy = float | Callable[[], float | None] | None
@@ -164,12 +163,12 @@ def schedule_steps(steps: int, strength: float) -> int:
 
 
 def conditioned(
-    texts: TextCache, prompt: str, negative_prompt: str, guidance_scale: float
+    family: Family, prompt: str, negative_prompt: str, guidance_scale: float
 ) -> Condition:
     """What the model is told. Without guidance the negative text plays no part and is not
     encoded."""
-    negative = texts(negative_prompt) if guidance_scale > 1.0 else None
-    return Condition(texts(prompt), negative, guidance_scale)
+    negative = family.encode(negative_prompt) if guidance_scale > 1.0 else None
+    return Condition(family.encode(prompt), negative, guidance_scale)
 
 
 def check_finite(latents: torch.Tensor, within: str) -> None:

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from vidplat.methods.installed import Installed
     from vidplat.workers.models.family import Family
-    from vidplat.workers.text_cache import TextCache
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ class Loaded:
     ref: ModelRef  # the exact weights
     shape: ModelShape
     family: Family
-    texts: TextCache
     installed: Installed | None  # None: its own driver prunes, and refuses other methods
 
 
@@ -112,7 +110,6 @@ class Worker:
         from vidplat.methods.installed import Installed
         from vidplat.workers.models.family import MakesBlocks
         from vidplat.workers.models.loading import load_family
-        from vidplat.workers.text_cache import TextCache
 
         ref, shape = describe_model(self._asked.id)
         if self._asked.revision not in ("", ref.revision):
@@ -123,7 +120,7 @@ class Worker:
         family = load_family(locate(self._asked.id), self.device)
         in_blocks = isinstance(family, MakesBlocks)
         installed = None if in_blocks else Installed(family.transformers, ref.revision)
-        self._loaded = Loaded(ref, shape, family, TextCache(family, ref.revision), installed)
+        self._loaded = Loaded(ref, shape, family, installed)
 
     def prepare_to_finish(self) -> None:
         """Import what `finish` needs, a second on a slow device; no model, and no torch."""
@@ -250,7 +247,7 @@ class Worker:
                 ask = replace(ask, source=encoded(model.family, *video, ask.spec))
                 watch.lap(SOURCE)
             begin = draft if hand_over else generate
-            made = begin(model.family, model.texts, ask, model.installed)
+            made = begin(model.family, ask, model.installed)
         return replace(made, phases={**watch.phases, **made.phases})
 
     def _rendered(

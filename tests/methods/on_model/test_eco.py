@@ -42,7 +42,6 @@ from vidplat.workers.making import Ask, Wishes
 from vidplat.workers.models.catalogue import describe_model
 from vidplat.workers.models.family import Condition
 from vidplat.workers.survey.flops import Flops, counted
-from vidplat.workers.text_cache import TextCache
 
 LONG = replace(
     SPEC, num_frames=17, num_inference_steps=6
@@ -362,13 +361,13 @@ def test_plans_count_a_number_that_does_not_fit_at_full_work(directory: Path, ti
 @pytest.fixture
 def bench(tiny: Any) -> Iterator[Any]:
     """Makes drafts and whole videos with a method, and puts the stock model back."""
-    installed, texts = Installed(tiny.transformers), TextCache(tiny, "")
+    installed = Installed(tiny.transformers)
 
     def make(how: Any, method: str, **wishes: Any) -> Any:
         installed.use(method)
         point = OperatingPoint(STEPS, method or "full")
         ask = Ask(CIRCLE, "", LONG, point, wishes=Wishes(**wishes))
-        return how(tiny, texts, ask, installed)
+        return how(tiny, ask, installed)
 
     yield make
     installed.remove()

@@ -21,7 +21,6 @@ from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.loading import load_family
-from vidplat.workers.text_cache import TextCache
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,7 @@ def finished(family: Any, text: str, spec: VideoSpec) -> Tensor:
     installed.use(text)
     try:
         ask = Ask(FLIPBOOK_PROMPT, "", spec, point)
-        made = generate(family, TextCache(family, ""), ask, installed)
+        made = generate(family, ask, installed)
         return torch.from_numpy(made.frames).float()
     finally:
         installed.remove()

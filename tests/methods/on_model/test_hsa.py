@@ -34,7 +34,6 @@ from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Family
 from vidplat.workers.models.loading import load_family
 from vidplat.workers.survey.flops import counted
-from vidplat.workers.text_cache import TextCache
 
 GRID = Grid(5, 4, 6)  # of the tiny transformers: 120 tokens
 FLOW = [family for family in FAMILIES if not family.startswith("cogvideox")]
@@ -610,7 +609,7 @@ def made(
     )
     try:
         ask = Ask(caption, "", spec, OperatingPoint(steps))
-        return generate(family, TextCache(family, "test"), ask, methods).latents
+        return generate(family, ask, methods).latents
     finally:
         methods.remove()
 

@@ -421,26 +421,19 @@ def test_generate_rehearses_once_and_the_video_does_not_depend_on_what_came_firs
     from vidplat.domain import OperatingPoint
     from vidplat.workers.generate import generate
     from vidplat.workers.making import Ask
-    from vidplat.workers.text_cache import TextCache
 
     directory = tmp_path_factory.mktemp("models")
     made: list[Tensor] = []
     for order in (("a red circle", "a blue square"), ("a blue square", "a red circle")):
         family = a_tiny_family(directory / str(len(made)))
-        texts, installed, calls = (
-            TextCache(family, "r"),
-            Installed(family.transformers),
-            list[int](),
-        )
+        installed, calls = Installed(family.transformers), list[int]()
         stock = family.velocity
         family.velocity = lambda *given, stock=stock, calls=calls: (calls.append(1), stock(*given))[
             1
         ]
         installed.use("teacache:10")
         point = OperatingPoint(SPEC.num_inference_steps, method="teacache:10")
-        found = {
-            p: generate(family, texts, Ask(p, "", SPEC, point), installed).latents for p in order
-        }
+        found = {p: generate(family, Ask(p, "", SPEC, point), installed).latents for p in order}
         assert len(calls) == 3 * SPEC.num_inference_steps  # a rehearsal and two videos
         made.append(found["a red circle"])
     assert torch.equal(*made)

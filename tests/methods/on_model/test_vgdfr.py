@@ -43,7 +43,6 @@ from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Condition
 from vidplat.workers.models.loading import load_family
 from vidplat.workers.models.wan import WanFamily
-from vidplat.workers.text_cache import TextCache
 
 PLAN = Merges(17, ((1, 2),))  # of 5 latents 0, 1, 3 and 4 are left, of 17 frames 13
 FRAMES, LEFT = 5, 4
@@ -397,9 +396,8 @@ def make(
     )
     point = OperatingPoint(spec.num_inference_steps, method or "full")
     try:
-        texts = TextCache(family, "test")
         ask = Ask("a red circle", "", spec, point, source, wishes)
-        made = (generate if whole else draft)(family, texts, ask, installed)
+        made = (generate if whole else draft)(family, ask, installed)
         return Watched(
             made,
             seen,
@@ -595,12 +593,12 @@ def test_a_run_that_ends_with_its_preview_is_refused() -> None:
 
 def test_a_run_that_is_shortened_to_less_than_its_preview_stays_whole() -> None:
     family = flipbook()
-    texts, installed = TextCache(family, "test"), Installed(family.transformers)
+    installed = Installed(family.transformers)
     installed.use("vgdfr:ratio=0.01,k=4")
     try:
         late = Wishes(finish_by=0.0)  # long ago: the second step is the last
         point = OperatingPoint(5, "vgdfr:ratio=0.01,k=4")
-        made = generate(family, texts, Ask("a red circle", "", SPEC, point, wishes=late), installed)
+        made = generate(family, Ask("a red circle", "", SPEC, point, wishes=late), installed)
         assert made.steps_done == 2
         assert installed.facts() == {"kept_latents": 1.0}
         assert made.latents.shape[2] == FRAMES

@@ -87,7 +87,7 @@ def measure_methods(wanted: Wanted, listener: Listener) -> Measured:
     subjects = _subjects(wanted, listener)
     ways = _chosen(candidates(spec, shape.latent_frames(spec.num_frames)), wanted.only)
     torch.set_num_threads(wanted.threads)
-    bench = Bench(load_family(locate(wanted.model), wanted.device), ref.revision, spec)
+    bench = Bench(load_family(locate(wanted.model), wanted.device), spec)
     tuning = min(_TUNING, len(subjects))
     rows = tuple(survey(bench, subjects, ways, tuning=tuning, say=listener.said))
     bench.close()

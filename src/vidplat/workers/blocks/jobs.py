@@ -46,11 +46,10 @@ from vidplat.workers.making import (
     conditioned,
 )
 from vidplat.workers.models.family import MakesBlocks
-from vidplat.workers.text_cache import TextCache
 
 
 @torch.inference_mode()
-def generate_blocks(family: MakesBlocks, texts: TextCache, ask: Ask) -> Made:
+def generate_blocks(family: MakesBlocks, ask: Ask) -> Made:
     """Make one video. What is raised is as in `generate`; `steps_done` is the mean of the blocks'
     steps.
 
@@ -65,7 +64,7 @@ def generate_blocks(family: MakesBlocks, texts: TextCache, ask: Ask) -> Made:
 
     # 1. Encode.
     tell(ENCODE, 0, walk.total)
-    condition = conditioned(texts, ask.prompt, ask.negative_prompt, spec.guidance_scale)
+    condition = conditioned(family, ask.prompt, ask.negative_prompt, spec.guidance_scale)
     watch.lap(ENCODE)
 
     # 2. Denoise, block after block.

@@ -51,7 +51,10 @@ class Family(Protocol):
         """Tokens per axis of such latents: frames, rows, columns."""
 
     def encode(self, text: str) -> torch.Tensor:
-        """Embeddings (1, L, D) of one cleaned text, zero beyond its last token."""
+        """Embeddings (1, L, D) of one cleaned text, zero beyond its last token.
+
+        Texts met before are remembered: the same tensor may come back, so nobody may write into it.
+        """
 
     def noise(self, spec: VideoSpec) -> torch.Tensor:
         """Start latents (1, C, F, H, W) float32, decided by `spec.seed` alone, equal on every

@@ -18,6 +18,7 @@ from __future__ import annotations
 import html
 import re
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from vidplat.methods.solver import Solver
 from vidplat.workers.fast_decode import use_onednn
 from vidplat.workers.models.catalogue import ModelFiles, text_tokens
 from vidplat.workers.models.family import Condition
+
+_TEXTS = 256  # whose embeddings are kept
 
 
 def clean_text(text: str) -> str:
@@ -64,6 +67,7 @@ class WanFamily:
         self.temporal_factor = int(vae.config.scale_factor_temporal)
         self.device = str(transformer.device)
         self._low_vaes: dict[int, Any] = {}
+        self._encoded = lru_cache(_TEXTS)(self._encode)
 
     @classmethod
     def load(cls, located: ModelFiles, device: str) -> WanFamily:
@@ -110,6 +114,10 @@ class WanFamily:
         )
 
     def encode(self, text: str) -> torch.Tensor:
+        """See `Family`. Prompts repeat, and the negative prompt nearly always does."""
+        return self._encoded(text)
+
+    def _encode(self, text: str) -> torch.Tensor:
         """Embeddings (1, L, D); see `WanPipeline._get_t5_prompt_embeds`."""
         tokens = self.tokenizer(
             [clean_text(text)],

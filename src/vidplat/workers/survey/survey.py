@@ -29,7 +29,6 @@ from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask, Made
 from vidplat.workers.models.family import Family
 from vidplat.workers.survey.flops import Flops, counted
-from vidplat.workers.text_cache import TextCache
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,20 +82,17 @@ class Bench:
     """A loaded model that makes one video after another at any operating point."""
 
     family: Family
-    revision: str
     spec: VideoSpec
     installed: Installed = field(init=False)
-    texts: TextCache = field(init=False)
 
     def __post_init__(self) -> None:
         self.installed = Installed(self.family.transformers)
-        self.texts = TextCache(self.family, self.revision)
 
     def make(self, subject: Subject, point: OperatingPoint) -> Made:
         """One video. Raises `SpecError` when the point's method does not suit the model."""
         self.installed.use(point.accelerator)
         ask = Ask(subject.prompt, "", replace(self.spec, seed=subject.seed), point)
-        return generate(self.family, self.texts, ask, self.installed)
+        return generate(self.family, ask, self.installed)
 
     def work(self, subject: Subject, point: OperatingPoint) -> Flops:
         """FLOPs of all blocks in one video at `point`. Slow: counting watches every operation."""
