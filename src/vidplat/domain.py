@@ -29,8 +29,7 @@ DEFAULT_STRENGTH = 0.6  # of rows with an input video that say nothing
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """What to make. Filled by intake: the row's values over the batch's over the model's
-    defaults."""
+    """What to make. Filled by intake: the row's values, else the batch's, else the model's."""
 
     width: int
     height: int
@@ -73,10 +72,9 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class Job:
-    """A Prompt with its VideoSpec and model. `id` is a hash of all that decides the pixels at full
-    quality."""
+    """A Prompt with its VideoSpec and model."""
 
-    id: str  # 32 hex digits, see `job_id`
+    id: str  # 32 hex digits: a hash of all that decides the pixels at full quality, see `job_id`
     prompt: str
     negative_prompt: str
     spec: VideoSpec
@@ -153,10 +151,10 @@ class OnInfeasible(StrEnum):
 
 @dataclass(frozen=True)
 class Batch:
-    """The jobs of one submit. `id` is a hash of its rows and prefix: submitting the same again
-    resumes."""
+    """The jobs of one submit."""
 
-    id: str  # "b" and 11 hex digits
+    # "b" and 11 hex digits, a hash of its rows and prefix: submitting the same again resumes
+    id: str
     source: str  # what the user typed: a path, URL or "-"
     output_prefix: str  # URL or absolute path under which batches/<id>/... is written
     model: ModelRef
