@@ -62,7 +62,8 @@ def _need_within(least: float, most: float, what: str, value: float) -> None:
 
 @dataclass(frozen=True)
 class CatalogConfig:
-    """Where the truth is kept: `sqlite:///path` (relative paths too) or a PostgreSQL URL."""
+    """Where the truth is kept: `sqlite:///path` (relative to the working directory) or a PostgreSQL
+    URL."""
 
     url: str = DEFAULT_CATALOG
 
@@ -96,11 +97,11 @@ class PoolConfig:
         _need_within(0, 64, f"pool {self.name}: gpus", self.gpus)
         _check(
             math.isfinite(self.price_per_s) and self.price_per_s >= 0,
-            f"{section}price_per_s must be zero or more, not {self.price_per_s}",
+            f"pool {self.name}: price_per_s must be zero or more, not {self.price_per_s}",
         )
         _check(
             not (self.light and self.gpus),
-            f"{section}light workers use no GPU, found gpus = {self.gpus}",
+            f"pool {self.name}: light workers use no GPU, found gpus = {self.gpus}",
         )
 
 
@@ -136,7 +137,8 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How large the input videos of rows may be; a row beyond these is refused."""
+    """How large the input videos of rows may be. Beyond these a row is refused; see docs/decisions
+    on input videos."""
 
     max_bytes: int = 256 * 2**20  # of one file: a worker holds it in memory
     max_seconds: float = 120.0
@@ -172,19 +174,23 @@ class Config:
 
 
 def default_pools(*, cpus: int | None = None, gpus: int | None = None) -> tuple[PoolConfig, ...]:
-    """One cloud and one edge worker on this machine, which share its cores; with GPUs the cloud has
-    one worker for each.
+    """One cloud and one edge worker on this machine, which share its cores; the cloud gets the
+    GPUs.
 
-    `cpus` and `gpus` are counted here when not given; GPUs without loading a GPU library.
+    With GPUs the cloud has one worker per GPU. `cpus` and `gpus` are counted here when not given;
+    GPUs are counted without loading a GPU library.
     """
     cores = cpus if cpus is not None else usable_cores()
     cards = gpus if gpus is not None else len(gpu_names())
     threads = max(1, cores // 2)
-    cloud = PoolConfig("cloud", threads=threads)
     if cards:
-        shared = max(1, threads // cards)
-        cloud = PoolConfig("cloud", workers=cards, threads=shared, gpus=1.0, price_per_s=4.0)
-    return cloud, PoolConfig("edge", threads=threads)
+        return (
+            PoolConfig(
+                "cloud", workers=cards, threads=max(1, threads // cards), gpus=1.0, price_per_s=4.0
+            ),
+            PoolConfig("edge", workers=1, threads=threads),
+        )
+    return (PoolConfig("cloud", threads=threads), PoolConfig("edge", threads=threads))
 
 
 def usable_cores() -> int:
@@ -195,7 +201,8 @@ def usable_cores() -> int:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them."""
+    """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them; empty
+    when none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
         return ()
@@ -256,7 +263,8 @@ def load_config(
 
 
 def parse_pool(text: str) -> PoolConfig:
-    """`cloud=2`, `cloud=2:4` (of four threads each), `edge=3:light` (three that load no model)."""
+    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three that load
+    no model."""
     found = re.fullmatch(r"([^=:]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?", text.strip())
     if found is None:
         raise UsageError(
@@ -282,8 +290,10 @@ def _read_file(file: Path | None) -> dict[str, Any]:
 
 
 def _pools_of(written: Any) -> tuple[PoolConfig, ...]:
-    tables = isinstance(written, dict) and all(isinstance(each, dict) for each in written.values())
-    _check(tables, f"{CONFIG_FILE}: write each pool as a table, [pools.cloud]")
+    if not isinstance(written, dict) or not all(
+        isinstance(body, dict) for body in written.values()
+    ):
+        raise UsageError(f"{CONFIG_FILE}: write each pool as a table, [pools.cloud]")
     return tuple(
         _section(PoolConfig, f"pools.{name}", {"name": name, **body})
         for name, body in written.items()
@@ -292,12 +302,24 @@ def _pools_of(written: Any) -> tuple[PoolConfig, ...]:
 
 def _section(kind: type[T], name: str, written: Any) -> T:
     known = {entry.name: str(entry.type) for entry in fields(kind)}  # type: ignore[arg-type]
-    shown = f"{CONFIG_FILE}: [{printable(name)}]"
-    _check(isinstance(written, dict), f"{shown} must be a table")
+    if not isinstance(written, dict):
+        raise UsageError(f"{CONFIG_FILE}: [{printable(name)}] must be a table")
     for key, value in written.items():
-        _check(key in known, f"{shown} has no {printable(key)!r}; it knows {', '.join(known)}")
+        if key not in known:
+            raise UsageError(
+                f"{CONFIG_FILE}: [{printable(name)}] has no {printable(key)!r}; it knows "
+                f"{', '.join(known)}"
+            )
         wanted = known[key].removesuffix(" | None")
-        classes = {"int": int, "float": int | float, "bool": bool, "str": str}[wanted]
-        fits = isinstance(value, classes) and isinstance(value, bool) == (wanted == "bool")
-        _check(fits, f"{shown} {key} must be a {wanted}, not {printable(value)!r}")
+        fits = {
+            "int": isinstance(value, int) and not isinstance(value, bool),
+            "float": isinstance(value, int | float) and not isinstance(value, bool),
+            "bool": isinstance(value, bool),
+            "str": isinstance(value, str),
+        }[wanted]
+        if not fits:
+            raise UsageError(
+                f"{CONFIG_FILE}: [{printable(name)}] {key} must be a {wanted}, not "
+                f"{printable(value)!r}"
+            )
     return kind(**written)

@@ -48,8 +48,6 @@ __all__ = [
     "describe_fake",
 ]
 
-OnProgress = Callable[[str, int, int], None]  # phase, step, steps
-
 FAKE_SHAPE = ModelShape(
     family="fake",
     layers=2,
@@ -60,7 +58,15 @@ FAKE_SHAPE = ModelShape(
     temporal_factor=4,
     spatial_factor=8,
     parameter_bytes=1_000_000,
-    defaults=VideoSpec(64, 64, 33, fps=16, num_inference_steps=8, guidance_scale=5.0, seed=0),
+    defaults=VideoSpec(
+        width=64,
+        height=64,
+        num_frames=33,
+        fps=16,
+        num_inference_steps=8,
+        guidance_scale=5.0,
+        seed=0,
+    ),
     profile=tuple(
         # A concave curve, like a real one: half the steps keep most of the quality.
         ProfilePoint(steps_fraction=part, quality=quality, samples=100)
@@ -85,16 +91,19 @@ class FakeModel:
     reconstruct_s: float = 0.0
     load_s: float = 0.0
     size_bytes: int = 256
-    free_bytes: int = 2**34
-    device_class: str = "fake"
+    free: int = 2**34
+    name: str = "fake"
     load_source: Callable[[Job], bytes] | None = None  # the bytes of a job's input video
     loaded: bool = field(default=False, init=False)
 
     @classmethod
     def from_id(cls, model_id: str, load_source: Callable[[Job], bytes] | None = None) -> FakeModel:
-        """What `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
-        names = ("step_s", "decode_s", "source_s", "kept", "load_s", "reconstruct_s")
-        kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(names, float) | {"size_bytes": int}
+        """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for
+        unknown settings."""
+        kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(
+            ("step_s", "decode_s", "source_s", "kept", "load_s", "reconstruct_s"), float
+        )
+        kinds["size_bytes"] = int
         settings: dict[str, Any] = {}
         for part in filter(None, model_id.partition(":")[2].split(",")):
             key, _, value = part.partition("=")
@@ -103,6 +112,14 @@ class FakeModel:
             except (KeyError, ValueError) as error:
                 raise ModelError(f"fake model: {printable(part)!r} is no setting of it") from error
         return cls(**settings, load_source=load_source)
+
+    @property
+    def device_class(self) -> str:
+        return self.name
+
+    @property
+    def free_bytes(self) -> int:
+        return self.free
 
     def load(self) -> None:
         time.sleep(self.load_s)
@@ -119,7 +136,7 @@ class FakeModel:
         point: OperatingPoint,
         *,
         attempt: int,
-        on_progress: OnProgress = lambda phase, step, steps: None,
+        on_progress: Callable[[str, int, int], None] = lambda phase, step, steps: None,
         finish_by: Callable[[], float | None] = lambda: None,
         min_steps: int = 1,
         is_cancelled: Callable[[], bool] = lambda: False,
@@ -127,52 +144,78 @@ class FakeModel:
     ) -> Rendered | Draft:
         if not self.loaded:
             raise AssertionError("load() comes before make()")
-        if "[wrong]" in job.prompt:
+        text = job.prompt
+        if "[wrong]" in text:
             raise SpecError("the fake model refuses this request")
+
         by_source = any(one.kind.by_source for one in chosen(point))
         metrics = {"kept_share": self.kept} if by_source else {}
-        clock = _Clock()
-        meta = {"job_id": job.id, "prompt": job.prompt, "model": job.model.id, "attempt": attempt}
+        step_s = self.step_s * (5 if "[slow]" in text else 1) * metrics.get("kept_share", 1.0)
+        began = time.monotonic()
+        phases: dict[str, float] = {}
+        told: dict[str, Any] = {}
         if job.input_video is not None:
             on_progress("source", 0, point.steps)
-            meta["input"] = self._read_source(job)
-            clock.ends("source")
+            if self.load_source is None:
+                raise JobError("this fake model was given no way to load input videos")
+            size_bytes = len(self.load_source(job))
+            told = {
+                "video": job.input_video,
+                "sha256": job.input_sha256,
+                "strength": job.strength,
+                "bytes": size_bytes,
+            }
+            time.sleep(self.source_s)
+            phases["source"] = time.monotonic() - began
+            began = time.monotonic()
         on_progress("encode", 0, point.steps)
-        clock.ends("encode")
-        step_s = self.step_s * (5 if "[slow]" in job.prompt else 1) * metrics.get("kept_share", 1.0)
+        encoded = time.monotonic()
         done = 0
         while done < point.steps:
             on_progress("denoise", done, point.steps)
             if is_cancelled():
                 raise JobError(f"cancelled after {done} of {point.steps} steps")
-            _misbehave(job, point, attempt)
-            time.sleep(step_s)
+            if "[abort]" in text:
+                os.abort()
+            if "[oom]" in text and point.steps >= job.spec.num_inference_steps:
+                raise OutOfMemoryError("the fake model needs more memory than there is")
+            if "[fail]" in text or ("[flaky]" in text and attempt == 1):
+                raise JobError("the fake model fails this job")
+            if step_s:
+                time.sleep(step_s)
             done += 1
             limit = finish_by()
-            would_pass = limit is not None and time.time() + step_s + self.decode_s > limit
-            if would_pass and done >= min_steps:
+            if (
+                limit is not None
+                and min_steps <= done < point.steps
+                and time.time() + step_s + self.decode_s > limit
+            ):
                 break
         on_progress("decode", done, point.steps)
-        clock.ends("denoise")
-        time.sleep(self.decode_s)
-        clock.ends("decode")
+        denoised = time.monotonic()
+        if self.decode_s:
+            time.sleep(self.decode_s)
+        decoded = time.monotonic()
         video = _bytes_of(f"{job.id} {done}", self.size_bytes)
+        meta = {
+            "job_id": job.id,
+            "prompt": job.prompt,
+            "model": job.model.id,
+            "attempt": attempt,
+            "steps": done,
+            **({"input": told} if told else {}),
+        }
+        phases |= {
+            "encode": encoded - began,
+            "denoise": denoised - encoded,
+            "decode": decoded - denoised,
+        }
         latents = FAKE_SHAPE.latent_frames(job.spec.num_frames)
-        filling = {"left_out": kept_latents(point.accelerator, latents) < latents}
-        meta["steps"] = done
-        drafted = Draft(video, len(video), filling, meta, clock.phases, metrics, done)
-        if filling["left_out"] and hand_over:
+        left_out = kept_latents(point.accelerator, latents) < latents
+        drafted = Draft(video, len(video), {"left_out": left_out}, meta, phases, metrics, done)
+        if left_out and hand_over:
             return drafted
         return self.finish(job, drafted, attempt=attempt, on_progress=on_progress)
-
-    def _read_source(self, job: Job) -> dict[str, Any]:
-        """What the sidecar tells of a job's input video."""
-        if self.load_source is None:
-            raise JobError("this fake model was given no way to load input videos")
-        size_bytes = len(self.load_source(job))
-        time.sleep(self.source_s)
-        told = {"video": job.input_video, "sha256": job.input_sha256}
-        return {**told, "strength": job.strength, "bytes": size_bytes}
 
     def finish(
         self,
@@ -203,7 +246,8 @@ class FakeModel:
 
 
 def describe_fake(model_id: str) -> tuple[ModelRef, ModelShape]:
-    """What the platform must know of a fake model: one revision, as its settings change no byte."""
+    """What the platform must know of a fake model. Its settings change seconds, never bytes: one
+    revision."""
     FakeModel.from_id(model_id)
     return ModelRef(model_id, "1"), replace(FAKE_SHAPE)
 
@@ -217,7 +261,8 @@ def _bytes_of(text: str, count: int) -> bytes:
 
 
 class _CrashPoints:
-    """Dies, as by `kill -9`, at the n-th instrumented point of this process, or at a name."""
+    """Counts the instrumented points this process passes and dies, as by `kill -9`, at the n-th, or
+    at a name."""
 
     def __init__(self, at: str, log: Path | None) -> None:
         self._at, self._log, self._passed = at, log, 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from vidplat.workers.text_cache import TextCache
 
 from benchmarks.rivals.caches import RIVALS, WithRivals
 from tests.methods.on_model.runs import SPEC, a_tiny_family
@@ -13,7 +14,6 @@ from vidplat.domain import OperatingPoint
 from vidplat.methods.language import is_known
 from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask, Made
-from vidplat.workers.text_cache import TextCache
 
 
 @pytest.mark.parametrize("name", RIVALS)

@@ -14,12 +14,13 @@ from __future__ import annotations
 import base64
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from vidplat.domain import Batch, JobRecord, JobState, OperatingPoint
+from vidplat.domain import Artifact, Batch, JobRecord, JobState, OperatingPoint
 from vidplat.storage.catalog_words import PlanRecord
 from vidplat.storage.stores import NotFound
 
@@ -124,18 +125,24 @@ def gather(
     promise: PlanRecord | None = None,
     causes: Mapping[str, str] | None = None,
 ) -> Report:
-    """Walk the jobs of `batch` once. `causes`: of the misses the platform knows, by job id."""
+    """Walk the jobs of `batch` once. `causes` maps job ids to the cause of a miss, where the
+    platform knows it."""
     tally = _Tally(batch, causes or {})
-    after_row = 0
-    while page := catalog.jobs(batch.id, after_row=after_row, limit=PAGE):
-        for record in page:
-            tally.add(record)
-        after_row = page[-1].job.row
+    for record in _walk(catalog, batch.id):
+        tally.add(record)
     return tally.report(state, now, promise)
 
 
+def _walk(catalog: Catalog, batch_id: str) -> Iterator[JobRecord]:
+    after_row = 0
+    while page := catalog.jobs(batch_id, after_row=after_row, limit=PAGE):
+        yield from page
+        after_row = page[-1].job.row
+
+
 def actual_s(record: JobRecord) -> float | None:
-    """Seconds from a job's start to its committed end; None if it was reused or has not ended."""
+    """Seconds from a job's start to its committed end; None for one that was reused or has not
+    ended."""
     if record.started_at is None or record.finished_at is None or record.reused_from is not None:
         return None
     return record.finished_at - record.started_at
@@ -157,7 +164,8 @@ def lateness_s(record: JobRecord, batch: Batch) -> float | None:
 
 
 def remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
-    """Job ids of misses and their causes, as the runs of this batch scored themselves."""
+    """Job ids of misses and their causes, as the runs of this batch scored themselves when they
+    ended."""
     causes: dict[str, str] = {}
     for event in reversed(catalog.events(batch_id, limit=EVENTS_SEARCHED, newest_first=True)):
         if event.kind == "scored":
@@ -165,55 +173,65 @@ def remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
     return causes
 
 
+def likely_cause(record: JobRecord) -> str:
+    """Why a video was late, as far as its own record tells: what `score.py` says when nobody
+    remembers the run."""
+    return "retry" if record.attempt > 1 else "estimate"
+
+
+@dataclass
 class _Tally:
     """Sums over records, and the cards worth showing."""
 
-    def __init__(self, batch: Batch, known_causes: Mapping[str, str]) -> None:
-        self._batch, self._known_causes = batch, known_causes
-        self._counts: Counter[JobState] = Counter()
-        self._causes: Counter[str] = Counter()
-        self._failures: defaultdict[str, list[int]] = defaultdict(list)
-        # The number of jobs, and the sums of what a Group has the means of.
-        self._groups: dict[tuple[str, OperatingPoint], tuple[float, ...]] = {}
-        self._reduced = self._reused = self._late = 0
-        self._quality_sum, self._quality_of = 0.0, 0
-        self._device_seconds = 0.0
-        self._finished_at: float | None = None
-        self._troubled: list[Card] = []
-        self._fine: list[Card] = []
-        self._marks: list[JobRecord] = []
-        self._stride, self._timed = 1, 0
+    batch: Batch
+    known_causes: Mapping[str, str]
+    counts: Counter[JobState] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    failures: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    groups: defaultdict[tuple[str, OperatingPoint], _Sums] = field(
+        default_factory=lambda: defaultdict(_Sums)
+    )
+    quality_sum: float = 0.0
+    quality_of: int = 0
+    reduced: int = 0
+    reused: int = 0
+    late: int = 0
+    device_seconds: float = 0.0
+    finished_at: float | None = None
+    troubled: list[Card] = field(default_factory=list)
+    fine: list[Card] = field(default_factory=list)
+    marks: list[JobRecord] = field(default_factory=list)
+    stride: int = 1
+    timed: int = 0
 
     def add(self, record: JobRecord) -> None:
         is_done = record.state is JobState.DONE
-        late_s = lateness_s(record, self._batch)
+        late_s = lateness_s(record, self.batch)
         is_late = late_s is not None and late_s > 0
         cause = ""
         if is_late or (record.state.is_final and not is_done):
-            # What `score` says, as far as the record itself tells, when nobody remembers the run.
-            likely = "retry" if record.attempt > 1 else "estimate"
-            likely = likely if is_late else record.state.value
-            cause = self._known_causes.get(record.job.id) or likely
-            self._causes[cause] += 1
-        self._counts[record.state] += 1
-        self._late += is_late
+            ours = likely_cause(record) if is_late else record.state.value
+            cause = self.known_causes.get(record.job.id) or ours
+            self.causes[cause] += 1
+        self.counts[record.state] += 1
+        self.late += is_late
         if is_done:
             self._add_done(record)
         elif record.failure is not None:
-            self._failures[record.failure.message].append(record.job.row)
+            self.failures[record.failure.message].append(record.job.row)
         if (took_s := actual_s(record)) is not None:
             self._mark(record)
             if is_done:
                 self._time(record, took_s)
-        cards = self._troubled if cause else self._fine
+        cards = self.troubled if cause else self.fine
         if len(cards) < CARDS:
             cards.append(Card(record, late_s, cause))
 
     def _add_done(self, record: JobRecord) -> None:
         if record.reused_from is not None:
-            self._reused += 1
+            self.reused += 1
         elif record.finished_at is not None:
-            self._finished_at = max(self._finished_at or 0.0, record.finished_at)
+            self.finished_at = max(self.finished_at or 0.0, record.finished_at)
         if record.predicted_quality is not None:
             self.quality_sum += record.predicted_quality
             self.quality_of += 1
@@ -221,52 +239,63 @@ class _Tally:
             self.reduced += 1
 
     def _time(self, record: JobRecord, took_s: float) -> None:
-        self._device_seconds += took_s
-        p50_s = record.predicted_p50_s
-        if record.point is None or p50_s is None:
-            return
-        p90_s = record.predicted_p90_s or p50_s
-        quality = 1.0 if record.predicted_quality is None else record.predicted_quality
-        new = (1, p50_s, p90_s, took_s, took_s <= p90_s, quality)  # in the order of Group's fields
-        key = (record.pool or "?", record.point)
-        sums = self._groups.get(key, (0,) * len(new))
-        self._groups[key] = tuple(total + each for total, each in zip(sums, new, strict=True))
+        self.device_seconds += took_s
+        if record.point is not None and record.predicted_p50_s is not None:
+            self.groups[record.pool or "?", record.point].add(record, took_s)
 
     def _mark(self, record: JobRecord) -> None:
-        if self._timed % self._stride == 0:
-            self._marks.append(record)
-        self._timed += 1
-        if len(self._marks) > MARKS:  # thin out evenly, so that a large batch keeps its shape
-            self._marks = self._marks[::2]
-            self._stride *= 2
+        if self.timed % self.stride == 0:
+            self.marks.append(record)
+        self.timed += 1
+        if len(self.marks) > MARKS:  # thin out evenly, so that a large batch keeps its shape
+            self.marks = self.marks[::2]
+            self.stride *= 2
 
     def report(self, state: str, now: float, promise: PlanRecord | None) -> Report:
-        shown = [*self._troubled, *self._fine][:CARDS]
-        groups = [
-            Group(pool, point.label, int(made), *(each / made for each in sums))
-            for (pool, point), (made, *sums) in sorted(
-                self._groups.items(), key=lambda item: (item[0][0], -item[0][1].steps, item[0][1])
-            )
-        ]
+        shown = [*self.troubled, *self.fine][:CARDS]
+        groups = sorted(self.groups.items(), key=lambda item: _full_quality_first(*item[0]))
         return Report(
-            batch=self._batch,
+            batch=self.batch,
             state=state,
             told_at=now,
-            counts=dict(self._counts),
+            counts=dict(self.counts),
             promise=promise,
-            finished_at=self._finished_at,
-            device_seconds=self._device_seconds,
-            mean_quality=self._quality_sum / self._quality_of if self._quality_of else None,
-            reduced=self._reduced,
-            reused=self._reused,
-            late=self._late,
-            groups=tuple(groups),
-            causes=dict(self._causes.most_common()),
-            failures={message: tuple(rows) for message, rows in self._failures.items()},
+            finished_at=self.finished_at,
+            device_seconds=self.device_seconds,
+            mean_quality=self.quality_sum / self.quality_of if self.quality_of else None,
+            reduced=self.reduced,
+            reused=self.reused,
+            late=self.late,
+            groups=tuple(sums.group(*key) for key, sums in groups),
+            causes=dict(self.causes.most_common()),
+            failures={message: tuple(rows) for message, rows in self.failures.items()},
             cards=tuple(sorted(shown, key=lambda card: card.record.job.row)),
-            marks=tuple(self._marks),
+            marks=tuple(self.marks),
             notes=promise.notes if promise else (),
         )
+
+
+def _full_quality_first(pool: str, point: OperatingPoint) -> tuple[object, ...]:
+    return pool, -point.steps, point.method
+
+
+class _Sums:
+    """Over jobs made the same way in the same pool."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.totals = [0.0] * 5  # in the order of Group's fields
+
+    def add(self, record: JobRecord, took_s: float) -> None:
+        p50_s = record.predicted_p50_s or 0.0
+        p90_s = record.predicted_p90_s or p50_s
+        quality = 1.0 if record.predicted_quality is None else record.predicted_quality
+        new = (p50_s, p90_s, took_s, took_s <= p90_s, quality)
+        self.made += 1
+        self.totals = [total + each for total, each in zip(self.totals, new, strict=True)]
+
+    def group(self, pool: str, point: OperatingPoint) -> Group:
+        return Group(pool, point.label, self.made, *(each / self.made for each in self.totals))
 
 
 # --- reaching the videos --------------------------------------------------------------------------
@@ -291,26 +320,22 @@ def link(report: Report, store: Store, *, embed: bool | None = None) -> Report:
     gone missing leaves its card without a video, which the page says.
     """
     if embed is None:
-        sizes = [each.record.artifact.size_bytes for each in report.cards if each.record.artifact]
-        embed = len(sizes) <= EMBED_JOBS and sum(sizes) <= EMBED_BYTES
+        embed = is_small(card.record.artifact for card in report.cards)
     here = posixpath.dirname(page_key(report.batch.id))
+    reach = partial(_data_uri, store) if embed else partial(_href, store, here)
+    return replace(report, cards=tuple(_linked(card, reach) for card in report.cards))
 
-    def href(uri: str, mime: str) -> str | None:
-        key = key_of(store, uri)
-        if key is None:
-            return None
-        return _data_uri(store, key, mime) if embed else quote(posixpath.relpath(key, here))
 
-    def linked(card: Card) -> Card:
-        if (artifact := card.record.artifact) is None:
-            return card
-        video, poster = (
-            href(artifact.video_uri, "video/mp4"),
-            href(artifact.poster_uri, "image/jpeg"),
-        )
-        return replace(card, video=video, poster=poster)
+def is_small(artifacts: Iterable[Artifact | None]) -> bool:
+    sizes = [artifact.size_bytes for artifact in artifacts if artifact is not None]
+    return len(sizes) <= EMBED_JOBS and sum(sizes) <= EMBED_BYTES
 
-    return replace(report, cards=tuple(linked(card) for card in report.cards))
+
+def _linked(card: Card, reach: Callable[[str, str], str | None]) -> Card:
+    if (artifact := card.record.artifact) is None:
+        return card
+    video = reach(artifact.video_uri, "video/mp4")
+    return replace(card, video=video, poster=reach(artifact.poster_uri, "image/jpeg"))
 
 
 def key_of(store: Store, uri: str) -> str | None:
@@ -319,7 +344,15 @@ def key_of(store: Store, uri: str) -> str | None:
     return uri.removeprefix(prefix) if uri.startswith(prefix) else None
 
 
-def _data_uri(store: Store, key: str, mime: str) -> str | None:
+def _href(store: Store, here: str, uri: str, mime: str) -> str | None:
+    key = key_of(store, uri)
+    return None if key is None else quote(posixpath.relpath(key, here))
+
+
+def _data_uri(store: Store, uri: str, mime: str) -> str | None:
+    key = key_of(store, uri)
+    if key is None:
+        return None
     try:
         data = store.get(key)
     except NotFound:
