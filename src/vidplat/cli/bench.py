@@ -32,9 +32,7 @@ def bench_model() -> None:
 
 @bench.command("methods")
 def bench_methods(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="As for --model of submit.")
-    ] = "flipbook",
+    model: options.MeasuredModel = "flipbook",
     prompts: Annotated[
         Path | None,
         typer.Option("--prompts", help="Prompt file; its first rows are used.", show_default=False),
@@ -43,8 +41,8 @@ def bench_methods(
     only: Annotated[
         str | None, typer.Option("--only", help="Methods, separated by commas.", show_default=False)
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
+    device: options.Device = "cpu",
+    threads: options.Threads = 1,
     out: Annotated[
         Path, typer.Option("--out", help="Where methods.svg and methods.parquet go.")
     ] = Path("bench"),

@@ -82,6 +82,9 @@ Model = Annotated[
         help="A name of `vidplat models`, a folder, or a hub id. [default: flipbook]",
     ),
 ]
+MeasuredModel = Annotated[str, typer.Argument(metavar="MODEL", help="As for --model of submit.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")]
 OnInfeasible = Annotated[
     str | None,
     _option(

@@ -54,6 +54,11 @@ def ago(at: float, now: float) -> str:
     return f"{seconds(now - at)} ago" if now >= at else f"in {seconds(at - now)}"
 
 
+def when(at: float, now: float) -> str:
+    """`21:45:10 (12 s ago)`."""
+    return f"{moment(at, now)} ({ago(at, now)})"
+
+
 def size(value: float | None) -> str:
     """Decimal sizes: `812 B`, `9.4 kB`, `1.2 MB`; a dash for None."""
     if value is None:

@@ -26,53 +26,62 @@ def profile_model() -> None:
     """Learn of a model what methods need."""
 
 
+Error = Annotated[
+    float, typer.Option("--r", metavar="R", help="Most error a layer's mask may make.")
+]
+Density = Annotated[
+    float | None,
+    typer.Option(
+        "--density",
+        help="Keep at most this share of tiles instead of going by --r.",
+        show_default=False,
+    ),
+]
+Prompts = Annotated[
+    int, typer.Option("--prompts", metavar="N", min=1, help="Trajectories to watch.")
+]
+Metric = Annotated[
+    str, typer.Option("--metric", metavar="NAME", help="relative, absolute, or output (slow).")
+]
+Sequential = Annotated[
+    bool,
+    typer.Option("--sequential", help="Measure each layer with those before it sparse (slow)."),
+]
+Solver = Annotated[
+    str | None,
+    typer.Option(
+        "--solver",
+        help="euler or unipc, as in a method. [default: the model's own]",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Where to write instead of your own folder.",
+        show_default=False,
+    ),
+]
+
+
 @profile.command("masks")
 def profile_masks(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --model of submit.")],
-    r: Annotated[
-        float, typer.Option("--r", metavar="R", help="Most error a layer's mask may make.")
-    ] = 0.05,
-    density: Annotated[
-        float | None,
-        typer.Option(
-            "--density",
-            help="Keep at most this share of tiles instead of going by --r.",
-            show_default=False,
-        ),
-    ] = None,
-    prompts: Annotated[
-        int, typer.Option("--prompts", metavar="N", min=1, help="Trajectories to watch.")
-    ] = 16,
-    metric: Annotated[
-        str, typer.Option("--metric", metavar="NAME", help="relative, absolute, or output (slow).")
-    ] = "relative",
-    sequential: Annotated[
-        bool,
-        typer.Option("--sequential", help="Measure each layer with those before it sparse (slow)."),
-    ] = False,
+    model: options.MeasuredModel,
+    r: Error = 0.05,
+    density: Density = None,
+    prompts: Prompts = 16,
+    metric: Metric = "relative",
+    sequential: Sequential = False,
     num_frames: options.NumFrames = None,
     width: options.Width = None,
     height: options.Height = None,
     steps: options.Steps = None,
-    solver: Annotated[
-        str | None,
-        typer.Option(
-            "--solver",
-            help="euler or unipc, as in a method. [default: the model's own]",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="Where to write instead of your own folder.",
-            show_default=False,
-        ),
-    ] = None,
+    solver: Solver = None,
+    device: options.Device = "cpu",
+    threads: options.Threads = 1,
+    out: Out = None,
     json: options.Json = False,
 ) -> None:
     """Find for each layer of MODEL the frames it can do without.

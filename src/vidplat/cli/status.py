@@ -47,10 +47,8 @@ def _print(
     is_open = state == "open"
     promised = None
     if plan is not None and is_open and plan.finish_p90_at > now:
-        promised = (
-            f"{phrases.moment(plan.finish_p50_at, now)}, p90 "
-            f"{phrases.moment(plan.finish_p90_at, now)}"
-        )
+        p50, p90 = (phrases.moment(at, now) for at in (plan.finish_p50_at, plan.finish_p90_at))
+        promised = f"{p50}, p90 {p90}"
     render.print_facts(
         [
             ("batch", batch.id),
@@ -58,47 +56,38 @@ def _print(
             ("model", batch.model.id),
             ("state", state),
             ("videos", videos(counts)),
-            (
-                "submitted",
-                f"{phrases.moment(batch.submitted_at, now)} "
-                f"({phrases.ago(batch.submitted_at, now)})",
-            ),
-            ("deadline", deadline(batch, now)),
+            ("submitted", phrases.when(batch.submitted_at, now)),
+            ("deadline", phrases.when(batch.deadline_at, now) if batch.deadline_at else None),
             ("finish", promised),
             ("plan", f"{plan.verdict}: {plan.reason}" if plan else None),
             ("output", f"{batch.output_prefix.rstrip('/')}/batches/{batch.id}"),
         ]
     )
     if running:
-        prompts = {
-            record.job.id: record.job.prompt
-            for record in catalog.jobs(batch.id, states=[JobState.RUNNING])
-        }
         render.say()
-        render.print_table(
-            [
-                "WORKER",
-                "PHASE",
-                render.right("STEP"),
-                render.right("FOR"),
-                render.right("ROW"),
-                render.wide("PROMPT"),
-            ],
-            [
-                (
-                    job.worker_id,
-                    job.phase or "starting",
-                    f"{job.step}/{job.steps or job.point.steps}",
-                    phrases.seconds(now - job.started_at),
-                    job.row,
-                    prompts.get(job.job_id, ""),
-                )
-                for job in running
-            ],
-        )
+        _print_running(catalog, batch, running, now)
     if hint := what_next(batch, state, counts, running, now):
         render.say()
         render.say(hint, style="yellow")
+
+
+def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], now: float) -> None:
+    under_way = catalog.jobs(batch.id, states=[JobState.RUNNING])
+    prompts = {record.job.id: record.job.prompt for record in under_way}
+    render.print_table(
+        ["WORKER", "PHASE", *map(render.right, ("STEP", "FOR", "ROW")), render.wide("PROMPT")],
+        [
+            (
+                job.worker_id,
+                job.phase or "starting",
+                f"{job.step}/{job.steps or job.point.steps}",
+                phrases.seconds(now - job.started_at),
+                job.row,
+                prompts.get(job.job_id, ""),
+            )
+            for job in running
+        ],
+    )
 
 
 def videos(counts: dict[JobState, int]) -> str:
@@ -110,12 +99,6 @@ def videos(counts: dict[JobState, int]) -> str:
         if many and state is not JobState.DONE
     ]
     return ", ".join(parts)
-
-
-def deadline(batch: Batch, now: float) -> str | None:
-    if batch.deadline_at is None:
-        return None
-    return f"{phrases.moment(batch.deadline_at, now)} ({phrases.ago(batch.deadline_at, now)})"
 
 
 def what_next(
