@@ -145,8 +145,7 @@ def _stdout_is_broken() -> bool:
 
 
 def _forget_stdout() -> None:
-    """Point stdout at nothing, so that Python's own flush at exit does not complain a second
-    time."""
+    """Point stdout at nothing, so that Python's own flush at exit does not complain too."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

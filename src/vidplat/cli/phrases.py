@@ -14,8 +14,7 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 
 def seconds(value: float | None) -> str:
-    """`0.42 s`, `3.4 s`, `48 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; a dash for None and
-    infinity."""
+    """`0.42 s`, `3.4 s`, `48 s`, `12 min 5 s`, `3 h 20 min`; a dash for None and infinity."""
     if value is None or not math.isfinite(value):
         return "–"
     sign, size = ("-" if value < 0 else ""), abs(value)
@@ -39,8 +38,7 @@ def _pair(whole: int, big_s: int, big: str, small_s: int, small: str) -> str:
 
 
 def moment(at: float | None, now: float | None = None) -> str:
-    """Local wall time: `21:45:10` on the day of `now`, else `2026-11-21 06:00:00`; a dash for None
-    and for never."""
+    """Local time: `21:45:10` on the day of `now`, else with its date; a dash for never."""
     if at is None or not abs(at) < 250_000_000_000:
         return "–"
     local = datetime.fromtimestamp(at, UTC).astimezone()
@@ -92,8 +90,7 @@ def quality(value: float | None) -> str:
 
 
 def against(actual: float, predicted: float) -> str:
-    """How far off a prediction was: `+12 %` is slower than predicted; a dash where nothing was
-    predicted."""
+    """How far off a prediction was: `+12 %` is slower; a dash where nothing was predicted."""
     return f"{100 * (actual / predicted - 1):+.0f} %" if predicted > 0 else "–"
 
 

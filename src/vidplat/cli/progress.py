@@ -47,8 +47,7 @@ class _Story:
 
     @property
     def steps_unplanned(self) -> int:
-        """Steps of open jobs that no plan has named yet, if they get as many as the named ones on
-        average."""
+        """Of open jobs that no plan has named yet, at as many as the others on average."""
         unnamed = self.total - self.made_before - self.lost_before - len(self.steps_of)
         if not self.steps_of or unnamed <= 0:
             return 0

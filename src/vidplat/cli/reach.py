@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_catalog(url: str | None) -> Iterator[Catalog]:
-    """The catalog of this option, closed at the end. Raises UsageError when its file does not
-    exist."""
+    """The catalog of this option, closed at the end. Raises UsageError without a file."""
     from vidplat.storage import open_catalog as open_at
 
     url = load_config({"catalog": url}).catalog.url

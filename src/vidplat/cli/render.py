@@ -65,8 +65,7 @@ def wide(heading: str) -> Column:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value and a newline on stdout. ASCII only, so nothing in it can act on a terminal;
-    no NaN."""
+    """One JSON value on stdout. ASCII only, so that nothing in it acts on a terminal."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False))
 
 
@@ -80,8 +79,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns without rulers, left where nothing else is said. A cell is cut only on a
-    terminal."""
+    """Aligned columns without rulers. A cell is cut only on a terminal."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -139,8 +137,7 @@ def warn(text: str) -> None:
 
 
 def clean(text: object, limit: int = 4000) -> str:
-    """Lines fit to print: newlines stay, every other control character is spelled out, secrets are
-    masked."""
+    """Lines fit to print: control characters are spelled out, secrets are masked."""
     return "\n".join(printable(line, limit) for line in str(text).split("\n"))
 
 

@@ -66,8 +66,7 @@ def write_report(
 def write_page(
     catalog: Catalog, batch: Batch, *, to: Path | None = None, embed: bool | None = None
 ) -> tuple[Report, str]:
-    """Gather, draw and write the page; returns its data and where it is. Raises StoreError when it
-    cannot be put."""
+    """Gather, draw and write the page; its data, and where it is. Raises StoreError."""
     from vidplat.cli.report_page import page
     from vidplat.platform import report as reports
     from vidplat.storage import open_store

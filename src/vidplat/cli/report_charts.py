@@ -67,8 +67,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds since submit from left to right, a lane per worker, a bar per video; deadline,
-    promise and finish."""
+    """Seconds since submit from left to right, a lane per worker, a bar per video."""
 
     report: Report
     colours: Mapping[str, str]

@@ -61,8 +61,7 @@ _RENEW_JOB = (
 
 
 def insert_batch(connection: Connection, batch: Batch) -> bool:
-    """False when a batch of this id is there already (on PostgreSQL: also when it is just being
-    added)."""
+    """False when the batch is there already (on PostgreSQL: also when it is being added)."""
     kind = postgresql if _is_postgres(connection) else sqlite
     statement = kind.insert(batches).values(batch_row(batch, BatchState.OPEN.value))
     added = statement.on_conflict_do_nothing().returning(batches.c.batch_id)
@@ -70,8 +69,7 @@ def insert_batch(connection: Connection, batch: Batch) -> bool:
 
 
 def renew_wishes(connection: Connection, batch: Batch, wanted: Iterable[Job]) -> None:
-    """Wishes of a batch that is submitted again: its own, and deadline and priority of its open
-    jobs."""
+    """A batch is submitted again: its own wishes become new, and those of its open jobs."""
     connection.execute(
         update(batches)
         .where(batches.c.batch_id == batch.id)

@@ -161,8 +161,7 @@ def repair(store: Store, batch_id: str, job_id: str) -> Commit | None:
 
 
 def committed_jobs(store: Store, batch_id: str) -> Iterator[str]:
-    """Ids of the jobs of a batch that have a COMMIT.json, from the store's listing, in any
-    order."""
+    """Ids of the jobs of a batch that have a COMMIT.json, in any order."""
     for key in store.list(f"{batch_folder(batch_id)}/jobs"):
         *_, job_id, name = key.split("/")
         if name == "COMMIT.json":
@@ -204,8 +203,7 @@ def _verify(store: Store, key: str, promised: _File) -> None:
 
 
 def _winner(store: Store, folder: str, mine: _Record) -> _Record:
-    """The record that is committed, mine or another's; another's files are in place when this
-    returns."""
+    """The record that is committed, mine or another's with its files in place."""
     document = _to_json(mine)
     while not store.put_if_absent(f"{folder}/COMMIT.json", document):
         theirs = _read_record(store, folder)
@@ -228,8 +226,7 @@ def _publish(
 
 
 def _intact(store: Store, folder: str) -> _Record | None:
-    """The committed record with all its files in place; None when there is none, or its files are
-    lost."""
+    """The committed record with its files in place; None without one, or when they are lost."""
     record = _read_record(store, folder)
     if record and all(_placed(store, folder, record, name) for name in _FILES):
         return record
@@ -239,8 +236,7 @@ def _intact(store: Store, folder: str) -> _Record | None:
 
 
 def _placed(store: Store, folder: str, record: _Record, name: str) -> bool:
-    """True when the final name holds what was promised, moving it there from the attempt if need
-    be."""
+    """True when the final name holds what was promised; moved there if need be."""
     final, attempt = f"{folder}/{name}", _attempt_key(folder, record, name)
     if _holds(store, final, record.files[name]):
         return True

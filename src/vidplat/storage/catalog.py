@@ -174,8 +174,7 @@ class Catalog(Transitions):
     # --- batches ----------------------------------------------------------------------------------
 
     def batch(self, id_or_prefix: str) -> Batch:
-        """The batch of this id, or the only one whose id starts so. UsageError when there is none,
-        or several."""
+        """The batch of this id, or the only one whose id starts so; else UsageError."""
         with self.database.reading() as connection:
             return _batch(connection, id_or_prefix)
 
@@ -203,8 +202,7 @@ class Catalog(Transitions):
         return {state: found.get(state.value, 0) for state in JobState}
 
     def step_totals(self, batch_id: str) -> StepTotals:
-        """Denoising steps done, under way and ahead. Reads every job's row: about a second for a
-        million jobs."""
+        """Denoising steps done, under way and ahead. Reads every row: a second for a million."""
         running = jobs.c.state == JobState.RUNNING.value
         so_far = func.coalesce(jobs.c.step, 0)
         rest = func.coalesce(jobs.c.steps, jobs.c.point_steps) - so_far
@@ -222,8 +220,7 @@ class Catalog(Transitions):
     # --- jobs -------------------------------------------------------------------------------------
 
     def open_jobs(self, batch_id: str, *, limit: int | None = None) -> list[OpenJob]:
-        """Queued jobs, the ones to begin first at the front: by priority, then deadline, then
-        row."""
+        """Queued jobs, the ones to begin first at the front: by priority, deadline and row."""
         queued = _jobs_of(batch_id).where(jobs.c.state == JobState.QUEUED.value)
         query = queued.order_by(*_IN_ORDER).limit(limit)
         return [to_open_job(row) for row in self.database.rows(query)]
@@ -276,8 +273,7 @@ class Catalog(Transitions):
     def job_rows(
         self, batch_id: str, columns: Iterable[str], *, chunk: int = 20_000
     ) -> Iterator[Sequence[RowMapping]]:
-        """Bare columns of every job in the order of the rows, chunk by chunk: for exports. Each
-        chunk is read anew."""
+        """Bare columns of every job in the order of the rows, a chunk at a time: for exports."""
         named = {column.name: column for column in _WHOLE_JOB}
         query = (
             select(*(named[name] for name in dict.fromkeys(("row", *columns))))
@@ -317,8 +313,7 @@ def _no_such_batch(name: str, known: Sequence[str]) -> UsageError:
 
 
 def _starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
-    """A range, which an index answers; LIKE would also read % and _ as wild cards. Ids hold only
-    a-z and 0-9."""
+    """A range, which an index answers. Ids hold only a-z and 0-9."""
     return and_(column >= prefix, column < prefix + "\x7f")
 
 

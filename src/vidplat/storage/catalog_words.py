@@ -75,8 +75,7 @@ class PointShare:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """A plan as it is kept: its promise and its shape. Per-job predictions are kept with the jobs
-    when they start."""
+    """A plan as it is kept: its promise and its shape; predictions are kept with their jobs."""
 
     at: float
     inputs_sha256: str  # of the snapshot and policy it was made from

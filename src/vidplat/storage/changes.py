@@ -100,8 +100,7 @@ def expected(*key_and_state: object) -> dict[str, Any]:
 
 
 def change(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Changes job rows that are still as expected; all `rows` set the same columns. Returns how
-    many changed."""
+    """Changes jobs that are still as expected, how many. All `rows` set the same columns."""
     if not rows:
         return 0
     values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name not in _EXPECTED}

@@ -47,8 +47,7 @@ _LOCKED = {"55P03", "40P01", "40001"}
 
 
 class Database:
-    """`url` is `sqlite:///path`, `sqlite://` (memory) or `postgresql://...`; `lock_timeout_s`
-    bounds each wait for another writer."""
+    """At `sqlite:///path`, `sqlite://` (memory) or `postgresql://...`."""
 
     def __init__(self, url: str, *, lock_timeout_s: float = 30.0) -> None:
         parsed = _parse(url)
@@ -86,8 +85,7 @@ class Database:
             return connection.execute(query).mappings().all()
 
     def revision(self) -> str | None:
-        """Alembic's revision of the tables; None when there are none yet. One SELECT: Alembic is
-        not loaded."""
+        """Alembic's revision of the tables, by one SELECT; None when there are none yet."""
         try:
             with self._turn, self._connect(writing=False) as connection:
                 query = text("SELECT version_num FROM alembic_version")
@@ -140,8 +138,7 @@ class Database:
             ) from error
 
     def _connect(self, *, writing: bool) -> Connection:
-        """A connection from the pool. A PostgreSQL that was reached before is waited for, with
-        jitter."""
+        """A connection; a PostgreSQL that was reached before is waited for, with jitter."""
         patience_s = RECONNECT_S if self.is_postgres and self._was_reached else 0.0
         give_up_at, pause_s = time.monotonic() + patience_s, 0.1
         while True:

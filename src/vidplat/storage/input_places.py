@@ -48,8 +48,7 @@ class Found:
 
 
 def folder_of(source: str) -> str:
-    """What relative places of the prompt file `source` are relative to: a folder, a URL, or "" for
-    none."""
+    """What places in a prompt file are relative to: a folder, a URL, or "" for none."""
     if source == "-":
         return str(Path.cwd())
     scheme = scheme_of(source)
@@ -66,8 +65,7 @@ def folder_of(source: str) -> str:
 
 
 def resolve(written: str, folder: str) -> str:
-    """The canonical place of what a row says. Raises UsageError with the rest of a sentence, as
-    `Wrong` of cells."""
+    """The canonical place of what a row says. Raises UsageError as cells raise `Wrong`."""
     try:
         return _resolved(written, folder)
     except (ValueError, RuntimeError) as error:  # a URL that is none, a home of nobody

@@ -25,8 +25,7 @@ def input_key(sha256: str) -> str:
 
 
 def is_kept(store: Store, sha256: str) -> bool:
-    """True when a sound copy is there; one that a power cut damaged does not count, and is written
-    again."""
+    """True when a sound copy is there; one that a power cut damaged is written again."""
     found = store.facts(input_key(sha256))
     if found is None:
         return False
@@ -41,8 +40,7 @@ def keep_input(store: Store, sha256: str, data: bytes) -> None:
 
 
 def load_input(store: Store, sha256: str) -> bytes:
-    """The bytes of a copy. Raises InputError when it is gone or damaged, which no retry can
-    mend."""
+    """The bytes of a copy. Raises InputError when it is gone or damaged."""
     try:
         data = store.get(input_key(sha256))
     except NotFound as error:

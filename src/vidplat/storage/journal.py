@@ -65,8 +65,7 @@ class Journal:
         *,
         newest_first: bool = False,
     ) -> list[Event]:
-        """The events of a batch, or of one job of it, after the one numbered `after_id`; oldest
-        first unless asked."""
+        """The events of a batch, or of one job of it, after the one numbered `after_id`."""
         query = select(events).where(events.c.batch_id == batch_id, events.c.id > after_id)
         if job_id is not None:
             query = query.where(events.c.job_id == job_id)
@@ -140,8 +139,7 @@ class Journal:
         return from_json(found[0]["document"]) if found else None
 
     def save_cost_state(self, key: str, document: Mapping[str, Any]) -> None:
-        """Replaces the document kept under `key`. The last writer wins: what is lost so can be
-        learnt again."""
+        """Replaces the document kept under `key`. The last writer wins."""
         text = json.dumps(document, separators=(",", ":"))
         replace = update(cost_states).where(cost_states.c.key == key).values(document=text)
         with self.database.writing() as connection:

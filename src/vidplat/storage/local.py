@@ -173,8 +173,7 @@ class LocalStore:
             return
 
     def _make_folder(self, folder: Path) -> None:
-        """Raises FileNotFoundError when somebody removes a folder of the way as empty: worth
-        another try."""
+        """Raises FileNotFoundError when somebody removes it as empty: worth another try."""
         if folder in self._made:
             return
         try:

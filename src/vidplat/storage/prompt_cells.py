@@ -54,8 +54,7 @@ class Cell:
 
 
 def clean_column(field: str, values: Sequence[Any], say: Callable[[int, str], None]) -> list[Any]:
-    """The clean values of a column; `say(index, what)` is called for each wrong cell, which becomes
-    None."""
+    """The clean values of a column; `say(index, what)` is told of wrong cells, now None."""
     cell = CELLS[field]
     is_fine = cell.is_fine
     clean: list[Any] = []
@@ -92,8 +91,7 @@ def _is_plain_text(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Text of at most 16 KiB in UTF-8. Control characters are data; only NUL, which no database
-    holds, is not."""
+    """Text of at most 16 KiB in UTF-8. Control characters are data, but for NUL."""
     _need_text(value)
     if len(value) > LONGEST_PROMPT_BYTES:  # characters: there are at least as many bytes
         raise Wrong(f"is longer than 16 KiB ({len(value):,} characters)")
@@ -148,8 +146,7 @@ def _identifier(value: Any) -> str | None:
 
 
 def _moment(value: Any) -> str | None:
-    """A deadline as it was written; typed times become ISO 8601, numbers stay bare for config to
-    refuse."""
+    """A deadline as it was written; typed times become ISO 8601, numbers stay bare."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     return _name(

@@ -54,8 +54,7 @@ class ColumnNames:
         self._warned: set[str] = set()
 
     def of_table(self, names: Sequence[str]) -> dict[str, str]:
-        """{our word: the file's name} for a file with fixed columns; InputError without a prompt
-        column."""
+        """{our word: the file's name} for a file with fixed columns. Raises InputError."""
         doubled = next(
             (name for name in names if names.count(name) > 1 and self._meaning(name)), None
         )
@@ -72,8 +71,7 @@ class ColumnNames:
         return {field: known[0] for field, known in synonyms.items()}
 
     def add_synonyms(self, synonyms: dict[str, list[str]], names: Iterable[str]) -> None:
-        """Enter each of `names` under our word for it, the preferred ones first; warn of those
-        without one."""
+        """Enter `names` under our words for them, the preferred ones first; warn of others."""
         for name in names:
             meaning = self._meaning(name)
             if meaning is None:
@@ -84,8 +82,7 @@ class ColumnNames:
             known.sort(key=lambda one: _MEANING[_folded(one)][1])
 
     def need_text(self, chosen: Mapping[str, object], names: Iterable[str]) -> None:
-        """InputError, with what there is and what comes nearest, unless some column holds the
-        prompts."""
+        """InputError, with what there is and comes nearest, unless a column holds prompts."""
         if "text" in chosen:
             return
         names = list(dict.fromkeys(names))

@@ -40,8 +40,7 @@ T = TypeVar("T")
 
 @dataclass
 class Block:
-    """Some rows: their numbers, their cells by our word for the column, and rows that could not be
-    read."""
+    """Some rows: their numbers, and their cells by our word for the column."""
 
     rows: Sequence[int]
     columns: Mapping[str, Sequence[Any]]
@@ -148,8 +147,7 @@ def _check_chunks(metadata: pq.FileMetaData, wanted: set[str], where: str) -> No
 
 
 def _cells(column: pa.Array) -> list[Any]:
-    """A column as Python values; bytes that are not UTF-8 become lone surrogates, which the checks
-    refuse."""
+    """A column as Python values; bytes that are no UTF-8 become lone surrogates."""
     if pa.types.is_dictionary(column.type):
         words = [*_cells(column.dictionary), None]
         return [words[index] for index in column.indices.fill_null(len(words) - 1).to_pylist()]
@@ -172,8 +170,7 @@ def _cells(column: pa.Array) -> list[Any]:
 
 
 def _lines(source: PromptFile) -> Iterator[str]:
-    """Lines with their ends, without a byte order mark; InputError at the first that is not
-    UTF-8."""
+    """Lines with their ends, without a byte order mark. Raises InputError."""
     number = 0
     while line := source.file.readline(_LONGEST_LINE_BYTES + 1):
         number += 1

@@ -63,8 +63,7 @@ _ATTEMPT = (
 
 
 def to_json(value: Mapping[str, Any] | list[str]) -> str | None:
-    """Compact ASCII JSON, so that no control character or lone surrogate reaches the database;
-    empty is NULL."""
+    """Compact ASCII JSON, in which nothing harms a database; empty is NULL."""
     return json.dumps(value, separators=(",", ":")) if value else None
 
 

@@ -193,8 +193,7 @@ class Bucket:
 
 
 def answer_within_s(sent_bytes: int) -> int:
-    """How long to wait for the answer to a request of so many bytes, of a few steps so that clients
-    are few."""
+    """How long to wait for the answer to a request of so many bytes, in a few steps."""
     needed_s = _ANSWER_WITHIN_S[0] + (sent_bytes - 1024) / _SLOWEST_BYTES_PER_S
     return next(
         (limit_s for limit_s in _ANSWER_WITHIN_S if limit_s >= needed_s), _ANSWER_WITHIN_S[-1]

@@ -44,8 +44,7 @@ class ObjectFacts:
 
 
 class Store(Protocol):
-    """Bytes under keys. Every method raises StoreError when the place itself fails, never anything
-    else."""
+    """Bytes under keys. Every method raises StoreError when the place fails, nothing else."""
 
     @property
     def url(self) -> str:
@@ -55,8 +54,7 @@ class Store(Protocol):
         """Write or overwrite. Readers see the old object or all of the new one."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Write unless the key exists: True for exactly one of all who ever try, until it is
-        deleted."""
+        """Write unless the key exists: True for exactly one of all who ever try."""
 
     def get(self, key: str) -> bytes:
         """All bytes of one object; NotFound when there is none."""
@@ -80,12 +78,10 @@ class Store(Protocol):
         """Where a person finds this object: a path, or s3://bucket/key."""
 
     def impatient(self) -> Store:
-        """The same store, giving up within seconds where it would otherwise retry for long: for
-        checks."""
+        """The same store, giving up within seconds: for checks."""
 
     def sweep_unfinished(self, prefix: str, older_than_s: float) -> int:
-        """Remove what dead writers left invisibly below a folder (half-written files, parts); how
-        many."""
+        """Remove what dead writers left invisibly below a folder; how many."""
 
 
 def checked_key(key: str) -> str:

@@ -54,8 +54,7 @@ class Transitions(Journal):
     def claim(
         self, batch_id: str, claims: Sequence[Claim], *, now: float, lease_s: float
     ) -> dict[str, int]:
-        """Queued jobs begin. Returns the attempt number of each that was got; jobs no longer queued
-        are left out."""
+        """Queued jobs begin. Returns the attempt number of each that was got."""
         wanted = {each.job_id: each for each in claims}
         rows, history, attempt_of = [], [], {}
         with self.database.writing() as connection:
@@ -98,8 +97,7 @@ class Transitions(Journal):
         return {each.job_id for each in latest.values() if running.get(each.job_id) != each.attempt}
 
     def renew(self, batch_id: str, owner: str, *, now: float, lease_s: float) -> int:
-        """Renews the leases of all jobs that `owner` runs (a step may take longer than a lease).
-        Returns how many."""
+        """Renews the leases of all jobs that `owner` runs; how many."""
         mine = (
             jobs.c.batch_id == batch_id,
             jobs.c.state == JobState.RUNNING.value,

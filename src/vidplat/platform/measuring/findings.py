@@ -67,8 +67,7 @@ def profile_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoi
 
 
 def step_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoint]:
-    """The points of plain steps of the model's own solver, cheapest first: what the others are
-    measured against."""
+    """The points of plain steps, cheapest first: what the others are measured against."""
     plain = sorted((one for one in found if not one.point_method), key=lambda one: one.steps)
     return [_point(one, full_steps) for one in plain]
 
