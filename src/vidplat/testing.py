@@ -36,6 +36,7 @@ from vidplat.methods.frames import kept_latents
 from vidplat.methods.language import chosen
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.workers.draft import Draft, Rendered
+from vidplat.workers.making import OnStep, Wishes
 
 if TYPE_CHECKING:
     from vidplat.storage.memory import MemoryStore
@@ -134,12 +135,9 @@ class FakeModel:
         self,
         job: Job,
         point: OperatingPoint,
+        wishes: Wishes = Wishes(),
         *,
         attempt: int,
-        on_progress: Callable[[str, int, int], None] = lambda phase, step, steps: None,
-        finish_by: Callable[[], float | None] = lambda: None,
-        min_steps: int = 1,
-        is_cancelled: Callable[[], bool] = lambda: False,
         hand_over: bool = False,
     ) -> Rendered | Draft:
         if not self.loaded:
@@ -155,7 +153,7 @@ class FakeModel:
         phases: dict[str, float] = {}
         told: dict[str, Any] = {}
         if job.input_video is not None:
-            on_progress("source", 0, point.steps)
+            wishes.on_step("source", 0, point.steps)
             if self.load_source is None:
                 raise JobError("this fake model was given no way to load input videos")
             size_bytes = len(self.load_source(job))
@@ -168,12 +166,12 @@ class FakeModel:
             time.sleep(self.source_s)
             phases["source"] = time.monotonic() - began
             began = time.monotonic()
-        on_progress("encode", 0, point.steps)
+        wishes.on_step("encode", 0, point.steps)
         encoded = time.monotonic()
         done = 0
         while done < point.steps:
-            on_progress("denoise", done, point.steps)
-            if is_cancelled():
+            wishes.on_step("denoise", done, point.steps)
+            if wishes.is_cancelled():
                 raise JobError(f"cancelled after {done} of {point.steps} steps")
             if "[abort]" in text:
                 os.abort()
@@ -184,14 +182,10 @@ class FakeModel:
             if step_s:
                 time.sleep(step_s)
             done += 1
-            limit = finish_by()
-            if (
-                limit is not None
-                and min_steps <= done < point.steps
-                and time.time() + step_s + self.decode_s > limit
-            ):
+            may_end, left_s = wishes.min_steps <= done < point.steps, wishes.left_s()
+            if may_end and left_s is not None and step_s + self.decode_s > left_s:
                 break
-        on_progress("decode", done, point.steps)
+        wishes.on_step("decode", done, point.steps)
         denoised = time.monotonic()
         if self.decode_s:
             time.sleep(self.decode_s)
@@ -215,7 +209,7 @@ class FakeModel:
         drafted = Draft(video, len(video), {"left_out": left_out}, meta, phases, metrics, done)
         if left_out and hand_over:
             return drafted
-        return self.finish(job, drafted, attempt=attempt, on_progress=on_progress)
+        return self.finish(job, drafted, attempt=attempt, on_progress=wishes.on_step)
 
     def finish(
         self,
@@ -223,7 +217,7 @@ class FakeModel:
         draft: Draft,
         *,
         attempt: int,
-        on_progress: Callable[[str, int, int], None] = lambda phase, step, steps: None,
+        on_progress: OnStep = lambda phase, step, steps: None,
     ) -> Rendered:
         began, phases = time.monotonic(), dict(draft.phases)
         if draft.filling["left_out"]:

@@ -374,7 +374,7 @@ def test_a_window_without_the_frame_before_a_block_cannot_be_pruned(directory: P
 def test_a_job_is_made_and_repeated_bit_for_bit(working: Worker, family: Any) -> None:
     told: list[tuple[str, int, int]] = []
     job = a_job(working)
-    first = working.make(job, OperatingPoint(4), on_progress=lambda *beat: told.append(beat))
+    first = working.make(job, OperatingPoint(4), Wishes(lambda *beat: told.append(beat)))
     working.make(an_edit(working), OperatingPoint(2, "lipar"))
     again = working.make(job, OperatingPoint(4))
 
@@ -389,7 +389,7 @@ def test_an_edit_with_lipar_tells_what_it_kept(working: Worker) -> None:
     told: list[tuple[str, int, int]] = []
     method = "lipar:tau1=10,tau2=10"  # no change is that large
     pruned = working.make(
-        an_edit(working), OperatingPoint(3, method), on_progress=lambda *b: told.append(b)
+        an_edit(working), OperatingPoint(3, method), Wishes(lambda *b: told.append(b))
     )
     whole = working.make(an_edit(working), OperatingPoint(3))
 

@@ -44,9 +44,7 @@ def test_another_seed_gives_another_video(worker: Worker) -> None:
 def test_progress_tells_every_phase_and_every_step(worker: Worker) -> None:
     told: list[tuple[str, int, int]] = []
 
-    worker.make(
-        a_job(worker), OperatingPoint(3), on_progress=lambda *heartbeat: told.append(heartbeat)
-    )
+    worker.make(a_job(worker), OperatingPoint(3), Wishes(lambda *beat: told.append(beat)))
 
     assert told == [
         ("encode", 0, 3),
@@ -57,7 +55,7 @@ def test_progress_tells_every_phase_and_every_step(worker: Worker) -> None:
 
 
 def test_a_job_that_has_no_time_left_takes_one_more_step_and_says_so(worker: Worker) -> None:
-    rendered = worker.make(a_job(worker), OperatingPoint(20), finish_by=time.time() - 1)
+    rendered = worker.make(a_job(worker), OperatingPoint(20), Wishes(finish_by=time.time() - 1))
 
     # The first step is always taken in full, then one that jumps to the end.
     assert rendered.steps_done == 2
@@ -66,22 +64,22 @@ def test_a_job_that_has_no_time_left_takes_one_more_step_and_says_so(worker: Wor
 
 
 def test_the_fewest_steps_a_plan_allows_are_kept_even_when_late(worker: Worker) -> None:
-    rendered = worker.make(
-        a_job(worker), OperatingPoint(20), finish_by=time.time() - 1, min_steps=6
-    )
+    late = Wishes(finish_by=time.time() - 1, min_steps=6)
+    rendered = worker.make(a_job(worker), OperatingPoint(20), late)
 
     assert rendered.steps_done == 6
 
 
 def test_a_distant_deadline_changes_nothing(worker: Worker) -> None:
     free = worker.make(a_job(worker), OperatingPoint(4))
-    bound = worker.make(a_job(worker), OperatingPoint(4), finish_by=lambda: time.time() + 3600)
+    distant = Wishes(finish_by=lambda: time.time() + 3600)
+    bound = worker.make(a_job(worker), OperatingPoint(4), distant)
 
     assert bound.video == free.video
 
 
 def test_a_deadline_withdrawn_in_mid_run_is_no_deadline(worker: Worker) -> None:
-    rendered = worker.make(a_job(worker), OperatingPoint(4), finish_by=lambda: None)
+    rendered = worker.make(a_job(worker), OperatingPoint(4), Wishes(finish_by=lambda: None))
 
     assert rendered.steps_done == 4
 
@@ -99,7 +97,7 @@ def test_cancelling_stops_at_the_next_step_boundary(worker: Worker) -> None:
     answers: Iterator[bool] = iter([False, False, True])
 
     with pytest.raises(Cancelled, match="after 2 of 9 steps"):
-        worker.make(a_job(worker), OperatingPoint(9), is_cancelled=lambda: next(answers))
+        worker.make(a_job(worker), OperatingPoint(9), Wishes(is_cancelled=lambda: next(answers)))
 
 
 def test_what_a_progress_listener_raises_ends_the_job(worker: Worker) -> None:
@@ -107,7 +105,7 @@ def test_what_a_progress_listener_raises_ends_the_job(worker: Worker) -> None:
         raise JobError("stopped on request")
 
     with pytest.raises(JobError, match="on request"):
-        worker.make(a_job(worker), OperatingPoint(2), on_progress=refuse)
+        worker.make(a_job(worker), OperatingPoint(2), Wishes(refuse))
 
 
 def test_a_point_without_a_step_is_refused(worker: Worker) -> None:

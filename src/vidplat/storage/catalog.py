@@ -244,6 +244,15 @@ class Catalog(Transitions):
             query = query.where(jobs.c.state.in_(wanted))
         return [to_job_record(row) for row in self.database.rows(query)]
 
+    def every_job(
+        self, batch_id: str, *, states: Iterable[JobState] | None = None, page: int = 2_000
+    ) -> Iterator[JobRecord]:
+        """All of `jobs`, of which `page` are in memory at a time."""
+        wanted, after_row = None if states is None else tuple(states), 0
+        while found := self.jobs(batch_id, states=wanted, after_row=after_row, limit=page):
+            yield from found
+            after_row = found[-1].job.row
+
     def find_job(
         self, name: str, batch_id: str | None = None, *, limit: int = 20
     ) -> list[JobRecord]:

@@ -28,7 +28,7 @@ from vidplat.stages import DECODE, MP4, RECONSTRUCT, SOURCE
 from vidplat.workers import devices
 from vidplat.workers.delivery import handed_over, rendered
 from vidplat.workers.draft import Draft, Rendered
-from vidplat.workers.making import Ask, FinishBy, Made, OnStep, Stopwatch, Wishes
+from vidplat.workers.making import Ask, Made, OnStep, Stopwatch, Wishes
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
 from vidplat.workers.sidecar import sidecar
@@ -155,12 +155,9 @@ class Worker:
         self,
         job: Job,
         point: OperatingPoint,
+        wishes: Wishes = Wishes(),
         *,
         attempt: int = 1,
-        on_progress: OnStep = lambda phase, step, steps: None,
-        finish_by: FinishBy = None,
-        min_steps: int = 1,
-        is_cancelled: Callable[[], bool] = lambda: False,
         hand_over: bool = False,
     ) -> Rendered | Draft:
         """Make one video. Raises `SpecError`, `OutOfMemoryError` or `JobError`.
@@ -168,20 +165,19 @@ class Worker:
         With `hand_over` a video of which a method left frames out comes back as a draft, for
         `finish` anywhere.
 
-        `finish_by` (epoch seconds, or a function asked at every step boundary) shortens the run
-        rather than be late; `steps_done` then says how many steps were spent. It covers mp4, not
-        storing. `on_progress(phase, steps finished, steps in all)` is called at each change of
-        phase and after each step; what it raises ends the job.
+        `wishes.finish_by` shortens the run rather than be late; `steps_done` then says how many
+        steps were spent. It covers mp4, not storing: `tail_s` is known here. `on_step` is called
+        at each change of phase and after each step; what it raises ends the job.
         """
         check_spec(self.shape, job.spec)
         if point.steps < 1:
             raise SpecError(f"steps must be at least 1, not {point.steps}")
         tail_s = self._tail_s_per_pixel * _pixels(job.spec)
-        wishes = Wishes(on_progress, finish_by, tail_s, min_steps, is_cancelled)
+        wishes = replace(wishes, tail_s=tail_s)
         ask = Ask(job.prompt, job.negative_prompt, job.spec, point, wishes=wishes)
         watch, video = Stopwatch(), None
         if job.input_video is not None:
-            on_progress(SOURCE, 0, point.steps)
+            wishes.on_step(SOURCE, 0, point.steps)
             strength = DEFAULT_STRENGTH if job.strength is None else job.strength
             video = (self.sources.of(job), strength)
             watch.lap(SOURCE)
@@ -190,7 +186,7 @@ class Worker:
         if made.filling is not None:
             return handed_over(made, meta, job.spec)
         told_of = made.passes or made.steps_done
-        on_progress(MP4, told_of, told_of)
+        wishes.on_step(MP4, told_of, told_of)
         return self._rendered(job.spec, made.frames, made.phases, made.facts, meta, made.steps_done)
 
     def finish(

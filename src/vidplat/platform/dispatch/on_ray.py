@@ -24,8 +24,7 @@ import os
 import socket
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partialmethod
 from typing import Any
@@ -37,12 +36,7 @@ from ray.exceptions import RayActorError, RayError
 from vidplat.config import RayConfig
 from vidplat.domain import Outcome
 from vidplat.errors import ClusterError, printable
-from vidplat.platform.dispatch.clocks import (
-    ahead_of_ours,
-    ends_in_worker_time,
-    in_our_time,
-    in_worker_time,
-)
+from vidplat.platform.dispatch import clocks
 from vidplat.platform.dispatch.dispatcher import (
     Event,
     HandedOver,
@@ -188,11 +182,11 @@ class RayDispatcher:
     def send(self, worker_id: str, orders: Sequence[Order]) -> None:
         if actor := self._actors.get(worker_id):
             ahead_s = self._ahead_s[worker_id]
-            actor.put.remote([in_worker_time(order, ahead_s) for order in orders])
+            actor.put.remote([clocks.in_worker_time(order, ahead_s) for order in orders])
 
     def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
         if actor := self._actors.get(worker_id):
-            actor.hurry.remote(ends_in_worker_time(finish_by, self._ahead_s[worker_id]))
+            actor.hurry.remote(clocks.ends_in_worker_time(finish_by, self._ahead_s[worker_id]))
 
     def recall(self, worker_id: str, job_ids: Collection[str]) -> frozenset[str]:
         if (actor := self._actors.get(worker_id)) is None:
@@ -250,7 +244,7 @@ class RayDispatcher:
                 return [*events, lost]
             if isinstance(said, WorkerUp):
                 self._compare_clocks(worker_id)
-            event = in_our_time(said, self._ahead_s[worker_id])
+            event = clocks.in_our_time(said, self._ahead_s[worker_id])
             self._seats.note(event)
             if isinstance(event, Outcome | HandedOver):
                 self._note_draft(event)
@@ -273,7 +267,7 @@ class RayDispatcher:
     def _compare_clocks(self, worker_id: str) -> None:
         actor = self._actors[worker_id]
         try:
-            ahead = ahead_of_ours(
+            ahead = clocks.ahead_of_ours(
                 lambda: float(ray.get(actor.clock.remote(), timeout=_CALL_TIMEOUT_S))
             )
         except RayError:
@@ -326,19 +320,17 @@ class RayDispatcher:
         # deadline is about.
         os.environ.setdefault("RAY_worker_niceness", "0")
         specs = [seat.spec for seat in self._seats.all()]
-        with _fewer_processes():
-            ray.init(
-                address="local",
-                # Every actor gets its place, also where threads outnumber cores: the user's pools
-                # decide.
-                num_cpus=max(1, sum(spec.threads for spec in specs)),
-                num_gpus=sum(spec.gpus for spec in specs) or None,
-                resources=Counter(pool_resource(spec.pool) for spec in specs),
-                include_dashboard=self._config.dashboard,
-                # Videos go from workers to the store; Ray carries small messages only.
-                object_store_memory=80 * 2**20,
-                **quiet,
-            )
+        ray.init(
+            address="local",
+            # Every actor gets its place, also where threads outnumber cores: the user decides.
+            num_cpus=max(1, sum(spec.threads for spec in specs)),
+            num_gpus=sum(spec.gpus for spec in specs) or None,
+            resources=Counter(pool_resource(spec.pool) for spec in specs),
+            include_dashboard=self._config.dashboard,
+            # Videos go from workers to the store; Ray carries small messages only.
+            object_store_memory=80 * 2**20,
+            **quiet,
+        )
         self._started_here = True
 
     def _open_actor(self, spec: WorkerSpec) -> None:

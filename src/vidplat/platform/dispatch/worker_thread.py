@@ -50,11 +50,9 @@ from vidplat.platform.dispatch.dispatcher import (
 )
 from vidplat.stages import NETWORK, STORE
 from vidplat.workers.draft import Draft, Rendered
+from vidplat.workers.making import OnStep, Wishes
 
 log = logging.getLogger(__name__)
-
-
-Report = Callable[[str, int, int], None]  # phase, finished steps, steps in all
 
 
 class VideoMaker(Protocol):
@@ -77,20 +75,11 @@ class VideoMaker(Protocol):
         """Rows of a micro-benchmark: model_id, device_class, stage, spec, point, seconds."""
 
     def make(
-        self,
-        job: Job,
-        point: OperatingPoint,
-        *,
-        attempt: int,
-        on_progress: Report,
-        finish_by: Callable[[], float | None],
-        min_steps: int,
-        is_cancelled: Callable[[], bool],
-        hand_over: bool = False,
+        self, job: Job, point: OperatingPoint, wishes: Wishes, *, attempt: int, hand_over: bool
     ) -> Rendered | Draft:
         """The video; with `hand_over` a draft of it, when frames were left out."""
 
-    def finish(self, job: Job, draft: Draft, *, attempt: int, on_progress: Report) -> Rendered:
+    def finish(self, job: Job, draft: Draft, *, attempt: int, on_progress: OnStep) -> Rendered:
         """The video of a draft, whose `video` is bytes. Needs no loaded model."""
 
 
@@ -319,27 +308,22 @@ class WorkerThread:
             self._forget(job.id)
         return replace(end, finished_at=tools.clock())
 
-    def _make(self, order: Order, tools: Tools, report: Report) -> Rendered | Draft:
-        maker = self._maker(order.job.model, tools)
+    def _make(self, order: Order, tools: Tools, report: OnStep) -> Rendered | Draft:
         if order.drafted is not None:
-            return self._finish(order, order.drafted.draft, maker, tools, report)
-        job_id, point = order.job.id, order.assignment.point
-        return maker.make(
-            order.job,
-            point,
-            attempt=order.attempt,
-            on_progress=report,
-            finish_by=lambda: self._finish_by.get(job_id),
+            return self._finish(order, order.drafted.draft, tools, report)
+        job, point = order.job, order.assignment.point
+        wishes = Wishes(
+            report,
+            finish_by=lambda: self._finish_by.get(job.id),
             min_steps=least_steps(point),
-            is_cancelled=lambda: job_id in self._stopped,
-            hand_over=order.hand_over,
+            is_cancelled=lambda: job.id in self._stopped,
         )
+        maker = self._maker(job.model, tools)
+        return maker.make(job, point, wishes, attempt=order.attempt, hand_over=order.hand_over)
 
-    def _finish(
-        self, order: Order, draft: Draft, maker: VideoMaker, tools: Tools, report: Report
-    ) -> Rendered:
-        """The video of another worker's draft; its way here is the stage `network`, also where it
-        came meanwhile."""
+    def _finish(self, order: Order, draft: Draft, tools: Tools, report: OnStep) -> Rendered:
+        """The video of another's draft. Its way here is the stage `network`, even if it is over."""
+        maker = self._maker(order.job.model, tools)
         if order.job.id in self._stopped:
             raise JobError("cancelled before its frames were filled in")
         report(NETWORK, draft.steps_done, draft.steps_done)

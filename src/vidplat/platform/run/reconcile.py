@@ -16,7 +16,7 @@ the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from vidplat.storage.catalog_words import told_point
 from vidplat.storage.stores import Store
 
 ORPHAN_AGE_S = 3_600.0  # younger files may belong to a worker that has not heard of its end yet
-_PAGE = 5_000
+_NOT_FINAL = (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def reconcile(catalog: Catalog, store: Store, batch_id: str, *, now: float) -> R
     """Repair one batch; see the module's text. Raises StoreError and CatalogError."""
     # 1. What the store has, the catalog must know.
     committed = set(committed_jobs(store, batch_id))
-    unfinished = _unfinished(catalog, batch_id) if committed else ()
-    found = [job_id for job_id in unfinished if job_id in committed]
+    open_jobs = catalog.every_job(batch_id, states=_NOT_FINAL) if committed else ()
+    found = [each.job.id for each in open_jobs if each.job.id in committed]
     done = sum(_adopt(catalog, store, batch_id, job_id, now) for job_id in found)
     # 2. What nobody works on any more, is open again.
     released = catalog.release(batch_id, now=now)
@@ -74,14 +74,6 @@ def _adopt(catalog: Catalog, store: Store, batch_id: str, job_id: str, now: floa
         phases=_numbers(commit.facts.get("phases_s")),
         metrics=_numbers(commit.facts.get("metrics")),
     )
-
-
-def _unfinished(catalog: Catalog, batch_id: str) -> Iterator[str]:
-    after_row = 0
-    states = (JobState.QUEUED, JobState.RUNNING)
-    while page := catalog.jobs(batch_id, states=states, after_row=after_row, limit=_PAGE):
-        yield from (each.job.id for each in page)
-        after_row = page[-1].job.row
 
 
 def _point_of(facts: Mapping[str, Any]) -> OperatingPoint | None:
