@@ -71,8 +71,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
 
 
 def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> PlanAnswer:
-    """What `submit` would promise. Reads the rows and the catalog; starts nothing and enqueues
-    nothing."""
+    """What `submit` would promise. Reads rows and catalog; starts nothing and enqueues nothing."""
     now = request.submitted_at or time.time()
     store = open_store(config.store.output)
     with _taken(request, config, store, listener, now) as taken, ExitStack() as stack:
@@ -110,16 +109,14 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
 
 
 def cancel(batch_id: str, job_id: str | None, config: Config) -> int:
-    """Cancel one job, or all open jobs of a batch; returns how many. A running platform hears of it
-    in seconds."""
+    """Cancel one job, or all open ones; returns how many. A running platform hears of it soon."""
     with closing(open_catalog(config.catalog.url)) as catalog:
         batch = catalog.batch(batch_id)
         return catalog.cancel(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
 
 
 def retry(batch_id: str, job_id: str | None, config: Config) -> int:
-    """Put failed, quarantined and cancelled jobs back into the queue; returns how many. `resume`
-    runs them."""
+    """Put failed, quarantined and cancelled jobs back; returns how many. `resume` runs them."""
     with closing(open_catalog(config.catalog.url)) as catalog:
         batch = catalog.batch(batch_id)
         return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=time.time())

@@ -96,15 +96,13 @@ class PlanAnswer:
 
 
 class Listener(Protocol):
-    """Hears a run as it happens, in the thread that runs it. Must not raise and should not
-    dawdle."""
+    """Hears a run as it happens, in its thread. Must not raise and should not dawdle."""
 
     def phase(self, text: str) -> None:
         """A new part of the story begins: "reading prompts.parquet", "starting 2 workers"."""
 
     def begun(self, batch: Batch, counts: Mapping[JobState, int]) -> None:
-        """The batch is stored and this run works on it; `counts` are its jobs as the run finds
-        them."""
+        """The batch is stored and this run works on it; `counts` are its jobs by now."""
 
     def planned(self, plan: Plan, answer: Answer | None) -> None:
         """A plan was made: the first with the answer to the user, later ones with None."""

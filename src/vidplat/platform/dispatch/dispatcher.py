@@ -25,8 +25,7 @@ DRAFT_BYTES = "draft_bytes"  # metric of a video that another worker finished: w
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """Everything a worker process must know to set itself up. Travels to other machines as plain
-    values."""
+    """Everything a worker must know to set itself up; travels as plain values."""
 
     worker_id: str
     pool: str
@@ -138,14 +137,12 @@ Event = Progress | Outcome | HandedOver | WorkerUp | WorkerLost
 
 class Dispatcher(Protocol):
     def start(self) -> None:
-        """Ask for the workers. Returns before they are up; raises ClusterError when there is no
-        cluster."""
+        """Ask for the workers, and do not wait. Raises ClusterError when there is no cluster."""
 
     def seats(self) -> tuple[Seat, ...]: ...
 
     def send(self, worker_id: str, orders: Sequence[Order]) -> None:
-        """Append to the worker's queue. A dead worker swallows them: its WorkerLost is on the
-        way."""
+        """Append to the worker's queue. A dead one swallows them: its WorkerLost is on the way."""
 
     def hurry(self, worker_id: str, finish_by: Mapping[str, float | None]) -> None:
         """New finish times, by job id. Takes effect at the next step boundary."""

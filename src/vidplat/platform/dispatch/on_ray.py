@@ -85,8 +85,7 @@ class DraftHandle:
 
 
 class WorkerActor(WorkerThread):
-    """A worker in an actor process. Methods answer at once, but for `take`, which waits for
-    something to say."""
+    """A worker in an actor process. Methods answer at once, but for `take`, which waits."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec, self._tools_here, Outbox())
@@ -122,8 +121,7 @@ class WorkerActor(WorkerThread):
 
 
 def _carried(draft: Draft) -> bytes:
-    """A draft's video, from its maker in another process. Raises `ClusterError` where it cannot be
-    had."""
+    """A draft's video, from its maker. Raises `ClusterError` where it cannot be had."""
     handle: DraftHandle = draft.video
     starts = deque(range(0, draft.size_bytes, _PART_BYTES))
     coming: deque[Any] = deque()
@@ -253,8 +251,7 @@ class RayDispatcher:
         return events
 
     def _note_draft(self, event: Outcome | HandedOver) -> None:
-        """A draft is kept by its maker until its attempt has ended or a later one made another.
-        What is still heard of an earlier attempt does not take it away."""
+        """Let a draft's maker forget it once its attempt has ended or a later one made another."""
         attempt, old = self._drafts.get(event.job_id, (0, None))
         if event.attempt < attempt:
             return
@@ -279,8 +276,7 @@ class RayDispatcher:
             log.warning(text, worker_id, abs(ahead), way)
 
     def _given_up(self) -> list[Event]:
-        """Workers from which nothing is heard any more, though they should have answered long
-        ago."""
+        """Workers from which nothing is heard, though they should have answered long ago."""
         now = time.monotonic()
         passed_s, self._polled_at = min(now - self._polled_at, _LONGEST_LOOK_S), now
         lost: list[Event] = []
@@ -375,8 +371,7 @@ def _fewer_processes() -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise ConnectionError within seconds for a `host:port` where nobody listens; Ray itself would
-    try for minutes."""
+    """Raise ConnectionError in seconds where nobody listens; Ray would try for minutes."""
     if "://" in address:
         raise ConnectionError(
             "write it as host:port, the address that `ray start --head` shows; ray:// is not "

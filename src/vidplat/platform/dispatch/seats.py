@@ -42,8 +42,7 @@ class Seats:
             del self._losses[_seat_of(event.worker_id)]
 
     def lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
-        """Take a worker from its seat. Its successor sits there, still to come, unless the seat is
-        given up."""
+        """Take a worker from its seat; its successor sits there, unless the seat is given up."""
         seat, now = self.by_worker.pop(worker_id), time.time()
         successor = None if request_is_wrong else self._next_id(worker_id)
         if successor is not None:

@@ -56,8 +56,7 @@ log = logging.getLogger(__name__)
 
 
 class VideoMaker(Protocol):
-    """A loaded model that turns jobs into videos. `workers.Worker`, or the fake one of
-    `testing`."""
+    """Turns jobs into videos: `workers.Worker`, or the fake one of `testing`."""
 
     @property
     def device_class(self) -> str: ...
@@ -68,8 +67,7 @@ class VideoMaker(Protocol):
     def load(self) -> object: ...
 
     def prepare_to_finish(self) -> object:
-        """For a light worker, in place of `load`: whatever its first draft would otherwise wait
-        for."""
+        """A light worker's `load`: whatever its first draft would otherwise wait for."""
 
     def calibrate(self) -> Sequence[Mapping[str, Any]]:
         """Rows of a micro-benchmark: model_id, device_class, stage, spec, point, seconds."""
@@ -108,8 +106,7 @@ WorkerEvent = Progress | Outcome | HandedOver | WorkerUp | SetupFailed
 
 
 class Outbox:
-    """Events on their way up. Only the newest heartbeat of a job is kept, so a slow reader falls
-    behind in nothing."""
+    """Events on their way up; of a job's heartbeats only the newest, for slow readers."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -266,8 +263,7 @@ class WorkerThread:
             return order
 
     def _fetch_ahead(self) -> None:
-        """Begin to fetch the draft at the head of the queue; of those behind it none, for they take
-        memory."""
+        """Begin to fetch the draft at the head of the queue; more of them would take memory."""
         drafted = self._queue[0].drafted if self._queue else None
         if self._tools is None or drafted is None or drafted.job_id in self._fetching:
             return
@@ -354,8 +350,7 @@ def _begun(order: Order, worker_id: str, now: float) -> Outcome:
 
 
 def _with_facts(end: Outcome, order: Order, made: Rendered) -> Outcome:
-    """What was made, before it is stored; its point is what was spent, which `finish_by` may have
-    cut."""
+    """What was made, not stored yet; its point is what was spent, which may have been cut."""
     metrics = dict(made.metrics)
     if order.drafted is not None:
         metrics[DRAFT_BYTES] = float(order.drafted.draft.size_bytes)
@@ -375,8 +370,7 @@ def _timed(fetch: Callable[[Draft], bytes], draft: Draft) -> tuple[bytes, float]
 
 
 def least_steps(point: OperatingPoint) -> int:
-    """How far `finish_by` may cut a job: to a third of the planned steps. Below that, late is
-    better than blurred."""
+    """To a third of its steps `finish_by` may cut a job: below, late is better than blurred."""
     return -(-point.steps // 3)
 
 

@@ -24,8 +24,7 @@ class Source:
 
 
 def too_short(source: Source, spec: VideoSpec) -> str:
-    """What is wrong with a source that ends more than a frame before the last frame asked for; ""
-    when nothing."""
+    """What is wrong with a source that ends before the last frame asked for; "": nothing."""
     needed_s = (spec.num_frames - 1) / spec.fps
     if needed_s <= source.seconds + 1 / spec.fps:
         return ""

@@ -57,8 +57,7 @@ class Models(Protocol):
     def nearest_frames(self, frames: int, shape: ModelShape) -> int: ...
 
     def searched_masks(self, model_id: str, latent_frames: int) -> str:
-        """SHA-256 of the searched masks that are here for such videos; "" when there are none.
-        Raises ModelError."""
+        """SHA-256 of the masks that were searched for such videos, or "". Raises ModelError."""
 
 
 @dataclass(frozen=True)
@@ -244,8 +243,7 @@ class Rows:
         )
 
     def _spec(self, shape: ModelShape, size: dict[str, Any]) -> VideoSpec:
-        """The row's values over the submit's over the model's; `num_frames` over `seconds` where
-        both are given."""
+        """The row's values over the submit's over the model's; `num_frames` over `seconds`."""
         spec = shape.defaults
         for values in (self._wishes.spec, size):
             chosen = {name: value for name, value in values.items() if name != "seed"}
@@ -261,8 +259,7 @@ class Rows:
         return replace(spec, guidance_scale=float(spec.guidance_scale), seed=self._wishes.seed)
 
     def _searched_masks(self, method: str, model_id: str, token_frames: int) -> str:
-        """What a video made by searched masks depends on beside its method's text; "" for other
-        methods."""
+        """What a video depends on beside its method's text where masks were searched, or ""."""
         if not uses_searched_masks(method):
             return ""
         return self._models.searched_masks(model_id, token_frames)
@@ -316,8 +313,7 @@ def _method_problem(method: str, task: Task) -> str:
 
 
 def _check_bounds(spec: VideoSpec) -> None:
-    """Limits of any machine, so that later arithmetic stays sensible; the model's own rules come
-    after."""
+    """Limits of any machine, so that later arithmetic stays sensible."""
     for name, most in _MOST.items():
         value = getattr(spec, name)
         if value > most:

@@ -42,8 +42,7 @@ class Sources(Protocol):
     """What intake must know of input videos. `source_videos.SourceVideos`."""
 
     def look(self, places: Sequence[str]) -> Mapping[str, Source | str]:
-        """For each place the source, or the sentence why it cannot be used. A place is looked at
-        once."""
+        """For each place the source, or why it cannot be used. A place is looked at once."""
 
 
 @dataclass(frozen=True)

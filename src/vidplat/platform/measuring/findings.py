@@ -102,8 +102,7 @@ def _finding(rows: Sequence[Row]) -> Finding:
 
 
 def _point(one: Finding, full_steps: int) -> ProfilePoint:
-    """`overhead`: the measured cost over what the work costs in plain steps, where cost and work go
-    together."""
+    """`overhead`: measured cost over what the work costs in plain steps."""
     plain = (
         full_steps / one.steps
     )  # works are told against the full run, a profile's against as many plain steps

@@ -55,8 +55,7 @@ class Submitted:
 
 
 def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
-    """Carry a stored batch to its end. Raises InfrastructureError and ModelError; other ends are
-    exit codes."""
+    """Carry a batch to its end. Raises InfrastructureError and ModelError; else: exit codes."""
     interrupts = Interrupts(
         lambda: site.listener.warn("finishing what is running; once more to stop at once")
     )
@@ -131,8 +130,7 @@ def _turn_until_over(world: World, interrupts: Interrupts) -> bool:
 
 
 def _leave_tidy(world: World) -> None:
-    """However the turns ended: nothing of ours stays under way, what was learnt is kept, rubbish is
-    swept."""
+    """Nothing of ours stays under way, what was learnt is kept, rubbish is swept."""
     site, batch = world.site, world.batch
     try:
         site.catalog.release(batch.id, site.owner, now=site.clock())
@@ -167,8 +165,7 @@ def _repair(site: Site, batch: Batch, is_new: bool) -> None:
 
 
 def _as_resumed(site: Site, batch: Batch, submitted: Submitted) -> Batch:
-    """A batch that was admitted once is not refused when it is resumed; a deadline that has passed
-    binds no more."""
+    """What was admitted once is not refused when resumed; a deadline passed binds no more."""
     if not submitted.resumed or site.catalog.batch_state(batch.id) is BatchState.INFEASIBLE:
         return batch
     if batch.deadline_at is not None and batch.deadline_at <= submitted.at:

@@ -38,8 +38,7 @@ def send_waiting(world: World, worker_id: str) -> None:
 
 
 def bind_waiting_anew(world: World) -> None:
-    """Give drafts that wait for a light worker to come up to whoever will be through first by what
-    is now known."""
+    """Give drafts that wait for a light worker to whoever is now thought to be through first."""
     for seat in world.dispatcher.seats():
         if seat.light and not seat.up:
             for held in world.hands.drop(seat.worker_id):

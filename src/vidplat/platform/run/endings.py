@@ -60,8 +60,7 @@ class Endings:
         self._unbegun |= {held.order.job.id: held for held in unbegun}
 
     def write(self) -> None:
-        """Put everything that ended into the catalog. Raises CatalogError after minutes of
-        refusals."""
+        """Put what ended into the catalog. Raises CatalogError after minutes of refusals."""
         try:
             if self._unwritten:
                 self._write_outcomes()

@@ -66,8 +66,7 @@ class Due:
 
     @property
     def finish_by(self) -> float | None:
-        """When its worker should be through, short of storing it; None when there is no need to
-        hurry: no deadline, or late whatever it does."""
+        """When its worker should be through, short of storing it; None: no need to hurry."""
         if self.planned.finish_by is None:
             return None
         return self.planned.finish_by - self.planned.handed_s - self.closing_s
@@ -118,8 +117,7 @@ class Following:
         )
 
     def wait_s(self, at: Standing) -> float:
-        """How long nothing needs to be done if nothing is heard: until a worker is due its next
-        order."""
+        """How long nothing needs to be done, if nothing is heard, before an order is due."""
         wait_s = LONGEST_WAIT_S
         for seat in at.seats:
             chain = self.chains.get(seat.worker_id)

@@ -69,8 +69,7 @@ class HandOver:
         return (min(up), {}) if up else None
 
     def finishers(self, now: float) -> tuple[Finisher, ...]:
-        """The light workers that may be counted on. Each has its share of the drafts in the making
-        still before it."""
+        """The light workers to be counted on, each behind its share of the drafts in the making."""
         light = [(seat, self._surely_up_at(seat, now)) for seat in self.seats() if seat.light]
         counted = [(seat, at) for seat, at in light if at >= now]
         coming_s = sum(
@@ -91,8 +90,7 @@ class HandOver:
         return now if seat.up else seat.since + startup.p90_s
 
     def _on_the_way_s(self, now: float) -> float:
-        """Seconds until the drafts that are on their way have all come, by the links as they were
-        when each left."""
+        """Seconds until the drafts on their way have come, by the links when each left."""
         light = (self.hands.of(seat.worker_id) for seat in self.seats() if seat.light)
         return max(
             (
@@ -111,8 +109,7 @@ class HandOver:
         )
 
     def _bits_per_s(self, worker_id: str, now: float) -> float | None:
-        """Of its link as last seen; less where a draft has been on its way for longer than that
-        allows."""
+        """Of its link as last seen; less where a draft takes longer than that allows."""
         seen = self.learner.bits_per_s(worker_id)
         held = next(iter(self.hands.of(worker_id)), None)
         if (

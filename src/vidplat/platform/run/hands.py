@@ -111,8 +111,7 @@ class Hands:
         return None
 
     def take(self, worker_id: str, job_id: str, attempt: int) -> InHand | None:
-        """Remove and return an order that has ended or was called back; None when it is not
-        there."""
+        """Remove and return an order that has ended or was called back, if it is there."""
         item = self.find(worker_id, job_id, attempt)
         if item is not None:
             self._held[worker_id].remove(item)

@@ -14,8 +14,7 @@ from typing import Any
 
 
 class Interrupts:
-    """A context that listens; read `draining` between turns. The second signal raises
-    KeyboardInterrupt."""
+    """Read `draining` between turns; the second signal raises KeyboardInterrupt."""
 
     def __init__(self, on_first: Callable[[], None] = lambda: None) -> None:
         self.draining = False
@@ -32,8 +31,7 @@ class Interrupts:
         self._before.clear()
 
     def listen(self) -> None:
-        """Install the handlers, or install them again after a library has put its own in their
-        place."""
+        """Install the handlers, again after a library has put its own in their place."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -69,8 +69,7 @@ class Learner:
         return self._speeds.get(worker_id, 1.0)
 
     def predict(self, job: Job, device_class: str, point: OperatingPoint) -> Estimate:
-        """On a worker of speed 1. Equal questions are answered from memory until something is
-        learnt."""
+        """On a worker of speed 1. Remembered until something is learnt."""
         spec = replace(job.spec, seed=0) if job.spec.seed else job.spec
         model_id, is_edit = job.model.id, job.input_video is not None
         key = (model_id, device_class, spec, point, is_edit)

@@ -25,8 +25,7 @@ def is_surely_gone(owner: str) -> bool:
 
 
 def _host() -> str:
-    """The machine, and this boot of it where that can be known: process numbers begin anew with
-    each boot."""
+    """The machine and its boot, where known: process numbers begin anew with each."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return (
         f"{socket.gethostname()}-{boot.read_text().strip()[:8]}"

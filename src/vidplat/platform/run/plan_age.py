@@ -35,8 +35,7 @@ class PlanAge:
         self._made_at, self._took_s = at, took_s
 
     def is_due(self, now: float, *, idle: bool, deadlines: bool) -> bool:
-        """`idle`: a worker could take a job that waits and the plan has none for it. `deadlines`:
-        some lie ahead."""
+        """`idle`: a worker could take a job that waits. `deadlines`: some lie ahead."""
         since = now - self._made_at
         if self._is_urgent and since > 2 * self._took_s:
             return True

@@ -60,8 +60,7 @@ def reconcile(catalog: Catalog, store: Store, batch_id: str, *, now: float) -> R
 
 
 def _adopt(catalog: Catalog, store: Store, batch_id: str, job_id: str, now: float) -> bool:
-    """Enter a commit that the store has into the catalog; False when its files are lost, or the job
-    was final."""
+    """Enter a commit into the catalog; False when its files are lost, or the job was final."""
     if (commit := repair(store, batch_id, job_id)) is None:
         return False
     return catalog.mark_done(

@@ -43,8 +43,7 @@ class World:
         tally: Tally,
         passed_at: float = 0.0,
     ) -> None:
-        """`passed_at`: deadlines before this had passed when the run began, and no longer shape its
-        plans."""
+        """Deadlines before `passed_at` shape no plan: they had passed when the run began."""
         self.site, self.batch, self.dispatcher = site, batch, dispatcher
         self.learner, self.tally, self.listener = learner, tally, site.listener
         self.config = site.config.run
