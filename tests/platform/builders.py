@@ -19,10 +19,9 @@ from vidplat.domain import (
 )
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Seat, WorkerSpec
-from vidplat.platform.intake.edits import Source
-from vidplat.platform.intake.rows import Wishes
+from vidplat.platform.intake.source_videos import Source
 from vidplat.platform.intake.take_in import Taken, take_in
-from vidplat.platform.interface import BatchResult
+from vidplat.platform.interface import BatchResult, Wishes
 from vidplat.scheduler.decision import Assignment, Plan
 from vidplat.testing import describe_fake
 from vidplat.workers.models.limits import check_spec, nearest_frames

@@ -17,8 +17,9 @@ from vidplat.methods.eco.budget import budgets
 from vidplat.methods.frames import kept_latents
 from vidplat.platform.dispatch.dispatcher import HandedOver, Order, WorkerUp
 from vidplat.platform.run.hands import InHand
-from vidplat.platform.run.promise import Queue, make_promise
+from vidplat.platform.run.promise import make_promise
 from vidplat.platform.run.turn import observe
+from vidplat.platform.run.window import Queue
 from vidplat.scheduler import Observation, features, plan
 from vidplat.workers.draft import Draft
 

@@ -14,8 +14,7 @@ from tests import source_videos as videos
 from tests.source_videos import an_mp4, counted, cut
 from vidplat.config import InputConfig
 from vidplat.errors import InputError, StoreError
-from vidplat.platform.intake.edits import Source
-from vidplat.platform.intake.source_videos import SourceVideos, keep
+from vidplat.platform.intake.source_videos import Source, SourceVideos, keep
 from vidplat.storage import open_store
 from vidplat.storage.inputs import load_input
 

@@ -66,7 +66,7 @@ class Wishes:
         return SubmitRequest(
             source=given["source"],
             deadline=given.get("deadline"),
-            model=given.get("model"),
+            model=given.get("model") or "",
             on_infeasible=_on_infeasible(given.get("on_infeasible")),
             quality_floor=_quality(given.get("quality_floor")),
             method=given.get("method"),

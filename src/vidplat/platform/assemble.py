@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,15 +24,15 @@ from vidplat.errors import UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec, light_class
 from vidplat.platform.dispatch.worker_tools import crash_points_for, is_fake, open_tools
-from vidplat.platform.intake.rows import Wishes
 from vidplat.platform.intake.source_videos import SourceVideos, keep
 from vidplat.platform.intake.take_in import Taken, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
 from vidplat.platform.run.batch_run import Submitted, run_batch
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.owners import this_owner
-from vidplat.platform.run.promise import PLANNED_BY_NAME, Queue, make_promise
+from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
 from vidplat.platform.run.site import Site
+from vidplat.platform.run.window import Queue
 from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.catalog_words import BatchState
@@ -206,16 +207,7 @@ def _taken(
         read_prompts(request.source, stdin=stdin, format=request.format, warn=listener.warn),
         source=shown,
         output_prefix=store.url,
-        wishes=Wishes(
-            model=request.model or config.model,
-            spec=request.spec,
-            seed=request.seed,
-            priority=request.priority,
-            deadline=request.deadline,
-            method=request.method,
-            quality_floor=request.quality_floor,
-            on_infeasible=request.on_infeasible,
-        ),
+        wishes=replace(request, model=request.model or config.model),
         models=_Models(),
         sources=SourceVideos(
             config.inputs, lambda count: listener.phase(f"looking at {_videos(count)}")

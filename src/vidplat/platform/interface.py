@@ -19,20 +19,25 @@ if TYPE_CHECKING:
     from vidplat.scheduler.decision import Plan
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a submit asks for; of model, method and size, for rows that say nothing themselves."""
+
+    model: str = ""  # "": the configured one
+    spec: Mapping[str, Any] = field(default_factory=dict)  # VideoSpec fields, or `seconds`
+    seed: int = 0  # of the first of identical rows without a seed
+    priority: int = 0
+    deadline: str | None = None  # as written: 60s, 06:00, ISO 8601
+    method: str | None = None  # None: the planner chooses
+    quality_floor: float = 0.0  # in [0, 1]
+    on_infeasible: OnInfeasible = OnInfeasible.DEGRADE
+
+
 @dataclass(frozen=True)
-class SubmitRequest:
+class SubmitRequest(Wishes):
     """One submit, as typed. Everything but the source has a default."""
 
     source: str  # path, URL, or "-" for standard input
-    deadline: str | None = None  # as written: 60s, 06:00, ISO 8601
-    model: str | None = None  # None: the configured one
-    on_infeasible: OnInfeasible = OnInfeasible.DEGRADE
-    quality_floor: float = 0.0  # in [0, 1]
-    method: str | None = None  # None: the planner chooses
-    seed: int = 0  # of the first of identical rows without a seed
-    # VideoSpec fields (or `seconds`) for rows that set none.
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    priority: int = 0
     format: str | None = None  # None: by extension, else by content
     stdin: BinaryIO | None = None  # what "-" reads
     # When the person pressed enter; None: now. The deadline counts from here.

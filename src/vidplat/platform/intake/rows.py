@@ -11,15 +11,13 @@ Left to others: what is taken note of when a row is good (take_in.py), what a so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from vidplat.domain import (
     DEFAULT_STRENGTH,
     ModelRef,
-    OnInfeasible,
     Prompt,
     VideoSpec,
     around_seed,
@@ -29,7 +27,7 @@ from vidplat.errors import RequestError, UsageError, printable
 from vidplat.methods.kinds import Task
 from vidplat.methods.language import asked, unsuited, uses_searched_masks
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.intake.edits import Source, too_short
+from vidplat.platform.intake.source_videos import Source, too_short
 from vidplat.platform.intake.spool import JobSpool, Row
 from vidplat.times import parse_deadline
 
@@ -58,20 +56,6 @@ class Models(Protocol):
 
     def searched_masks(self, model_id: str, latent_frames: int) -> str:
         """SHA-256 of the masks that were searched for such videos, or "". Raises ModelError."""
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What holds for rows that say nothing themselves."""
-
-    model: str
-    spec: Mapping[str, Any] = field(default_factory=dict)  # VideoSpec fields, or `seconds`
-    seed: int = 0
-    priority: int = 0
-    deadline: str | None = None
-    method: str | None = None
-    quality_floor: float = 0.0
-    on_infeasible: OnInfeasible = OnInfeasible.DEGRADE
 
 
 @dataclass(frozen=True)
@@ -171,15 +155,8 @@ class Rows:
             strength = DEFAULT_STRENGTH if prompt.strength is None else prompt.strength
             method = "steps" if method in (None, "auto") else method
         masks = self._masks(method, template.model.id, template.token_frames) if method else ""
-        around = around_seed(
-            prompt.text,
-            prompt.negative_prompt,
-            template.spec,
-            template.model,
-            sha256,
-            strength,
-            masks,
-        )
+        text, video = (prompt.text, prompt.negative_prompt), (template.spec, template.model)
+        around = around_seed(*text, *video, sha256, strength, masks)
         if seed is None:
             seed, found = self._asked.free_seed(around)
         elif (first := self._asked.first(found := id_at_seed(around, seed))) is not None:

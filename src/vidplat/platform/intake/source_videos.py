@@ -8,6 +8,8 @@ at a few at a time; only facts stay in memory.
 `keep` copies the sources of an accepted input into the output prefix, before any job is enqueued,
 so that a job in the catalog always finds its source there. It reads them a second time, as nothing
 is stored while rows are being checked.
+
+`too_short` and `conversions` tell what a spec makes of a source.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
 from vidplat.config import InputConfig
+from vidplat.domain import VideoSpec
 from vidplat.errors import InputError, UsageError, printable
-from vidplat.platform.intake.edits import Source
 from vidplat.storage.input_places import Found, look, opened
 from vidplat.storage.inputs import is_kept, keep_input
 from vidplat.storage.stores import Store
@@ -28,6 +31,17 @@ from vidplat.storage.stores import Store
 _AT_ONCE = 4  # hashing, decoding and waiting for a bucket leave Python's lock
 _COPIES_AT_ONCE = 2  # each holds a whole file in memory
 _REMEMBERED = 100_000  # places: beyond it what was seen is forgotten rather than memory filled
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input video that can be used."""
+
+    sha256: str
+    width: int  # as shown
+    height: int
+    seconds: float
+    notes: tuple[str, ...] = ()  # what will be converted; read on from "with"
 
 
 class SourceVideos:
@@ -77,6 +91,29 @@ def keep(store: Store, inputs: Mapping[str, str]) -> int:
         return sum(pool.map(partial(_kept, store), inputs.items()))
 
 
+def too_short(source: Source, spec: VideoSpec) -> str:
+    """What is wrong with a source that ends before the last frame asked for; "": nothing."""
+    needed_s = (spec.num_frames - 1) / spec.fps
+    if needed_s <= source.seconds + 1 / spec.fps:
+        return ""
+    fits = int(source.seconds * spec.fps) + 1
+    return (
+        f"lasts {source.seconds:.2f} s, {needed_s:.2f} s are needed for {spec.num_frames} "
+        f"frames at {spec.fps} fps: "
+        f"ask for at most {fits} frames, or give a longer one"
+    )
+
+
+def conversions(source: Source, spec: VideoSpec) -> list[str]:
+    """What this spec makes of a source that has another length or shape."""
+    found = []
+    if source.seconds > spec.num_frames / spec.fps + 0.5:
+        found.append("more seconds than are asked for: its beginning is used")
+    if abs(source.width * spec.height / (source.height * spec.width) - 1) > 0.02:
+        found.append("another shape than is asked for: its middle is used")
+    return found
+
+
 def _found(place: str) -> Found | str:
     try:
         return look(place)
@@ -90,11 +127,8 @@ def _checked(place: str, limits: InputConfig) -> Source | str:
     try:
         size_bytes = look(place).size_bytes
         if size_bytes > limits.max_bytes:
-            return (
-                f"has {_mib(size_bytes)}, at most {_mib(limits.max_bytes)} are taken: cut "
-                "it "
-                "(inputs.max_bytes)"
-            )
+            most = f"at most {_mib(limits.max_bytes)} are taken: cut it (inputs.max_bytes)"
+            return f"has {_mib(size_bytes)}, {most}"
         with opened(place) as file:
             facts = look_at(file, limits)
             file.seek(0)

@@ -20,9 +20,10 @@ from typing import Protocol
 from vidplat.domain import Batch, Job, Prompt
 from vidplat.errors import InputError, printable
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.intake.edits import Source, conversions
-from vidplat.platform.intake.rows import Models, Rows, Wishes
+from vidplat.platform.intake.rows import Models, Rows
+from vidplat.platform.intake.source_videos import Source, conversions
 from vidplat.platform.intake.spool import JobSpool, Row
+from vidplat.platform.interface import Wishes
 
 MOST_LISTED = 100  # bad rows spelled out in one message; the rest is counted
 

@@ -14,7 +14,7 @@ Left to others: rows to jobs (`intake`, before this), one turn (`turn`), putting
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from vidplat.domain import Batch, JobState, OnInfeasible, OpenJob
@@ -22,17 +22,17 @@ from vidplat.errors import ExitCode, InfrastructureError, printable
 from vidplat.methods.language import is_known
 from vidplat.platform.dispatch.dispatcher import Seat
 from vidplat.platform.interface import BatchResult
-from vidplat.platform.run.hold import held
 from vidplat.platform.run.interrupts import Interrupts
 from vidplat.platform.run.learning import Learner
+from vidplat.platform.run.owners import held
 from vidplat.platform.run.plan_records import plan_record
-from vidplat.platform.run.promise import PLANNED_BY_NAME, Promise, Queue, make_promise
+from vidplat.platform.run.promise import PLANNED_BY_NAME, Promise, make_promise
 from vidplat.platform.run.reconcile import reconcile
 from vidplat.platform.run.records import keep_score, verdict, write_tables
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.turn import begin, drain, is_over, take_turn
-from vidplat.platform.run.window import without_passed
+from vidplat.platform.run.window import Window
 from vidplat.platform.run.world import World
 from vidplat.storage.artifacts import sweep
 from vidplat.storage.catalog_words import BatchState
@@ -179,22 +179,17 @@ def _as_resumed(site: Site, batch: Batch, submitted: Submitted) -> Batch:
 def _promise(
     site: Site, batch: Batch, seats: Sequence[Seat], learner: Learner, passed_at: float
 ) -> Promise:
-    found = site.catalog.open_jobs(batch.id, limit=PLANNED_BY_NAME)
-    for each in found:
-        learner.know(each.job.model.id)
-    _tell_of_gone(site, found)
+    window = Window(site.catalog, batch.id, PLANNED_BY_NAME, learner.know, passed_at)
+    window.read()
+    _tell_of_gone(site, window.jobs.values())
     now = site.clock()
-    queue = Queue(
-        [without_passed(each, passed_at) for each in found],
-        site.catalog.counts(batch.id)[JobState.QUEUED],
-    )
-    promise = make_promise(batch, queue, seats, learner, site.policy(batch), now)
+    promise = make_promise(batch, window.queue(), seats, learner, site.policy(batch), now)
     record = plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
     site.catalog.save_plan(batch.id, record)
     return promise
 
 
-def _tell_of_gone(site: Site, found: Sequence[OpenJob]) -> None:
+def _tell_of_gone(site: Site, found: Iterable[OpenJob]) -> None:
     """One warning where jobs were stored with methods that there are no more."""
     asked = [each.job.method for each in found if each.job.method is not None]
     gone = [method for method in asked if not is_known(method)]

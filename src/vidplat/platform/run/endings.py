@@ -129,11 +129,6 @@ class Endings:
         self._tally.ended(held.order, outcome)
         self._site.listener.outcome(outcome)
         if isinstance(decision, Requeue):
-            again = replace(
-                held.open_job,
-                attempt=held.order.attempt,
-                not_before=decision.not_before,
-                avoid=decision.avoid,
-                rung_down=decision.rung_down,
-            )
+            # A Requeue has just those fields of an open job that a failure changes.
+            again = replace(held.open_job, attempt=held.order.attempt, **vars(decision))
             self._window.put(again)

@@ -5,7 +5,7 @@ heard, workers that never come noticed.
 from __future__ import annotations
 
 from vidplat.errors import CatalogError, ClusterError
-from vidplat.platform.run.drafts import bind_waiting_anew
+from vidplat.platform.run.heeding import bind_waiting_anew
 from vidplat.platform.run.world import World
 
 _RENEWALS_PER_LEASE = 6

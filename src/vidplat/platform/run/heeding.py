@@ -2,7 +2,8 @@
 
     Progress     of something in hand is kept for the next heartbeat
     Outcome      is on its way into the catalog, and taught from
-    HandedOver   goes to whoever will be through with the draft first (`drafts`)
+    HandedOver   goes to whoever will be through with the draft first (`hand_over`), sent at once or
+                 kept for a worker that is still starting
     WorkerUp     gets the drafts that waited for it; plans may count on it
     WorkerLost   the oldest order in its hand takes the blame
 
@@ -16,7 +17,6 @@ from dataclasses import replace
 from vidplat.domain import Artifact, Failure, FailureKind, Outcome, Progress
 from vidplat.errors import ModelError, StoreError, printable
 from vidplat.platform.dispatch.dispatcher import Event, HandedOver, WorkerLost, WorkerUp
-from vidplat.platform.run import drafts
 from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.score import worked_s
 from vidplat.platform.run.world import World
@@ -38,7 +38,7 @@ def heed(world: World, event: Event) -> None:
                 _end(world, held, event)
         case HandedOver():
             if held := world.hands.take(event.worker_id, event.job_id, event.attempt):
-                drafts.pass_on(world, held, event)
+                pass_on(world, held, event)
         case WorkerUp():
             _welcome(world, event)
         case WorkerLost():
@@ -69,7 +69,7 @@ def _welcome(world: World, up: WorkerUp) -> None:
         calibrated_s = sum(float(row["seconds"]) for row in up.observations)
         startup_s = max(0.0, up.at - asked_at - up.load_s - calibrated_s)
         world.learner.started(up, world.batch.model.id, startup_s)
-    drafts.send_waiting(world, up.worker_id)
+    send_waiting(world, up.worker_id)
     world.plan_age.call(urgent=True)
 
 
@@ -94,7 +94,7 @@ def _mourn(world: World, lost: WorkerLost) -> None:
         if artifact is not None:
             _end_lost(world, held, lost, artifact)
         elif drafted and drafted.worker_id != lost.worker_id and not held.passed_on:
-            drafts.pass_on(world, replace(held, passed_on=True), drafted)
+            pass_on(world, replace(held, passed_on=True), drafted)
         elif is_blamed:
             world.endings.give_back([held])
         else:
@@ -130,3 +130,41 @@ def _end_lost(world: World, held: InHand, lost: WorkerLost, artifact: Artifact |
         steps_done=held.progress.step if held.progress else 0,
     )
     world.endings.add(held, outcome)
+
+
+# --- drafts --------------------------------------------------------------------------------------
+
+
+def pass_on(world: World, held: InHand, drafted: HandedOver) -> None:
+    """Give a draft to whoever will be through with it first."""
+    now, order = world.now(), replace(held.order, hand_over=False, drafted=drafted)
+    planned_s = world.following.planned_s(drafted.worker_id)
+    found = world.hand_over.finisher(held, drafted, now, planned_s)
+    if found is None:
+        world.endings.give_back([replace(held, order=replace(order, drafted=None))])
+        return
+    worker_id, rest = found
+    fresh = InHand(
+        order, held.open_job, rest, now, passed_on=held.passed_on, held_by=worker_id, is_sent=False
+    )
+    world.hands.put(worker_id, fresh)
+    if any(seat.worker_id == worker_id and seat.up for seat in world.dispatcher.seats()):
+        send_waiting(world, worker_id)  # else it waits here until that worker is up
+
+
+def send_waiting(world: World, worker_id: str) -> None:
+    """Send a worker the drafts that waited for it to come up."""
+    for held in world.hands.of(worker_id):
+        if not held.is_sent:
+            held.is_sent = True
+            world.dispatcher.send(worker_id, [held.order])
+            world.site.crash_point("handed-over")
+
+
+def bind_waiting_anew(world: World) -> None:
+    """Give drafts that wait for a light worker to whoever is now thought to be through first."""
+    for seat in world.dispatcher.seats():
+        if seat.light and not seat.up:
+            for held in world.hands.drop(seat.worker_id):
+                assert held.order.drafted is not None, "light workers hold nothing else"
+                pass_on(world, held, held.order.drafted)

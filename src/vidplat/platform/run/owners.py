@@ -1,5 +1,6 @@
-"""Which process works on a batch: its name, and whether it is still alive.
+"""The one process that works on a batch: its name, whether it is still alive, and its hold.
 
+The hold is taken in the catalog, waited for and given back; `heartbeat` renews it with the leases.
 An owner is `host:pid:start`, where `start` tells a process from a later one with the same number.
 Only processes of this very machine can be looked at; others are believed until their hold runs out.
 """
@@ -9,7 +10,16 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+from vidplat.platform.run.interrupts import Interrupts
+from vidplat.platform.run.site import Site
+
+_LOOK_AGAIN_S = 0.5
 
 
 def this_owner() -> str:
@@ -24,6 +34,33 @@ def is_surely_gone(owner: str) -> bool:
     return _start_of(int(found[2])) != found[3]
 
 
+@contextmanager
+def held(site: Site, batch_id: str, interrupts: Interrupts) -> Iterator[bool]:
+    """Hold the batch, once nobody else does. False: interrupted while waiting."""
+    is_told = False
+    while not _take(site, batch_id):
+        if not is_told:
+            site.listener.phase(f"another process is making batch {batch_id}; waiting for it")
+            is_told = True
+        if interrupts.draining:
+            yield False
+            return
+        time.sleep(_LOOK_AGAIN_S)
+    try:
+        yield True
+    finally:
+        site.catalog.leave_batch(batch_id, site.owner)
+
+
+def _take(site: Site, batch_id: str) -> bool:
+    """Whether the batch is ours now; it is taken over from a process that is surely gone."""
+    ask = partial(site.catalog.hold_batch, batch_id, site.owner, lease_s=site.config.run.lease_s)
+    owner = ask(now=site.clock()).owner
+    if owner != site.owner and is_surely_gone(owner):
+        owner = ask(now=site.clock(), instead_of=owner).owner
+    return owner == site.owner
+
+
 def _host() -> str:
     """The machine and its boot, where known: process numbers begin anew with each."""
     boot = Path("/proc/sys/kernel/random/boot_id")
@@ -35,8 +72,7 @@ def _host() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """Clock ticks from boot to the start of a process; "" when there is no such process, "0" where
-    unknown."""
+    """Clock ticks from boot to the start of a process, "" where there is none, "0": unknown."""
     stat = Path(f"/proc/{pid}/stat")
     if not Path("/proc/self/stat").exists():
         try:

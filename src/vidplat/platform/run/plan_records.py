@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 from vidplat.domain import OperatingPoint
 from vidplat.scheduler.decision import Assignment, Plan
@@ -20,39 +22,25 @@ KEPT_DEFERRALS = 100
 
 def claim(planned: Assignment, owner: str) -> Claim:
     """What begins this job on behalf of `owner` (host:pid:start of the platform process)."""
-    return Claim(
-        job_id=planned.job_id,
-        worker_id=planned.worker_id,
-        pool=planned.pool,
-        point=planned.point,
-        p50_s=planned.p50_s,
-        p90_s=planned.p90_s,
-        quality=planned.quality,
-        owner=owner,
-        reason=planned.reason,
-    )
+    return Claim(**_shared(planned, Claim), owner=owner)
 
 
 def plan_record(plan: Plan, *, at: float, inputs_sha256: str) -> PlanRecord:
     """The promise of a plan made at `at`, its shares, and the first of its deferrals."""
-    return PlanRecord(
-        at=at,
-        inputs_sha256=inputs_sha256,
-        verdict=plan.verdict.value,
-        reason=plan.reason,
-        earliest_at=plan.earliest_at,
-        full_quality_at=plan.full_quality_at,
-        finish_p50_at=plan.finish_p50_at,
-        finish_p90_at=plan.finish_p90_at,
-        device_seconds=plan.device_seconds,
-        mean_quality=plan.mean_quality,
-        quality_bound=plan.quality_bound,
-        jobs=len(plan.assignments),
-        shares=shares_of(plan.assignments),
-        deferred_count=len(plan.deferred),
-        deferred=tuple((each.job_id, each.reason) for each in plan.deferred[:KEPT_DEFERRALS]),
-        notes=plan.notes,
-    )
+    kept = {
+        "verdict": plan.verdict.value,
+        "jobs": len(plan.assignments),
+        "shares": shares_of(plan.assignments),
+        "deferred_count": len(plan.deferred),
+        "deferred": tuple((each.job_id, each.reason) for each in plan.deferred[:KEPT_DEFERRALS]),
+    }
+    return PlanRecord(at=at, inputs_sha256=inputs_sha256, **_shared(plan, PlanRecord) | kept)
+
+
+def _shared(source: Assignment | Plan, kind: type[Claim | PlanRecord]) -> dict[str, Any]:
+    """What both call by the same name."""
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in vars(source).items() if name in names}
 
 
 def shares_of(assignments: Sequence[Assignment]) -> tuple[PointShare, ...]:

@@ -12,26 +12,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vidplat.domain import Batch, OpenJob
+from vidplat.domain import Batch
 from vidplat.platform.dispatch.dispatcher import Seat
 from vidplat.platform.run.learning import Learner
-from vidplat.scheduler import Answer, Backlog, Policy, answer, plan
+from vidplat.platform.run.window import Queue
+from vidplat.scheduler import Answer, Policy, answer, plan
 from vidplat.scheduler.decision import Plan, Snapshot
 
 PLANNED_BY_NAME = 10_000
-
-
-@dataclass(frozen=True)
-class Queue:
-    """The open jobs of a batch: the first ones, and how many there are."""
-
-    first: Sequence[OpenJob]
-    total: int
-
-    def backlog(self) -> tuple[Backlog, ...]:
-        """Those beyond the first, as more of the last of these."""
-        rest = self.total - len(self.first)
-        return (Backlog(self.first[-1], rest),) if rest > 0 and self.first else ()
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ def take_turn(world: World, longest_wait_s: float = LONGEST_WAIT_S) -> None:
         # 2. Observe.
         snapshot = observe(world)
         # 3. Plan.
-        decided = plan(snapshot, world.policy, world.learner.knowledge, world.window.backlog())
+        decided = plan(
+            snapshot, world.policy, world.learner.knowledge, world.window.queue().backlog()
+        )
         # 4. Carry out.
         _adopt(world, decided, observed_at=snapshot.now)
     _send_what_is_due(world)
@@ -151,7 +153,7 @@ def _send_what_is_due(world: World) -> None:
     world.following = rest
     orders: dict[str, list[Order]] = {}
     for each in due:
-        open_job, planned = world.window.take(each.planned.job_id), each.planned
+        open_job, planned = world.window.jobs.pop(each.planned.job_id), each.planned
         if planned.job_id not in attempts:
             continue  # cancelled, or another process has it
         hand_over = world.hand_over.light_by(now + planned.p50_s, now)

@@ -8,12 +8,25 @@ that it leaves them their share of the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from vidplat.domain import JobState, OpenJob
 from vidplat.scheduler import Backlog
 from vidplat.storage.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The open jobs of a batch: the first ones, and how many there are."""
+
+    first: Sequence[OpenJob]
+    total: int
+
+    def backlog(self) -> tuple[Backlog, ...]:
+        """Those beyond the first, as more of the last of these."""
+        rest = self.total - len(self.first)
+        return (Backlog(self.first[-1], rest),) if rest > 0 and self.first else ()
 
 
 class Window:
@@ -36,9 +49,6 @@ class Window:
         self._beyond = 0  # queued jobs that are not in the window
         self.has_deadlines = False
 
-    def take(self, job_id: str) -> OpenJob:
-        return self.jobs.pop(job_id)
-
     def put(self, open_job: OpenJob) -> None:
         """A job that came back: after a failure, or from a lost worker."""
         self.jobs[open_job.job.id] = open_job
@@ -51,27 +61,24 @@ class Window:
     def read(self) -> int:
         """Read the front of the queue from the catalog; how many jobs that are."""
         found = [
-            without_passed(each, self._passed_at)
+            _without_passed(each, self._passed_at)
             for each in self._catalog.open_jobs(self._batch_id, limit=self._size)
         ]
         for model_id in {each.job.model.id for each in found}:
             self._on_model(model_id)
         self.jobs = {each.job.id: each for each in found}
         self.has_deadlines = any(each.job.deadline_at is not None for each in found)
-        is_full = len(found) == self._size
-        self._beyond = (
-            self._catalog.counts(self._batch_id)[JobState.QUEUED] - len(found) if is_full else 0
-        )
+        self._beyond = 0
+        if len(found) == self._size:
+            self._beyond = self._catalog.counts(self._batch_id)[JobState.QUEUED] - len(found)
         return len(found)
 
-    def backlog(self) -> tuple[Backlog, ...]:
-        """Queued jobs beyond the window, as more of the window's last one."""
-        if self._beyond <= 0 or not self.jobs:
-            return ()
-        return (Backlog(next(reversed(self.jobs.values())), self._beyond),)
+    def queue(self) -> Queue:
+        """The jobs in the window, and how many there are with those beyond it."""
+        return Queue(tuple(self.jobs.values()), len(self.jobs) + self._beyond)
 
 
-def without_passed(open_job: OpenJob, passed_at: float) -> OpenJob:
+def _without_passed(open_job: OpenJob, passed_at: float) -> OpenJob:
     """`open_job` without its deadline if that lies before `passed_at`."""
     due = open_job.job.deadline_at
     if due is None or due > passed_at:

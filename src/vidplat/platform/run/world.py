@@ -89,15 +89,16 @@ class World:
         )
 
     def worker_states(self, seats: Iterable[Seat], now: float) -> tuple[WorkerState, ...]:
-        return tuple(self._worker_state(seat, now) for seat in seats)
-
-    def _worker_state(self, seat: Seat, now: float) -> WorkerState:
-        up_at = now if seat.up else self.learner.expected_up(self.batch.model.id, seat, now)
-        return seat.state(
-            up_at + self.hands.remaining_s(seat.worker_id, now),
-            speed=self.learner.speed(seat.worker_id),
-            running=self.hands.running(seat.worker_id),
-            suspect=seat.worker_id in self.endings.suspects,
+        model_id = self.batch.model.id
+        return tuple(
+            seat.state(
+                (now if seat.up else self.learner.expected_up(model_id, seat, now))
+                + self.hands.remaining_s(seat.worker_id, now),
+                speed=self.learner.speed(seat.worker_id),
+                running=self.hands.running(seat.worker_id),
+                suspect=seat.worker_id in self.endings.suspects,
+            )
+            for seat in seats
         )
 
     @property
