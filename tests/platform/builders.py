@@ -98,7 +98,7 @@ def taken(
         output_prefix=prefix,
         wishes=Wishes(**{"model": "fake", **wishes}),
         models=FakeModels(masks or {}),
-        sources=sources or FakeSources(),
+        look=(sources or FakeSources()).look,
         now=now,
         warn=warn,
     )

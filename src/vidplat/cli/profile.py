@@ -112,7 +112,7 @@ def profile_masks(
         out=out,
     )
     with _Display(quiet=json) as display:
-        found = search_masks(wanted, display)
+        found = search_masks(wanted, display.step)
     if json:
         render.print_json([_document(one) for one in found])
         return

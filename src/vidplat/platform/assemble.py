@@ -195,6 +195,9 @@ def _taken(
     shown = plain_place(request.source)
     listener.phase(f"reading {shown}")
     stdin = (request.stdin or sys.stdin.buffer) if request.source == "-" else None
+    sources = SourceVideos(
+        config.inputs, lambda count: listener.phase(f"looking at {_videos(count)}")
+    )
     noted = 0
 
     def on_rows(count: int) -> None:
@@ -209,9 +212,7 @@ def _taken(
         output_prefix=store.url,
         wishes=replace(request, model=request.model or config.model),
         models=_Models(),
-        sources=SourceVideos(
-            config.inputs, lambda count: listener.phase(f"looking at {_videos(count)}")
-        ),
+        look=sources.look,
         now=asked_at,
         on_rows=on_rows,
         warn=listener.warn,
@@ -258,23 +259,6 @@ def _whole_id(catalog: Catalog, batch: Batch, job_id: str | None) -> str | None:
 # --- what is known of models ----------------------------------------------------------------------
 
 
-class _Models:
-    """Knowledge of models for intake, without loading torch."""
-
-    def describe(self, model_id: str) -> tuple[ModelRef, ModelShape]:
-        return _describe(model_id)
-
-    check = staticmethod(check_spec)
-    nearest_frames = staticmethod(nearest_frames)
-
-    def searched_masks(self, model_id: str, latent_frames: int) -> str:
-        if is_fake(model_id):
-            return ""
-        from vidplat.workers.models.catalogue import searched_masks
-
-        return searched_masks(model_id, latent_frames)
-
-
 def _shape_of(model_id: str) -> ModelShape:
     return _describe(model_id)[1]
 
@@ -287,3 +271,18 @@ def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:
     from vidplat.workers.models.catalogue import describe_model
 
     return describe_model(model_id)
+
+
+class _Models:
+    """Knowledge of models for intake, without loading torch."""
+
+    describe = staticmethod(_describe)
+    check = staticmethod(check_spec)
+    nearest_frames = staticmethod(nearest_frames)
+
+    def searched_masks(self, model_id: str, latent_frames: int) -> str:
+        if is_fake(model_id):
+            return ""
+        from vidplat.workers.models.catalogue import searched_masks
+
+        return searched_masks(model_id, latent_frames)

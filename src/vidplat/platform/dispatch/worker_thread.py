@@ -180,9 +180,8 @@ class WorkerThread:
 
     def hurry(self, finish_by: Mapping[str, float | None]) -> None:
         with self._changed:
-            self._finish_by.update(
-                {job: at for job, at in finish_by.items() if job in self._finish_by}
-            )
+            for job in self._finish_by.keys() & finish_by.keys():
+                self._finish_by[job] = finish_by[job]
 
     def recall(self, job_ids: Collection[str]) -> frozenset[str]:
         with self._changed:
@@ -217,7 +216,7 @@ class WorkerThread:
         except Exception as error:  # the worker's edge: what stops it from starting is told upwards
             worker_id, is_wrong = self.spec.worker_id, isinstance(error, RequestError)
             log.exception("worker %s could not start", worker_id)
-            self._outbox.put(SetupFailed(worker_id, _sentence(error), request_is_wrong=is_wrong))
+            self._outbox.put(SetupFailed(worker_id, _sentence(error), is_wrong))
             return
         while (order := self._next()) is not None:
             self._outbox.put(self._carry_out(order, tools))
@@ -227,20 +226,10 @@ class WorkerThread:
         began = time.monotonic()
         maker = self._maker(self.spec.model, tools)
         load_s = time.monotonic() - began
-        observations: tuple[Mapping[str, Any], ...] = ()
-        device_class = maker.device_class
-        if self.spec.light:
-            device_class = light_class(device_class)
-        elif self.spec.calibrate:
-            observations = tuple(maker.calibrate())
-        return WorkerUp(
-            self.spec.worker_id,
-            device_class,
-            maker.free_bytes,
-            load_s,
-            observations,
-            at=tools.clock(),
-        )
+        spec = self.spec
+        device = light_class(maker.device_class) if spec.light else maker.device_class
+        seen = tuple(maker.calibrate()) if spec.calibrate and not spec.light else ()
+        return WorkerUp(spec.worker_id, device, maker.free_bytes, load_s, seen, tools.clock())
 
     def _maker(self, model: ModelRef, tools: Tools) -> VideoMaker:
         if model not in self._makers:
@@ -267,9 +256,8 @@ class WorkerThread:
         drafted = self._queue[0].drafted if self._queue else None
         if self._tools is None or drafted is None or drafted.job_id in self._fetching:
             return
-        self._fetching[drafted.job_id] = self._fetcher.submit(
-            _timed, self._tools.unpack, drafted.draft
-        )
+        coming = self._fetcher.submit(_timed, self._tools.unpack, drafted.draft)
+        self._fetching[drafted.job_id] = coming
 
     def _carry_out(self, order: Order, tools: Tools) -> Outcome | HandedOver:
         """One order from start to its end; never raises."""
@@ -287,10 +275,8 @@ class WorkerThread:
             report("starting", end.steps_done, planned.steps)
             made = self._make(order, tools, report)
             if isinstance(made, Draft):
-                packed = replace(made, video=tools.pack(made.video))
-                return HandedOver(
-                    job.id, order.attempt, worker_id, packed, end.started_at, tools.clock()
-                )
+                packed, now = replace(made, video=tools.pack(made.video)), tools.clock()
+                return HandedOver(job.id, order.attempt, worker_id, packed, end.started_at, now)
             end = _with_facts(end, order, made)
             began = time.monotonic()
             artifact = tools.commit(order, made)

@@ -27,7 +27,7 @@ from vidplat.errors import RequestError, UsageError, printable
 from vidplat.methods.kinds import Task
 from vidplat.methods.language import asked, unsuited, uses_searched_masks
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.intake.source_videos import Source, too_short
+from vidplat.platform.intake.source_videos import Source, or_why, too_short
 from vidplat.platform.intake.spool import JobSpool, Row
 from vidplat.times import parse_deadline
 
@@ -56,15 +56,6 @@ class Models(Protocol):
 
     def searched_masks(self, model_id: str, latent_frames: int) -> str:
         """SHA-256 of the masks that were searched for such videos, or "". Raises ModelError."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a row cannot be used: in which column, and what would be right."""
-
-    row: int
-    column: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -97,8 +88,8 @@ class Rows:
         remember = lru_cache(_REMEMBERED)
         self._described = remember(self._describe)
         self._template = remember(self._new_template)
-        self._moment = remember(partial(_moment, now=now))
-        self._method_problem = remember(_method_problem)
+        self._moment = remember(partial(or_why, parse_deadline, now=now))
+        self._method_problem = remember(partial(or_why, unsuited))
         self._masks = remember(self._searched_masks)
         if wishes.method is not None:
             asked(wishes.method)
@@ -110,22 +101,22 @@ class Rows:
         if not isinstance(says_nothing, _Template):
             raise UsageError(f"the submit's own settings: {says_nothing[1]}")
 
-    def take(self, prompt: Prompt, source: Source | str | None) -> Row | list[Refusal]:
+    def take(self, prompt: Prompt, source: Source | str | None) -> Row | list[RowProblem]:
         """The prompt's row; or what is wrong with its `source`, and with the first other cell."""
         refused = []
         if isinstance(source, str):
-            refused.append(Refusal(prompt.row, "input_video", source))
+            refused.append(RowProblem(prompt.row, "input_video", source))
         overrides = dict(prompt.overrides)
         seed = overrides.pop("seed", None)
         template = self._template(prompt.model or self._wishes.model, tuple(overrides.items()))
         if not isinstance(template, _Template):
-            return [*refused, Refusal(prompt.row, *template)]
+            return [*refused, RowProblem(prompt.row, *template)]
         if wrong := self._wrong_cell(prompt, seed, source, template):
-            refused.append(Refusal(prompt.row, *wrong))
+            refused.append(RowProblem(prompt.row, *wrong))
         if refused or isinstance(source, str):
             return refused
         row = self._row(prompt, seed, source, template)
-        return [row] if isinstance(row, Refusal) else row
+        return [row] if isinstance(row, RowProblem) else row
 
     def _wrong_cell(
         self, prompt: Prompt, seed: int | None, source: Source | str | None, template: _Template
@@ -146,7 +137,7 @@ class Rows:
 
     def _row(
         self, prompt: Prompt, seed: int | None, source: Source | None, template: _Template
-    ) -> Row | Refusal:
+    ) -> Row | RowProblem:
         """A row whose cells are all right, with a seed that no row before it has for this video."""
         method = prompt.method or self._wishes.method
         sha256 = strength = None
@@ -160,7 +151,7 @@ class Rows:
         if seed is None:
             seed, found = self._asked.free_seed(around)
         elif (first := self._asked.first(found := id_at_seed(around, seed))) is not None:
-            return Refusal(
+            return RowProblem(
                 prompt.row,
                 "seed",
                 f"asks for the same video as row {first} (same text, size and seed {seed}): "
@@ -271,22 +262,6 @@ class _Asked:
                 seed += 1
             self._next[at_base] = seed + 1
         return seed, job
-
-
-def _moment(text: str, now: float) -> float | str:
-    """When a row must be there, or what is wrong with its words."""
-    try:
-        return parse_deadline(text, now)
-    except UsageError as error:
-        return str(error)
-
-
-def _method_problem(method: str, task: Task) -> str:
-    """Why a row cannot be made by this method; "" when it can."""
-    try:
-        return unsuited(method, task)
-    except UsageError as error:
-        return str(error)
 
 
 def _check_bounds(spec: VideoSpec) -> None:

@@ -19,15 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, ParamSpec, TypeVar
 
 from vidplat.config import InputConfig
 from vidplat.domain import VideoSpec
 from vidplat.errors import InputError, UsageError, printable
-from vidplat.storage.input_places import Found, look, opened
+from vidplat.storage.input_places import look, opened
 from vidplat.storage.inputs import is_kept, keep_input
 from vidplat.storage.stores import Store
 
+_Asked, _Answer = ParamSpec("_Asked"), TypeVar("_Answer")
 _AT_ONCE = 4  # hashing, decoding and waiting for a bucket leave Python's lock
 _COPIES_AT_ONCE = 2  # each holds a whole file in memory
 _REMEMBERED = 100_000  # places: beyond it what was seen is forgotten rather than memory filled
@@ -67,7 +68,7 @@ class SourceVideos:
         if new:
             self._on_look(len(new))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = dict(zip(new, pool.map(_found, new), strict=True))
+            found = dict(zip(new, pool.map(partial(or_why, look), new), strict=True))
             unseen: dict[str, str] = {}  # identity -> one place that has it
             for place, there in found.items():
                 if not isinstance(there, str) and there.identity not in self._by_identity:
@@ -114,9 +115,12 @@ def conversions(source: Source, spec: VideoSpec) -> list[str]:
     return found
 
 
-def _found(place: str) -> Found | str:
+def or_why(
+    ask: Callable[_Asked, _Answer], *args: _Asked.args, **more: _Asked.kwargs
+) -> _Answer | str:
+    """What is asked for, or the sentence why it cannot be had."""
     try:
-        return look(place)
+        return ask(*args, **more)
     except UsageError as error:
         return str(error)
 

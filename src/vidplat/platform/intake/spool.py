@@ -62,9 +62,6 @@ class JobSpool:
         if len(self._waiting) >= _ROWS_PER_LINE:
             self._write()
 
-    def __len__(self) -> int:
-        return self.count
-
     def __iter__(self) -> Iterator[Job]:
         self._write()
         self._file.seek(0)
@@ -77,23 +74,15 @@ class JobSpool:
     def _write(self) -> None:
         if self._waiting:
             self._file.seek(0, 2)
-            self._file.write(
-                json.dumps(self._waiting, separators=(",", ":")).encode("ascii") + b"\n"
-            )
+            line = json.dumps(self._waiting, separators=(",", ":"))
+            self._file.write(f"{line}\n".encode("ascii"))
             self._waiting.clear()
 
     def _job(self, values: list[Any]) -> Job:
         id_, prompt, negative_prompt, template, seed, row, *wishes = values
         spec, model = self._templates[template]
         if seed != spec.seed:
-            # Spelled out: a million calls of `dataclasses.replace` cost three seconds more.
-            spec = VideoSpec(
-                spec.width,
-                spec.height,
-                spec.num_frames,
-                spec.fps,
-                spec.num_inference_steps,
-                spec.guidance_scale,
-                seed,
-            )
+            # A million calls of `dataclasses.replace` cost three seconds more.
+            *size, _ = vars(spec).values()
+            spec = VideoSpec(*size, seed)
         return Job(id_, prompt, negative_prompt, spec, model, row, *wishes)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from vidplat.domain import Batch, Job, Prompt
 from vidplat.errors import InputError, printable
@@ -24,26 +23,13 @@ from vidplat.platform.intake.rows import Models, Rows
 from vidplat.platform.intake.source_videos import Source, conversions
 from vidplat.platform.intake.spool import JobSpool, Row
 from vidplat.platform.interface import Wishes
+from vidplat.storage.prompt_cells import RowProblem
 
 MOST_LISTED = 100  # bad rows spelled out in one message; the rest is counted
 
 
-class Problem(Protocol):
-    """A row that cannot be used: `rows.Refusal`, and `storage.prompts.RowProblem` of the reader."""
-
-    @property
-    def row(self) -> int: ...
-    @property
-    def column(self) -> str: ...
-    @property
-    def message(self) -> str: ...
-
-
-class Sources(Protocol):
-    """What intake must know of input videos. `source_videos.SourceVideos`."""
-
-    def look(self, places: Sequence[str]) -> Mapping[str, Source | str]:
-        """For each place the source, or why it cannot be used. A place is looked at once."""
+#: For each place of an input video its source, or why it cannot be used; looked at once.
+Look = Callable[[Sequence[str]], Mapping[str, Source | str]]
 
 
 @dataclass(frozen=True)
@@ -58,13 +44,13 @@ class Taken:
 
 
 def take_in(
-    pages: Iterable[Sequence[Prompt | Problem]],
+    pages: Iterable[Sequence[Prompt | RowProblem]],
     *,
     source: str,
     output_prefix: str,
     wishes: Wishes,
     models: Models,
-    sources: Sources,
+    look: Look,
     now: float,
     on_rows: Callable[[int], None] = lambda count: None,
     warn: Callable[[str], None] = lambda text: None,
@@ -81,7 +67,7 @@ def take_in(
         good, bad = _Good(spool, f"{output_prefix}\n{wishes.method or ''}\n"), _Bad()
         read = highest = 0
         for page in pages:
-            looked = _looked_at(page, sources)
+            looked = _looked_at(page, look)
             for item in page:
                 if item.row > highest:  # what comes later about an earlier row is not another row
                     read, highest = read + 1, item.row
@@ -119,11 +105,11 @@ def take_in(
     return Taken(batch, spool, rows.shapes, good.inputs, spool.close)
 
 
-def _looked_at(page: Sequence[Prompt | Problem], sources: Sources) -> Mapping[str, Source | str]:
+def _looked_at(page: Sequence[Prompt | RowProblem], look: Look) -> Mapping[str, Source | str]:
     videos = dict.fromkeys(
         item.input_video for item in page if isinstance(item, Prompt) and item.input_video
     )
-    return sources.look(list(videos)) if videos else {}
+    return look(list(videos)) if videos else {}
 
 
 class _Good:
@@ -160,7 +146,7 @@ class _Bad:
         self._lines: dict[int, list[str]] = {}
         self._count = 0
 
-    def note(self, problem: Problem) -> None:
+    def note(self, problem: RowProblem) -> None:
         if problem.row not in self._lines:
             self._count += 1
             if len(self._lines) >= 2 * MOST_LISTED:  # the reader may report out of order

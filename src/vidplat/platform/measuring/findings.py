@@ -103,9 +103,8 @@ def _finding(rows: Sequence[Row]) -> Finding:
 
 def _point(one: Finding, full_steps: int) -> ProfilePoint:
     """`overhead`: measured cost over what the work costs in plain steps."""
-    plain = (
-        full_steps / one.steps
-    )  # works are told against the full run, a profile's against as many plain steps
+    # Works are told against the full run, a profile's against as many plain steps.
+    plain = full_steps / one.steps
     return ProfilePoint(
         steps_fraction=round(one.steps / full_steps, 6),
         quality=round(one.ssim, 4),

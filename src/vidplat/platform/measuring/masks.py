@@ -9,10 +9,10 @@ Left to others: the search itself (`workers.survey.mask_search`), the file and w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from vidplat.errors import UsageError
 from vidplat.methods.kinds import Seam
@@ -21,13 +21,6 @@ from vidplat.methods.vdit import tiles
 
 if TYPE_CHECKING:
     from vidplat.methods.vdit.mask_file import LayerMask, Masks
-
-
-class Listener(Protocol):
-    """Hears how far a search is."""
-
-    def step(self, phase: str, done: int, total: int) -> None:
-        """`done` of `total` forwards of the model, in this phase."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +69,10 @@ class Found:
         return tiles.density(self.masks.frames, layer.k)
 
 
-def search_masks(wanted: Search, listener: Listener) -> tuple[Found, ...]:
+def search_masks(wanted: Search, on_step: Callable[[str, int, int], None]) -> tuple[Found, ...]:
     """Search and write masks for each transformer of the model. Raises UsageError, SpecError and
-    ModelError, all before the model is loaded."""
+    ModelError, all before the model is loaded. `on_step` hears the phase, and how many forwards of
+    the model are done in it, of how many."""
     from vidplat.workers import check_spec, describe_model
     from vidplat.workers.models.catalogue import locate
 
@@ -100,7 +94,7 @@ def search_masks(wanted: Search, listener: Listener) -> tuple[Found, ...]:
     texts = calibration_prompts(located.origin == "embedded", wanted.prompts)
     family = load_family(located, wanted.device)
     solver = _scheduler(wanted.solver, family.scheduler)
-    found = mask_search.search(family, reference, texts, spec, rule, solver, listener.step)
+    found = mask_search.search(family, reference, texts, spec, rule, solver, on_step)
     written = []
     for masks in found:
         path = _path(masks, wanted.out) if wanted.out else mask_file.users_file(masks)

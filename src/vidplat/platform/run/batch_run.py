@@ -28,7 +28,7 @@ from vidplat.platform.run.owners import held
 from vidplat.platform.run.plan_records import plan_record
 from vidplat.platform.run.promise import PLANNED_BY_NAME, Promise, make_promise
 from vidplat.platform.run.reconcile import reconcile
-from vidplat.platform.run.records import keep_score, verdict, write_tables
+from vidplat.platform.run.records import Ended, keep_score, verdict, write_tables
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.turn import begin, drain, is_over, take_turn
@@ -62,8 +62,8 @@ def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
     # 1. Hold.
     with interrupts, held(site, batch.id, interrupts) as is_ours:
         if not is_ours:
-            code, message = ExitCode.INTERRUPTED, "interrupted while waiting"
-            return _result(site, batch, submitted, code, message)
+            ended = ExitCode.INTERRUPTED, "interrupted while waiting"
+            return _result(site, batch, submitted, ended)
         result = _run_held(site, batch, submitted, interrupts)
         site.listener.finished(result)
         return result
@@ -77,7 +77,7 @@ def _run_held(
     learner = Learner(site.describe, site.catalog, batch.id)
     learner.know(batch.model.id)
     if not _is_open(site, batch):
-        return _result(site, batch, submitted, *verdict(site, batch.id))
+        return _result(site, batch, submitted, verdict(site, batch.id))
     site.listener.begun(batch, site.catalog.counts(batch.id))
     # 3. Promise.
     due_at, batch = batch.deadline_at, _as_resumed(site, batch, submitted)
@@ -106,7 +106,7 @@ def _run_held(
     score = tally.score()
     if tally.computed:
         keep_score(site, batch.id, score)
-    result = _result(site, batch, submitted, code, message, promise)
+    result = _result(site, batch, submitted, (code, message), promise)
     return replace(result, computed=tally.computed, score=score)
 
 
@@ -203,26 +203,21 @@ def _refused(site: Site, batch: Batch, submitted: Submitted, promise: Promise) -
     counts = site.catalog.counts(batch.id)
     if counts[JobState.QUEUED] == sum(counts.values()):
         site.catalog.set_batch_state(batch.id, BatchState.INFEASIBLE, at=site.clock())
-    message = promise.answer.headline
-    return _result(site, batch, submitted, ExitCode.INFEASIBLE, message, promise)
+    ended = ExitCode.INFEASIBLE, promise.answer.headline
+    return _result(site, batch, submitted, ended, promise)
 
 
 def _result(
-    site: Site,
-    batch: Batch,
-    submitted: Submitted,
-    code: ExitCode,
-    message: str,
-    promise: Promise | None = None,
+    site: Site, batch: Batch, submitted: Submitted, ended: Ended, promise: Promise | None = None
 ) -> BatchResult:
     return BatchResult(
         batch=batch,
-        exit_code=code,
+        exit_code=ended[0],
         counts=site.catalog.counts(batch.id),
         inserted=submitted.inserted,
         reused=submitted.reused,
         plan=promise.plan if promise else None,
         answer=promise.answer if promise else None,
         wall_s=site.clock() - submitted.at,
-        message=message,
+        message=ended[1],
     )

@@ -45,7 +45,7 @@ class HandOver:
             if (seat.light and (seat.up or has_maker)) or (seat.up and seat.worker_id == maker_id)
         ]
         workers = {
-            seat.worker_id: self._finisher(seat, now, self._up_at(seat, now)) for seat in able
+            each.worker_id: self._finisher(each, now, self._up_at(each, now)) for each in able
         }
         rests = {
             name: self.learner.finishing(job, point, each, drafted.draft)
@@ -92,13 +92,11 @@ class HandOver:
     def _on_the_way_s(self, now: float) -> float:
         """Seconds until the drafts on their way have come, by the links when each left."""
         light = (self.hands.of(seat.worker_id) for seat in self.seats() if seat.light)
-        return max(
-            (
-                sum(held.left_s(NETWORK, now, is_first=n == 0) for n, held in enumerate(its))
-                for its in light
-            ),
-            default=0.0,
+        left_s = (
+            sum(held.left_s(NETWORK, now, is_first=n == 0) for n, held in enumerate(its))
+            for its in light
         )
+        return max(left_s, default=0.0)
 
     def _finisher(self, seat: Seat, now: float, up_at: float, coming_s: float = 0.0) -> Finisher:
         return Finisher(
@@ -112,15 +110,10 @@ class HandOver:
         """Of its link as last seen; less where a draft takes longer than that allows."""
         seen = self.learner.bits_per_s(worker_id)
         held = next(iter(self.hands.of(worker_id)), None)
-        if (
-            held is None
-            or held.order.drafted is None
-            or held.phase != NETWORK
-            or held.phase_since is None
-        ):
+        if held is None or (drafted := held.order.drafted) is None or held.phase != NETWORK:
             return seen
-        passed_s = now - held.phase_since
+        passed_s = 0.0 if held.phase_since is None else now - held.phase_since
         if passed_s <= held.stages.get(NETWORK, 0.0):
             return seen
-        at_most = 8 * held.order.drafted.draft.size_bytes / passed_s
+        at_most = 8 * drafted.draft.size_bytes / passed_s
         return at_most if seen is None else min(seen, at_most)

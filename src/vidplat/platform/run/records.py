@@ -14,6 +14,7 @@ from vidplat.storage.records import export_manifest, export_metrics
 
 _PARQUET = "application/vnd.apache.parquet"
 _MISSES_KEPT = 1_000  # causes remembered one by one
+Ended = tuple[ExitCode, str]  # how a run ended, and a sentence for people
 
 
 def write_tables(site: Site, batch_id: str) -> None:
@@ -45,7 +46,7 @@ def keep_score(site: Site, batch_id: str, score: Score) -> None:
         site.listener.warn(str(error))
 
 
-def verdict(site: Site, batch_id: str, missed: int = 0) -> tuple[ExitCode, str]:
+def verdict(site: Site, batch_id: str, missed: int = 0) -> Ended:
     """Exit code and sentence for a batch as the catalog tells it now, of which `missed` videos of
     this run were late; closes it when every job is final."""
     counts = site.catalog.counts(batch_id)

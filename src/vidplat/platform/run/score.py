@@ -7,8 +7,7 @@ that fits:
     infeasible    the promise itself said that not all could be in time
     worker lost   a worker died with it in hand
     retry         an attempt of it failed
-    start-up      the workers came up later than predicted, by at least as much as the video was
-                  late
+    start-up      the workers came up late, by at least as much as the video
     estimate      none of these: it, or those before it, took longer than predicted
 """
 
