@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,7 +32,6 @@ CARDS = 600  # videos shown on a page; failed and late ones come first
 MARKS = 2_000  # jobs drawn in the charts
 EMBED_BYTES = 24_000_000  # videos and posters together; above this a page links to them instead
 EMBED_JOBS = 300
-PAGE = 5_000
 EVENTS_SEARCHED = 200  # a run ends with its score, so it is among the latest
 
 
@@ -128,16 +127,9 @@ def gather(
     """Walk the jobs of `batch` once. `causes` maps job ids to the cause of a miss, where the
     platform knows it."""
     tally = _Tally(batch, causes or {})
-    for record in _walk(catalog, batch.id):
+    for record in catalog.every_job(batch.id):
         tally.add(record)
     return tally.report(state, now, promise)
-
-
-def _walk(catalog: Catalog, batch_id: str) -> Iterator[JobRecord]:
-    after_row = 0
-    while page := catalog.jobs(batch_id, after_row=after_row, limit=PAGE):
-        yield from page
-        after_row = page[-1].job.row
 
 
 def actual_s(record: JobRecord) -> float | None:
