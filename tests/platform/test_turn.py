@@ -284,7 +284,7 @@ def test_a_failing_worker_becomes_the_last_choice(scene):
 def test_only_a_window_of_a_long_queue_is_held_and_it_is_refilled(scene):
     stage = scene(30, window=10)
     assert len(observe(stage.world).jobs) == 10
-    (backlog,) = stage.world.window.backlog()
+    (backlog,) = stage.world.window.queue().backlog()
     assert backlog.count == 20
     for n in range(30):
         stage.turn(20.0 * n)
