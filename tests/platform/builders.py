@@ -15,7 +15,6 @@ from vidplat.domain import (
     Outcome,
     Progress,
     Prompt,
-    VideoSpec,
 )
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Seat, WorkerSpec
@@ -24,7 +23,6 @@ from vidplat.platform.intake.take_in import Taken, take_in
 from vidplat.platform.interface import BatchResult, Wishes
 from vidplat.scheduler.decision import Assignment, Plan
 from vidplat.testing import describe_fake
-from vidplat.workers.models.limits import check_spec, nearest_frames
 
 NOW = 1_900_000_000.0
 
@@ -37,12 +35,6 @@ class FakeModels:
 
     def describe(self, model_id: str) -> tuple[ModelRef, ModelShape]:
         return describe_fake(model_id)
-
-    def check(self, shape: ModelShape, spec: VideoSpec) -> None:
-        check_spec(shape, spec)
-
-    def nearest_frames(self, frames: int, shape: ModelShape) -> int:
-        return nearest_frames(frames, shape)
 
     def searched_masks(self, model_id: str, latent_frames: int) -> str:
         return self.masks.get(latent_frames, "")

@@ -37,7 +37,6 @@ from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.places import probe
-from vidplat.workers.models.limits import check_spec, nearest_frames
 
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
@@ -277,8 +276,6 @@ class _Models:
     """Knowledge of models for intake, without loading torch."""
 
     describe = staticmethod(_describe)
-    check = staticmethod(check_spec)
-    nearest_frames = staticmethod(nearest_frames)
 
     def searched_masks(self, model_id: str, latent_frames: int) -> str:
         if is_fake(model_id):

@@ -49,11 +49,6 @@ class Models(Protocol):
     def describe(self, model_id: str) -> tuple[ModelRef, ModelShape]:
         """Raises ModelError."""
 
-    def check(self, shape: ModelShape, spec: VideoSpec) -> None:
-        """Raises SpecError with the rule and the nearest valid value."""
-
-    def nearest_frames(self, frames: int, shape: ModelShape) -> int: ...
-
     def searched_masks(self, model_id: str, latent_frames: int) -> str:
         """SHA-256 of the masks that were searched for such videos, or "". Raises ModelError."""
 
@@ -197,7 +192,7 @@ class Rows:
         try:
             spec = self._spec(shape, dict(size))
             _check_bounds(spec)
-            self._models.check(shape, spec)
+            check_spec(shape, spec)
         except RequestError as error:
             return "video", str(error)
         latent_frames = shape.latent_frames(spec.num_frames)
@@ -222,7 +217,7 @@ class Rows:
                     raise UsageError(
                         f"seconds must be above 0 and at most 3600, not {printable(seconds)}"
                     )
-                frames = self._models.nearest_frames(round(seconds * spec.fps), shape)
+                frames = nearest_frames(round(seconds * spec.fps), shape)
                 spec = replace(spec, num_frames=frames)
         return replace(spec, guidance_scale=float(spec.guidance_scale), seed=self._wishes.seed)
 

@@ -42,15 +42,12 @@ class Tally:
         self._batch, self._workers = batch, workers
         self._promised, self._promised_startup_s = promised, promised_startup_s
         self._first_dispatch_at: float | None = None
-        self._finished_at = 0.0
+        self._finished_at = self._model_seconds = self._quality = 0.0
         self._errors = array("d")  # actual / p50 - 1
-        self._within_p90 = 0
-        self._model_seconds = 0.0
-        self._quality = 0.0
+        self._within_p90 = self.computed = 0
         self._misses: list[tuple[str, int, float]] = []
         self._lost: set[str] = set()
         self._failed: set[str] = set()
-        self.computed = 0
 
     def worker_lost(self, job_id: str) -> None:
         self._lost.add(job_id)
