@@ -46,11 +46,10 @@ class Tally:
         self._errors = array("d")  # actual / p50 - 1
         self._within_p90 = self.computed = 0
         self._misses: list[tuple[str, int, float]] = []
-        self._lost: set[str] = set()
-        self._failed: set[str] = set()
+        self._causes: dict[str, str] = {}  # why a job may be late, by its id
 
     def worker_lost(self, job_id: str) -> None:
-        self._lost.add(job_id)
+        self._causes[job_id] = "worker lost"
 
     def dispatched(self, at: float) -> None:
         self._first_dispatch_at = at if self._first_dispatch_at is None else self._first_dispatch_at
@@ -58,7 +57,7 @@ class Tally:
     def ended(self, order: Order, outcome: Outcome) -> None:
         self._model_seconds += sum(outcome.phases.values())
         if not outcome.ok:
-            self._failed.add(outcome.job_id)
+            self._causes.setdefault(outcome.job_id, "retry")
             return
         self.computed += 1
         self._finished_at = max(self._finished_at, outcome.finished_at)
@@ -103,10 +102,5 @@ class Tally:
     def _cause(self, job_id: str, late_s: float, startup_s: float) -> str:
         if self._promised.verdict is Verdict.INFEASIBLE:
             return "infeasible"
-        if job_id in self._lost:
-            return "worker lost"
-        if job_id in self._failed:
-            return "retry"
-        if startup_s - self._promised_startup_s >= late_s:
-            return "start-up"
-        return "estimate"
+        came_late = startup_s - self._promised_startup_s >= late_s
+        return self._causes.get(job_id, "start-up" if came_late else "estimate")
