@@ -89,11 +89,8 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
 
 
 def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
-    """Continue an interrupted batch: repair catalog and store from each other, then run what is
-    open.
-
-    `batch_id` may be any unique prefix. Raises RequestError when there is no such batch.
-    """
+    """Repair catalog and store of an interrupted batch from each other, then run what is open.
+    `batch_id` may be any unique prefix; raises RequestError when there is no such batch."""
     asked_at = time.time()
     with closing(open_catalog(config.catalog.url)) as catalog:
         batch = catalog.batch(batch_id)

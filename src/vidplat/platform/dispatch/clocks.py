@@ -32,11 +32,8 @@ _Event = TypeVar("_Event", bound=Event)
 
 
 def ahead_of_ours(ask: Callable[[], float], clock: Callable[[], float] = time.time) -> float:
-    """How far the clock that `ask` reads is ahead, by the quickest of three questions; 0 where that
-    cannot be told.
-
-    A difference below half of the round trip is nothing but the way of the answer.
-    """
+    """How far the clock that `ask` reads is ahead, by the quickest of three questions; 0 where
+    that is below half of the round trip, and so nothing but the way of the answer."""
     answers: list[tuple[float, float]] = []
     for _ in range(_TRIES):
         asked_at = clock()

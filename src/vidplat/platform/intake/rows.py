@@ -69,10 +69,8 @@ _Wrong = tuple[str, str]  # column, message
 
 
 class Rows:
-    """Makes the rows of one submit, in their order. Used by one thread.
-
-    Raises UsageError or ModelError when the submit's own wishes are wrong.
-    """
+    """Makes the rows of one submit, in their order. Used by one thread. Raises UsageError or
+    ModelError when the submit's own wishes are wrong."""
 
     def __init__(self, wishes: Wishes, models: Models, now: float, spool: JobSpool) -> None:
         self._wishes, self._models, self._spool = wishes, models, spool
@@ -229,11 +227,8 @@ class Rows:
 
 
 class _Asked:
-    """Which row asked first for each video, and so which seeds are free.
-
-    A row that gives no seed gets the base seed plus the number of rows before it that ask for the
-    very same video: a prompt given three times makes three different videos.
-    """
+    """Which row asked first for each video. A row that gives no seed gets the base seed plus the
+    number of rows before it that ask for the same: a prompt given thrice makes three videos."""
 
     def __init__(self, base_seed: int) -> None:
         self._base = base_seed

@@ -56,11 +56,8 @@ class SourceVideos:
         self._by_identity: dict[str, Source | str] = {}
 
     def look(self, places: Sequence[str]) -> Mapping[str, Source | str]:
-        """For each place the source, or the sentence why it cannot be used; `on_look` hears how
-        many are new.
-
-        Raises StoreError when a bucket cannot be reached: that is nobody's row.
-        """
+        """For each place the source, or why it cannot be used; `on_look` hears how many are new.
+        Raises StoreError when a bucket cannot be reached: that is nobody's row."""
         if len(self._by_place) > _REMEMBERED:
             self._by_place.clear()
             self._by_identity.clear()
@@ -83,11 +80,8 @@ class SourceVideos:
 
 
 def keep(store: Store, inputs: Mapping[str, str]) -> int:
-    """Copy each input video (SHA-256 -> place) into the store unless it is there; returns how many
-    were copied.
-
-    Raises InputError when one is no longer what it was when it was looked at.
-    """
+    """Copy input videos (SHA-256 -> place) into the store; returns how many were not there yet.
+    Raises InputError when one is no longer what it was when it was looked at."""
     with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
         return sum(pool.map(partial(_kept, store), inputs.items()))
 

@@ -70,9 +70,8 @@ class Found:
 
 
 def search_masks(wanted: Search, on_step: Callable[[str, int, int], None]) -> tuple[Found, ...]:
-    """Search and write masks for each transformer of the model. Raises UsageError, SpecError and
-    ModelError, all before the model is loaded. `on_step` hears the phase, and how many forwards of
-    the model are done in it, of how many."""
+    """Search and write masks for each transformer. Raises UsageError, SpecError and ModelError
+    before the model is loaded. `on_step` hears a phase, and the forwards done and in all."""
     from vidplat.workers import check_spec, describe_model
     from vidplat.workers.models.catalogue import locate
 

@@ -12,11 +12,8 @@ _RENEWALS_PER_LEASE = 6
 
 
 def beat(world: World) -> None:
-    """Heartbeats, leases, and word from other processes; each as seldom as it may be.
-
-    Raises ClusterError when another process has the batch now, or no worker is left or came up, and
-    CatalogError when the catalog has refused for minutes.
-    """
+    """Raises ClusterError when another process has the batch now, or no worker is left or came up,
+    and CatalogError when the catalog has refused for minutes."""
     now, config = world.now(), world.config
     if now - world.beat_at < config.heartbeat_s:
         return

@@ -109,11 +109,8 @@ class Learner:
     # --- learning -------------------------------------------------------------------------------
 
     def finished(self, outcome: Outcome, job: Job, device_classes: Mapping[str, str]) -> None:
-        """Learn from a job that was made; its seconds are the worker's, at the point that was
-        really spent. `device_classes` by worker id; raises KeyError for a worker it does not name.
-
-        Where another worker left a draft, the stages until then are that one's.
-        """
+        """Learn from a job that was made, at the point that was really spent; where a worker left a
+        draft, the stages until then are its. Raises KeyError for one not in `device_classes`."""
         began = time.monotonic()
         if self._spent > 0.05 + _BUDGET * (began - self._began):
             return

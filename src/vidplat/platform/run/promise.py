@@ -33,10 +33,8 @@ class Promise:
 def make_promise(
     batch: Batch, queue: Queue, seats: Sequence[Seat], learner: Learner, policy: Policy, now: float
 ) -> Promise:
-    """`seats` are the workers to be started now.
-
-    Light ones are not counted on: what they take over only makes a promise come true sooner.
-    """
+    """`seats` are to be started now. Light ones are not counted on: what they take over only
+    makes a promise come true sooner."""
     model_id, makers = batch.model.id, [seat for seat in seats if not seat.light]
     startups = [learner.startup(model_id, seat.device_class) for seat in makers]
     snapshot = Snapshot(

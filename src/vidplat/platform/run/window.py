@@ -30,10 +30,8 @@ class Queue:
 
 
 class Window:
-    """`size` jobs at most; `on_model` hears each model id that occurs, before the window is used.
-
-    Deadlines before `passed_at` are left out: nothing that is planned now can meet them.
-    """
+    """`size` jobs at most; `on_model` hears each model id before the window is used. Deadlines
+    before `passed_at` are left out: nothing that is planned now can meet them."""
 
     def __init__(
         self,
