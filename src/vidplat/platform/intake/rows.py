@@ -29,7 +29,10 @@ from vidplat.methods.language import asked, unsuited, uses_searched_masks
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.intake.source_videos import Source, or_why, too_short
 from vidplat.platform.intake.spool import JobSpool, Row
+from vidplat.platform.interface import Wishes
+from vidplat.storage.prompt_cells import RowProblem
 from vidplat.times import parse_deadline
+from vidplat.workers.models.limits import check_spec, nearest_frames
 
 _PIXELS_MAX = 2**34  # pixels of all frames of one video: beyond it no machine has the memory
 _MOST = {

@@ -28,7 +28,8 @@ from vidplat.storage.input_places import look, opened
 from vidplat.storage.inputs import is_kept, keep_input
 from vidplat.storage.stores import Store
 
-_Asked, _Answer = ParamSpec("_Asked"), TypeVar("_Answer")
+_Asked = ParamSpec("_Asked")
+_Answer = TypeVar("_Answer")
 _AT_ONCE = 4  # hashing, decoding and waiting for a bucket leave Python's lock
 _COPIES_AT_ONCE = 2  # each holds a whole file in memory
 _REMEMBERED = 100_000  # places: beyond it what was seen is forgotten rather than memory filled

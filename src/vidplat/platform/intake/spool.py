@@ -83,6 +83,5 @@ class JobSpool:
         spec, model = self._templates[template]
         if seed != spec.seed:
             # A million calls of `dataclasses.replace` cost three seconds more.
-            *size, _ = vars(spec).values()
-            spec = VideoSpec(*size, seed)
+            spec = VideoSpec(**{**vars(spec), "seed": seed})
         return Job(id_, prompt, negative_prompt, spec, model, row, *wishes)
