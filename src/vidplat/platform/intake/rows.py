@@ -84,8 +84,8 @@ class Rows:
         remember = lru_cache(_REMEMBERED)
         self._described = remember(self._describe)
         self._template = remember(self._new_template)
-        self._moment = remember(partial(or_why, parse_deadline, now=now))
-        self._method_problem = remember(partial(or_why, unsuited))
+        self._moment = remember(or_why(partial(parse_deadline, now=now)))
+        self._method_problem = remember(or_why(unsuited))
         self._masks = remember(self._searched_masks)
         if wishes.method is not None:
             asked(wishes.method)

@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import BinaryIO, ParamSpec, TypeVar
 
 from vidplat.config import InputConfig
@@ -66,7 +66,7 @@ class SourceVideos:
         if new:
             self._on_look(len(new))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = dict(zip(new, pool.map(partial(or_why, look), new), strict=True))
+            found = dict(zip(new, pool.map(or_why(look), new), strict=True))
             unseen: dict[str, str] = {}  # identity -> one place that has it
             for place, there in found.items():
                 if not isinstance(there, str) and there.identity not in self._by_identity:
@@ -110,14 +110,17 @@ def conversions(source: Source, spec: VideoSpec) -> list[str]:
     return found
 
 
-def or_why(
-    ask: Callable[_Asked, _Answer], *args: _Asked.args, **more: _Asked.kwargs
-) -> _Answer | str:
-    """What is asked for, or the sentence why it cannot be had."""
-    try:
-        return ask(*args, **more)
-    except UsageError as error:
-        return str(error)
+def or_why(ask: Callable[_Asked, _Answer]) -> Callable[_Asked, _Answer | str]:
+    """`ask`, with an answer for what cannot be had: the sentence why not."""
+
+    @wraps(ask)
+    def told(*given: _Asked.args, **named: _Asked.kwargs) -> _Answer | str:
+        try:
+            return ask(*given, **named)
+        except UsageError as error:
+            return str(error)
+
+    return told
 
 
 def _checked(place: str, limits: InputConfig) -> Source | str:
