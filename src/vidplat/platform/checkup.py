@@ -63,17 +63,11 @@ def examine(config: Config, *, migrate: bool = False, quick: bool = False) -> It
         "disk": lambda: _disk(config.store.output),
         "models": lambda: _models(config.model),
     }
-    heavy: dict[str, Question] = {
-        "video": _video,
-        "torch": _torch,
-        "ray": lambda: _ray(config.ray.address),
-    }
+    heavy = {"video": _video, "torch": _torch, "ray": lambda: _ray(config.ray.address)}
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(_ask, *each) for each in heavy.items() if not quick]
-        for name, question in questions.items():
-            yield _ask(name, question)
-        for answer in asked:
-            yield answer.result()
+        yield from (_ask(*each) for each in questions.items())
+        yield from (answer.result() for answer in asked)
 
 
 def _ask(name: str, question: Question) -> Finding:
@@ -89,8 +83,7 @@ def _ask(name: str, question: Question) -> Finding:
 
 
 def _python() -> Found:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Health.OK, found
+    return Health.OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
 
 def _packages() -> Found:
@@ -137,17 +130,15 @@ def _nearest_folder(path: Path) -> Path:
 def _catalog(url: str, migrate: bool) -> Found:
     from vidplat.storage import open_catalog
 
-    file = None if "://" not in url else url.partition("sqlite:///")[2]
+    file = url.partition("sqlite:///")[2]
     if file and file != ":memory:" and not Path(file).exists() and not migrate:
-        folder = _nearest_folder(Path(file).parent)
+        folder, shown = _nearest_folder(Path(file).parent), printable(file)
         if not os.access(folder, os.W_OK):
-            raise CatalogError(
-                f"{printable(folder)} cannot be written, so no catalog can be made at "
-                f"{printable(file)}"
-            )
-        return Health.OK, f"none yet; the first submit makes {printable(file)}"
-    may_migrate = True if migrate else None
-    with closing(open_catalog(url, migrate=may_migrate, lock_timeout_s=LOCK_PATIENCE_S)) as catalog:
+            why = f"{printable(folder)} cannot be written, so no catalog can be made at {shown}"
+            raise CatalogError(why)
+        return Health.OK, f"none yet; the first submit makes {shown}"
+    patience_s = LOCK_PATIENCE_S
+    with closing(open_catalog(url, migrate=migrate or None, lock_timeout_s=patience_s)) as catalog:
         with catalog.database.writing():  # the lock, and the right to write
             pass
         batches = len(catalog.batches(1_000))
@@ -185,16 +176,14 @@ def _torch() -> Found:
         "threads')"
     )
     if gpu_names() and "CPU" in found:
-        todo = "there is a GPU that torch cannot use: check driver and CUDA build"
-        return Health.WARN, found, todo
+        unused = "there is a GPU that torch cannot use: check driver and CUDA build"
+        return Health.WARN, found, unused
     return Health.OK, found
 
 
 def _video() -> Found:
-    found = _run(
-        "import av\nav.Codec('libx264', 'w')\nprint('PyAV', av.__version__, 'with libx264')"
-    )
-    return Health.OK, found
+    script = "import av\nav.Codec('libx264', 'w')\nprint('PyAV', av.__version__, 'with libx264')"
+    return Health.OK, _run(script)
 
 
 def _ray(address: str | None) -> Found:
@@ -211,8 +200,7 @@ def _ray(address: str | None) -> Found:
 
 
 def _run(script: str) -> str:
-    """The line that a Python process of its own prints. Raises RuntimeError with its last line of
-    complaint."""
+    """What a Python process of its own prints. Raises RuntimeError with its last complaint."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S

@@ -6,6 +6,7 @@ Left to others: making the plan (`planner`), acting on the answer and its exit c
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from vidplat.domain import OnInfeasible
@@ -26,8 +27,7 @@ class Answer:
 
 
 def answer(plan: Plan, policy: Policy, now: float) -> Answer:
-    """Admit feasible and degraded plans; an infeasible one only under best-effort, and only if it
-    does anything.
+    """Admit feasible and degraded plans; an infeasible one under best-effort, if it does anything.
 
     `reject` never sees a plan below the quality floor and `degrade` may (the planner keeps that
     rule).
@@ -56,29 +56,22 @@ def _expectation(plan: Plan, now: float) -> str:
 
 
 def _deferrals(plan: Plan) -> list[str]:
-    reasons: dict[str, int] = {}
-    for d in plan.deferred:
-        reasons[d.reason] = reasons.get(d.reason, 0) + 1
+    reasons = Counter(d.reason for d in plan.deferred)
     ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return [f"{wording.jobs(count)} cannot be placed: {reason}" for reason, count in ranked]
 
 
 def _advice(plan: Plan, policy: Policy, now: float) -> list[str]:
-    if plan.deferred or not plan.assignments:
-        return (
-            ["use a smaller size or fewer frames, or add a worker that has room"]
-            if plan.deferred
-            else []
-        )
+    if plan.deferred:
+        return ["use a smaller size or fewer frames, or add a worker that has room"]
+    if not plan.assignments:
+        return []
     # Rounded up and a little more: the clock runs between this answer and the next submit.
     seconds = int(1.05 * (plan.earliest_at - now)) + 2
     earliest = wording.seconds(plan.earliest_at - now)
-    advice = [
-        f"the earliest time that can be promised is {earliest} from now: try --deadline {seconds}s"
-    ]
+    earlier = f"the earliest time that can be promised is {earliest} from now: "
+    advice = [f"{earlier}try --deadline {seconds}s"]
     if policy.quality_floor > 0 and policy.on_infeasible is OnInfeasible.REJECT:
         advice.append("--on-infeasible degrade may go below the quality floor")
-    return [
-        *advice,
-        "--on-infeasible best-effort runs anyway; late videos are kept and counted as missed",
-    ]
+    anyway = "--on-infeasible best-effort runs anyway; late videos are kept and counted as missed"
+    return [*advice, anyway]

@@ -22,8 +22,7 @@ from vidplat.scheduler.profile import hull
 
 
 def worker_values(groups: Sequence[Group], workers: int) -> list[float]:
-    """What a second of each worker is worth in seconds of the fastest, averaged over the jobs it
-    may take."""
+    """What a second of each worker is worth in seconds of the fastest, on average of its jobs."""
     total, weight = [0.0] * workers, [0] * workers
     for group in groups:
         fastest = min(r.seconds(r.top) for r in group.rungs.values())
@@ -45,11 +44,8 @@ def quality_bound(
     if not jobs:
         return 1.0
     due = [g for g in groups if g.deadline_at != NEVER]
-    total = sum(
-        g.count * max(r.qualities[-1] for r in g.rungs.values())
-        for g in groups
-        if g.deadline_at == NEVER
-    )
+    free = [g for g in groups if g.deadline_at == NEVER]
+    total = sum(g.count * max(r.qualities[-1] for r in g.rungs.values()) for g in free)
     kinds = {id(g.rungs): g for g in due}
     cheapest = {kind: _cheapest(g, values) for kind, g in kinds.items()}
     curves = [cheapest[id(g.rungs)] for g in due]
@@ -79,14 +75,12 @@ def quality_bound(
 
 def _cheapest(group: Group, values: Sequence[float]) -> list[tuple[float, float]]:
     """The hull of (seconds of the fastest worker, quality) over all of a group's workers."""
-    points = {
-        (values[i] * rungs.seconds(k), rungs.qualities[k])
+    ranked = sorted(
+        (values[i] * rungs.seconds(k), quality)
         for i, rungs in group.rungs.items()
-        for k in range(len(rungs.points))
-    }
-    ranked = sorted(points)
-    kept = hull([s for s, _ in ranked], [q for _, q in ranked])
-    return [ranked[k] for k in kept]
+        for k, quality in enumerate(rungs.qualities)
+    )
+    return [ranked[k] for k in hull([s for s, _ in ranked], [q for _, q in ranked])]
 
 
 def _edge(curve: list[tuple[float, float]], k: int, rung: int) -> tuple[float, int, int]:

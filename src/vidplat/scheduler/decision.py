@@ -1,5 +1,4 @@
-"""What a decision looks at and what it comes to: a Snapshot in, a Plan out. Frozen values and
-nothing else.
+"""What a decision looks at and what it comes to, in frozen values: a Snapshot in, a Plan out.
 
 Left to others: jobs and workers themselves (`domain`), how a plan is made (`planner`), what is kept
 of it in the catalog (`storage.catalog_words`).
@@ -51,12 +50,8 @@ class Assignment:
     finish_p50_at: float
     finish_p90_at: float
     reason: str = ""  # e.g. "full quality", "8 of 24 steps: 12 s short"
-    finish_by: float | None = (
-        None  # latest end that keeps this job and all after it on its worker in time, as planned
-    )
-    handed_s: float = (
-        0.0  # of `p50_s`, what another worker is counted on for; 0: its own finishes it
-    )
+    finish_by: float | None = None  # latest end that keeps it, and all after it there, in time
+    handed_s: float = 0.0  # of `p50_s`, what another worker is counted on for
 
 
 @dataclass(frozen=True)
@@ -86,8 +81,6 @@ class Plan:
     finish_p90_at: float = 0.0
     device_seconds: float = 0.0  # p50 sum over assignments
     mean_quality: float = 1.0
-    quality_bound: float = (
-        1.0  # upper bound on the mean quality (LP relaxation): the plan's certificate
-    )
+    quality_bound: float = 1.0  # upper bound on the mean of any plan (LP relaxation)
     reason: str = ""
     notes: tuple[str, ...] = ()  # e.g. "no profile for this model: steps alone"

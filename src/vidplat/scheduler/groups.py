@@ -28,8 +28,7 @@ _DEADLINE_GRAIN = 1.02  # neighbours differ by this factor in time left, when th
 
 @dataclass(frozen=True)
 class Backlog:
-    """`count` more jobs like `like`, too many to list: they are planned for, and get no assignment
-    yet."""
+    """`count` more jobs like `like`, planned for without getting an assignment yet."""
 
     like: OpenJob
     count: int
@@ -52,17 +51,10 @@ class Group:
 
     @property
     def order(self) -> tuple[float, int, float, float, int, str]:
-        """Earliest deadline, then priority, then those free to start, then the longest, so that the
-        tail is short."""
-        longest = max(r.p50_s[-1] for r in self.rungs.values())
-        return (
-            self.deadline_at,
-            -self.first.priority,
-            self.not_before,
-            -longest,
-            self.first.row,
-            self.first.id,
-        )
+        """Earliest deadline, then priority, then free to start, then longest (a short tail)."""
+        first, longest = self.first, max(r.p50_s[-1] for r in self.rungs.values())
+        due = (self.deadline_at, -first.priority, self.not_before)
+        return (*due, -longest, first.row, first.id)
 
 
 def group_jobs(
@@ -72,48 +64,39 @@ def group_jobs(
     backlog: Sequence[Backlog] = (),
     makers_at: float = 0.0,
 ) -> tuple[list[Group], list[Deferred]]:
-    """Groups in the order they are to be made, and the jobs nobody here can make, each with the
-    reason.
+    """Groups in the order they are to be made, and the jobs that nobody here can make, with why.
 
     A Group's `rungs` are keyed by the position of a worker in the menu's list. Where light workers
     are counted on, all of them have their part as much later than the makers as the longest lag of
     any rung, and as it takes to make up for being free later than the first maker, at `makers_at`.
     """
-    due = _Deadlines(snapshot, backlog)
+    due = _rounded_deadlines(snapshot, backlog)
     groups: dict[tuple[object, ...], Group] = {}
-    refused: dict[tuple[object, ...], str] = {}
     deferred: list[Deferred] = []
     listed = sorted(snapshot.jobs, key=lambda o: (o.job.row, o.job.id))
     for open_job, count in [*((o, 0) for o in listed), *((b.like, b.count) for b in backlog)]:
         job, spec = open_job.job, open_job.job.spec
         not_before = open_job.not_before if open_job.not_before > snapshot.now else 0.0
-        deadline = due.of(job)
         kind = (
             job.model.id, spec.width, spec.height, spec.num_frames, spec.num_inference_steps,
             spec.guidance_scale > 1.0, job.method, job.input_video is not None, open_job.rung_down,
             open_job.avoid,
         )  # fmt: skip
-        key = (kind, deadline, job.priority, not_before)
-        group = groups.get(key)
-        if group is None and kind not in refused:
-            offer = menu.offer(kind, open_job)
-            if isinstance(offer, str):
-                refused[kind] = offer
-            else:
-                chosen, rungs = offer
-                weight = policy.priority_weight ** max(-20, min(20, job.priority))
-                group = Group(
-                    job, deadline, not_before, weight, chosen.qualities[-1], chosen.measured, rungs
-                )
-                groups[key] = group
-        if group is None:
+        offer = menu.offer(kind, open_job)
+        if isinstance(offer, str):
             if not count:
-                deferred.append(Deferred(job.id, refused[kind]))
-        elif count:
-            group.count += count
-        else:
-            group.jobs.append(job)
-            group.count += 1
+                deferred.append(Deferred(job.id, offer))
+            continue
+        deadline = due[job.deadline_at]
+        key = (kind, deadline, job.priority, not_before)
+        if key not in groups:
+            chosen, rungs = offer
+            weight = policy.priority_weight ** max(-20, min(20, job.priority))
+            best, measured = chosen.qualities[-1], chosen.measured
+            groups[key] = Group(job, deadline, not_before, weight, best, measured, rungs)
+        groups[key].count += count or 1
+        if not count:
+            groups[key].jobs.append(job)
     _leave_time(groups.values(), snapshot.finishers, makers_at)
     return sorted(groups.values(), key=lambda g: g.order), deferred
 
@@ -128,27 +111,20 @@ def _leave_time(groups: Iterable[Group], finishers: Sequence[Finisher], makers_a
     lag_s, busy = max(relay.lag_p90_s for relay in relays), max(relay.busy for relay in relays)
     behind_s = mean_ready_at(finishers) - makers_at
     for group in relaying:
-        group.lag_s = lag_before(
-            group.deadline_at - makers_at, lag_s, behind_s, busy, len(finishers)
-        )
+        due_s = group.deadline_at - makers_at
+        group.lag_s = lag_before(due_s, lag_s, behind_s, busy, len(finishers))
         group.deadline_at -= group.lag_s
 
 
-class _Deadlines:
-    """Each job's deadline (its own, else the snapshot's), rounded down when there are too many
-    different ones."""
-
-    def __init__(self, snapshot: Snapshot, backlog: Sequence[Backlog]) -> None:
-        self._default = NEVER if snapshot.deadline_at is None else snapshot.deadline_at
-        own = {o.job.deadline_at for o in snapshot.jobs} | {b.like.job.deadline_at for b in backlog}
-        rounded: dict[float, float] = {}
-        edge = NEVER
-        for deadline in sorted(d for d in own if d is not None):
-            beyond = snapshot.now + max(0.0, edge - snapshot.now) * _DEADLINE_GRAIN
-            if len(own) <= _MOST_DEADLINES or edge == NEVER or deadline > beyond:
-                edge = deadline
-            rounded[deadline] = edge
-        self._rounded = rounded
-
-    def of(self, job: Job) -> float:
-        return self._default if job.deadline_at is None else self._rounded[job.deadline_at]
+def _rounded_deadlines(snapshot: Snapshot, backlog: Sequence[Backlog]) -> dict[float | None, float]:
+    """By a job's own deadline (None: the snapshot's); rounded down where there are too many."""
+    own = {o.job.deadline_at for o in snapshot.jobs} | {b.like.job.deadline_at for b in backlog}
+    default = NEVER if snapshot.deadline_at is None else snapshot.deadline_at
+    rounded: dict[float | None, float] = {None: default}
+    edge = NEVER
+    for deadline in sorted(d for d in own if d is not None):
+        beyond = snapshot.now + max(0.0, edge - snapshot.now) * _DEADLINE_GRAIN
+        if len(own) <= _MOST_DEADLINES or edge == NEVER or deadline > beyond:
+            edge = deadline
+        rounded[deadline] = edge
+    return rounded

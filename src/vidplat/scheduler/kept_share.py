@@ -23,15 +23,12 @@ from vidplat.methods.language import chosen, text
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 
 _TRUSTED_SAMPLES = 20  # as for timings
-_P90_DEVIATIONS = (
-    1.2816  # standard deviations from the mean to the 90 % quantile of a normal distribution
-)
+_P90_DEVIATIONS = 1.2816  # from the mean to the 90 % quantile of a normal distribution
 
 
 @dataclass(frozen=True)
 class KeptShare:
-    """Shares seen so far: their number, mean, and sum of squared deviations from it (Welford's
-    running form)."""
+    """Shares seen so far, by Welford: number, mean, sum of squared deviations from it."""
 
     samples: int = 0
     mean: float = 1.0
@@ -39,9 +36,9 @@ class KeptShare:
 
     def after(self, share: float) -> KeptShare:
         """With one more share, in (0, 1]."""
-        samples = self.samples + 1
-        away = share - (self.mean if self.samples else 0.0)
-        mean = (self.mean if self.samples else 0.0) + away / samples
+        samples, before = self.samples + 1, self.mean if self.samples else 0.0
+        away = share - before
+        mean = before + away / samples
         return KeptShare(samples, mean, self.squares + away * (share - mean))
 
     @property
@@ -51,25 +48,22 @@ class KeptShare:
 
     @property
     def p90(self) -> float:
-        """The share that nine in ten videos stay below. With few samples it is drawn towards 1, all
-        tokens."""
+        """The share that nine in ten videos stay below; with few samples drawn towards 1."""
         trust = min(1.0, self.samples / _TRUSTED_SAMPLES)
         return trust * min(1.0, self.mean + _P90_DEVIATIONS * self.deviation) + (1 - trust)
 
     @classmethod
     def measured(cls, point: ProfilePoint) -> KeptShare:
         """What a profile's point says of it, as if learnt from its samples."""
-        return cls(
-            point.samples, point.linear_work, point.work_spread**2 * max(0, point.samples - 1)
-        )
+        squares = point.work_spread**2 * max(0, point.samples - 1)
+        return cls(point.samples, point.linear_work, squares)
 
     def to_list(self) -> list[Any]:
         return [self.samples, self.mean, self.squares]
 
 
 def chooser(point: OperatingPoint) -> str:
-    """The part of a point's methods that decides which tokens run by the source, as canonical text;
-    "" for none."""
+    """The part of a point's methods that goes by the source, as canonical text; "" for none."""
     return text(tuple(one for one in chosen(point) if one.kind.by_source))
 
 

@@ -1,5 +1,4 @@
-"""How fast a link is, from the transfers it carried: careful, so that one lucky transfer promises
-nothing.
+"""How fast a link is, from the transfers it carried; one lucky transfer promises nothing.
 
 The estimate is the smaller of a moving average and the 20th percentile of the last 20 rates
 (EcoVideo's knobs are the paper's, arXiv 2606.30557; this rule is our choice). State in, state out:
@@ -37,7 +36,7 @@ def after(link: Link, sent_bytes: int, took_s: float) -> Link:
     if sent_bytes <= 0 or took_s <= 0:
         return link
     rate = 8 * sent_bytes / took_s
-    average = (
-        rate if link.average is None else EWMA_WEIGHT * rate + (1 - EWMA_WEIGHT) * link.average
-    )
+    average = rate
+    if link.average is not None:
+        average = EWMA_WEIGHT * rate + (1 - EWMA_WEIGHT) * link.average
     return replace(link, average=average, recent=(*link.recent, rate)[-WINDOW:])

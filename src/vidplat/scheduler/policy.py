@@ -16,14 +16,10 @@ class Policy:
     """The rules a plan and a retry follow. The defaults work."""
 
     on_infeasible: OnInfeasible = OnInfeasible.DEGRADE
-    quality_floor: float = (
-        0.0  # least acceptable predicted quality; the snapshot's counts too, the higher wins
-    )
+    quality_floor: float = 0.0  # least predicted quality; it or the snapshot's, the higher
     priority_weight: float = 1.5  # one step of priority makes a job's quality worth this much more
     max_attempts: int = 3  # attempts of one job before it is given up
-    max_infrastructure_attempts: int = (
-        10  # the same, when the surroundings failed and the job is not to blame
-    )
+    max_infrastructure_attempts: int = 10  # the same, when the surroundings are to blame
     poison_workers: int = 3  # as many different workers failing one job: the job is poison
     suspect_jobs: int = 3  # as many different jobs failing on one worker: the worker is suspect
     backoff_s: float = 0.5  # wait before the second attempt; doubles with each further one
@@ -34,15 +30,8 @@ class Policy:
             raise ValueError(f"quality_floor must lie in [0, 1], got {self.quality_floor}")
         if self.priority_weight < 1.0:
             raise ValueError(f"priority_weight must be at least 1, got {self.priority_weight}")
-        if (
-            min(
-                self.max_attempts,
-                self.max_infrastructure_attempts,
-                self.poison_workers,
-                self.suspect_jobs,
-            )
-            < 1
-        ):
+        attempts = min(self.max_attempts, self.max_infrastructure_attempts)
+        if min(attempts, self.poison_workers, self.suspect_jobs) < 1:
             raise ValueError("attempts, poison_workers and suspect_jobs must be at least 1")
         if not 0.0 <= self.backoff_s <= self.backoff_cap_s:
             raise ValueError(

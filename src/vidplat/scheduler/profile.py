@@ -16,7 +16,7 @@ are sane.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -31,11 +31,8 @@ from vidplat.methods.table import KINDS
 
 _MOST_STEP_COUNTS = 12  # offered beside the measured ones
 _LEAST_STEPS = 4  # of a model without a profile
-_UNMEASURED = (
-    0.9  # quality of a method that was never measured on this model: a guess, and said to be one
-)
+_UNMEASURED = 0.9  # quality of a method never measured on this model: a guess, told as one
 _GUESS_EXPONENT = 0.15  # quality = (steps / full steps) ^ 0.15: 0.90 at a half, 0.81 at a quarter
-
 
 _Curve = tuple[tuple[float, ...], tuple[float, ...]]  # shares, qualities
 
@@ -50,14 +47,12 @@ class Choices:
 
 
 def choices(shape: ModelShape, spec: VideoSpec, method: str | None = None) -> Choices:
-    """The points of `spec` on this model under `method`, any text that `language.asked` takes. At
-    least one."""
+    """The points of `spec` under `method`, any text that `language.asked` takes. At least one."""
     return _choices(shape, replace(spec, seed=0), method or "auto")
 
 
 def planned_method(job: Job) -> str | None:
-    """The job's method; of a job that an earlier version stored with one that is gone since, what
-    the planner chooses."""
+    """The job's method; "auto" (an edit: "steps") for one that a later version has let go."""
     if job.method is None or is_known(job.method):
         return job.method
     return "auto" if job.input_video is None else "steps"
@@ -77,10 +72,9 @@ def hull(seconds: Sequence[float], qualities: Sequence[float]) -> list[int]:
             continue
         while len(kept) >= 2:
             a, b = kept[-2], kept[-1]
-            cross = (qualities[b] - qualities[a]) * (seconds[i] - seconds[a]) - (
-                qualities[i] - qualities[a]
-            ) * (seconds[b] - seconds[a])
-            if cross >= -1e-9 * max(1e-9, seconds[i] - seconds[a]):
+            more_s, more = seconds[i] - seconds[a], qualities[i] - qualities[a]
+            cross = (qualities[b] - qualities[a]) * more_s - more * (seconds[b] - seconds[a])
+            if cross >= -1e-9 * max(1e-9, more_s):
                 break
             kept.pop()
         if kept and seconds[i] <= seconds[kept[-1]]:
@@ -101,8 +95,7 @@ def quality_of(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> flo
 
 
 def _along(at: float, fractions: tuple[float, ...], values: tuple[float, ...]) -> float:
-    """A straight line between measured fractions; below the least of them the guessed curve takes
-    over."""
+    """A straight line between measured fractions; below the least the guessed curve goes on."""
     inside = float(np.interp(at, fractions, values))
     return inside * math.pow(min(1.0, at / fractions[0]), _GUESS_EXPONENT)
 
@@ -121,9 +114,8 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
     if ask.chosen:
         texts = texts_to_plan(text(ask.chosen), latent)
         counts = _step_counts(shape, full) if len(texts) > 1 else [full]
-        offered = {OperatingPoint(steps, each): 0.0 for each in texts for steps in counts}
-        for point in offered:
-            offered[point] = quality_of(shape, spec, point)
+        points = [OperatingPoint(steps, each) for each in texts for steps in counts]
+        offered = {point: quality_of(shape, spec, point) for point in points}
         return _ranked(offered, all(_is_measured(shape, each) for each in texts))
     if ask.steps is not None:
         point = _plain(min(full, ask.steps), full)
@@ -141,12 +133,9 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
                 found[point] = quality_of(shape, spec, point)
         for kind in KINDS.values():
             if _frames_curve(shape, kind):
-                found |= dict(_pairs(_choices(shape, spec, kind.name)))
+                kept = _choices(shape, spec, kind.name)
+                found |= dict(zip(kept.points, kept.qualities, strict=True))
     return _ranked(found, measured)
-
-
-def _pairs(offered: Choices) -> Iterable[tuple[OperatingPoint, float]]:
-    return zip(offered.points, offered.qualities, strict=True)
 
 
 def _ranked(found: Mapping[OperatingPoint, float], measured: bool) -> Choices:
@@ -180,8 +169,8 @@ def _planned_kind(method: str) -> MethodKind | None:
 
 
 def _is_measured(shape: ModelShape, method: str) -> bool:
-    """Whether its quality rests on the profile: its own line, or with nothing told but what plans
-    choose the lines of others."""
+    """Whether its quality rests on the profile: its own line or, where plans choose how many
+    frames are kept, a curve of others."""
     if method in _accelerated(shape.profile):
         return True
     kind = _planned_kind(method)
@@ -189,8 +178,7 @@ def _is_measured(shape: ModelShape, method: str) -> bool:
 
 
 def _quality_of_method(shape: ModelShape, method: str, latent: int) -> float:
-    """Quality at full steps. Leaving frames out loses by the share of them that is kept, whatever
-    the length."""
+    """Quality at full steps; where frames are left out, by the share of them that is kept."""
     kind = _planned_kind(method)
     if kind is None:
         return _accelerated(shape.profile).get(method, _UNMEASURED)
@@ -201,8 +189,7 @@ def _quality_of_method(shape: ModelShape, method: str, latent: int) -> float:
 
 @lru_cache(maxsize=256)
 def _frames_curve(shape: ModelShape, kind: MethodKind) -> _Curve | None:
-    """(share of latent frames kept, rising; quality, never falling) of a kind by itself, as
-    measured at the model's default length; None where it was not."""
+    """(share of latent frames kept, quality) of a kind alone, as measured at the default length."""
     whole = shape.latent_frames(shape.defaults.num_frames)
     found = {
         kept_latents(method, whole) / whole: quality
@@ -214,8 +201,7 @@ def _frames_curve(shape: ModelShape, kind: MethodKind) -> _Curve | None:
 
 @lru_cache(maxsize=256)
 def _steps_curve(profile: tuple[ProfilePoint, ...]) -> _Curve | None:
-    """(share of the steps, rising; quality, never falling) of plain steps; None where none were
-    measured. Full quality is 1 by definition."""
+    """(share of the steps, quality) of plain steps, as measured."""
     found: dict[float, float] = {}
     for point in profile:
         if not point.method:
@@ -225,7 +211,7 @@ def _steps_curve(profile: tuple[ProfilePoint, ...]) -> _Curve | None:
 
 
 def _rising(found: Mapping[float, float]) -> _Curve | None:
-    """A curve through what was found at some shares, and 1 at all of it."""
+    """A curve through what was found: shares rise, quality never falls and is 1 at all of it."""
     if not found:
         return None
     shares = sorted({*found, 1.0})

@@ -49,21 +49,19 @@ from vidplat.stages import AFTER_DRAFT, NETWORK
 
 @dataclass(frozen=True)
 class Relayed:
-    """What one video adds to its maker's queue (`p50_s`, `spread_s`), what a light worker does of
-    it (`handed_s`, at p50), and how long after the queue it may come."""
+    """A video that a light worker may finish."""
 
-    p50_s: float
+    p50_s: float  # that it adds to its maker's queue
     spread_s: float
-    handed_s: float
-    lag_p50_s: float
+    handed_s: float  # of a light worker, at p50
+    lag_p50_s: float  # how long after the queue it may come
     lag_p90_s: float
     busy: float  # r at p90: which share of the queue's seconds light workers work
     free_at: float  # when light workers are free, on average
     work: Estimate  # of both workers, with nobody waiting
 
     def through_at(self, queue_ends: tuple[float, float]) -> tuple[float, float]:
-        """(p50, p90) of when light workers are through with it, its maker's queue up to it ending
-        at these."""
+        """(p50, p90) of its end, where its maker's queue up to it ends at these."""
         p50_at, p90_at = queue_ends
         first_at = self.free_at + self.handed_s
         return max(p50_at + self.lag_p50_s, first_at), max(p90_at + self.lag_p90_s, first_at)
@@ -125,8 +123,7 @@ def mean_ready_at(finishers: Sequence[Finisher]) -> float:
 
 
 def lag_before(due_s: float, lag_s: float, behind_s: float, busy: float, light: int) -> float:
-    """By how much a queue must end before `due_s` seconds are over, so that light workers are
-    through by then."""
+    """By how much a queue must end before `due_s`, so that light workers are through by then."""
     if behind_s <= 0 or busy <= 0 or math.isinf(due_s):
         return lag_s
     uneven_s = (1 - 1 / light) * lag_s
@@ -146,19 +143,17 @@ def relayed(
     `making` and `alone` at the maker's own speed. Light workers of unlike speed count as so many of
     their mean rate.
     """
-    handed = _mean([one.p50_s for one in finishing])
-    p50, lag_p50 = added(making.p50_s, alone.p50_s, handed, makers, len(finishing))
-    handed_p90, light = _mean([one.p90_s for one in finishing]), len(finishing)
+    light = len(finishing)
+    handed, handed_p90 = _mean([e.p50_s for e in finishing]), _mean([e.p90_s for e in finishing])
+    p50, lag_p50 = added(making.p50_s, alone.p50_s, handed, makers, light)
     p90, lag_p90 = added(making.p90_s, alone.p90_s, handed_p90, makers, light)
     busy = min(1.0, handed_p90 * makers / (light * max(p90, 1e-9)))
-    spread = spread_of_sum([making.spread_s, max(one.spread_s for one in finishing)])
+    spread = spread_of_sum([making.spread_s, max(e.spread_s for e in finishing)])
     work = Estimate(making.p50_s + handed, making.p50_s + handed + spread)
-    return Relayed(
-        p50, max(0.0, p90 - p50), handed, lag_p50, max(lag_p50, lag_p90), busy, free_at, work
-    )
+    lag_p90 = max(lag_p50, lag_p90)
+    return Relayed(p50, max(0.0, p90 - p50), handed, lag_p50, lag_p90, busy, free_at, work)
 
 
 def _mean(seconds: Sequence[float]) -> float:
-    """Of workers that each do what comes to them: harmonic, so that they add up to their common
-    rate."""
+    """Of workers that each do what comes to them: harmonic, so that their rates add up."""
     return len(seconds) / sum(1 / max(each, 1e-9) for each in seconds)

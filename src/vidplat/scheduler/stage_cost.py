@@ -3,12 +3,9 @@
 seconds = theta . features, times a residual of the cell (octave of work per call) the features fall
 in.
   prior      FLOP/s guessed from the device class's name, so that the very first plan has numbers;
-  level      the first observation scales the prior, so a guess that is tenfold off costs one
-             sample;
-  fit        recursive least squares on *relative* error with forgetting; a lone straggler is
-             clipped;
-  residual   an EWMA of log(observed / fitted) per cell: kernel and cache cliffs a line does not
-             follow;
+  level      the first observation scales the prior: a guess tenfold off costs one sample;
+  fit        recursive least squares on *relative* error, forgetting; a lone straggler is clipped;
+  residual   an EWMA of log(observed / fitted) per cell, for cliffs that a line does not follow;
   p90        the conformal 90 % quantile of log(observed / predicted) over the last 200 samples; a
              default of 1.5 fades out linearly over the first 20.
 
@@ -54,22 +51,19 @@ _CPU_THREAD_GFLOPS = 40.0  # float32; an AVX2 core of 2020 reaches 40 to 60
 
 @dataclass(frozen=True)
 class StageCost:
-    """Seconds of one stage as a linear function of its features, with what was seen of its
-    errors."""
+    """Seconds of one stage as a linear function of its features, and what was seen of errors."""
 
     theta: tuple[float, ...]  # seconds per unit of each feature, never negative
-    level: tuple[
-        float, ...
-    ]  # theta when the first timing set its level: how wrong each slope may be
+    level: tuple[float, ...]  # theta after the first timing: how wrong each slope may be
     covariance: tuple[tuple[float, ...], ...]
     samples: int = 0
     ratios: tuple[float, ...] = ()  # log(observed / predicted), newest last
-    cells: Mapping[int, tuple[float, int]] = field(
-        default_factory=dict
-    )  # work-per-call octave: (EWMA, samples)
+    # By octave of work per call: EWMA of log(observed / fitted), samples.
+    cells: Mapping[int, tuple[float, int]] = field(default_factory=dict)
 
     def p50(self, x: StageFeatures) -> float:
-        return self._linear(x) * math.exp(self._residual(x))
+        mean, count = self.cells.get(_cell(x), (0.0, 0))
+        return _dot(self.theta, x.vector) * math.exp(mean * count / (count + _CELL_DOUBT))
 
     def p90_factor(self) -> float:
         """p90 over p50."""
@@ -95,19 +89,11 @@ class StageCost:
         weight = max(_CELL_MEMORY, 1 / (count + 1))
         mean += weight * min(clip, max(-clip, residual - mean))
         cells = {**self.cells, cell: (mean, count + 1)}
-        return StageCost(
-            theta, self.level, covariance, self.samples + 1, (*self.ratios, ratio)[-_WINDOW:], cells
-        )
+        ratios = (*self.ratios, ratio)[-_WINDOW:]
+        return StageCost(theta, self.level, covariance, self.samples + 1, ratios, cells)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "theta": list(self.theta),
-            "level": list(self.level),
-            "covariance": [list(row) for row in self.covariance],
-            "samples": self.samples,
-            "ratios": list(self.ratios),
-            "cells": [[cell, mean, count] for cell, (mean, count) in sorted(self.cells.items())],
-        }
+        return {**vars(self), "cells": [[cell, *seen] for cell, seen in sorted(self.cells.items())]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StageCost:
@@ -121,8 +107,7 @@ class StageCost:
         )
 
     def borrowed(self, times: float = 1.0) -> StageCost:
-        """The slopes alone, `times` as steep, as a starting point for another model or stage:
-        nothing of their certainty."""
+        """The slopes alone, `times` as steep, to start another model or stage from."""
         theta = tuple(times * t for t in self.theta)
         return StageCost(theta, theta, _doubt(theta))
 
@@ -136,17 +121,9 @@ class StageCost:
         last = (*usual[-2:], ratio)
         return math.inf if min(last) > clip or max(last) < -clip else clip
 
-    def _linear(self, x: StageFeatures) -> float:
-        return _dot(self.theta, x.vector)
-
-    def _residual(self, x: StageFeatures) -> float:
-        mean, count = self.cells.get(_cell(x), (0.0, 0))
-        return mean * count / (count + _CELL_DOUBT)
-
     def _levelled(self, x: StageFeatures, seconds: float) -> StageCost:
-        """The first observation: the prior's slopes keep their proportions and take the observed
-        level."""
-        scale = seconds / max(self._linear(x), 1e-12)
+        """The first timing: the prior's slopes keep their proportions and take its level."""
+        scale = seconds / max(_dot(self.theta, x.vector), 1e-12)
         theta = tuple(t * scale for t in self.theta)
         return StageCost(theta, theta, _doubt(theta), samples=1)
 
@@ -157,8 +134,7 @@ class StageCost:
         widens the covariance again, but no slope is ever doubted by more than its level."""
         row: NDArray[np.float64] = np.array(x.vector) / seconds
         theta = np.array(self.theta)
-        covariance = np.array(self.covariance)
-        covariance = covariance / _FORGETTING
+        covariance = np.array(self.covariance) / _FORGETTING
         variance = np.maximum(np.diag(covariance), 1e-300)
         shrink = np.sqrt(np.minimum(1.0, np.array(self.level) ** 2 / variance))
         covariance = covariance * np.outer(shrink, shrink)
@@ -176,9 +152,8 @@ def _dot(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def _doubt(theta: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
     """Prior covariance: each slope may be as wrong as it is large; a slope of zero stays zero."""
-    return tuple(
-        tuple(t * t if i == j else 0.0 for j in range(len(theta))) for i, t in enumerate(theta)
-    )
+    each = range(len(theta))
+    return tuple(tuple(theta[i] * theta[i] if i == j else 0.0 for j in each) for i in each)
 
 
 def _deviation(ratios: tuple[float, ...]) -> float:
@@ -188,15 +163,13 @@ def _deviation(ratios: tuple[float, ...]) -> float:
 
 
 def _cell(x: StageFeatures) -> int:
-    """Octave of the work of one call: of the video's size, never of its steps, which cost in
-    proportion."""
+    """Octave of the work of one call: of the video's size, not of its steps, which are linear."""
     work = x.linear_gflop + x.attention_gflop + x.megapixels + x.megabytes
     return round(math.log2(work / x.calls)) if work > 0 and x.calls > 0 else 0
 
 
 def device_gflops(device_class: str) -> float:
-    """Guessed GFLOP/s of a device class: `cpu-<threads>`, or the name of a GPU; a light worker's
-    ends in `light`."""
+    """Guessed, of `cpu-<threads>` or the name of a GPU; a light worker's class ends in `light`."""
     cpu = re.fullmatch(r"cpu(?:-(\d+))?( light)?", device_class)
     if cpu:
         return _CPU_THREAD_GFLOPS * max(1, int(cpu[1] or 1))

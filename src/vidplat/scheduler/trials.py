@@ -11,6 +11,7 @@ fewest late jobs, fewest at risk and most quality is kept.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,25 +57,19 @@ def best_trial(groups: Sequence[Group], free_at: Sequence[float], values: Sequen
     trial = _assign(groups, free_at, values, 0.0)
     if not trial.lowered:
         return trial  # everything is in time at full quality
-    # The least price at which nothing has to be lowered; then that one, the one below and some far
-    # from it.
-    low, high = 0, len(prices) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if _assign(groups, free_at, values, prices[middle], all_or_nothing=True).lowered:
-            low = middle + 1
-        else:
-            high = middle
-    tries = {max(0, low - 1), low, low // 2, (low + len(prices)) // 2, len(prices) - 1}
-    best: Trial | None = None
-    for k in sorted(tries, reverse=True):
-        trial = _assign(groups, free_at, values, prices[k])
+    # The least price at which nothing has to be lowered; it, the one below and some far from it.
+    last = len(prices) - 1
+
+    def fits(k: int) -> bool:
+        return not _assign(groups, free_at, values, prices[k], all_or_nothing=True).lowered
+
+    low = bisect_left(range(last), True, key=fits)
+    tries = {max(0, low - 1), low, low // 2, (low + len(prices)) // 2, last}
+    trials = [_assign(groups, free_at, values, prices[k]) for k in sorted(tries, reverse=True)]
+    for trial in trials:
         for chain in trial.chains:
             spend_slack(chain)
-        if best is None or trial.merit > best.merit:
-            best = trial
-    assert best is not None
-    return best
+    return max(trials, key=lambda trial: trial.merit)
 
 
 def assign_all(groups: Sequence[Group], free_at: Sequence[float], *, best: bool) -> list[Chain]:
@@ -91,12 +86,8 @@ def ends(chains: Sequence[Chain], now: float) -> tuple[float, float]:
     return max((p50 for p50, _ in last), default=now), max((p90 for _, p90 in last), default=now)
 
 
-# --- inside ---------------------------------------------------------------------------------------
-
-
 def _prices(groups: Sequence[Group], values: Sequence[float]) -> list[float]:
-    """Weighted gains per second (of the fastest worker) that occur, rising, about 64; the last buys
-    nothing."""
+    """About 64 weighted gains per second (of the fastest worker), rising; the last buys nothing."""
     kinds = {(id(g.rungs), g.weight): g for g in groups if g.deadline_at != NEVER}
     gains = {
         g.weight * gain / values[i]
@@ -115,20 +106,18 @@ def _assign(
     *,
     all_or_nothing: bool = False,
 ) -> Trial:
-    """A trial at `price`; with `all_or_nothing` it breaks off at the first job that does not fit as
-    wanted."""
+    """A trial at `price`; with `all_or_nothing` it ends at the first job that does not fit."""
     trial = Trial([Chain(i, at) for i, at in enumerate(free_at)])
     chains = trial.chains
-    late: list[tuple[int, Group, int]] = []
+    late: list[tuple[int, int]] = []
     wanted: dict[tuple[int, float], dict[int, int]] = {}  # alike for groups of one kind and weight
     for index, group in enumerate(groups):
         if group.deadline_at == NEVER:
             continue
         kind = (id(group.rungs), group.weight)
         if kind not in wanted:
-            wanted[kind] = {
-                i: r.worth(price * values[i] / group.weight) for i, r in group.rungs.items()
-            }
+            prices = {i: price * values[i] / group.weight for i in group.rungs}
+            wanted[kind] = {i: r.worth(prices[i]) for i, r in group.rungs.items()}
         left = _place(chains, index, group, wanted[kind], group.count, group.deadline_at)
         if not left:
             continue
@@ -139,11 +128,10 @@ def _assign(
         left = _place(chains, index, group, least, left, group.deadline_at)
         hopeless = _place(chains, index, group, least, left, group.deadline_at, at_median=True)
         trial.at_risk += left - hopeless
-        if hopeless:
-            trial.late += hopeless
-            late.append((index, group, hopeless))
-    for index, group, count in late:
-        _place(chains, index, group, _rungs(group, best=False), count, late=True)
+        trial.late += hopeless
+        late.append((index, hopeless))
+    for index, count in late:
+        _place(chains, index, groups[index], _rungs(groups[index], best=False), count, late=True)
     for index, group in enumerate(groups):
         if group.deadline_at == NEVER:
             _place(chains, index, group, _rungs(group, best=True), group.count)
@@ -165,8 +153,7 @@ def _place(
     at_median: bool = False,
     late: bool = False,
 ) -> int:
-    """Give `count` jobs of a group to whoever finishes each first; returns how many do not end by
-    `due`.
+    """Give `count` jobs of a group to whoever finishes each first; the number not done by `due`.
 
     `due` is tested at p90, or at p50 when `at_median`. Many equal jobs are first shared out in bulk
     up to a common finish time, so the work grows with the workers and not with the jobs.
@@ -183,14 +170,12 @@ def _place(
         count -= sum(shares)
     quantile = 0 if at_median else 1
     while count:
-        earliest, chosen = NEVER, offers[0]
-        for offer in offers:
-            finish = offer[0].finish(offer[2], offer[3], group.not_before)[quantile]
-            if finish < earliest:
-                earliest, chosen = finish, offer
+        finishes = [c.finish(p50, s, group.not_before)[quantile] for c, _, p50, s in offers]
+        earliest = min(finishes)
         if earliest > due + EASE_S:
             break
-        chosen[0].append(index, group, chosen[1], late=late)
+        chain, rung, _, _ = offers[finishes.index(earliest)]
+        chain.append(index, group, rung, late=late)
         count -= 1
     return count
 
@@ -209,9 +194,7 @@ def _shares(
     """
 
     def by(at: float) -> list[int]:
-        return [
-            chain.room(p50, spread, at, not_before, at_median) for chain, _, p50, spread in offers
-        ]
+        return [c.room(p50, s, at, not_before, at_median) for c, _, p50, s in offers]
 
     start = min(max(chain.finish()[0], not_before) for chain, _, _, _ in offers)
     span = 2 * max(p50 + spread for _, _, p50, spread in offers) * count

@@ -41,13 +41,8 @@ class StageFeatures:
 
     @property
     def vector(self) -> tuple[float, float, float, float, float]:
-        return (
-            self.calls,
-            self.linear_gflop,
-            self.attention_gflop,
-            self.megapixels,
-            self.megabytes,
-        )
+        linear, attention = self.linear_gflop, self.attention_gflop
+        return self.calls, linear, attention, self.megapixels, self.megabytes
 
 
 def branches(spec: VideoSpec) -> int:
@@ -56,13 +51,10 @@ def branches(spec: VideoSpec) -> int:
 
 
 def decoded_frames(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> int:
-    """Frames that come out of the VAE: all of them, or those of the latent frames that are made to
-    the end."""
+    """Frames that come out of the VAE: those of the latent frames that are made to the end."""
     whole = shape.latent_frames(spec.num_frames)
     kept = kept_latents(point.accelerator, whole)
-    if kept == whole:
-        return spec.num_frames
-    return min(spec.num_frames, shape.frames_of(kept))
+    return spec.num_frames if kept == whole else min(spec.num_frames, shape.frames_of(kept))
 
 
 def forward_gflop(shape: ModelShape, tokens: int) -> tuple[float, float]:
@@ -106,10 +98,8 @@ def features(
     """
     forwards, linear, attention = denoising(shape, spec, point)
     left = method_work(shape, spec, point, kept)
-    linear, attention = (
-        linear * left.linear * left.overhead,
-        attention * left.attention * left.overhead,
-    )
+    linear *= left.linear
+    attention *= left.attention
     frame_megapixels = spec.width * spec.height / 1e6
     decoded = decoded_frames(shape, spec, point)
     missing = StageFeatures(calls=1, megapixels=frame_megapixels * (spec.num_frames - decoded))
@@ -118,7 +108,7 @@ def features(
         LOAD: StageFeatures(calls=1, megabytes=shape.parameter_bytes / 1e6),
         SOURCE: StageFeatures(calls=1, megapixels=megapixels) if is_edit else StageFeatures(),
         ENCODE: StageFeatures(calls=branches(spec)),
-        DENOISE: StageFeatures(calls=forwards, linear_gflop=linear, attention_gflop=attention),
+        DENOISE: StageFeatures(forwards, linear * left.overhead, attention * left.overhead),
         DECODE: StageFeatures(calls=1, megapixels=frame_megapixels * decoded),
         NETWORK: StageFeatures(),  # only where a draft is handed over
         RECONSTRUCT: missing if decoded < spec.num_frames else StageFeatures(),
@@ -136,16 +126,14 @@ def needed_bytes(shape: ModelShape, spec: VideoSpec) -> int:
     the activations are those of a block, and each branch remembers keys and values of a window,
     with another window made ready to be read. Coarse, meant to be above.
     """
-    if shape.blocks is None:
-        denoising = shape.tokens(spec) * (12 * shape.width + 2 * shape.ffn_width) * 4
-    else:
-        frames = shape.latent_frames(spec.num_frames)
+    at_once = frames = shape.latent_frames(spec.num_frames)
+    memory = 0
+    if shape.blocks is not None:
+        at_once = min(frames, shape.blocks.frames)
         held = shape.tokens(spec, min(frames, shape.blocks.sink + shape.blocks.recent))
         memory = 2 * branches(spec) * held * shape.layers * 2 * shape.width
-        activations = shape.tokens(spec, min(frames, shape.blocks.frames)) * (
-            12 * shape.width + 2 * shape.ffn_width
-        )
-        denoising = (memory + activations) * 4
+    activations = shape.tokens(spec, at_once) * (12 * shape.width + 2 * shape.ffn_width)
+    denoising = (memory + activations) * 4
     frame_pixels = spec.width * spec.height
     video = 2 * frame_pixels * spec.num_frames * 3 * 4
     decoding = video + 4 * shape.temporal_factor * frame_pixels * 96 * 4
