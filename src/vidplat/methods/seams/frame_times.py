@@ -17,14 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks import ModelHook
 from torch import nn
 
 from vidplat.errors import SpecError
+from vidplat.methods.seams.hooks import registered
 from vidplat.methods.seams.layouts import Layout
-from vidplat.methods.seams.tokens import forget_empty_registries
-
-_NAME = "vidplat-times"
 
 
 @dataclass
@@ -62,18 +60,5 @@ def timed(model: Any, layout: Layout, times: Times) -> Iterator[None]:
     cannot be told."""
     if why := layout.times_refusal(model):
         raise SpecError(f"{type(model).__name__} cannot be told the times of its frames: {why}")
-    registry = HookRegistry.check_if_exists_or_initialize(layout.rope(model))
-    registry.register_hook(_Rope(layout, times), _NAME)
-    _tell_root(model)
-    try:
+    with registered(model, "times", [(layout.rope(model), _Rope(layout, times))]):
         yield
-    finally:
-        registry.remove_hook(_NAME, recurse=False)
-        _tell_root(model)
-        forget_empty_registries(model)
-
-
-def _tell_root(model: Any) -> None:
-    """A registry at the root keeps a list of those below it."""
-    if hasattr(model, "_diffusers_hook"):
-        model._diffusers_hook.invalidate_child_registries_cache()

@@ -18,12 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusers.hooks import HookRegistry, ModelHook
-from diffusers.hooks.hooks import CacheContext, StateManager
+from diffusers.hooks import ModelHook
 from torch import Tensor, nn
 
-from vidplat.methods.seams.layouts import Layout, layout_of
-from vidplat.methods.seams.tokens import NoState, forget_empty_registries
+from vidplat.methods.seams.hooks import RootHook, registered
+from vidplat.methods.seams.layouts import Args, Kwargs, Layout, layout_of
 
 
 @dataclass
@@ -86,15 +85,11 @@ class Skipper:
 
     watches_blocks = False  # whether `enter` and `leave` are asked
 
-    def call(
-        self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
-    ) -> Any:
+    def call(self, here: Place, args: Args, kwargs: Kwargs, run: Callable[[], Any]) -> Any:
         """The answer to a call of the transformer: `run()`, or something else instead."""
         return run()
 
-    def enter(
-        self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor
-    ) -> Tensor | None:
+    def enter(self, here: Place, args: Args, kwargs: Kwargs, tokens: Tensor) -> Tensor | None:
         """At the first block, with its arguments and video tokens (B, N, d): None to run the
         blocks, or the tokens that leave the last block without any of them running."""
         return None
@@ -121,39 +116,27 @@ class _Watch:
     skips: bool = False
 
 
-class _Root(ModelHook):  # type: ignore[misc]
-    _is_stateful = True
-
+class _Root(RootHook):
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
-        self._place = StateManager(NoState)  # diffusers puts the loop's context into this attribute
         self._watch = watch
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        context: CacheContext = self._place.context
-        if context.step_index is None:
-            raise ValueError(
-                "a method needs the step: wrap the call in model.cache_context(branch, "
-                "step_index=...)"
-            )
-        watch = self._watch
-        watch.here = Place(
-            context.name, context.step_index, context.num_inference_steps, context.sigma
-        )
-        watch.ran, watch.entered, watch.skips = 0, None, False
+        told, watch = self.context, self._watch
+        here = Place(told.name, told.step_index, told.num_inference_steps, told.sigma)
+        watch.here, watch.ran, watch.entered, watch.skips = here, 0, None, False
         try:
             made = watch.skipper.call(
-                watch.here, args, kwargs, lambda: self.fn_ref.original_forward(*args, **kwargs)
+                here, args, kwargs, lambda: self.fn_ref.original_forward(*args, **kwargs)
             )
-            watch.counted.add(context.name, watch.ran, watch.blocks)
+            watch.counted.add(here.branch, watch.ran, watch.blocks)
         finally:
             watch.here = watch.entered = None
         return made
 
     def reset_state(self, module: nn.Module) -> nn.Module:
-        self._place.reset()
         self._watch.skipper.forget()
-        return module
+        return super().reset_state(module)
 
 
 class _Block(ModelHook):  # type: ignore[misc]
@@ -163,10 +146,10 @@ class _Block(ModelHook):  # type: ignore[misc]
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         watch, skipper, layout = self._watch, self._watch.skipper, self._watch.layout
-        asks = skipper.watches_blocks and watch.here is not None
-        if asks and self._first and watch.here is not None:
+        here = watch.here if skipper.watches_blocks else None
+        if here is not None and self._first:
             watch.entered = layout.hidden(args, kwargs)
-            instead = skipper.enter(watch.here, args, kwargs, watch.entered)
+            instead = skipper.enter(here, args, kwargs, watch.entered)
             watch.skips = instead is not None
             if instead is not None:
                 return layout.passed(args, kwargs, instead)
@@ -174,8 +157,8 @@ class _Block(ModelHook):  # type: ignore[misc]
             return layout.passed(args, kwargs, layout.hidden(args, kwargs))
         watch.ran += 1
         output = self.fn_ref.original_forward(*args, **kwargs)
-        if asks and self._last and watch.here is not None and watch.entered is not None:
-            skipper.leave(watch.here, watch.entered, layout.video(output))
+        if here is not None and self._last and watch.entered is not None:
+            skipper.leave(here, watch.entered, layout.video(output))
         return output
 
 
@@ -186,17 +169,12 @@ def watched(model: Any, name: str, skipper: Skipper, counted: Counted) -> Iterat
     layout = layout_of(model)
     blocks = layout.blocks(model)
     watch = _Watch(layout, skipper, counted, len(blocks))
-    hook_name = f"vidplat-{name}"
-    root = HookRegistry.check_if_exists_or_initialize(model)
-    root.register_hook(_Root(watch), hook_name)
-    for index, block in enumerate(blocks):
-        hook = _Block(watch, first=index == 0, last=index == len(blocks) - 1)
-        HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, hook_name)
-    root.invalidate_child_registries_cache()
+    hooks = [
+        (block, _Block(watch, first=index == 0, last=index == len(blocks) - 1))
+        for index, block in enumerate(blocks)
+    ]
     try:
-        yield
+        with registered(model, name, [(model, _Root(watch)), *hooks]):
+            yield
     finally:
-        root.remove_hook(hook_name, recurse=True)
-        root.invalidate_child_registries_cache()
-        forget_empty_registries(model)
         skipper.forget()

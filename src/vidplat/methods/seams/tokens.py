@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.hooks import HookRegistry, ModelHook
-from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
+from diffusers.hooks import ModelHook
 from torch import Tensor, nn
 
 from vidplat.methods.protocol import Grid
-from vidplat.methods.seams.layouts import Layout
+from vidplat.methods.seams.hooks import RootHook, registered
+from vidplat.methods.seams.layouts import Args, Kwargs, Layout
 
 
 @dataclass(frozen=True)
@@ -38,53 +38,37 @@ class Present:
     """What the hooks of one transformer share during a call."""
 
     here: Pass | None = None
-    #: (n,) sorted, on the model's device; None: all; of length 0: the last answer is given again
+    # (n,) sorted, on the model's device; None: all; none: the last answer is given again
     rows: Tensor | None = None
 
 
 #: The pass and the device -> rows that run, or None for all.
-ChooseRows = Callable[[Pass, Any], "Tensor | None"]
-#: Pass, model, args and kwargs of its call.
-Before = Callable[[Pass, Any, "tuple[Any, ...]", "dict[str, Any]"], None]
-#: Pass, rows, output (B, N, P) -> what the model answers.
-Fill = Callable[[Pass, "Tensor | None", Tensor], Tensor]
+ChooseRows = Callable[[Pass, Any], Tensor | None]
+#: The pass, the model, args and kwargs of its call.
+Before = Callable[[Pass, Any, Args, Kwargs], None]
+#: The pass, its rows, the output (B, N, P) -> what the model answers.
+Fill = Callable[[Pass, Tensor | None, Tensor], Tensor]
 
 
-class NoState(BaseState):  # type: ignore[misc]
-    def reset(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
-class _Root(ModelHook):  # type: ignore[misc]
-    """Decides the rows of a call, from the context that the loop (ours or the stock pipeline's) has
-    set."""
-
-    _is_stateful = True
+class _Root(RootHook):
+    """Decides the rows of a call."""
 
     def __init__(
         self, layout: Layout, present: Present, choose: ChooseRows | None, before: Before | None
     ) -> None:
         super().__init__()
-        self._place = StateManager(NoState)
         self._layout, self._present, self._before = layout, present, before
         self._choose, self._recalls = choose or _all_rows, choose is not None
-        # the last answer of each branch, for passes that nothing runs in
+        # The last answer of each branch, for passes that nothing runs in.
         self._last: dict[str, Any] = {}
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        context: CacheContext = self._place.context
-        if context.step_index is None:
-            raise ValueError(
-                "a method needs the step: wrap the call in model.cache_context(branch, "
-                "step_index=...)"
-            )
-        grid = self._layout.grid(module, args, kwargs)
-        here = Pass(context.name, context.step_index, grid)
+        told = self.context
+        here = Pass(told.name, told.step_index, self._layout.grid(module, args, kwargs))
         if self._before is not None:
             self._before(here, module, args, kwargs)
         self._present.here = here
-        device = next(module.parameters()).device
-        self._present.rows = self._choose(self._present.here, device)
+        self._present.rows = self._choose(here, next(module.parameters()).device)
         return args, kwargs
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -99,10 +83,6 @@ class _Root(ModelHook):  # type: ignore[misc]
     def post_forward(self, module: nn.Module, output: Any) -> Any:
         self._present.here = self._present.rows = None
         return output
-
-    def reset_state(self, module: nn.Module) -> nn.Module:
-        self._place.reset()
-        return module
 
 
 class _Block(ModelHook):  # type: ignore[misc]
@@ -147,15 +127,8 @@ def located(
     of its own, which goes through all hooks as any other.
     """
     present = Present()
-    root = HookRegistry.check_if_exists_or_initialize(model)
-    root.register_hook(_Root(layout, present, choose, before), _name(name))
-    root.invalidate_child_registries_cache()
-    try:
+    with registered(model, name, [(model, _Root(layout, present, choose, before))]):
         yield present
-    finally:
-        root.remove_hook(_name(name), recurse=True)
-        root.invalidate_child_registries_cache()
-        forget_empty_registries(model)
 
 
 @contextmanager
@@ -169,32 +142,15 @@ def hooked(
 ) -> Iterator[Present]:
     """Within this context `choose` says which token rows run in each call, and `fill` completes the
     answer."""
-    blocks = layout.blocks(model)
-    with located(model, layout, name, choose, before) as present:
-        for index, block in enumerate(blocks):
-            hook = _Block(layout, present, first=index == 0, last=index == len(blocks) - 1)
-            HookRegistry.check_if_exists_or_initialize(block).register_hook(hook, _name(name))
-        output = layout.output(model)
-        HookRegistry.check_if_exists_or_initialize(output).register_hook(
-            _Output(present, fill), _name(name)
-        )
-        HookRegistry.check_if_exists_or_initialize(model).invalidate_child_registries_cache()
+    present, blocks = Present(), layout.blocks(model)
+    hooks: list[tuple[nn.Module, ModelHook]] = [
+        (block, _Block(layout, present, first=index == 0, last=index == len(blocks) - 1))
+        for index, block in enumerate(blocks)
+    ]
+    root, output = _Root(layout, present, choose, before), _Output(present, fill)
+    with registered(model, name, [(model, root), *hooks, (layout.output(model), output)]):
         yield present
-
-
-def _name(method: str) -> str:
-    return f"vidplat-{method}"
 
 
 def _all_rows(here: Pass, device: Any) -> None:
     return None
-
-
-def forget_empty_registries(model: nn.Module) -> None:
-    """Removing a hook leaves an empty registry and a bound `forward` on the module: take both
-    away."""
-    for module in model.modules():
-        registry = getattr(module, "_diffusers_hook", None)
-        if registry is not None and not registry.hooks:
-            del module._diffusers_hook
-            module.__dict__.pop("forward", None)

@@ -9,9 +9,10 @@ Legend: B batch, N video tokens, d model width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,43 +22,55 @@ from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import SeamProcessor
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+Arguments = tuple[Args, Kwargs]
 
 
-class Layout(Protocol):
-    """One transformer class, seen by the seams."""
+class Layout(ABC):
+    """One transformer class, seen by the seams. What stands here holds for most families."""
 
-    # the output is a flow-matching velocity (else v-prediction of a variance-preserving process)
-    velocity: bool
-    # guidance puts both branches into one batch (else it calls the model twice)
-    branches_in_batch: bool
+    #: The output is a flow-matching velocity, else v-prediction of a variance-preserving process.
+    velocity = True
+    #: Guidance puts both branches into one batch, else it calls the model twice.
+    branches_in_batch = False
+    #: Made for the layer of a block: a processor for its entry of `attentions` that equals the
+    #: stock one bit for bit when its chain is empty.
+    processor: type[SeamProcessor]
+    #: The axis of the rotary tables, cos and sin, that tokens lie along.
+    table_axis = 1
 
     def refusal(self, model: Any, seam: Seam) -> str:
         """Why no method can touch this seam of this model, as a sentence; "" when one can."""
+        return ""
 
     def blocks(self, model: Any) -> Sequence[nn.Module]:
         """The transformer blocks, in the order they run."""
+        return list(model.transformer_blocks)
 
     def attentions(self, model: Any) -> Sequence[nn.Module]:
         """The self-attention module of each block, same order."""
-
-    def processor(self, layer: int) -> SeamProcessor:
-        """A processor for `attentions()[layer]` that equals the stock one bit for bit when its
-        chain is empty."""
+        blocks: Sequence[Any] = self.blocks(model)
+        return [block.attn1 for block in blocks]
 
     def output(self, model: Any) -> nn.Module:
         """The module whose output (B, N, values per token) is the answer per token, before
         unpatchifying."""
+        found: nn.Module = model.proj_out
+        return found
 
-    def grid(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:
+    @abstractmethod
+    def grid(self, model: Any, args: Args, kwargs: Kwargs) -> Grid:
         """The token grid of a call of the whole transformer."""
 
-    def hidden(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """The video tokens (B, N, d) in a block's arguments."""
+    def hidden(self, args: Args, kwargs: Kwargs) -> Tensor:
+        """The video tokens (B, N, d) in a block's arguments, the latents in those of the whole
+        transformer."""
+        tokens: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        return tokens
 
-    def gathered(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Tensor, *, first: bool
-    ) -> Arguments:
+    @abstractmethod
+    def gathered(self, args: Args, kwargs: Kwargs, rows: Tensor, *, first: bool) -> Arguments:
         """A block's arguments for the token `rows` (n,) alone: positions and per-token modulation
         always, the video tokens only for the `first` block, since the others receive gathered ones.
         """
@@ -65,15 +78,23 @@ class Layout(Protocol):
     def scattered(self, output: Any, rows: Tensor, tokens: int) -> Any:
         """The last block's output with its video tokens put back into (B, tokens, d), zero
         elsewhere."""
+        video = self.video(output)
+        whole = video.new_zeros(video.shape[0], tokens, video.shape[2]).index_copy_(1, rows, video)
+        return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
     def video(self, output: Any) -> Tensor:
-        """The video tokens (B, N, d) in a block's output."""
+        """The video tokens (B, N, d) in a block's output: all of it, or what stands before the
+        text."""
+        tokens: Tensor = output[0] if isinstance(output, tuple) else output
+        return tokens
 
-    def passed(self, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor) -> Any:
+    def passed(self, args: Args, kwargs: Kwargs, tokens: Tensor) -> Any:
         """What a block would answer that left everything as it is, but for video `tokens` (B, N,
         d)."""
+        return tokens
 
-    def time_signal(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    @abstractmethod
+    def time_signal(self, model: Any, args: Args, kwargs: Kwargs) -> Tensor:
         """From the first block's arguments, what TeaCache compares between steps: the tokens
         modulated by time, or the time embedding itself, whichever the published constants of this
         family were fitted for."""
@@ -81,17 +102,29 @@ class Layout(Protocol):
     def times_refusal(self, model: Any) -> str:
         """Why frames that are left of a longer video cannot keep their own times, as a sentence; ""
         when they can."""
+        return ""
 
     def rope(self, model: Any) -> nn.Module:
         """The module that makes the rotary tables of a call; asked where `times_refusal` is silent,
         as all below."""
+        found: nn.Module = model.rope
+        return found
 
-    def longer(self, args: tuple[Any, ...], kwargs: dict[str, Any], frames: int) -> Arguments:
+    def longer(self, args: Args, kwargs: Kwargs, frames: int) -> Arguments:
         """The arguments of `rope` as for a video of `frames` token frames, of the same rows and
-        columns."""
+        columns. It asks latents for their shape alone, so making them longer takes no memory."""
+        latents = args[0][:, :, :1].expand(-1, -1, frames, -1, -1)
+        return (latents, *args[1:]), kwargs
 
     def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
         """The rows of these token `frames` in rotary tables of `of` frames, in this order."""
+        numbers = torch.arange(tables[0].shape[self.table_axis], device=tables[0].device)
+        return self.selected(tables, numbers.view(of, -1)[list(frames)].flatten())
+
+    def selected(self, tables: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary tables of the token `rows` (n,) alone."""
+        cos, sin = (table.index_select(self.table_axis, rows) for table in tables)
+        return cos, sin
 
 
 #: transformer class -> module and class of this room, loaded when such a model is met.
@@ -112,16 +145,3 @@ def layout_of(model: Any) -> Layout:
     module, _, layout = LAYOUTS[name].partition(":")
     made: Layout = getattr(import_module(f"{__name__}.{module}"), layout)()
     return made
-
-
-def frame_rows(table: Tensor, frames: Sequence[int], of: int, axis: int) -> Tensor:
-    """Of a table with the tokens of `of` frames along `axis`, frame-major, the rows of these
-    `frames`."""
-    rows = torch.arange(table.shape[axis], device=table.device).view(of, -1)[list(frames)]
-    return table.index_select(axis, rows.flatten())
-
-
-def as_long_as(latents: Tensor, frames: int) -> Tensor:
-    """Latents (B, C, `frames`, H, W) of the same kind, for those who ask for their shape alone;
-    takes no memory."""
-    return latents[:, :, :1].expand(-1, -1, frames, -1, -1)

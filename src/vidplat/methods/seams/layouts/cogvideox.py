@@ -10,7 +10,6 @@ reach it, nor this one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,104 +17,9 @@ import torch
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
-from vidplat.errors import SpecError
-from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import AttentionCall, SeamProcessor
-from vidplat.methods.seams.layouts import Arguments, frame_rows
-
-
-class CogVideoXLayout:
-    velocity = False
-    branches_in_batch = True
-
-    def refusal(self, model: Any, seam: Seam) -> str:
-        return ""
-
-    def blocks(self, model: Any) -> Sequence[nn.Module]:
-        return list(model.transformer_blocks)
-
-    def attentions(self, model: Any) -> Sequence[nn.Module]:
-        return [block.attn1 for block in model.transformer_blocks]
-
-    def processor(self, layer: int) -> SeamProcessor:
-        return CogVideoXSeamProcessor(layer)
-
-    def output(self, model: Any) -> nn.Module:
-        found: nn.Module = model.proj_out
-        return found
-
-    def grid(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:
-        latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        frames, _, height, width = latents.shape[1:]
-        cell, span = model.config.patch_size, model.config.patch_size_t or 1
-        return Grid(-(-frames // span), height // cell, width // cell)
-
-    def hidden(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        tokens: Tensor = kwargs["hidden_states"]
-        return tokens
-
-    def gathered(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Tensor, *, first: bool
-    ) -> Arguments:
-        changed = dict(kwargs)
-        if first:
-            changed["hidden_states"] = kwargs["hidden_states"].index_select(1, rows)
-        if kwargs["image_rotary_emb"] is not None:
-            cos, sin = (table.to(rows.device) for table in kwargs["image_rotary_emb"])
-            changed["image_rotary_emb"] = (cos.index_select(0, rows), sin.index_select(0, rows))
-        return args, changed
-
-    def scattered(self, output: Any, rows: Tensor, tokens: int) -> Any:
-        video, text = output
-        whole = video.new_zeros(video.shape[0], tokens, video.shape[2])
-        return whole.index_copy_(1, rows, video), text
-
-    def per_token(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """The latents of a call as (B, N, values per token), in the order of the output's values:
-        what a v belongs to.
-
-        Channels given beside the latents, those of an image to start from, are left out.
-        """
-        latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        cell, span = model.config.patch_size, model.config.patch_size_t or 1
-        latents = latents[:, :, : model.config.out_channels]
-        videos, frames, channels, height, width = latents.shape
-        cubes = latents.reshape(
-            videos, frames // span, span, channels, height // cell, cell, width // cell, cell
-        )
-        return cubes.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
-
-    def video(self, output: Any) -> Tensor:
-        tokens: Tensor = output[0]
-        return tokens
-
-    def passed(self, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor) -> Any:
-        return tokens, kwargs["encoder_hidden_states"]
-
-    def time_signal(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """The time embedding (B, time_embed_dim)."""
-        signal: Tensor = kwargs["temb"]
-        return signal
-
-    def times_refusal(self, model: Any) -> str:
-        if model.config.use_rotary_positional_embeddings:
-            return (
-                "its rotary tables come with each call, from whoever makes it: give the "
-                "rows "
-                "of the kept frames"
-            )
-        return "it adds its positions when it patches, counted anew in every call"
-
-    def rope(self, model: Any) -> nn.Module:
-        raise SpecError(self.times_refusal(model))
-
-    def longer(self, args: tuple[Any, ...], kwargs: dict[str, Any], frames: int) -> Arguments:
-        raise SpecError("CogVideoX makes no rotary tables")
-
-    def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
-        cos, sin = tables
-        return frame_rows(cos, frames, of, 0), frame_rows(sin, frames, of, 0)
+from vidplat.methods.seams.layouts import Args, Arguments, Kwargs, Layout
 
 
 class CogVideoXSeamProcessor(SeamProcessor):
@@ -175,3 +79,54 @@ def rotated(x: Tensor, tables: tuple[Tensor, Tensor], *, text: int) -> Tensor:
     heads_first = x.transpose(1, 2).clone()
     heads_first[:, :, text:] = apply_rotary_emb(heads_first[:, :, text:], tables)
     return heads_first.transpose(1, 2)
+
+
+class CogVideoXLayout(Layout):
+    velocity = False
+    branches_in_batch = True
+    processor = CogVideoXSeamProcessor
+    table_axis = 0
+
+    def grid(self, model: Any, args: Args, kwargs: Kwargs) -> Grid:
+        frames, _, height, width = self.hidden(args, kwargs).shape[1:]
+        cell, span = model.config.patch_size, model.config.patch_size_t or 1
+        return Grid(-(-frames // span), height // cell, width // cell)
+
+    def gathered(self, args: Args, kwargs: Kwargs, rows: Tensor, *, first: bool) -> Arguments:
+        changed = dict(kwargs)
+        if first:
+            changed["hidden_states"] = kwargs["hidden_states"].index_select(1, rows)
+        if kwargs["image_rotary_emb"] is not None:
+            tables = (table.to(rows.device) for table in kwargs["image_rotary_emb"])
+            changed["image_rotary_emb"] = self.selected(tables, rows)
+        return args, changed
+
+    def per_token(self, model: Any, args: Args, kwargs: Kwargs) -> Tensor:
+        """The latents of a call as (B, N, values per token), in the order of the output's values:
+        what a v belongs to.
+
+        Channels given beside the latents, those of an image to start from, are left out.
+        """
+        cell, span = model.config.patch_size, model.config.patch_size_t or 1
+        latents = self.hidden(args, kwargs)[:, :, : model.config.out_channels]
+        videos, frames, channels, height, width = latents.shape
+        cubes = latents.reshape(
+            videos, frames // span, span, channels, height // cell, cell, width // cell, cell
+        )
+        return cubes.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
+
+    def passed(self, args: Args, kwargs: Kwargs, tokens: Tensor) -> Any:
+        return tokens, kwargs["encoder_hidden_states"]
+
+    def time_signal(self, model: Any, args: Args, kwargs: Kwargs) -> Tensor:
+        """The time embedding (B, time_embed_dim)."""
+        signal: Tensor = kwargs["temb"]
+        return signal
+
+    def times_refusal(self, model: Any) -> str:
+        if model.config.use_rotary_positional_embeddings:
+            return (
+                "its rotary tables come with each call, from whoever makes it: give the rows of "
+                "the kept frames"
+            )
+        return "it adds its positions when it patches, counted anew in every call"

@@ -21,95 +21,7 @@ from torch import Tensor, nn
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import AttentionCall, SeamProcessor
-from vidplat.methods.seams.layouts import Arguments, as_long_as, frame_rows
-
-
-class HunyuanLayout:
-    velocity = True
-    branches_in_batch = False
-
-    def refusal(self, model: Any, seam: Seam) -> str:
-        if seam is Seam.TOKENS and model.config.image_condition_type == "token_replace":
-            return (
-                "its blocks find the image's tokens by their place in the sequence, which "
-                "fewer tokens would shift"
-            )
-        return ""
-
-    def blocks(self, model: Any) -> Sequence[nn.Module]:
-        return [*model.transformer_blocks, *model.single_transformer_blocks]
-
-    def attentions(self, model: Any) -> Sequence[nn.Module]:
-        return [
-            block.attn for block in (*model.transformer_blocks, *model.single_transformer_blocks)
-        ]
-
-    def processor(self, layer: int) -> SeamProcessor:
-        return HunyuanSeamProcessor(layer)
-
-    def output(self, model: Any) -> nn.Module:
-        found: nn.Module = model.proj_out
-        return found
-
-    def grid(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:
-        latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        frames, height, width = latents.shape[2:]
-        cell = model.config.patch_size
-        return Grid(frames // model.config.patch_size_t, height // cell, width // cell)
-
-    def hidden(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        tokens: Tensor = args[0]
-        return tokens
-
-    def gathered(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Tensor, *, first: bool
-    ) -> Arguments:
-        tokens, text, temb, mask, (cos, sin), *rest = args
-        if first:
-            tokens = tokens.index_select(1, rows)
-        mask = torch.cat([mask.index_select(-1, rows), mask[..., cos.shape[0] :]], dim=-1)
-        tables = (cos.index_select(0, rows), sin.index_select(0, rows))
-        return (tokens, text, temb, mask, tables, *rest), kwargs
-
-    def scattered(self, output: Any, rows: Tensor, tokens: int) -> Any:
-        video, text = output
-        whole = video.new_zeros(video.shape[0], tokens, video.shape[2])
-        return whole.index_copy_(1, rows, video), text
-
-    def video(self, output: Any) -> Tensor:
-        tokens: Tensor = output[0]
-        return tokens
-
-    def passed(self, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor) -> Any:
-        return tokens, args[1]
-
-    def time_signal(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """The first block's normalised and modulated video tokens (B, N, d)."""
-        tokens, _, temb, _, _, image_temb, first_frame = args
-        norm = model.transformer_blocks[0].norm1
-        made = (
-            norm(tokens, emb=temb)
-            if image_temb is None
-            else norm(tokens, temb, image_temb, first_frame)
-        )
-        signal: Tensor = made[0]
-        return signal
-
-    def times_refusal(self, model: Any) -> str:
-        if model.config.patch_size_t != 1:
-            return "its tokens span several latent frames"
-        return ""
-
-    def rope(self, model: Any) -> nn.Module:
-        found: nn.Module = model.rope
-        return found
-
-    def longer(self, args: tuple[Any, ...], kwargs: dict[str, Any], frames: int) -> Arguments:
-        return (as_long_as(args[0], frames), *args[1:]), kwargs
-
-    def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
-        cos, sin = tables
-        return frame_rows(cos, frames, of, 0), frame_rows(sin, frames, of, 0)
+from vidplat.methods.seams.layouts import Args, Arguments, Kwargs, Layout
 
 
 class HunyuanSeamProcessor(SeamProcessor):
@@ -177,3 +89,52 @@ def rotated(x: Tensor, tables: tuple[Tensor, Tensor], *, text: int) -> Tensor:
     video = x.shape[1] - text
     turned: Tensor = apply_rotary_emb(x[:, :video], tables, sequence_dim=1)
     return torch.cat([turned, x[:, video:]], dim=1) if text else turned
+
+
+class HunyuanLayout(Layout):
+    processor = HunyuanSeamProcessor
+    table_axis = 0
+
+    def refusal(self, model: Any, seam: Seam) -> str:
+        if seam is Seam.TOKENS and model.config.image_condition_type == "token_replace":
+            return (
+                "its blocks find the image's tokens by their place in the sequence, which "
+                "fewer tokens would shift"
+            )
+        return ""
+
+    def blocks(self, model: Any) -> Sequence[nn.Module]:
+        return [*model.transformer_blocks, *model.single_transformer_blocks]
+
+    def attentions(self, model: Any) -> Sequence[nn.Module]:
+        blocks: Sequence[Any] = self.blocks(model)
+        return [block.attn for block in blocks]
+
+    def grid(self, model: Any, args: Args, kwargs: Kwargs) -> Grid:
+        frames, height, width = self.hidden(args, kwargs).shape[2:]
+        cell = model.config.patch_size
+        return Grid(frames // model.config.patch_size_t, height // cell, width // cell)
+
+    def gathered(self, args: Args, kwargs: Kwargs, rows: Tensor, *, first: bool) -> Arguments:
+        tokens, text, temb, mask, tables, *rest = args
+        if first:
+            tokens = tokens.index_select(1, rows)
+        mask = torch.cat([mask.index_select(-1, rows), mask[..., tables[0].shape[0] :]], dim=-1)
+        return (tokens, text, temb, mask, self.selected(tables, rows), *rest), kwargs
+
+    def passed(self, args: Args, kwargs: Kwargs, tokens: Tensor) -> Any:
+        return tokens, args[1]
+
+    def time_signal(self, model: Any, args: Args, kwargs: Kwargs) -> Tensor:
+        """The first block's normalised and modulated video tokens (B, N, d)."""
+        tokens, _, temb, _, _, image_temb, first_frame = args
+        norm = model.transformer_blocks[0].norm1
+        signal: Tensor
+        if image_temb is None:
+            signal, *_ = norm(tokens, emb=temb)
+        else:
+            signal, *_ = norm(tokens, temb, image_temb, first_frame)
+        return signal
+
+    def times_refusal(self, model: Any) -> str:
+        return "" if model.config.patch_size_t == 1 else "its tokens span several latent frames"

@@ -13,86 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import AttentionCall, SeamProcessor
-from vidplat.methods.seams.layouts import Arguments, as_long_as, frame_rows
-
-
-class WanLayout:
-    velocity = True
-    branches_in_batch = False
-
-    def refusal(self, model: Any, seam: Seam) -> str:
-        return ""
-
-    def blocks(self, model: Any) -> Sequence[nn.Module]:
-        return list(model.blocks)
-
-    def attentions(self, model: Any) -> Sequence[nn.Module]:
-        return [block.attn1 for block in model.blocks]
-
-    def processor(self, layer: int) -> SeamProcessor:
-        return WanSeamProcessor(layer)
-
-    def output(self, model: Any) -> nn.Module:
-        found: nn.Module = model.proj_out
-        return found
-
-    def grid(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:
-        latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        counts = (
-            size // p for size, p in zip(latents.shape[2:], model.config.patch_size, strict=True)
-        )
-        return Grid(*counts)
-
-    def hidden(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        tokens: Tensor = args[0]
-        return tokens
-
-    def gathered(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Tensor, *, first: bool
-    ) -> Arguments:
-        tokens, text, modulation, (cos, sin), *rest = args
-        if first:
-            tokens = tokens.index_select(1, rows)
-        if modulation.ndim == 4:  # per token: (B, N, 6, d)
-            modulation = modulation.index_select(1, rows)
-        tables = (cos.index_select(1, rows), sin.index_select(1, rows))
-        return (tokens, text, modulation, tables, *rest), kwargs
-
-    def scattered(self, output: Any, rows: Tensor, tokens: int) -> Any:
-        whole = output.new_zeros(output.shape[0], tokens, output.shape[2])
-        return whole.index_copy_(1, rows, output)
-
-    def video(self, output: Any) -> Tensor:
-        tokens: Tensor = output
-        return tokens
-
-    def passed(self, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor) -> Any:
-        return tokens
-
-    def time_signal(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """The projected time embedding (B, 6, d), or (B, N, 6, d) when tokens have times of their
-        own."""
-        signal: Tensor = args[2]
-        return signal
-
-    def times_refusal(self, model: Any) -> str:
-        if model.config.patch_size[0] != 1:
-            return "its tokens span several latent frames"
-        return ""
-
-    def rope(self, model: Any) -> nn.Module:
-        found: nn.Module = model.rope
-        return found
-
-    def longer(self, args: tuple[Any, ...], kwargs: dict[str, Any], frames: int) -> Arguments:
-        return (as_long_as(args[0], frames), *args[1:]), kwargs
-
-    def table_rows(self, tables: Any, frames: Sequence[int], of: int) -> Any:
-        cos, sin = tables
-        return frame_rows(cos, frames, of, 1), frame_rows(sin, frames, of, 1)
+from vidplat.methods.seams.layouts import Args, Arguments, Kwargs, Layout
 
 
 class WanSeamProcessor(SeamProcessor):
@@ -109,11 +32,7 @@ class WanSeamProcessor(SeamProcessor):
         if attn.fused_projections:
             query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
         else:
-            query, key, value = (
-                attn.to_q(hidden_states),
-                attn.to_k(hidden_states),
-                attn.to_v(hidden_states),
-            )
+            query, key, value = (to(hidden_states) for to in (attn.to_q, attn.to_k, attn.to_v))
         query, key = attn.norm_q(query), attn.norm_k(key)
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
         call = AttentionCall(
@@ -133,3 +52,31 @@ def rotated(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     out[..., 0::2] = first * cos - second * sin
     out[..., 1::2] = first * sin + second * cos
     return out.type_as(x)
+
+
+class WanLayout(Layout):
+    processor = WanSeamProcessor
+
+    def blocks(self, model: Any) -> Sequence[nn.Module]:
+        return list(model.blocks)
+
+    def grid(self, model: Any, args: Args, kwargs: Kwargs) -> Grid:
+        sizes = self.hidden(args, kwargs).shape[2:]
+        return Grid(*(size // p for size, p in zip(sizes, model.config.patch_size, strict=True)))
+
+    def gathered(self, args: Args, kwargs: Kwargs, rows: Tensor, *, first: bool) -> Arguments:
+        tokens, text, modulation, tables, *rest = args
+        if first:
+            tokens = tokens.index_select(1, rows)
+        if modulation.ndim == 4:  # per token: (B, N, 6, d)
+            modulation = modulation.index_select(1, rows)
+        return (tokens, text, modulation, self.selected(tables, rows), *rest), kwargs
+
+    def time_signal(self, model: Any, args: Args, kwargs: Kwargs) -> Tensor:
+        """The projected time embedding (B, 6, d), or (B, N, 6, d) when tokens have times of their
+        own."""
+        signal: Tensor = args[2]
+        return signal
+
+    def times_refusal(self, model: Any) -> str:
+        return "" if model.config.patch_size[0] == 1 else "its tokens span several latent frames"
