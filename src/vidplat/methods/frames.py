@@ -8,8 +8,8 @@ from vidplat.methods.language import asked, parse, text
 
 
 def kept_latents(method: str, frames: int) -> int:
-    """Of `frames` latent frames those that a method makes to the end; all of them where that is up
-    to the video."""
+    """Of `frames` latent frames those that a method makes to the end; all where the video
+    decides."""
     chosen = asked(method).chosen
     return min((one.kind.kept(one.values, frames) for one in chosen), default=frames)
 
@@ -31,8 +31,7 @@ def texts_to_plan(method: str, frames: int) -> tuple[str, ...]:
 
 
 def is_planned(method: str) -> bool:
-    """Whether a canonical text tells one method and of it nothing but what plans choose, as
-    `eco:k=5` does."""
+    """Whether a canonical text tells one method and of it only what plans choose, as `eco:k=5`."""
     told = parse(method)
     key = told[0].kind.left_to_plan
     if len(told) > 1 or not key or told[0].values[key] is None:

@@ -51,8 +51,7 @@ _GONE = {
 
 
 def gone(method: str) -> str:
-    """The sentence for the first method that a text names and that has gone; "" when there is
-    none."""
+    """The sentence for the first method of a text that has gone; "" when there is none."""
     names = re.findall(r"[a-z][a-z0-9_-]*", method.lower())
     return next((_sentence(name) for name in names if name in _GONE), "")
 

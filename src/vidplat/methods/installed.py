@@ -14,38 +14,26 @@ from dataclasses import replace
 from typing import Any
 
 from vidplat.errors import SpecError
+from vidplat.methods import protocol
 from vidplat.methods.filling.moments import Filling
 from vidplat.methods.kinds import Chosen
 from vidplat.methods.language import parse
-from vidplat.methods.protocol import (
-    Calibrates,
-    ChangesFrames,
-    Method,
-    PreparesStart,
-    Run,
-    SharesWork,
-    TellsFacts,
-    UsesFiles,
-)
 
 
 class Installed:
-    """The methods around one family's transformers. Not safe for two threads at once, as the
-    family."""
+    """The methods around one family's transformers. For one thread at a time, as the family."""
 
     def __init__(self, transformers: Sequence[Any], revision: str = "") -> None:
-        """`revision`: of the model's files, for methods that keep files about a model; "" when
-        nobody knows."""
+        """`revision`: of the model's files, for methods with files of their own; "": unknown."""
         self._transformers, self._revision = tuple(transformers), revision
         self._stack = ExitStack()
-        weakref.finalize(
-            self, self._stack.close
-        )  # also when a worker ends, while imports still work
-        self._methods: tuple[Method, ...] = ()
+        # also when a worker ends, while imports still work
+        weakref.finalize(self, self._stack.close)
+        self._methods: tuple[protocol.Method, ...] = ()
         self._chosen: tuple[Chosen, ...] = ()
 
     def use(self, method: str) -> None:
-        """Have exactly these methods installed ("" for none). Raises `UsageError` for a wrong
+        """Have exactly these methods installed, "" for none. Raises `UsageError` for a wrong
         text."""
         self.install(parse(method) if method else ())
 
@@ -67,13 +55,12 @@ class Installed:
         self._methods, self._chosen = methods, chosen
 
     def scheduler(self, own: Any) -> Any:
-        """The diffusers scheduler that the methods ask for: the model's `own` when they ask for
-        none."""
+        """The diffusers scheduler that the methods ask for; the model's `own` by default."""
         for one in self._chosen:
             own = one.scheduler(own)
         return own
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: protocol.Run) -> None:
         """Before each video. Raises `SpecError` with the reason when a method cannot make it."""
         run = replace(run, revision=self._revision)
         for method in self._methods:
@@ -82,12 +69,11 @@ class Installed:
                     raise SpecError(f"{method.name} cannot be used here: {why}")
             method.begin(run)
         for method in self._methods:
-            if isinstance(method, Calibrates) and not method.is_calibrated(run):
+            if isinstance(method, protocol.Calibrates) and not method.is_calibrated(run):
                 self._calibrate(method, run)
 
-    def _calibrate(self, method: Calibrates, run: Run) -> None:
-        """One rehearsal with all methods installed, as they will be; then everything begins
-        again."""
+    def _calibrate(self, method: protocol.Calibrates, run: protocol.Run) -> None:
+        """One rehearsal with all methods installed; then everything begins again."""
         if run.rehearse is None:
             raise SpecError(
                 "a method that is calibrated by a whole run cannot be used where nobody can "
@@ -99,51 +85,47 @@ class Installed:
             one.begin(run)
 
     def started(self, latents: Any) -> Any:
-        """The latents that the run starts from, as methods that prune tokens of a source video want
-        them."""
+        """The latents that the run starts from, as methods that prune a source video want them."""
         for method in self._methods:
-            if isinstance(method, PreparesStart):
+            if isinstance(method, protocol.PreparesStart):
                 latents = method.started(latents)
         return latents
 
     def stepped(self, latents: Any, velocity: Any) -> Any:
         """After each step: the latents that go on, fewer where a method leaves frames out."""
         for method in self._methods:
-            if isinstance(method, ChangesFrames):
+            if isinstance(method, protocol.ChangesFrames):
                 latents = method.stepped(latents, velocity)
         return latents
 
     def filling(self) -> Filling | None:
-        """How the frames that were decoded become the whole video; None: they are the whole
-        video."""
-        found = [method.filling() for method in self._methods if isinstance(method, ChangesFrames)]
+        """How the decoded frames become the whole video; None: they are the whole video."""
+        found = [
+            method.filling()
+            for method in self._methods
+            if isinstance(method, protocol.ChangesFrames)
+        ]
         return found[0] if found else None  # two such methods exclude each other
 
     def share(self, step: int, steps: int) -> float:
         """Expected cost of a step relative to a full one, where the methods know it beforehand."""
         whole = 1.0
         for method in self._methods:
-            if isinstance(method, SharesWork):
+            if isinstance(method, protocol.SharesWork):
                 whole *= method.share(step, steps)
         return whole
 
     def facts(self) -> dict[str, float]:
         """What the methods found of the video that was made last."""
-        return {
-            name: value
-            for method in self._methods
-            if isinstance(method, TellsFacts)
-            for name, value in method.facts().items()
-        }
+        told = (
+            method.facts() for method in self._methods if isinstance(method, protocol.TellsFacts)
+        )
+        return {name: value for facts in told for name, value in facts.items()}
 
     def files(self) -> list[dict[str, Any]]:
         """The files that decided pixels of the video that was made last."""
-        return [
-            file
-            for method in self._methods
-            if isinstance(method, UsesFiles)
-            for file in method.files()
-        ]
+        readers = (method for method in self._methods if isinstance(method, protocol.UsesFiles))
+        return [file for method in readers for file in method.files()]
 
     def remove(self) -> None:
         """Put the stock model back."""

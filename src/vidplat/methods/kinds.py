@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,6 +62,11 @@ class Choice:
 
     default: str
     options: tuple[str, ...]
+
+
+def parameters(**each: Number | Choice) -> Mapping[str, Number | Choice]:
+    """The parameters of a kind by name, in the order of its text."""
+    return MappingProxyType(each)
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,8 @@ class MethodKind:
     # The parameter that a plan chooses where it is left open. Such a method's quality is read along
     # the share of latent frames that it keeps, and it goes with fewer steps.
     left_to_plan: str = ""
+    # Module and class of what is put around a loaded model; "": nothing.
+    on_model: str = ""
 
     # --- its text ---------------------------------------------------------------------------------
 
@@ -151,13 +159,11 @@ class MethodKind:
         return range(steps)
 
     def share(self, values: Values, run: PlannedRun) -> Share | None:
-        """What it leaves of a run's work, by closed form; None where only a measured profile
-        knows."""
+        """What it leaves of a run's work, by closed form; None where only a profile knows."""
         return None
 
     def kept(self, values: Values, frames: int) -> int:
-        """Of so many latent frames those that it makes to the end; all where that is up to the
-        video."""
+        """Of so many latent frames those that it makes to the end; all where the video decides."""
         return frames
 
     def options(self, values: Values, frames: int) -> Sequence[Value]:
@@ -178,7 +184,11 @@ class MethodKind:
 
     def install(self, values: Values) -> Method | None:
         """What is put around a loaded model; None: nothing. Loads torch."""
-        return None
+        if not self.on_model:
+            return None
+        module, _, name = self.on_model.partition(":")
+        made: Method = getattr(import_module(f"vidplat.methods.{module}"), name)(values)
+        return made
 
     def scheduler(self, values: Values, own: Any) -> Any:
         """The diffusers scheduler to solve with, where the model brings its `own`."""

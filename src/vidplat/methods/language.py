@@ -34,9 +34,9 @@ _APART: Mapping[frozenset[Seam], str] = {
         "step behind"
     ),
     frozenset({Seam.FRAMES, Seam.TOKENS}): "what is kept of tokens has the places of all frames",
-    frozenset(
-        {Seam.FRAMES, Seam.PASSES}
-    ): "what is kept of skipped passes has the places of all frames",
+    frozenset({Seam.FRAMES, Seam.PASSES}): (
+        "what is kept of skipped passes has the places of all frames"
+    ),
     frozenset({Seam.FRAMES, Seam.ATTENTION}): "masks are laid out for all frames",
 }
 
@@ -51,14 +51,12 @@ class Asked:
 
 
 def asked(method: str) -> Asked:
-    """What any text that `--method` takes asks for. Raises `UsageError` that names the part at
-    fault."""
+    """What a text of `--method` asks for. Raises `UsageError` that names the part at fault."""
     return _asked(method.strip().lower())
 
 
 def parse(method: str) -> tuple[Chosen, ...]:
-    """The methods of a text, in the table's order. Raises `UsageError` that names the part at
-    fault."""
+    """The methods of a text, in the table's order. Raises `UsageError` as `asked`."""
     return _parse(method.strip())
 
 
@@ -91,8 +89,7 @@ def unsuited(method: str, task: Task) -> str:
 
 
 def may_rehearse(method: str) -> bool:
-    """Whether what a text asks for may make each worker run once for nothing before its first
-    video."""
+    """Whether what a text asks for may make each worker rehearse before its first video."""
     return any(one.kind.rehearses for one in asked(method).chosen)
 
 
@@ -159,8 +156,7 @@ def _one(part: str, whole: str) -> Chosen:
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(
             f"method {printable(whole)!r} is not known; {hint}use auto, "
-            f"{', '.join(PLAIN_METHODS)}, "
-            f"or of these one or more joined by '+': {', '.join(KINDS)}"
+            f"{', '.join(PLAIN_METHODS)}, or of these one or more joined by '+': {', '.join(KINDS)}"
         )
     kind = KINDS[name]
     told: dict[str, Value] = {}

@@ -27,39 +27,32 @@ def decoded_frames(latents: int, temporal_factor: int) -> int:
 
 @dataclass(frozen=True)
 class ProfilePoint:
-    """One measured operating point of a model: what it costs and what it loses against full
-    quality."""
+    """One measured operating point: what it costs and what it loses against full quality."""
 
     steps_fraction: float  # steps / full steps, in (0, 1]
-    quality: (
-        float  # mean SSIM to the full-step video of the same seed, in [0, 1]; full quality is 1
-    )
+    # mean SSIM to the full-step video of the same seed, in [0, 1]; full quality is 1
+    quality: float
     quality_spread: float = 0.0  # standard deviation over prompts
     psnr_db: float | None = None
     prompt_fit: float | None = None  # share of caption attributes shown, where that can be measured
     samples: int = 0
     method: str = ""  # canonical text of `vidplat.methods.language`; "": none
-    linear_work: float = (
-        1.0  # FLOPs of projections and feed forward over those of as many plain steps
-    )
+    # FLOPs of projections and feed forward over those of as many plain steps
+    linear_work: float = 1.0
     attention_work: float = 1.0  # FLOPs of self-attention, likewise
-    work_spread: float = (
-        0.0  # standard deviation of linear_work over prompts, where it depends on the video
-    )
-    overhead: float = (
-        1.0  # measured denoising seconds over those that this work takes in plain steps
-    )
+    # standard deviation of linear_work over prompts, where it depends on the video
+    work_spread: float = 0.0
+    # measured denoising seconds over those that this work takes in plain steps
+    overhead: float = 1.0
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a block-causal model makes a video: some latent frames after the others. From its
-    `causal.json`."""
+    """How a block-causal model makes a video, some frames after the others: its `causal.json`."""
 
     frames: int  # latent frames of a block; the last block may have fewer
-    steps: tuple[
-        float, ...
-    ]  # thousandths of the schedule, before the shift, falling; the first is 1000: noise alone
+    # thousandths of the schedule, before the shift, falling; the first is 1000: noise alone
+    steps: tuple[float, ...]
     shift: float
     sink: int  # a block attends to the first so many finished frames ...
     recent: int  # ... and to the last so many, its own included
@@ -85,9 +78,8 @@ class ModelShape:
     spatial_factor: int  # pixels per latent cell, per axis
     parameter_bytes: int
     defaults: VideoSpec  # seed 0
-    profile: tuple[
-        ProfilePoint, ...
-    ] = ()  # empty: not measured; the planner then says so and uses steps alone
+    # empty: not measured; the planner then says so and uses steps alone
+    profile: tuple[ProfilePoint, ...] = ()
     blocks: Blocks | None = None  # None: all frames are made together
 
     @property

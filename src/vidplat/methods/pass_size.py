@@ -29,8 +29,7 @@ class BlockSize:
     text_tokens: int
 
     def flops(self, tokens: int, keys: int | None = None) -> tuple[int, int]:
-        """(linear, attention) FLOPs of `tokens` that run and attend to `keys` keys; None: to each
-        other."""
+        """(linear, attention) FLOPs of `tokens` that attend to `keys` keys; None: to each other."""
         n, m, d, e = tokens, self.text_tokens, self.width, self.ffn_width
         linear = 12 * n * d * d + 4 * m * d * d + 4 * n * m * d + 4 * n * d * e
         return linear, 4 * n * (n if keys is None else keys) * d
@@ -45,7 +44,7 @@ class BlockSize:
         return sum(self.flops(tokens)) / sum(self.flops(of))
 
     def attention_share(self, tokens: int) -> float:
-        """Share of self-attention's products in a block's FLOPs when every token attends to all, in
-        (0, 1)."""
+        """Share of self-attention's products in a block's FLOPs, all attending to all, in (0,
+        1)."""
         linear, attention = self.flops(tokens)
         return attention / (attention + linear)

@@ -37,8 +37,8 @@ class Grid:
 
 @dataclass(frozen=True)
 class Run:
-    """One video that is about to be made. `solver` is alive: its index and sigmas move while the
-    video is made."""
+    """One video that is about to be made. `solver` is alive: its index and sigmas move
+    meanwhile."""
 
     solver: Solver
     grid: Grid
@@ -61,8 +61,7 @@ class Method(Protocol):
     name: str
 
     def refusal(self, model: Any, run: Run) -> str:
-        """Why this method cannot make this video on this transformer, as a sentence; "" when it
-        can."""
+        """Why it cannot make this video on this transformer, as a sentence; "" when it can."""
 
     def applied_to(self, model: Any) -> AbstractContextManager[None]:
         """Enter: install on a transformer. Leave: everything is as before, bit for bit."""
@@ -81,8 +80,7 @@ class PreparesStart(Protocol):
 
 @runtime_checkable
 class ChangesFrames(Protocol):
-    """A method that leaves frames of a running video out, and has them filled in once the others
-    are decoded."""
+    """A method that leaves frames out in mid-run, to be filled in once the others are decoded."""
 
     def stepped(self, latents: Tensor, velocity: Tensor) -> Tensor:
         """The latents (1, C, M, H, W) that go on, of those after the step that `velocity` answered,
@@ -103,14 +101,13 @@ class Calibrates(Protocol):
         """Whether it knows all it needs for such a run; asked after `begin`."""
 
     def calibrating(self, run: Run) -> AbstractContextManager[None]:
-        """Within this context nothing is skipped while a rehearsal is watched; at a good end what
-        it showed is kept."""
+        """Within this context a rehearsal is watched, nothing skipped; what it showed is then
+        kept."""
 
 
 @runtime_checkable
 class TellsFacts(Protocol):
-    """A method that learns something of each video which plans and sidecars should know; asked when
-    it is made."""
+    """A method that learns of each video what plans and sidecars should know; asked at its end."""
 
     def facts(self) -> Mapping[str, float]:
         """By name, of the present video."""
@@ -118,8 +115,7 @@ class TellsFacts(Protocol):
 
 @runtime_checkable
 class UsesFiles(Protocol):
-    """A method that reads files which decide pixels and which its text does not tell; asked when a
-    video is made."""
+    """A method that reads files which its text does not tell; asked when a video is made."""
 
     def files(self) -> list[dict[str, Any]]:
         """For the sidecar, each with its `kind` and the `sha256` of its content."""

@@ -25,12 +25,10 @@ import torch
 
 
 class Solver:
-    """State of one run. `index` is the step about to be taken, `total` how many the run will have
-    had."""
+    """State of one run. `index` is the step about to be taken, `total` how many there will be."""
 
     def __init__(self, scheduler: Any, steps: int, device: str) -> None:
-        """Take a private copy of `scheduler` (a loaded diffusers one) for a run of `steps`
-        steps."""
+        """Take a private copy of a diffusers `scheduler` for a run of `steps` steps."""
         self._scheduler = copy.deepcopy(scheduler)
         self._scheduler.set_timesteps(steps, device=device)
         self._scheduler.set_begin_index(0)
@@ -53,8 +51,7 @@ class Solver:
 
     @property
     def timestep(self) -> torch.Tensor:
-        """The model's time at this step: a 0-d tensor in the scheduler's own scale (0..1000) and
-        dtype."""
+        """The model's time at this step: 0-d, in the scheduler's own scale (0..1000) and dtype."""
         timestep: torch.Tensor = self._scheduler.timesteps[self.index]
         return timestep
 
@@ -96,14 +93,7 @@ class Solver:
     @property
     def tells_clean(self) -> bool:
         """Whether `clean` knows this kind of scheduler."""
-        from diffusers import (
-            FlowMatchEulerDiscreteScheduler,
-            UniPCMultistepScheduler,
-        )  # too slow for a worker's start
-
-        if isinstance(self._scheduler, UniPCMultistepScheduler):
-            return bool(self._scheduler.config.predict_x0)
-        return isinstance(self._scheduler, FlowMatchEulerDiscreteScheduler)
+        return self._is_line or self._keeps_clean
 
     def clean(self, latents: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
         """What the video would be: the estimate of x0 that the last step rests on, shape of
@@ -115,26 +105,31 @@ class Solver:
         remembers the estimate itself. Raises `ValueError` before the first step, and for solvers of
         other kinds.
         """
-        from diffusers import (
-            FlowMatchEulerDiscreteScheduler,
-            UniPCMultistepScheduler,
-        )  # too slow for a worker's start
-
         if self.index == 0:
             raise ValueError("before its first step a run has no estimate of the video")
-        if isinstance(self._scheduler, FlowMatchEulerDiscreteScheduler):
+        if self._is_line:
             sigma: torch.Tensor = self._scheduler.sigmas[self.index].to(latents)
             return latents - sigma * velocity
-        if (
-            isinstance(self._scheduler, UniPCMultistepScheduler)
-            and self._scheduler.config.predict_x0
-        ):
+        if self._keeps_clean:
             found: torch.Tensor | None = self._scheduler.model_outputs[-1]
             if found is not None:
                 return found
         raise ValueError(
             f"{type(self._scheduler).__name__} gives no estimate of the video between its steps"
         )
+
+    @property
+    def _is_line(self) -> bool:
+        from diffusers import FlowMatchEulerDiscreteScheduler  # too slow for a worker's start
+
+        return isinstance(self._scheduler, FlowMatchEulerDiscreteScheduler)
+
+    @property
+    def _keeps_clean(self) -> bool:
+        from diffusers import UniPCMultistepScheduler
+
+        scheduler = self._scheduler
+        return isinstance(scheduler, UniPCMultistepScheduler) and bool(scheduler.config.predict_x0)
 
     def forget(self) -> None:
         """Forget the steps that were taken; the next one is a first step, at its own place of the
@@ -159,8 +154,7 @@ class Solver:
         return [one for one in every if _is_remembered(one)]
 
     def skip(self, steps: int) -> None:
-        """Leave out the first `steps`, at least one stays: for a run that starts from a partly
-        noised video."""
+        """Leave out the first `steps`, but not all: for a run from a partly noised video."""
         if self.index or not 0 <= steps < self.total:
             raise ValueError(f"cannot skip {steps} of {self.total} steps after {self.index}")
         self._scheduler.sigmas = self._scheduler.sigmas[steps:]
@@ -168,22 +162,20 @@ class Solver:
         self._scheduler.num_inference_steps = self.total
 
     def noised(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """`clean` latents at the present sigma: (1 - sigma) clean + sigma noise (flow matching's
-        forward process)."""
+        """`clean` latents at the present sigma, by flow matching's (1 - sigma) clean + sigma
+        noise."""
         return self.sigma * noise + (1.0 - self.sigma) * clean
 
     def shorten(self, remaining: int) -> None:
-        """Space the rest of the run anew over `remaining` steps, at least 1 and at most those that
-        are left."""
+        """Space the rest of the run anew over `remaining` steps, 1 to those that are left."""
         if not 1 <= remaining <= self.remaining:
             raise ValueError(f"cannot shorten {self.remaining} remaining steps to {remaining}")
         if remaining == self.remaining:
             return
         sigmas, timesteps = self._scheduler.sigmas, self._scheduler.timesteps
         curve = sigmas.double().cpu().numpy()
-        places = np.linspace(
-            self.index, self.total, remaining + 1
-        )  # the first is now, the last is the end
+        # the first is now, the last is the end
+        places = np.linspace(self.index, self.total, remaining + 1)
         tail = torch.from_numpy(np.interp(places, np.arange(len(curve)), curve)).to(sigmas)
         tail[0], tail[-1] = sigmas[self.index], sigmas[-1]
         times = (tail[:-1] * self.train_timesteps).to(timesteps)
@@ -194,6 +186,5 @@ class Solver:
 
 
 def _is_remembered(value: Any) -> bool:
-    """Schedulers keep their tables in one axis; what has more is a sample or an answer of the
-    model."""
+    """Schedulers' tables have one axis; what has more is a sample or an answer of the model."""
     return isinstance(value, torch.Tensor) and value.ndim > 2

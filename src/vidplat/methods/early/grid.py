@@ -16,8 +16,7 @@ POWER = 2
 
 @lru_cache(maxsize=4096)
 def passes_of(work: float, steps: int) -> tuple[int, ...]:
-    """The steps of `steps` whose passes run: round(work * steps) of them, at least the first
-    one."""
+    """The steps of `steps` whose passes run: round(work * steps), at least the first."""
     count = max(1, round(work * steps))
     return tuple(max(j, round(steps * j**POWER / count**POWER)) for j in range(count))
 

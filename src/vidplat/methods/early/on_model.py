@@ -27,7 +27,7 @@ from torch import Tensor
 from vidplat.methods.early.grid import passes_of, shortened
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Run
-from vidplat.methods.seams.layouts import layout_of
+from vidplat.methods.seams.layouts import Args, Kwargs, layout_of
 from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
 from vidplat.methods.seams.solver_choice import is_euler
 
@@ -47,9 +47,8 @@ class Early:
             return why
         if not layout.velocity:
             return (
-                "it would leave out whole steps, and a v-prediction answer cannot be given "
-                "again at another step; "
-                "take fewer steps"
+                "it would leave out whole steps, and a v-prediction answer cannot be given again "
+                "at another step; take fewer steps"
             )
         if not is_euler(scheduler) or scheduler.config.get("stochastic_sampling"):
             return (
@@ -69,8 +68,7 @@ class Early:
         self._held.forget()
 
     def share(self, step: int, steps: int) -> float:
-        """1 where the passes of `step` run in a run of `steps` by now, else 0: a held step takes no
-        time."""
+        """1 where the passes of `step` run in a run of `steps` by now; 0: a held step is free."""
         return float(step in self._held.planned(steps))
 
 
@@ -79,9 +77,8 @@ class _Held(Skipper):
 
     def __init__(self, work: float) -> None:
         self._work = work
-        self._velocities: dict[
-            tuple[str, torch.Size], Tensor
-        ] = {}  # by branch and shape of the latents
+        # by branch and shape of the latents
+        self._velocities: dict[tuple[str, torch.Size], Tensor] = {}
         self._passes: tuple[int, ...] = ()
         self._steps = 0  # of the run that `_passes` are of; 0: no run yet
         self._step = -1  # the last one that was asked about
@@ -92,22 +89,14 @@ class _Held(Skipper):
             return passes_of(self._work, steps)
         return shortened(self._passes, self._steps, self._step + 1, steps)
 
-    def call(
-        self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
-    ) -> Any:
+    def call(self, here: Place, args: Args, kwargs: Kwargs, run: Callable[[], Any]) -> Any:
         self._move_to(here)
         latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        kept = (
-            here.branch,
-            latents.shape,
-        )  # a video that lost frames since has nothing that would fit
+        kept = here.branch, latents.shape  # after frames were left out nothing would fit
         held = None if here.step in self._passes else self._velocities.get(kept)
         if held is not None:
-            return (
-                (held,)
-                if kwargs.get("return_dict") is False
-                else Transformer2DModelOutput(sample=held)
-            )
+            is_plain = kwargs.get("return_dict") is False
+            return (held,) if is_plain else Transformer2DModelOutput(sample=held)
         answer = run()
         self._velocities[kept] = _wide(answer[0])
         return answer
@@ -129,6 +118,5 @@ class _Held(Skipper):
 
 
 def _wide(velocity: Tensor) -> Tensor:
-    """At least float32: rounding to 16 bits at every held step would not equal one rounding of the
-    long step."""
+    """At least float32: 16 bits, rounded at every held step, would not equal the long step's."""
     return velocity if velocity.dtype in (torch.float32, torch.float64) else velocity.float()

@@ -3,59 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from vidplat.domain import OperatingPoint
+from vidplat.methods import kinds
 from vidplat.methods.early.grid import passes_of
-from vidplat.methods.kinds import (
-    Candidate,
-    MethodKind,
-    Number,
-    PlannedRun,
-    Seam,
-    Share,
-    Values,
-)
-
-if TYPE_CHECKING:
-    from vidplat.methods.protocol import Method
 
 
-class EarlyKind(MethodKind):
+class EarlyKind(kinds.MethodKind):
     """Passes run at chosen steps, and the velocity is held between them."""
 
     name = "early"
-    seam = Seam.PASSES
-    parameters = MappingProxyType(
-        {
-            # Share of the steps whose passes run.
-            "work": Number(0.5, 0.01, 1.0),
-        }
+    seam = kinds.Seam.PASSES
+    parameters = kinds.parameters(
+        # Share of the steps whose passes run.
+        work=kinds.Number(0.5, 0.01, 1.0),
     )
+    on_model = "early.on_model:Early"
     first = "work"
     needs_euler = "UniPC would divide the change of several steps by one when a pass runs again"
 
-    def passes(self, values: Values, steps: int) -> Sequence[int]:
+    def passes(self, values: kinds.Values, steps: int) -> Sequence[int]:
         return passes_of(values["work"], steps)
 
-    def share(self, values: Values, run: PlannedRun) -> Share:
+    def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share:
         share = len(run.passes) / run.steps
-        return Share(share, share)
+        return kinds.Share(share, share)
 
-    def candidates(self, steps: int, frames: int) -> Sequence[Candidate]:
+    def candidates(self, steps: int, frames: int) -> Sequence[kinds.Candidate]:
         """A whole number of passes: other shares make the same video."""
 
         def point(share: float) -> OperatingPoint:
             work = round(max(1, round(share * steps)) / steps, 4)
             return self.at(steps, work=work)
 
-        return (Candidate(self.name, point=point),)
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.early.on_model import Early
-
-        return Early(values)
+        return (kinds.Candidate(self.name, point=point),)
 
 
 # source: ours, docs/decisions/0013-early.md

@@ -13,19 +13,16 @@ _BUDGETS, _BUDGETS_OF = (6, 8, 11, 14, 16), 21
 
 
 def warmup_steps(share: float, steps: int) -> int:
-    """s_e: the first `share` of `steps`, rounded, and at least one, since a run that saw no frame
-    can choose none."""
+    """s_e: `share` of `steps`, rounded, at least one, since who saw no frame can choose none."""
     return max(1, round(share * steps))
 
 
 def kept_frames(asked: int | None, frames: int) -> int:
-    """K: what was asked for, else half of F rounded up (11 of 21, as the released settings come
-    to), at least two."""
+    """K: what was asked for, else half of F rounded up (11 of 21, as released), at least two."""
     return min(frames, max(2, -(-frames // 2))) if asked is None else asked
 
 
 def budgets(frames: int) -> tuple[int, ...]:
-    """The K that a plan chooses between, rising: the same shares of any F, at least two and fewer
-    than all."""
+    """The K that a plan chooses between, rising: the same shares of any F, from two to F - 1."""
     shares = {max(2, round(k * frames / _BUDGETS_OF)) for k in _BUDGETS}
     return tuple(sorted(k for k in shares if k < frames))

@@ -35,15 +35,13 @@ def moving_average(scores: Sequence[Sequence[float]]) -> tuple[float, ...]:
         )
     held = list(scores[0])
     for step in scores[1:]:
-        held = [
-            EMA_WEIGHT * new + (1 - EMA_WEIGHT) * old for new, old in zip(step, held, strict=True)
-        ]
+        pairs = zip(step, held, strict=True)
+        held = [EMA_WEIGHT * new + (1 - EMA_WEIGHT) * old for new, old in pairs]
     return tuple(held)
 
 
 def changes(frames: NDArray[np.floating]) -> tuple[float, ...]:
-    """Motion magnitude per frame of `frames` (F, ...): mean |x_f - x_{f-1}|; the first frame's is
-    the second's."""
+    """Motion per frame of `frames` (F, ...): mean |x_f - x_{f-1}|; the first's is the second's."""
     if len(frames) < 2:
         return (0.0,) * len(frames)
     steps = np.abs(np.diff(np.asarray(frames, np.float64), axis=0))
@@ -74,8 +72,7 @@ def uniform(frames: int, k: int) -> tuple[int, ...]:
 
 
 def widest_gap(key: Sequence[int]) -> int:
-    """The largest distance of two neighbours; worth logging, since top scores cluster. 0 for one
-    frame."""
+    """The largest distance of two neighbours; worth logging, since top scores cluster."""
     return max((j - i for i, j in pairwise(key)), default=0)
 
 

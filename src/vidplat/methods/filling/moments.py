@@ -25,8 +25,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Moment:
-    """An output frame: `part` of the way from decoded frame `before` to the next. 0: that frame
-    itself."""
+    """An output frame: `part` of the way from decoded frame `before` (0: itself) to the next."""
 
     before: int
     part: Fraction

@@ -26,8 +26,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Level:
-    """Where a step stands: x = alpha x0 + sigma eps. Under flow matching alpha is 1 - sigma and
-    plays no part here."""
+    """Where a step stands: x = alpha x0 + sigma eps. Flow matching (alpha = 1 - sigma) needs
+    neither."""
 
     alpha: float
     sigma: float
@@ -43,8 +43,7 @@ class Held(Protocol):
         tokens, in the order of the answer's values; only v-prediction looks at them."""
 
     def given(self, level: Level) -> Tensor:
-        """What every token is taken to answer at `level`: (B, N, P), never a tensor that is still
-        written to."""
+        """What every token is taken to answer at `level`: (B, N, P), never written to again."""
 
 
 class HeldVelocity:
@@ -84,8 +83,7 @@ class HeldPrediction:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """At least float32: rounding to 16 bits at every skipped step would not equal one rounding of
-    the jump."""
+    """At least float32: 16 bits, rounded at every skipped step, would not equal the one jump."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 

@@ -12,7 +12,7 @@ heads, D head width.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,8 +31,7 @@ class KvStore(Protocol):
         """Take (B, K, h, D) of all tokens. The tensors are the store's from now on."""
 
     def refreshed(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> Pair:
-        """Replace `rows` (n,), unique, by (B, n, h, D) and give all K of them, the replaced ones
-        exact."""
+        """Replace unique `rows` (n,) by (B, n, h, D) and give all K, the replaced ones exact."""
 
     def layers(self) -> int:
         """How many layers are held."""
@@ -42,18 +41,11 @@ class KvStore(Protocol):
         """Bytes held."""
 
 
-class WholeStore:
-    """As they come, replaced in place."""
+class _Layers:
+    """What is held of each layer: keys and values, in whichever form."""
 
     def __init__(self) -> None:
-        self._held: dict[int, Pair] = {}
-
-    def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
-        self._held[layer] = (_own(key), _own(value))
-
-    def refreshed(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> Pair:
-        keys, values = self._held[layer]
-        return keys.index_copy_(1, rows, key), values.index_copy_(1, rows, value)
+        self._held: dict[int, Any] = {}
 
     def layers(self) -> int:
         return len(self._held)
@@ -63,10 +55,20 @@ class WholeStore:
         return sum(kept.nbytes for pair in self._held.values() for kept in pair)
 
 
+class WholeStore(_Layers):
+    """As they come, replaced in place."""
+
+    def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
+        self._held[layer] = (_own(key), _own(value))
+
+    def refreshed(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> Pair:
+        keys, values = self._held[layer]
+        return keys.index_copy_(1, rows, key), values.index_copy_(1, rows, value)
+
+
 @dataclass
 class Scaled:
-    """x = values * scale: `values` (B, K, h, D) float8_e4m3fn, `scale` (B, 1, h, 1) in x's own
-    type."""
+    """x = values * scale: `values` (B, K, h, D) float8_e4m3fn, `scale` (B, 1, h, 1) in x's type."""
 
     values: Tensor
     scale: Tensor
@@ -74,16 +76,14 @@ class Scaled:
     @classmethod
     def of(cls, x: Tensor) -> Scaled:
         """The scale maps twice the largest value of each head to the type's largest, 448: tokens
-        may grow until the next full pass, and what grows further is cut off. Room above costs a
-        float no precision."""
+        may grow until the next full pass, and what grows further is cut off."""
         largest = x.abs().amax(dim=(1, 3), keepdim=True)
         scale = (largest * (2 / 448)).clamp_min(torch.finfo(x.dtype).tiny)
         return cls(_to_fp8(x / scale), scale)
 
     def replace(self, rows: Tensor, x: Tensor) -> None:
-        small = _to_fp8(x / self.scale)
-        # there is no index_copy_ for 8-bit floats
-        self.values.view(torch.uint8).index_copy_(1, rows, small.view(torch.uint8))
+        small = _to_fp8(x / self.scale).view(torch.uint8)  # 8-bit floats have no index_copy_
+        self.values.view(torch.uint8).index_copy_(1, rows, small)
 
     def whole(self) -> Tensor:
         return self.values.to(self.scale.dtype) * self.scale
@@ -97,11 +97,8 @@ def _to_fp8(x: Tensor) -> Tensor:
     return x.clamp(-448, 448).to(torch.float8_e4m3fn)
 
 
-class Fp8Store:
+class Fp8Store(_Layers):
     """Half the memory of 16-bit types. One layer at a time is widened again."""
-
-    def __init__(self) -> None:
-        self._held: dict[int, tuple[Scaled, Scaled]] = {}
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
         self._held[layer] = (Scaled.of(key), Scaled.of(value))
@@ -112,15 +109,8 @@ class Fp8Store:
         values.replace(rows, value)
         return keys.whole().index_copy_(1, rows, key), values.whole().index_copy_(1, rows, value)
 
-    def layers(self) -> int:
-        return len(self._held)
 
-    @property
-    def nbytes(self) -> int:
-        return sum(kept.nbytes for pair in self._held.values() for kept in pair)
-
-
-class OffloadStore:
+class OffloadStore(_Layers):
     """In pinned CPU memory. While layer l computes, layer l + 1 is copied to the device on a stream
     of its own.
 
@@ -128,9 +118,9 @@ class OffloadStore:
     """
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         self._device = device
         self._stream = _cuda.Stream(device)
-        self._held: dict[int, Pair] = {}
         # layer -> its copy on the device, and when it is complete
         self._coming: dict[int, tuple[Pair, Any]] = {}
         # layer -> what is to be written once it is copied
@@ -164,13 +154,6 @@ class OffloadStore:
         self._leaving.setdefault(layer, []).append((self._on_cpu(rows), small, self._now()))
         return keys, values
 
-    def layers(self) -> int:
-        return len(self._held)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(kept.nbytes for pair in self._held.values() for kept in pair)
-
     def _fetch(self, layer: int) -> None:
         self._settle(layer)
         with torch.cuda.stream(self._stream):
@@ -182,8 +165,8 @@ class OffloadStore:
         self._coming[layer] = ((keys, values), complete)
 
     def _settle(self, layer: int) -> None:
-        """Write down the rows that were on their way. They left a whole pass ago, so there is
-        nothing to wait for."""
+        """Write down the rows that were on their way: they left a whole pass ago, so nobody
+        waits."""
         for rows, small, complete in self._leaving.pop(layer, []):
             complete.synchronize()
             if rows.numel():
@@ -203,17 +186,14 @@ class OffloadStore:
 
 
 def make_store(kind: str, device: torch.device) -> KvStore:
-    """The store for `kv=full`, `fp8` or `offload`. On a CPU, offload is plain: it would be moved to
-    where it is."""
+    """The store for `kv=full`, `fp8` or `offload`. On a CPU, offload moves nothing and is plain."""
     if kind == "offload" and device.type == "cuda":
         return OffloadStore(device)
-    makers: Mapping[str, Callable[[], KvStore]] = {"fp8": Fp8Store}
-    return makers.get(kind, WholeStore)()
+    return Fp8Store() if kind == "fp8" else WholeStore()
 
 
 def _own(x: Tensor) -> Tensor:
-    """`x`, or a copy where it is a part of a larger tensor (fused projections) that would be kept
-    alive with it."""
+    """`x`, or a copy where a larger tensor (fused projections) would be kept alive with it."""
     return x if x.untyped_storage().nbytes() == x.nbytes else x.clone()
 
 

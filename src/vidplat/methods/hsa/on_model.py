@@ -29,19 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidplat.methods.hsa import schedule as schedules
 from vidplat.methods.hsa.held import Held, HeldPrediction, HeldVelocity, Level
 from vidplat.methods.hsa.kv_store import KvStore, free_bytes, make_store
-from vidplat.methods.hsa.schedule import (
-    Schedule,
-    kv_bytes,
-    least_steps,
-    schedule_for,
-    schedule_of_work,
-)
+from vidplat.methods.hsa.schedule import Schedule
 from vidplat.methods.hsa.score import Score, first_scored, partition
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
-from vidplat.methods.seams.layouts import Layout, layout_of
+from vidplat.methods.seams.layouts import Args, Kwargs, Layout, layout_of
 from vidplat.methods.seams.solver_choice import is_euler
 from vidplat.methods.seams.tokens import Pass, Present, hooked
 
@@ -51,8 +46,7 @@ _DDIM = ("DDIMScheduler", "CogVideoXDDIMScheduler")
 
 
 class Hsa:
-    """The method. `schedule` makes a schedule for a number of steps, and is the preset's unless
-    given."""
+    """The method. `schedule` makes a schedule for a number of steps; None: the preset's."""
 
     name = "hsa"
 
@@ -94,12 +88,7 @@ class Hsa:
         return 1.0 if self._video is None else self._video.schedule.share(step, steps)
 
     def _of_values(self, steps: int) -> Schedule:
-        work = self._values["work"]
-        return (
-            schedule_for(self._values["preset"], steps)
-            if work is None
-            else schedule_of_work(work, steps)
-        )
+        return schedules.schedule_of(self._values["preset"], self._values["work"], steps)
 
     @property
     def video(self) -> _Video:
@@ -125,16 +114,12 @@ class Hsa:
                 return (
                     "this model predicts v, and its layout does not give the latents of each token"
                 )
-            return (
-                ""
-                if name in _DDIM
-                else f"with v-prediction it needs DDIM steps, and the solver is {name}"
-            )
+            why = f"with v-prediction it needs DDIM steps, and the solver is {name}"
+            return "" if name in _DDIM else why
         if not is_euler(scheduler) or scheduler.config.get("stochastic_sampling"):
             return (
                 f"it needs plain Euler steps, and the solver is {name}, which would take the "
-                "change of several steps "
-                "for that of one when a token runs again; add +euler"
+                "change of several steps for that of one when a token runs again; add +euler"
             )
         return ""
 
@@ -142,16 +127,14 @@ class Hsa:
         try:
             schedule = self._schedule(run.solver.total)
         except ValueError as infeasible:
-            least = least_steps(self._values["preset"])
+            least = schedules.least_steps(self._values["preset"])
             return f"{infeasible}; preset {self._values['preset']} needs {least} steps or more"
-        if (
-            not all(any(schedule.active(step)) for step in range(schedule.steps))
-            and not layout.velocity
+        if not layout.velocity and any(
+            not any(schedule.active(step)) for step in range(schedule.steps)
         ):
             return (
-                "it would leave out whole steps, and a v-prediction answer cannot be given "
-                "again at another step; "
-                "take hsa:75A, or fewer steps"
+                "it would leave out whole steps, and a v-prediction answer cannot be given again "
+                "at another step; take hsa:75A, or fewer steps"
             )
         return ""
 
@@ -181,22 +164,18 @@ class Hsa:
         ]
         return (
             f"keys and values of {run.grid.tokens} tokens take {need(kind) / 1e9:.2f} GB, and "
-            f"{where} has "
-            f"{(self._free(where) + kept) / 1e9:.2f} GB free; "
+            f"{where} has {(self._free(where) + kept) / 1e9:.2f} GB free; "
             f"{' or '.join(others) or 'a smaller video is needed'}"
         )
 
 
 def store_bytes(model: Any, layout: Layout, run: Run, bytes_per_value: float) -> int:
     """Bytes that the keys and values of one video take, text tokens of joint attention left out."""
-    attentions = layout.attentions(model)
-    attention: Any = attentions[0]
-    width = (
-        attention.to_k.out_features
-        if hasattr(attention, "to_k")
-        else attention.to_qkv.out_features // 3
-    )
-    return kv_bytes(
+    attentions: Any = layout.attentions(model)
+    first = attentions[0]
+    fused = not hasattr(first, "to_k")
+    width = first.to_qkv.out_features // 3 if fused else first.to_k.out_features
+    return schedules.kv_bytes(
         tokens=run.grid.tokens,
         width=width,
         layers=len(attentions),
@@ -245,8 +224,7 @@ class _Video:
 
     @property
     def is_scoring(self) -> bool:
-        """Steps i0..W-1, and on until there is something to go by: a second transformer may have
-        come between."""
+        """Steps i0..W-1, and on until there is a score: a second transformer may come between."""
         if self.schedule.in_warmup(self.step):
             return self.step // self.schedule.pace >= first_scored(self.schedule.warmup)
         return not self.score.known
@@ -284,19 +262,16 @@ class _Video:
         return self._sets[active]
 
     def positions(self, call: AttentionCall, rows: Tensor, tokens: int) -> Tensor:
-        """Where the call's keys lie among all: those of `rows`, and the text's where attention is
-        joint."""
+        """Where the call's keys lie among all: those of `rows`, and the text's in joint
+        attention."""
         if not call.text:
             return rows
-        if (
-            self._positions is None
-            or self._positions[0] is not rows
-            or self._positions[1] != call.text
-        ):
+        known = self._positions
+        if known is None or known[0] is not rows or known[1] != call.text:
             text = torch.arange(call.text, device=rows.device)
             both = torch.cat([text, rows + call.text] if call.text_first else [rows, text + tokens])
-            self._positions = (rows, call.text, both)
-        return self._positions[2]
+            self._positions = known = (rows, call.text, both)
+        return known[2]
 
 
 class _Part:
@@ -365,7 +340,7 @@ class _Part:
             return slice(len(output) // 2, None)
         return None if here.branch.startswith("uncond") else slice(None)
 
-    def look(self, here: Pass, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def look(self, here: Pass, model: Any, args: Args, kwargs: Kwargs) -> None:
         """v-prediction: the latents of a call are needed to tell what its answer stands for."""
         layout: Any = self.layout
         self._latents = layout.per_token(model, args, kwargs)

@@ -77,8 +77,8 @@ class Schedule:
         return step // self.pace < self.warmup
 
     def next_running(self, step: int, steps: int | None = None) -> int:
-        """The first step after `step` at which anything runs, in a run of `steps` by now; the end
-        if there is none."""
+        """The first step after `step` at which anything runs, in a run of `steps` by now, or the
+        end."""
         end = steps or self.steps
         return next((later for later in range(step + 1, end) if any(self.active(later, end))), end)
 
@@ -111,8 +111,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Preset:
-    """A schedule to be carried to any number of steps. Windows and strides are those at T = 40 and
-    pace 1."""
+    """A schedule for any number of steps. Windows and strides are those at T = 40 and pace 1."""
 
     target: float  # R
     warmup: int
@@ -145,9 +144,13 @@ SPECIFIED: Mapping[str, Preset] = MappingProxyType(
 )
 
 
+def schedule_of(preset: str, work: float | None, steps: int) -> Schedule:
+    """What the method's parameters ask for; see the two below."""
+    return schedule_for(preset, steps) if work is None else schedule_of_work(work, steps)
+
+
 def schedule_for(preset: str, steps: int) -> Schedule:
-    """The preset's schedule for a run of `steps` steps. Raises `ValueError` when they are too few
-    for its target."""
+    """The preset's schedule for so many steps. Raises `ValueError` when they are too few for it."""
     return carried(PRESETS[preset], steps)
 
 
@@ -278,8 +281,7 @@ def kv_bytes(
     bytes_per_value: float = 2.0,
     videos: int = 1,
 ) -> int:
-    """Bytes of the keys and values that are kept for all layers and branches, 2 b B N d L times the
-    value's size."""
+    """Bytes of the keys and values of all layers and branches, 2 b B N d L times a value's size."""
     return round(2 * branches * videos * tokens * width * layers * bytes_per_value)
 
 

@@ -27,8 +27,7 @@ def first_scored(warmup: int) -> int:
 
 
 def change(answer: Tensor, expected: Tensor) -> Tensor:
-    """rho (N,) of answers (B, N, P): relative L1 change per token in float32, mean over the
-    videos."""
+    """rho (N,) of answers (B, N, P): relative L1 change per token, float32, mean over videos."""
     now, before = answer.float(), expected.float()
     relative = (now - before).abs().sum(-1) / (now.abs().sum(-1) + 1e-6)
     return relative.mean(0)

@@ -3,56 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from vidplat.domain import OperatingPoint
-from vidplat.methods.hsa.schedule import schedule_for, schedule_of_work
-from vidplat.methods.kinds import (
-    Candidate,
-    Choice,
-    MethodKind,
-    Number,
-    PlannedRun,
-    Seam,
-    Share,
-    Values,
-)
-
-if TYPE_CHECKING:
-    from vidplat.methods.protocol import Method
+from vidplat.methods import kinds
+from vidplat.methods.hsa.schedule import schedule_of
 
 
-class HsaKind(MethodKind):
+class HsaKind(kinds.MethodKind):
     """Tokens that hardly change take fewer steps."""
 
     name = "hsa"
-    seam = Seam.TOKENS
-    parameters = MappingProxyType(
-        {
-            "preset": Choice("50", ("75A", "75B", "50", "25")),
-            # Share of the full run's work, instead of a preset's.
-            "work": Number(None, 0.05, 1.0),
-            "kv": Choice("full", ("full", "fp8", "offload")),
-        }
+    seam = kinds.Seam.TOKENS
+    parameters = kinds.parameters(
+        preset=kinds.Choice("50", ("75A", "75B", "50", "25")),
+        # Share of the full run's work, instead of a preset's.
+        work=kinds.Number(None, 0.05, 1.0),
+        kv=kinds.Choice("full", ("full", "fp8", "offload")),
     )
+    on_model = "hsa.on_model:Hsa"
     first = "preset"
     needs_euler = "UniPC would divide the change of several steps by one when a token wakes up"
 
-    def share(self, values: Values, run: PlannedRun) -> Share:
-        """R, the mean share of running tokens. A run too short for the schedule counts full: the
-        worker will refuse it."""
-        work = values["work"]
+    def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share:
+        """R, the mean share of running tokens; 1 for a run too short, which workers refuse."""
         try:
-            if work is None:
-                schedule = schedule_for(values["preset"], run.steps)
-            else:
-                schedule = schedule_of_work(work, run.steps)
+            cost = schedule_of(values["preset"], values["work"], run.steps).relative_cost
         except ValueError:
-            return Share()
-        return Share(schedule.relative_cost, schedule.relative_cost)
+            return kinds.Share()
+        return kinds.Share(cost, cost)
 
-    def candidates(self, steps: int, frames: int) -> Sequence[Candidate]:
+    def candidates(self, steps: int, frames: int) -> Sequence[kinds.Candidate]:
         """By itself, and with tile masks beside it."""
 
         def alone(share: float) -> OperatingPoint:
@@ -61,12 +41,8 @@ class HsaKind(MethodKind):
         def masked(share: float) -> OperatingPoint:
             return OperatingPoint(steps, method=f"{alone(share).method}+sparse")
 
-        return Candidate(self.name, point=alone), Candidate(f"{self.name}+sparse", point=masked)
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.hsa.on_model import Hsa
-
-        return Hsa(values)
+        beside = kinds.Candidate(f"{self.name}+sparse", point=masked)
+        return kinds.Candidate(self.name, point=alone), beside
 
 
 # source: heterogeneous step allocation, arXiv 2605.06892; windows, strides, sizes are ours

@@ -33,8 +33,8 @@ _SIGMA = 1.5  # of the Gaussian, in tokens and frames
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How a mask is made. The thresholds are in units of normalised latents, those of the paper for
-    Wan 2.1's VAE."""
+    """How a mask is made. Thresholds are in units of normalised latents, the paper's for Wan
+    2.1."""
 
     tau1: float = 0.15  # change since the frame before
     tau2: float = 0.3  # change since what would be reused
@@ -87,8 +87,7 @@ def distance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def changed(tokens: Tensor, rule: MaskRule) -> Tensor:
-    """(T-1, h, w) bool for frames 1..: both threshold tests, before any clean-up. `tokens` as of
-    `tokens_of`."""
+    """(T-1, h, w) bool for frames 1..: both threshold tests of `tokens_of`, before any clean-up."""
     change = smoothed(distance(tokens[1:], tokens[:-1]), causal=rule.causal)
     short = change > rule.tau1
     return _kept(tokens, short, rule) if rule.long_term else short
@@ -115,8 +114,7 @@ def _kept(tokens: Tensor, keep: Tensor, rule: MaskRule) -> Tensor:
 
 
 def smoothed(change: Tensor, *, causal: bool) -> Tensor:
-    """3x3x3 median, then a 3x3x3 Gaussian of sigma 1.5 whose future taps are zero; edges are
-    repeated. (t, h, w)."""
+    """(t, h, w): 3x3x3 median, then a Gaussian of sigma 1.5 without future taps; edges repeated."""
     middle = _median(change, causal=causal)
     side = math.exp(-1 / (2 * _SIGMA**2))
     now_and_before = torch.tensor([side, 1.0], dtype=change.dtype, device=change.device)
@@ -138,12 +136,10 @@ def cleaned(keep: Tensor, *, causal: bool, dilate: bool = True) -> Tensor:
     mask = _shrunk(_grown(_grown(_shrunk(mask))))
     if dilate:
         past, kernel = (1, 2) if causal else (0, 3)
-        mask = functional.pad(
-            mask[None], (0, 0, 0, 0, past, 0)
-        )  # nothing is kept before the first frame
-        mask = functional.max_pool3d(
-            mask, (kernel, 5, 5), stride=1, padding=(0 if causal else 1, 2, 2)
-        )[0]
+        # nothing is kept before the first frame
+        mask = functional.pad(mask[None], (0, 0, 0, 0, past, 0))
+        around = (0 if causal else 1, 2, 2)
+        mask = functional.max_pool3d(mask, (kernel, 5, 5), stride=1, padding=around)[0]
     return mask > 0.5
 
 
@@ -171,9 +167,8 @@ def repeated(latents: Tensor, keep: Tensor, before: Tensor | None = None) -> Ten
     high, wide = latents.shape[3] // rows, latents.shape[4] // columns
     whole = latents if before is None else torch.cat([before[:, :, None], latents], dim=2)
     known = keep if before is None else torch.cat([torch.ones_like(keep[:1]), keep])
-    frame = (
-        (ancestors(known) // (rows * columns)).repeat_interleave(high, 1).repeat_interleave(wide, 2)
-    )
+    frame = ancestors(known) // (rows * columns)
+    frame = frame.repeat_interleave(high, 1).repeat_interleave(wide, 2)
     found = whole.gather(2, frame.expand(*whole.shape))
     return found if before is None else found[:, :, 1:]
 

@@ -38,13 +38,7 @@ from torch import Tensor
 from vidplat.methods.lipar.mask import MaskRule, ancestors, keep_mask, repeated
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
-from vidplat.methods.seams.layouts import layout_of
-from vidplat.methods.seams.layouts.wan_tables import (
-    Tables,
-    at_time_zero,
-    has_time_per_token,
-    tables_of,
-)
+from vidplat.methods.seams.layouts import Args, Kwargs, layout_of, wan_tables
 from vidplat.methods.seams.tokens import Pass, Present, hooked
 
 
@@ -87,7 +81,7 @@ class Lipar:
         )
         self.pruning: Pruning | None = None
         self.source: Tensor | None = None
-        self.tables: Tables | None = None
+        self.tables: wan_tables.Tables | None = None
         self.clean: dict[tuple[int, str], _Clean] = {}  # by model and branch
 
     def refusal(self, model: Any, run: Run) -> str:
@@ -155,19 +149,17 @@ class _Site:
         found = self.method.pruning
         return None if found is None or found.whole else found
 
-    def before(
-        self, here: Pass, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def before(self, here: Pass, module: Any, args: Args, kwargs: Kwargs) -> None:
         """A branch's clean keys, by a pass over the source before its first step."""
         method, key = self.method, (id(self.model), here.branch)
         if self.pruning is None or self.leaves is not None or key in method.clean:
             return
         if method.recovery == "noise-aware" or (
-            method.recovery == "auto" and has_time_per_token(args, kwargs)
+            method.recovery == "auto" and wan_tables.has_time_per_token(args, kwargs)
         ):
             assert method.source is not None
             method.clean[key] = self.leaves = _Clean()
-            clean_args, clean_kwargs = at_time_zero(args, kwargs, method.source)
+            clean_args, clean_kwargs = wan_tables.at_time_zero(args, kwargs, method.source)
             try:
                 module(*clean_args, **clean_kwargs)
             finally:
@@ -182,7 +174,7 @@ class _Site:
                 f"the mask is of {pruning.keep.numel()} tokens, this call has {here.grid.tokens}"
             )
         if self.method.tables is None:
-            self.method.tables = tables_of(self.model, here.grid)
+            self.method.tables = wan_tables.tables_of(self.model, here.grid)
         return pruning.rows
 
     def fill(self, here: Pass, rows: Tensor | None, output: Tensor) -> Tensor:
@@ -199,11 +191,12 @@ class _Site:
         if self.method.recovery == "bias":
             bias = pruning.log_counts.to(call.query).view(1, 1, 1, -1)
             return rest(replace(call.rotated(), rows=pruning.rows, mask=bias))
-        key, value = _copied(call, pruning)
+        # pruned tokens have their ancestors' of this pass
+        key, value = (x.index_select(1, pruning.place) for x in (call.key, call.value))
         if self.leaves is not None:
             self.leaves.keep(call, pruning)
         elif clean := self.method.clean.get((id(self.model), here.branch)):
-            key, value = clean.put(call.layer, key, value, pruning)
+            clean.put(call.layer, key, value, pruning.pruned)
         query, key = call.rotate(call.query, call.rotary), call.rotate(key, tables)
         return rest(
             replace(call, query=query, key=key, value=value, rotary=None, rows=pruning.rows)
@@ -211,8 +204,8 @@ class _Site:
 
 
 class _Clean:
-    """Keys (before RoPE) and values of the tokens that pruned ones repeat, from the source at time
-    0, per layer."""
+    """Keys (before RoPE) and values that pruned tokens repeat, of the source at time 0, per
+    layer."""
 
     def __init__(self) -> None:
         self._rows: dict[int, tuple[Tensor, Tensor]] = {}
@@ -221,22 +214,11 @@ class _Clean:
     def keep(self, call: AttentionCall, pruning: Pruning) -> None:
         wanted, places = torch.unique(pruning.place[pruning.pruned], return_inverse=True)
         self._places = places
-        self._rows[call.layer] = (
-            call.key.index_select(1, wanted),
-            call.value.index_select(1, wanted),
-        )
+        key, value = (x.index_select(1, wanted) for x in (call.key, call.value))
+        self._rows[call.layer] = key, value
 
-    def put(
-        self, layer: int, key: Tensor, value: Tensor, pruning: Pruning
-    ) -> tuple[Tensor, Tensor]:
-        """Into `key` and `value` (B, N, h, D) at the places of pruned tokens."""
+    def put(self, layer: int, key: Tensor, value: Tensor, pruned: Tensor) -> None:
+        """Into `key` and `value` (B, N, h, D) at the places of the `pruned` tokens."""
         assert self._places is not None
-        keys, values = (kept.index_select(1, self._places) for kept in self._rows[layer])
-        return key.index_copy_(1, pruning.pruned, keys), value.index_copy_(
-            1, pruning.pruned, values
-        )
-
-
-def _copied(call: AttentionCall, pruning: Pruning) -> tuple[Tensor, Tensor]:
-    """Keys and values (B, N, h, D) in which pruned tokens have their ancestors' of this pass."""
-    return call.key.index_select(1, pruning.place), call.value.index_select(1, pruning.place)
+        for whole, kept in zip((key, value), self._rows[layer], strict=True):
+            whole.index_copy_(1, pruned, kept.index_select(1, self._places))

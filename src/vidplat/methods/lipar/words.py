@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-from vidplat.methods.kinds import (
-    Choice,
-    MethodKind,
-    Number,
-    PlannedRun,
-    Seam,
-    Share,
-    Task,
-    Values,
-)
-
-if TYPE_CHECKING:
-    from vidplat.methods.protocol import Method
+from vidplat.methods import kinds
 
 
-class LiparKind(MethodKind):
+class LiparKind(kinds.MethodKind):
     """What repeats its past in the edited video does not run."""
 
     name = "lipar"
-    seam = Seam.TOKENS
-    parameters = MappingProxyType(
-        {
-            "tau1": Number(0.15, 0.0, 10.0),
-            "tau2": Number(0.3, 0.0, 10.0),
-            "recovery": Choice("auto", ("auto", "noise-aware", "noisy", "bias", "none")),
-            "min_keep": Number(0.0, 0.0, 1.0),
-        }
+    seam = kinds.Seam.TOKENS
+    parameters = kinds.parameters(
+        tau1=kinds.Number(0.15, 0.0, 10.0),
+        tau2=kinds.Number(0.3, 0.0, 10.0),
+        recovery=kinds.Choice("auto", ("auto", "noise-aware", "noisy", "bias", "none")),
+        min_keep=kinds.Number(0.0, 0.0, 1.0),
     )
+    on_model = "lipar.on_model:Lipar"
     first = "tau1"
     makes_edits = True
     makes_blocks = True
     by_source = True
 
-    def unsuited(self, values: Values, task: Task) -> str:
+    def unsuited(self, values: kinds.Values, task: kinds.Task) -> str:
         if not task.is_edit:
             return (
                 "lipar leaves out what does not change in an input video, and this row has none: "
@@ -51,7 +35,7 @@ class LiparKind(MethodKind):
             )
         return ""
 
-    def share(self, values: Values, run: PlannedRun) -> Share | None:
+    def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share | None:
         """Kept tokens attend to all, recovered ones included; without recovery, or by a bias, to
         each other alone.
 
@@ -62,15 +46,10 @@ class LiparKind(MethodKind):
         if kept is None:
             return None
         if recovery in ("none", "bias"):
-            return Share(kept, kept * kept)
+            return kinds.Share(kept, kept * kept)
         has_pass_more = recovery == "noise-aware" and kept < 1.0
         kept *= (run.steps + has_pass_more) / run.steps
-        return Share(kept, kept)
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.lipar.on_model import Lipar
-
-        return Lipar(values)
+        return kinds.Share(kept, kept)
 
 
 # source: LIPAR, arXiv 2603.05811 v2, and its released code

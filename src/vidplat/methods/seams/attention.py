@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from torch import Tensor, nn
+from torch import Tensor
 
 Rotate = Callable[[Tensor, Any], Tensor]
 #: q, k, v rotated; mask; -> (B, Q, h, D)
@@ -95,8 +95,7 @@ class SeamProcessor:
         self.links: list[Link] = []
 
     def dense(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """The stock attention of most families, as diffusers dispatches it; the end of the
-        chain."""
+        """The stock attention of most families, as diffusers dispatches it: the chain's end."""
         attended: Tensor = dispatch_attention_fn(
             query,
             key,
@@ -120,17 +119,15 @@ class SeamProcessor:
 
 @contextmanager
 def linked(
-    attentions: Sequence[nn.Module],
+    attentions: Sequence[Any],
     make: Callable[[int], SeamProcessor],
     link: Link,
     *,
     first: bool = False,
 ) -> Iterator[None]:
-    """Within this context `link` is part of every module's chain: at its end, or at its start with
-    `first`."""
+    """Within this context `link` ends every module's chain, or begins it with `first`."""
     stock: list[tuple[Any, Any]] = []
-    for layer, attention in enumerate(attentions):
-        module: Any = attention
+    for layer, module in enumerate(attentions):
         if not isinstance(module.processor, SeamProcessor):
             ours = make(layer)
             ours._attention_backend = getattr(module.processor, "_attention_backend", None)
@@ -141,8 +138,7 @@ def linked(
     try:
         yield
     finally:
-        for attention in attentions:
-            module = attention
+        for module in attentions:
             module.processor.links.remove(link)
         for module, processor in stock:
             if not module.processor.links:
@@ -150,7 +146,6 @@ def linked(
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Plain scaled-dot-product attention of (B, tokens, h, D) tensors: the reference that paths are
-    checked against."""
+    """Plain scaled-dot-product attention of (B, tokens, h, D), which paths are checked against."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)

@@ -17,8 +17,7 @@ class _NoState(BaseState):  # type: ignore[misc]
 
 
 class RootHook(ModelHook):  # type: ignore[misc]
-    """A hook at a whole transformer, which knows the context that the loop (ours or the stock
-    pipeline's) has set."""
+    """A hook at a whole transformer, which knows the context set by our loop or the stock one."""
 
     _is_stateful = True
 
@@ -69,8 +68,7 @@ def _tell_root(model: Any) -> None:
 
 
 def _forget_empty_registries(model: nn.Module) -> None:
-    """Removing a hook leaves an empty registry and a bound `forward` on the module: take both
-    away."""
+    """Removing a hook leaves an empty registry and a bound `forward`: take both away."""
     for module in model.modules():
         registry = getattr(module, "_diffusers_hook", None)
         if registry is not None and not registry.hooks:

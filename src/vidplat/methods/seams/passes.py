@@ -62,8 +62,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a call stands: its branch and step, and what the loop tells besides, which may change
-    in mid-run."""
+    """Where a call stands; what the loop tells beside branch and step may change in mid-run."""
 
     branch: str
     step: int
@@ -75,8 +74,7 @@ class Place:
         return self.steps is not None and self.step >= self.steps - 1
 
     def is_within(self, share: float) -> bool:
-        """Whether this step is among the first `share` of all, rounded, and at least the very
-        first."""
+        """Whether this step is among the first `share` of all, rounded, at least one."""
         return self.step < max(1, round(share * (self.steps or 0)))
 
 
@@ -95,8 +93,7 @@ class Skipper:
         return None
 
     def leave(self, here: Place, entered: Tensor, left: Tensor) -> None:
-        """After the last block of a pass that ran: the video tokens (B, N, d) before and after all
-        blocks."""
+        """After a pass that ran: the video tokens (B, N, d) before and after all blocks."""
 
     def forget(self) -> None:
         """Drop all that was kept; asked by diffusers when a pipeline has made its video."""
@@ -164,8 +161,7 @@ class _Block(ModelHook):  # type: ignore[misc]
 
 @contextmanager
 def watched(model: Any, name: str, skipper: Skipper, counted: Counted) -> Iterator[None]:
-    """Within this context `skipper` decides over `model`'s passes and `counted` counts them. `name`
-    is the method's."""
+    """Within this context `skipper` decides over `model`'s passes and `counted` counts them."""
     layout = layout_of(model)
     blocks = layout.blocks(model)
     watch = _Watch(layout, skipper, counted, len(blocks))

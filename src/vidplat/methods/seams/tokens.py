@@ -25,8 +25,7 @@ from vidplat.methods.seams.layouts import Args, Kwargs, Layout
 
 @dataclass(frozen=True)
 class Pass:
-    """One call of the transformer: the branch ("cond", "uncond", ...), the step, and the token
-    grid."""
+    """One call of the transformer: branch ("cond", "uncond", ...), step and token grid."""
 
     branch: str
     step: int
@@ -140,7 +139,7 @@ def hooked(
     fill: Fill,
     before: Before | None = None,
 ) -> Iterator[Present]:
-    """Within this context `choose` says which token rows run in each call, and `fill` completes the
+    """Within this context `choose` says which rows run in each call; `fill` completes the
     answer."""
     present, blocks = Present(), layout.blocks(model)
     hooks: list[tuple[nn.Module, ModelHook]] = [

@@ -58,8 +58,8 @@ def _by_products(
     mask: Tensor | None,
     weigh: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
-    """softmax(Q K^T / sqrt(D)) V by matrix products, as many heads and rows at a time as keep the
-    scores in cache."""
+    """softmax(Q K^T / sqrt(D)) V by matrix products, of as many rows as keep the scores in
+    cache."""
     batch, heads, queries, width = query.shape
     keys, size = key.shape[2], query.element_size()
     rows = max(32, min(queries, _ROWS, _SCORE_BYTES // (keys * size)))
@@ -77,11 +77,8 @@ def _by_products(
             scores = (q[some, part] * width**-0.5) @ across
             if mask is not None:
                 here = mask[some] if mask.shape[1] == 1 else mask[some, part]
-                scores = (
-                    scores.masked_fill(~here, -torch.inf)
-                    if here.dtype == torch.bool
-                    else scores + here
-                )
+                is_bool = here.dtype == torch.bool
+                scores = scores.masked_fill(~here, -torch.inf) if is_bool else scores + here
             parts.append(weigh(scores, values))
         made.append(torch.cat([attended for attended, _ in parts], dim=1))
         found.append(torch.cat([lse for _, lse in parts], dim=1))

@@ -45,8 +45,7 @@ def _flex_attention() -> Callable[..., Any]:
 
 @lru_cache(maxsize=8)
 def block_mask(tiling: Tiling, device: str) -> Any:
-    """torch's `BlockMask` of a tiling, made from the frames that each block touches, never from K x
-    K pairs."""
+    """torch's `BlockMask` of a tiling, from the frames that blocks touch, never K x K pairs."""
     from torch.nn.attention.flex_attention import BlockMask
 
     frame, is_global = frames_and_globals(tiling, device)

@@ -37,12 +37,10 @@ def gather(
     counts: Sequence[int] | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """See the module's text. A frame's attention does not depend on how many frames share a
-    chunk."""
+    """See the module's text. A frame's attention does not depend on who shares its chunk."""
     local_keys = (tiling.k + 1) * tiling.per_frame + tiling.text
-    frame_bytes = (
-        2 * local_keys * query.shape[0] * query.shape[2] * query.shape[3] * query.element_size()
-    )
+    batch, _, heads, width = query.shape
+    frame_bytes = 2 * local_keys * batch * heads * width * query.element_size()
     fold = max(1, EXTRA_BYTES.get(query.device.type, EXTRA_BYTES["cpu"]) // frame_bytes)
     pieces = list(_pieces(tiling, counts, fold))
     learns = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
@@ -50,14 +48,10 @@ def gather(
     keys, values = (_KeySets(whole, tiling, reused) for whole in (key, value))
 
     def local(piece: _Piece) -> Tensor:
-        folded = _fold(query[:, piece.rows], piece.frames)
-        made = attention(
-            folded,
-            keys.of(piece),
-            values.of(piece),
-            _local_mask(mask, tiling, piece, query.shape[0]),
-        )
-        return _unfold(made, query.shape[0])
+        folded, batch = _fold(query[:, piece.rows], piece.frames), query.shape[0]
+        shared = tiling.global_columns()
+        its_mask = _folded_mask(mask, piece, batch, lambda f: [tiling.columns(f), *shared])
+        return _unfold(attention(folded, keys.of(piece), values.of(piece), its_mask), batch)
 
     return _in_order(query, key, value, pieces, mask, local)
 
@@ -84,9 +78,8 @@ class _KeySets:
     def of(self, piece: _Piece) -> Tensor:
         own = self._whole[:, self._tiling.columns(piece.first, piece.frames)]
         batch, tokens, heads, width = own.shape
-        own = own.view(batch, piece.frames, tokens // piece.frames, heads, width).transpose(
-            2, 3
-        )  # (B, n, h, P, D)
+        own = own.view(batch, piece.frames, tokens // piece.frames, heads, width)
+        own = own.transpose(2, 3)  # (B, n, h, P, D)
         if self._buffer is None:
             shared = self._shared.expand(-1, piece.frames, -1, -1, -1)
             return torch.cat([own, shared], dim=3).flatten(0, 1)
@@ -116,22 +109,17 @@ def lse(
         own_mask = _folded_mask(mask, piece, batch, lambda f: [tiling.columns(f)])
         shared_mask = _chosen(mask, piece.rows, tiling.global_columns())
         queries = query[:, piece.rows]
-        near, near_lse = attention_with_lse(
-            _fold(queries, piece.frames), _fold(key[:, columns], piece.frames), _fold(value[:,
-            columns], piece.frames),
-            own_mask,
-        )  # fmt: skip
+        q, k, v = (_fold(x, piece.frames) for x in (queries, key[:, columns], value[:, columns]))
+        near, near_lse = attention_with_lse(q, k, v, own_mask)
         if not shared_key.shape[2]:  # no token of a reference frame has keys
             return _unfold(near, batch)
         far, far_lse = attention_with_lse(
             queries.transpose(1, 2), shared_key, shared_value, shared_mask
         )
-        weight = torch.sigmoid(
-            _unfold(near_lse.unsqueeze(-1), batch) - far_lse.transpose(1, 2).unsqueeze(-1)
-        )
-        return torch.lerp(far.transpose(1, 2).float(), _unfold(near, batch).float(), weight).to(
-            query.dtype
-        )
+        near, near_lse = _unfold(near, batch), _unfold(near_lse.unsqueeze(-1), batch)
+        far, far_lse = far.transpose(1, 2), far_lse.transpose(1, 2).unsqueeze(-1)
+        weight = torch.sigmoid(near_lse - far_lse)
+        return torch.lerp(far.float(), near.float(), weight).to(query.dtype)
 
     return _in_order(query, key, value, list(_pieces(tiling, counts, tiling.frames)), mask, local)
 
@@ -141,8 +129,7 @@ def lse(
 
 @dataclass(frozen=True)
 class _Piece:
-    """Consecutive queries. With `frames` 0 they attend to all keys; else they are the queries of so
-    many frames."""
+    """Consecutive queries of so many local `frames`; 0: they attend to all keys."""
 
     rows: slice
     first: int = 0
@@ -194,21 +181,13 @@ def _in_order(
     found: dict[int, Tensor] = {}
     if dense:
         rows = torch.cat([query[:, piece.rows] for piece in dense], dim=1)
-        every = None
-        if mask is not None:
-            every = (
-                mask
-                if mask.shape[-2] == 1
-                else torch.cat([mask[..., p.rows, :] for p in dense], dim=-2)
-            )
-        made = attention(
-            rows.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), every
-        ).transpose(1, 2)
-        sizes = [piece.rows.stop - piece.rows.start for piece in dense]
-        found = {
-            piece.rows.start: part
-            for piece, part in zip(dense, torch.split(made, sizes, dim=1), strict=True)
-        }
+        every = mask
+        if mask is not None and mask.shape[-2] > 1:
+            every = torch.cat([mask[..., piece.rows, :] for piece in dense], dim=-2)
+        q, k, v = (x.transpose(1, 2) for x in (rows, key, value))
+        made = attention(q, k, v, every).transpose(1, 2)
+        parts = torch.split(made, [p.rows.stop - p.rows.start for p in dense], dim=1)
+        found = {piece.rows.start: part for piece, part in zip(dense, parts, strict=True)}
     return torch.cat([local(p) if p.frames else found[p.rows.start] for p in pieces], dim=1)
 
 
@@ -224,17 +203,10 @@ def _unfold(x: Tensor, batch: int) -> Tensor:
     return x.transpose(1, 2).reshape(batch, folded // batch * rows, heads, width)
 
 
-def _local_mask(mask: Tensor | None, tiling: Tiling, piece: _Piece, batch: int) -> Tensor | None:
-    return _folded_mask(
-        mask, piece, batch, lambda frame: [tiling.columns(frame), *tiling.global_columns()]
-    )
-
-
 def _folded_mask(
     mask: Tensor | None, piece: _Piece, batch: int, columns: Callable[[int], list[slice]]
 ) -> Tensor | None:
-    """A stock mask cut to a piece's rows and each frame's `columns`: (B n, h or 1, rows or 1,
-    keys)."""
+    """A stock mask of a piece's rows and each frame's `columns`: (B n, h or 1, rows or 1, keys)."""
     if mask is None:
         return None
     rows = (piece.rows.stop - piece.rows.start) // piece.frames

@@ -35,8 +35,7 @@ _SAMPLES = 64  # values of each weight that decide the revision
 
 @dataclass(frozen=True)
 class LayerMask:
-    """One layer: its reference frames, and the error measured for them (0 for the full mask, k =
-    F)."""
+    """One layer: its reference frames, and the error measured for them (0 where k = F)."""
 
     k: int
     error: float
@@ -77,30 +76,26 @@ class Masks:
         return measured.content_sha256(_document(self))
 
     def unfit(self, transformer: str, layers: int, frames: int, scheduler: Any = None) -> str:
-        """Why these masks do not hold for such a run, as a sentence; "" when they do. None: the
-        solver is not known."""
+        """Why these masks do not hold for such a run; "" when they do. None: an unknown solver."""
         if (self.transformer, len(self.layers)) != (transformer, layers):
             return (
                 f"these masks were searched for {printable(self.model)} (transformer "
-                f"{printable(self.transformer)}, "
-                f"{len(self.layers)} layers), loaded is transformer {transformer} with "
-                f"{layers}: {_SEARCH}"
+                f"{printable(self.transformer)}, {len(self.layers)} layers), loaded is transformer "
+                f"{transformer} with {layers}: {_SEARCH}"
             )
         if self.frames != frames:
             return (
                 f"these masks were searched for {self.frames} latent frames, this video has "
-                f"{frames}: "
-                f"{_SEARCH} with its --num-frames"
+                f"{frames}: {_SEARCH} with its --num-frames"
             )
         if scheduler is None:
             return ""
         kind, shift = solver_name(scheduler), shift_of(scheduler)
         if self.solver != kind or abs(self.shift - shift) > 1e-6:
             return (
-                f"these masks were searched with {printable(self.solver)} at shift "
-                f"{self.shift:g}, this one is solved "
-                f"with {kind} at shift {shift:g}: {_SEARCH} with --solver, or take the solver "
-                "of the search"
+                f"these masks were searched with {printable(self.solver)} at shift {self.shift:g}, "
+                f"this one is solved with {kind} at shift {shift:g}: {_SEARCH} with --solver, or "
+                "take the solver of the search"
             )
         return ""
 
@@ -117,11 +112,8 @@ def file_name(transformer: str, frames: int) -> str:
 
 def users_file(masks: Masks) -> Path:
     """Where searched masks go unless they are told elsewhere. Not created here."""
-    return (
-        measured.folder(masks.revision)
-        / measured.MASKS
-        / file_name(masks.transformer, masks.frames)
-    )
+    name = file_name(masks.transformer, masks.frames)
+    return measured.folder(masks.revision) / measured.MASKS / name
 
 
 def folders(model: nn.Module, revision: str = "") -> Iterator[Path]:
@@ -154,18 +146,12 @@ def find(
             found = load(path)
             why = found.unfit(transformer, layers, frames, scheduler)
             return (None, f"{printable(path)}: {why}") if why else (found, "")
-        others += [
-            path.stem.partition("-F")[2] for path in sorted(folder.glob(f"{transformer}-F*.json"))
-        ]
-    there = (
-        f"found are some for {' and '.join(map(printable, others))} frames"
-        if others
-        else "none are there"
-    )
+        there = sorted(folder.glob(f"{transformer}-F*.json"))
+        others += [printable(path.stem.partition("-F")[2]) for path in there]
+    found_are = f"found are some for {' and '.join(others)} frames" if others else "none are there"
     return None, (
-        f"it needs searched masks for {frames} latent frames of this transformer "
-        f"({transformer}), {there}: "
-        f"{_SEARCH} with the --num-frames of the video, or use masks=uniform"
+        f"it needs searched masks for {frames} latent frames of this transformer ({transformer}), "
+        f"{found_are}: {_SEARCH} with the --num-frames of the video, or use masks=uniform"
     )
 
 
@@ -181,9 +167,8 @@ def revision_of(model: nn.Module) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for name, weight in sorted(model.named_parameters()):
         flat = weight.detach().reshape(-1)
-        places = torch.linspace(
-            0, flat.numel() - 1, min(_SAMPLES, flat.numel())
-        ).long()  # devices round differently
+        # Chosen on the CPU, since devices round differently.
+        places = torch.linspace(0, flat.numel() - 1, min(_SAMPLES, flat.numel())).long()
         values = flat[places.to(flat.device)].to("cpu", torch.bfloat16).float()
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(values.numpy().tobytes())
@@ -211,13 +196,12 @@ def load(path: Path) -> Masks:
         written = json.loads(path.read_text("utf-8"))
         if written.pop("format") != FORMAT:
             raise ValueError("it is of another format")
-        layers = tuple(
-            LayerMask(int(one["k"]), float(one["error"])) for one in written.pop("layers")
+        written["layers"] = layers = tuple(
+            LayerMask(int(one["k"]), float(one["error"])) for one in written["layers"]
         )
-        errors = {int(k): tuple(map(float, row)) for k, row in written.pop("errors").items()}
-        masks = Masks(
-            **{**written, "sigmas": tuple(written["sigmas"])}, layers=layers, errors=errors
-        )
+        errors = written["errors"].items()
+        written["errors"] = {int(k): tuple(map(float, row)) for k, row in errors}
+        masks = Masks(**{**written, "sigmas": tuple(written["sigmas"])})
         if not layers or not all(1 <= layer.k <= masks.frames for layer in layers):
             raise ValueError(f"a layer needs between 1 and {masks.frames} reference frames")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:

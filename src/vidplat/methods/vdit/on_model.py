@@ -71,9 +71,9 @@ class Sparse:
         layout = layout_of(model)
         attentions = layout.attentions(model)
         first: Any = attentions[0]
-        # the model's first parameter may be one of those that stay in float32
-        weight = first.to_q.weight
-        if why := fault(self._path, weight.device, weight.dtype, _head_width(model, attentions)):
+        weight = first.to_q.weight  # the model's first parameter may be one that stays in float32
+        head_width = first.to_q.out_features // first.heads
+        if why := fault(self._path, weight.device, weight.dtype, head_width):
             raise SpecError(f"sparse cannot use path={self._path}: it {why}. Use path=gather")
         with located(model, layout, self.name) as present:
             site = _Site(self, model, len(attentions), present, PATHS[self._path])
@@ -84,8 +84,7 @@ class Sparse:
         """Nothing is kept between videos but the masks that `refusal` has just read."""
 
     def files(self) -> list[dict[str, Any]]:
-        """The searched masks of the present video, by content: the method's text does not tell
-        them."""
+        """The searched masks of the present video, by content: no text tells them."""
         return [
             {
                 "kind": "masks",
@@ -99,7 +98,7 @@ class Sparse:
         ]
 
     def k_at(self, model: Any, layers: int, frames: int, layer: int, step: int) -> int:
-        """k of a layer at a step; F for the stock attention. Raises `SpecError` when no masks are
+        """k of a layer at a step; F: stock attention. Raises `SpecError` when no masks are
         found."""
         if step < self._dense_steps or not self._dense_ends <= layer < layers - self._dense_ends:
             return frames
@@ -123,7 +122,7 @@ class _Site:
     layers: int
     present: Present
     path: Path
-    #: rows, grid, rows of each frame
+    # rows, grid, rows of each frame
     _counted: tuple[Tensor, Grid, list[int]] | None = field(default=None, repr=False)
 
     def link(self, call: AttentionCall, rest: Attend) -> Tensor:
@@ -149,16 +148,8 @@ class _Site:
         return path(call.query, call.key, call.value, tiling, counts, call.mask)
 
     def _counts(self, rows: Tensor, grid: Grid) -> list[int]:
-        """Rows of each frame. All layers of a pass share `rows`, so the device is asked once a
-        pass."""
+        """Rows of each frame. Layers of a pass share `rows`: the device is asked once."""
         if self._counted is None or self._counted[0] is not rows or self._counted[1] != grid:
             counts = torch.bincount(rows // grid.per_frame, minlength=grid.frames).tolist()
             self._counted = (rows, grid, counts)
         return self._counted[2]
-
-
-def _head_width(model: Any, attentions: Any) -> int:
-    """D, from the projection of the queries."""
-    first = attentions[0]
-    made: int = first.to_q.out_features // first.heads
-    return made

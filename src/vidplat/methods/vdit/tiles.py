@@ -27,8 +27,7 @@ BLOCK = 128  # tokens per side of the blocks that the published kernel keeps or 
 
 
 def references(frames: int, k: int) -> tuple[int, ...]:
-    """R_k = {floor(i F / k)}: the reference frames, ascending, evenly spaced, frame 0 first. All
-    when k >= F."""
+    """R_k = {floor(i F / k)}: the reference frames, evenly spaced from frame 0. All when k >= F."""
     _check(frames, k)
     if k >= frames:
         return tuple(range(frames))
@@ -42,8 +41,7 @@ def keeps(frames: int, k: int, query: int, key: int) -> bool:
 
 
 def is_full(frames: int, k: int) -> bool:
-    """Whether the mask keeps every tile: with F - 1 references the last frame attends to itself and
-    all others."""
+    """Whether the mask keeps every tile: with F - 1 references the last frame attends to all."""
     _check(frames, k)
     return k >= frames - 1
 
@@ -55,8 +53,7 @@ def kept_tiles(frames: int, k: int) -> int:
 
 
 def density(frames: int, k: int) -> float:
-    """rho: kept tiles over all, in (0, 1]. The ideal: a kernel that wastes nothing takes this share
-    of the time."""
+    """rho: kept tiles over all, in (0, 1]: the share of the time of a kernel without waste."""
     _check(frames, k)
     return kept_tiles(frames, k) / (frames * frames)
 
@@ -82,8 +79,7 @@ def candidates(frames: int) -> tuple[int, ...]:
 
 
 def step_speedup(share: float, rho: float) -> float:
-    """1 / (1 - A (1 - rho)): a whole step's ideal speed-up when its attention is kept to the
-    density rho."""
+    """1 / (1 - A (1 - rho)): a whole step's ideal speed-up with attention at density rho."""
     return 1 / (1 - share * (1 - rho))
 
 

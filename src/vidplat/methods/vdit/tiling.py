@@ -20,8 +20,7 @@ from vidplat.methods.vdit import tiles
 
 @dataclass(frozen=True)
 class Tiling:
-    """A tile mask laid over one sequence of video tokens, F P or those that `key_counts` says, and
-    T text tokens."""
+    """A tile mask laid over F P video tokens, or as `key_counts` says, and T text tokens."""
 
     frames: int
     per_frame: int
@@ -82,8 +81,7 @@ class Path(Protocol):
 
 
 def tile_mask(tiling: Tiling, device: Any = None) -> Tensor:
-    """The mask itself, (K, K) bool: what every path must equal. For checks, since it costs what it
-    should save."""
+    """The mask itself, (K, K) bool: what every path must equal. For checks, as it saves nothing."""
     frame, is_global = frames_and_globals(tiling, device)
     return (frame[:, None] == frame[None, :]) | is_global[:, None] | is_global[None, :]
 

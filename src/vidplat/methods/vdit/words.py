@@ -6,42 +6,27 @@ Its word on the command line is `sparse`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from vidplat.methods.kinds import (
-    Candidate,
-    Choice,
-    MethodKind,
-    Number,
-    PlannedRun,
-    Seam,
-    Share,
-    Values,
-)
+from vidplat.methods import kinds
 from vidplat.methods.vdit.tiles import density, is_full
 
-if TYPE_CHECKING:
-    from vidplat.methods.protocol import Method
 
-
-class SparseKind(MethodKind):
+class SparseKind(kinds.MethodKind):
     """Frames attend to themselves and to k reference frames."""
 
     name = "sparse"
-    seam = Seam.ATTENTION
-    parameters = MappingProxyType(
-        {
-            "k": Number(3, 1, 64, whole=True),
-            "masks": Choice("uniform", ("uniform", "searched")),
-            "dense_steps": Number(0, 0, 1000, whole=True),
-            "dense_ends": Number(0, 0, 16, whole=True),
-            "path": Choice("auto", ("auto", "gather", "lse", "flex")),
-        }
+    seam = kinds.Seam.ATTENTION
+    parameters = kinds.parameters(
+        k=kinds.Number(3, 1, 64, whole=True),
+        masks=kinds.Choice("uniform", ("uniform", "searched")),
+        dense_steps=kinds.Number(0, 0, 1000, whole=True),
+        dense_ends=kinds.Number(0, 0, 16, whole=True),
+        path=kinds.Choice("auto", ("auto", "gather", "lse", "flex")),
     )
+    on_model = "vdit.on_model:Sparse"
     first = "k"
 
-    def contradiction(self, values: Values) -> str:
+    def contradiction(self, values: kinds.Values) -> str:
         if self.reads_masks(values) and values["k"] != self.parameters["k"].default:
             return (
                 f"k={values['k']} and masks=searched exclude each other, since searched masks "
@@ -49,31 +34,26 @@ class SparseKind(MethodKind):
             )
         return ""
 
-    def reads_masks(self, values: Values) -> bool:
+    def reads_masks(self, values: kinds.Values) -> bool:
         return bool(values["masks"] == "searched")
 
-    def share(self, values: Values, run: PlannedRun) -> Share | None:
+    def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share | None:
         """rho of the attention where a step that runs and a layer are sparse, all of it elsewhere.
         Searched masks have densities of their own, which a profile knows."""
         if self.reads_masks(values):
             return None
         k = values["k"]
         if is_full(run.frames, k):
-            return Share()
+            return kinds.Share()
         dense_steps, dense_ends = values["dense_steps"], values["dense_ends"]
         sparse_steps = sum(step >= dense_steps for step in run.passes) / len(run.passes)
         sparse_layers = max(0, run.layers - 2 * dense_ends) / run.layers
         sparse = sparse_steps * sparse_layers
-        return Share(attention=sparse * density(run.frames, k) + (1 - sparse))
+        return kinds.Share(attention=sparse * density(run.frames, k) + (1 - sparse))
 
-    def candidates(self, steps: int, frames: int) -> Sequence[Candidate]:
+    def candidates(self, steps: int, frames: int) -> Sequence[kinds.Candidate]:
         settings = tuple(self.at(steps, k=k) for k in range(frames - 1, 0, -1))
-        return (Candidate(self.name, settings),)
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.vdit.on_model import Sparse
-
-        return Sparse(values)
+        return (kinds.Candidate(self.name, settings),)
 
 
 # source: Efficient-vDiT, arXiv 2502.06155; places of reference frames from its sparsities

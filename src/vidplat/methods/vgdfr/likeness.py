@@ -37,20 +37,17 @@ def by_neighbours(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> L
     pairs = tuple(min(alike(i, i + 1) for i in range(start, start + length, 2)) for start in starts)
     if not quads:
         return Lattice(len(frames), pairs, (), temporal_factor)
-    fours = [
-        min(
-            alike(*two)
-            for first in range(start, start + length, 4)
-            for two in combinations(range(first, first + 4), 2)
-        )
-        for start in starts
-    ]
+
+    def quad(start: int) -> float:
+        firsts = range(start, start + length, 4)
+        return min(alike(*two) for i in firsts for two in combinations(range(i, i + 4), 2))
+
+    fours = [quad(start) for start in starts]
     return Lattice(len(frames), pairs, tuple(map(min, pairwise(fours))), temporal_factor)
 
 
 def by_spans(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> Lattice:
-    """A run is as alike as its first frame is to the least like of the last frames of its
-    latents."""
+    """A run is as alike as its first frame to the least like of its latents' last ones."""
     alike = _measured(frames, _worst_tile)
     starts = slot_starts(len(frames), temporal_factor)
 
@@ -80,9 +77,6 @@ def _measured(frames: np.ndarray, of: Callable[[np.ndarray], float]) -> Alike:
 
 
 def _worst_tile(places: np.ndarray) -> float:
-    tiles = (
-        tile
-        for band in np.array_split(places, TILES)
-        for tile in np.array_split(band, TILES, axis=1)
-    )
+    bands = np.array_split(places, TILES)
+    tiles = (tile for band in bands for tile in np.array_split(band, TILES, axis=1))
     return min(float(tile.mean()) for tile in tiles if tile.size)

@@ -74,8 +74,7 @@ class Merges:
 
     @cached_property
     def frames(self) -> tuple[int, ...]:
-        """R_vid: the frames that are left, merged ones under their group's first index; t (M - 1) +
-        1 of them."""
+        """R_vid: the t (M - 1) + 1 frames left, merged ones under their group's first index."""
         gone = {frame for group in self.groups for frame in group[1:]}
         return tuple(frame for frame in range(self.num_frames) if frame not in gone)
 
@@ -143,8 +142,7 @@ class Lattice:
 
 
 def slot_starts(num_frames: int, temporal_factor: int) -> range:
-    """First frames of a lattice's slots. What follows the last of them, one latent or two, is never
-    merged."""
+    """First frames of a lattice's slots. One or two latents after the last are never merged."""
     t = temporal_factor
     return range(1, num_frames - 2 * t - 1, 2 * t)
 
@@ -187,8 +185,7 @@ def merges_of_ratio(lattice: Lattice, ratio: float) -> Merges:
 
 
 def cuts(lattice: Lattice, high: float, *, quads: bool) -> list[float]:
-    """Thresholds in [LOWEST, high) that tell all plans apart, rising: `LOWEST`, and each value that
-    is met."""
+    """Thresholds in [LOWEST, high) that tell all plans apart, rising: `LOWEST`, and those met."""
     met = {*lattice.pairs, *(lattice.quads if quads else ())}
     return [LOWEST, *sorted(value for value in met if LOWEST < value < high)]
 
@@ -211,8 +208,8 @@ def _runs(lattice: Lattice, theta: float, *, quads: bool) -> Iterator[tuple[int,
 
 
 def _highest_within(lattice: Lattice, thetas: list[float], most: int, *, quads: bool) -> Merges:
-    """Bisection: latents never fall as theta rises. The first threshold's plan when even that has
-    more than `most`."""
+    """Bisection, as latents never fall as theta rises. The first's plan if even that has too
+    many."""
     low, high = 0, len(thetas)
     while high - low > 1:
         middle = (low + high) // 2

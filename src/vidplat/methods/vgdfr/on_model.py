@@ -53,8 +53,7 @@ LEVEL = 1  # of the preview: 1 / 2^level of the height and width; and of what is
 
 @runtime_checkable
 class Previews(Protocol):
-    """A family that decodes and encodes at lower resolutions, 1 / 2^level of the height and
-    width."""
+    """A family that decodes and encodes at 1 / 2^level of the height and width."""
 
     temporal_factor: int
 
@@ -158,8 +157,7 @@ class Vgdfr:
         return going_on
 
     def filling(self) -> Filling | None:
-        """A merged frame stands at its group's first index, and those after it lead to the next
-        decoded frame."""
+        """A merged frame stands at its group's first index; those after it lead to the next."""
         merges = self._merges
         if merges is None or merges.merges_nothing:
             return None
@@ -174,8 +172,7 @@ class Vgdfr:
         return {"kept_latents": self.kept_latents}
 
     def share(self, step: int, steps: int) -> float:
-        """1 until the merge is done; then of the step that ended in it what it took, of later ones
-        M / F."""
+        """1 until the merge is done; with it what the merge took; later M / F."""
         if self._merges is None or step < self._before - 1:
             return 1.0
         return 1.0 + self._compression if step < self._before else self.kept_latents
@@ -247,8 +244,7 @@ def merged_frames(frames: Tensor, merges: Merges) -> Tensor:
 
 
 def in_runs(latents: Tensor, merges: Merges, power: float) -> Tensor:
-    """Of latents (1, C, F, H, W) those that are left, a run of n as the sum of all its latents over
-    n^power."""
+    """Of latents (1, C, F, H, W) those that are left, a run of n as its sum over n^power."""
     left = latents[:, :, list(merges.latents)]
     places = {latent: place for place, latent in enumerate(merges.latents)}
     for run in merges.latent_runs:

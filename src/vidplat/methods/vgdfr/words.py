@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-from vidplat.methods.kinds import Choice, MethodKind, Number, Seam, Values
-
-if TYPE_CHECKING:
-    from vidplat.methods.protocol import Method
+from vidplat.methods import kinds
 
 
-class VgdfrKind(MethodKind):
+class VgdfrKind(kinds.MethodKind):
     """Quiet passages are merged, and fewer latent frames go on."""
 
     name = "vgdfr"
-    seam = Seam.FRAMES
-    parameters = MappingProxyType(
-        {
-            # Frames more alike than this are merged.
-            "theta": Number(0.7, 0.0, 1.0),
-            # Steps before the preview; None: a tenth of them.
-            "k": Number(None, 1, 1000, whole=True),
-            # At most this share of the frames is left, instead of theta.
-            "ratio": Number(None, 0.01, 1.0),
-            # Whether four latents may become one, or two at most.
-            "quads": Choice("on", ("on", "off")),
-            # How they are merged: latents with their noise pooled, or as the paper has it.
-            "form": Choice("pooled", ("pooled", "paper")),
-        }
+    seam = kinds.Seam.FRAMES
+    parameters = kinds.parameters(
+        # Frames more alike than this are merged.
+        theta=kinds.Number(0.7, 0.0, 1.0),
+        # Steps before the preview; None: a tenth of them.
+        k=kinds.Number(None, 1, 1000, whole=True),
+        # At most this share of the frames is left, instead of theta.
+        ratio=kinds.Number(None, 0.01, 1.0),
+        # Whether four latents may become one, or two at most.
+        quads=kinds.Choice("on", ("on", "off")),
+        # How they are merged: latents with their noise pooled, or as the paper has it.
+        form=kinds.Choice("pooled", ("pooled", "paper")),
     )
+    on_model = "vgdfr.on_model:Vgdfr"
     first = "theta"
 
-    def contradiction(self, values: Values) -> str:
+    def contradiction(self, values: kinds.Values) -> str:
         theta, ratio = values["theta"], values["ratio"]
         if ratio is not None and theta != self.parameters["theta"].default:
             return (
                 f"theta={theta} and ratio={ratio} exclude each other: a ratio finds its own theta"
             )
         return ""
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.vgdfr.on_model import Vgdfr
-
-        return Vgdfr(values)
 
 
 # source: VGDFR, arXiv 2504.12259, and its code; merging latents and noise is ours

@@ -54,8 +54,7 @@ class Layout(ABC):
         return [block.attn1 for block in blocks]
 
     def output(self, model: Any) -> nn.Module:
-        """The module whose output (B, N, values per token) is the answer per token, before
-        unpatchifying."""
+        """The module whose output (B, N, values) is the answer per token, not yet unpatchified."""
         found: nn.Module = model.proj_out
         return found
 
@@ -64,8 +63,7 @@ class Layout(ABC):
         """The token grid of a call of the whole transformer."""
 
     def hidden(self, args: Args, kwargs: Kwargs) -> Tensor:
-        """The video tokens (B, N, d) in a block's arguments, the latents in those of the whole
-        transformer."""
+        """The video tokens (B, N, d) in a block's arguments, the latents in the transformer's."""
         tokens: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         return tokens
 
@@ -76,21 +74,18 @@ class Layout(ABC):
         """
 
     def scattered(self, output: Any, rows: Tensor, tokens: int) -> Any:
-        """The last block's output with its video tokens put back into (B, tokens, d), zero
-        elsewhere."""
+        """The last block's output, its video tokens put back into (B, tokens, d) of zeros."""
         video = self.video(output)
         whole = video.new_zeros(video.shape[0], tokens, video.shape[2]).index_copy_(1, rows, video)
         return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
     def video(self, output: Any) -> Tensor:
-        """The video tokens (B, N, d) in a block's output: all of it, or what stands before the
-        text."""
+        """The video tokens (B, N, d) in a block's output: all, or what stands before the text."""
         tokens: Tensor = output[0] if isinstance(output, tuple) else output
         return tokens
 
     def passed(self, args: Args, kwargs: Kwargs, tokens: Tensor) -> Any:
-        """What a block would answer that left everything as it is, but for video `tokens` (B, N,
-        d)."""
+        """What a block would answer that only changed the video `tokens` (B, N, d)."""
         return tokens
 
     @abstractmethod
@@ -100,13 +95,13 @@ class Layout(ABC):
         family were fitted for."""
 
     def times_refusal(self, model: Any) -> str:
-        """Why frames that are left of a longer video cannot keep their own times, as a sentence; ""
-        when they can."""
+        """Why frames left of a longer video cannot keep their times, as a sentence; "" when they
+        can."""
         return ""
 
     def rope(self, model: Any) -> nn.Module:
-        """The module that makes the rotary tables of a call; asked where `times_refusal` is silent,
-        as all below."""
+        """What makes the rotary tables of a call; asked where `times_refusal` is "", as all
+        below."""
         found: nn.Module = model.rope
         return found
 
@@ -137,8 +132,7 @@ LAYOUTS = {
 
 
 def layout_of(model: Any) -> Layout:
-    """The layout of a transformer, found by its class. Raises `SpecError` for a class that has
-    none."""
+    """The layout of a transformer, by its class. Raises `SpecError` where there is none."""
     name = type(model).__name__
     if name not in LAYOUTS:
         raise SpecError(f"no method can be installed on {name}; known are {', '.join(LAYOUTS)}")

@@ -23,8 +23,7 @@ from vidplat.methods.seams.layouts import Args, Arguments, Kwargs, Layout
 
 
 class CogVideoXSeamProcessor(SeamProcessor):
-    """The stock `CogVideoXAttnProcessor2_0` and its fused form, with their attention made
-    replaceable."""
+    """The stock `CogVideoXAttnProcessor2_0` and its fused form, attention made replaceable."""
 
     def __call__(
         self,

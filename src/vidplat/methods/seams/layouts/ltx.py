@@ -60,8 +60,7 @@ class LtxLayout(Layout):
     processor = LtxSeamProcessor
 
     def grid(self, model: Any, args: Args, kwargs: Kwargs) -> Grid:
-        """Raises `SpecError` when the call's tokens are no plain grid, as with images or frames as
-        conditions."""
+        """Raises `SpecError` when the tokens are no plain grid, as with images as conditions."""
         grid = Grid(*(kwargs.get(name) or 0 for name in ("num_frames", "height", "width")))
         tokens = self.hidden(args, kwargs).shape[1]
         if tokens != grid.tokens:
@@ -81,8 +80,7 @@ class LtxLayout(Layout):
         return args, changed
 
     def time_signal(self, model: Any, args: Args, kwargs: Kwargs) -> Tensor:
-        """The first block's normalised and modulated tokens (B, N, d): what enters its
-        self-attention."""
+        """The first block's modulated tokens (B, N, d): what enters its self-attention."""
         block, temb = model.transformer_blocks[0], kwargs["temb"]
         table = block.scale_shift_table
         times = temb.reshape(*temb.shape[:2], table.shape[0], -1)
@@ -92,8 +90,7 @@ class LtxLayout(Layout):
         return signal
 
     def longer(self, args: Args, kwargs: Kwargs, frames: int) -> Arguments:
-        """Raises `SpecError` where the call tells every token's place itself: its times are then
-        the caller's."""
+        """Raises `SpecError` where the call itself tells the places of its tokens."""
         hidden, _, rows, columns, scale, coordinates = args
         if coordinates is not None:
             raise SpecError(

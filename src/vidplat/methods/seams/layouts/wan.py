@@ -44,8 +44,7 @@ class WanSeamProcessor(SeamProcessor):
 
 
 def rotated(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """x (B, n, h, D) turned by its positions; tables cos and sin (1, n, 1, D), pairs of channels
-    side by side."""
+    """x (B, n, h, D) turned by tables cos and sin (1, n, 1, D), pairs of channels side by side."""
     first, second = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
     cos, sin = tables[0][..., 0::2], tables[1][..., 1::2]
     out = torch.empty_like(x)
@@ -73,8 +72,7 @@ class WanLayout(Layout):
         return (tokens, text, modulation, self.selected(tables, rows), *rest), kwargs
 
     def time_signal(self, model: Any, args: Args, kwargs: Kwargs) -> Tensor:
-        """The projected time embedding (B, 6, d), or (B, N, 6, d) when tokens have times of their
-        own."""
+        """The projected time embedding (B, 6, d), or (B, N, 6, d) with a time per token."""
         signal: Tensor = args[2]
         return signal
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidplat.methods.protocol import Grid
+from vidplat.methods.seams.layouts import Args, Arguments, Kwargs
 
 Tables = tuple[Tensor, Tensor]  # cos and sin, each (1, rows, 1, D)
 
@@ -44,11 +45,8 @@ def rows_of(tables: Tables, rows: Tensor) -> Tables:
     return cos.index_select(1, rows), sin.index_select(1, rows)
 
 
-def at_time_zero(
-    args: tuple[Any, ...], kwargs: dict[str, Any], latents: Tensor
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a Wan call, changed to `latents` (1, C, F, H, W) without noise: time 0 for
-    every token."""
+def at_time_zero(args: Args, kwargs: Kwargs, latents: Tensor) -> Arguments:
+    """The arguments of a Wan call, with `latents` (1, C, F, H, W) at time 0 for every token."""
     rest = list(args)
     changed = dict(kwargs)
     for place, name in enumerate(("hidden_states", "timestep")):
@@ -61,7 +59,7 @@ def at_time_zero(
     return tuple(rest), changed
 
 
-def has_time_per_token(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def has_time_per_token(args: Args, kwargs: Kwargs) -> bool:
     """Whether a Wan call tells every token a time of its own, as Wan 2.2 5B does: it has learnt
     clean tokens among noisy ones."""
     timestep: Tensor = kwargs["timestep"] if "timestep" in kwargs else args[1]
