@@ -30,16 +30,14 @@ _SECRETS = re.compile(
 
 
 def printable(text: object, limit: int = 200) -> str:
-    """`text` fit for a terminal, a page or a log: control characters escaped, shortened to `limit`,
-    no secrets."""
+    """`text` fit for a terminal, a page or a log: escaped, shortened to `limit`, no secrets."""
     plain = _SECRETS.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", str(text))
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def plain_place(source: str) -> str:
-    """A path as it is; a URL without user, options and fragment, any of which may be a secret (a
-    signature, a key)."""
+    """A path as it is; a URL without user, options and fragment, which may hold a secret."""
     scheme, found, rest = source.partition("://")
     if not found or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return source
@@ -87,8 +85,7 @@ class ModelError(RequestError):
 
 
 class SpecError(RequestError):
-    """A VideoSpec that the model cannot make; the message gives the rule and the nearest valid
-    value."""
+    """A VideoSpec that the model cannot make; the message has the rule and the nearest value."""
 
 
 class JobError(VidplatError):

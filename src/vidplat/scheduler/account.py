@@ -104,8 +104,7 @@ def _assignments(
 def _assignment(
     job: Job, slot: _Slot, rungs: Rungs, worker: WorkerState, reason: str
 ) -> Assignment:
-    """Where another worker finishes the video, its end is that one's, and the maker's queue may
-    wait for it."""
+    """Where another worker finishes the video, its maker's queue may have to wait for that."""
     work, relay = rungs.work(slot.rung), rungs.relayed[slot.rung]
     ends, finish_by, handed_s = (slot.p50_at, slot.p90_at), slot.finish_by, 0.0
     if relay is not None:
@@ -139,8 +138,7 @@ def written(
     earliest_at: float,
     bound: float,
 ) -> Plan:
-    """The Plan of `trial`; `full_quality_at` and `earliest_at` are p90 finishes, `bound` is on mean
-    quality."""
+    """The Plan of `trial`; `full_quality_at` and `earliest_at` at p90, `bound` on mean quality."""
     missed = trial.late + trial.at_risk
     lowered: Counter[str] = Counter()
     for place, rung, count in trial.made:
@@ -151,6 +149,7 @@ def written(
     in_time = Verdict.DEGRADED if lowered else Verdict.FEASIBLE
     end_p50, end_p90 = ends(trial.chains, snapshot.now)
     unmeasured = sorted({g.first.model.id for g in groups if not g.measured})
+    guess = "no profile for model {}: step counts alone, quality is a guess"
     plan = Plan(
         verdict=Verdict.INFEASIBLE if deferred or missed else in_time,
         assignments=tuple(_assignments(trial.chains, groups, workers, full_quality_at)),
@@ -162,9 +161,7 @@ def written(
         device_seconds=sum(p.rungs.work(r).p50_s * n for p, r, n in trial.made),
         mean_quality=trial.mean_quality,
         quality_bound=1.0 if missed else max(bound, trial.mean_quality),
-        notes=tuple(
-            f"no profile for model {m}: step counts alone, quality is a guess" for m in unmeasured
-        ),
+        notes=tuple(guess.format(model_id) for model_id in unmeasured),
     )
     total = sum(group.count for group in groups)
     return replace(plan, reason=_summary(plan, snapshot.now, total, deferred, missed, lowered))
@@ -172,18 +169,13 @@ def written(
 
 def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
     rungs = group.rungs[slot.worker]
-    point, spec = rungs.points[slot.rung], group.first.spec
-    text = wording.made_at(point, spec.num_inference_steps)
+    text = wording.made_at(rungs.points[slot.rung], group.first.spec.num_inference_steps)
     if slot.late:
-        return (
-            f"{text}: late, its deadline passes "
-            f"{wording.seconds(slot.p50_at - group.deadline_at)} before it can end"
-        )
+        over = wording.seconds(slot.p50_at - group.deadline_at)
+        return f"{text}: late, its deadline passes {over} before it can end"
     if slot.p90_at > group.deadline_at + EASE_S:
-        return (
-            f"{text}: at risk, in time at p50 and "
-            f"{wording.seconds(slot.p90_at - group.deadline_at)} late at p90"
-        )
+        over = wording.seconds(slot.p90_at - group.deadline_at)
+        return f"{text}: at risk, in time at p50 and {over} late at p90"
     if rungs.qualities[slot.rung] >= group.full_quality - _SAME_QUALITY:
         return "full quality" if group.full_quality >= 1.0 else f"{text}, as asked"
     if slot.rung == rungs.top:
@@ -203,24 +195,20 @@ def _summary(
     lowered: Mapping[str, int],
 ) -> str:
     """The plan of `total` jobs in a sentence; `lowered`: how many are made at each lower point."""
+    all_of_them = wording.jobs(total)
     if deferred and not missed:
-        return (
-            f"{wording.jobs(len(deferred))} of {total + len(deferred)} cannot be placed: "
-            f"{deferred[0].reason}"
-        )
+        refused = f"{wording.jobs(len(deferred))} of {total + len(deferred)}"
+        return f"{refused} cannot be placed: {deferred[0].reason}"
     if missed:
+        least = wording.seconds(plan.earliest_at - now)
         return (
-            f"{missed} of {wording.jobs(total)} cannot be promised in time even at the cheapest "
-            f"acceptable point; all could be done in {wording.seconds(plan.earliest_at - now)}"
+            f"{missed} of {all_of_them} cannot be promised in time even at the cheapest "
+            f"acceptable point; all could be done in {least}"
         )
     if lowered:
-        return (
-            f"{wording.lowered(lowered, total)}, predicted quality {plan.mean_quality:.2f}; "
-            f"full quality needs {wording.seconds(plan.full_quality_at - now)}"
-        )
+        below, full = wording.lowered(lowered, total), wording.seconds(plan.full_quality_at - now)
+        return f"{below}, predicted quality {plan.mean_quality:.2f}; full quality needs {full}"
     if not total:
         return "nothing to do"
-    return (
-        f"{'all ' if total > 1 else ''}{wording.jobs(total)} at full quality in "
-        f"{wording.seconds(plan.finish_p90_at - now)} (p90)"
-    )
+    soon = wording.seconds(plan.finish_p90_at - now)
+    return f"{'all ' if total > 1 else ''}{all_of_them} at full quality in {soon} (p90)"

@@ -32,14 +32,11 @@ def worker_values(groups: Sequence[Group], workers: int) -> list[float]:
     return [t / n if n else 1.0 for t, n in zip(total, weight, strict=True)]
 
 
-def quality_bound(
-    groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float]
-) -> float:
-    """Upper bound on the mean quality of `groups` (in deadline order), every job in time; 1 if that
-    cannot be.
-
-    `free_at` and `values` are per worker. Jobs without a deadline are bounded by their best point.
+def quality_bound(groups: Sequence[Group], free_at: Sequence[float]) -> float:
+    """Upper bound on the mean quality of `groups` (in deadline order) made in time by workers that
+    are free then; 1 if that cannot be. Jobs without a deadline are bounded by their best point.
     """
+    values = worker_values(groups, len(free_at))
     jobs = sum(g.count for g in groups)
     if not jobs:
         return 1.0

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from vidplat.domain import OperatingPoint, VideoSpec
@@ -39,6 +39,7 @@ ANY_MODEL = "*"
 SOURCE_OVER_DECODE = 1.0  # seconds per pixel: 1.0 to 1.3 on flipbook, less on Wan
 
 _VERSION = 1
+_KEY = ("model", "device", "stage")
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,6 @@ def updated_speed(speed: float, predicted_s: float, actual_s: float, weight: flo
     return (1 - weight) * speed + weight * latest
 
 
-# --- the model ------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class CostModel:
     """Everything learnt about seconds. `CostModel()` knows only its priors."""
@@ -112,9 +110,7 @@ class CostModel:
         `kept`: the share of tokens that ran, of a video that was made; else it is expected, with a
         spread. `stages`: these alone, "denoise" among them.
         """
-        learnt = {
-            method: share for (model, method), share in self.kept.items() if model == model_id
-        }
+        learnt = {key[1]: share for key, share in self.kept.items() if key[0] == model_id}
         share = expected(shape, point, learnt) if kept is None else None
         counted = features(shape, spec, point, is_edit, share.mean if share else kept)
         parts = {stage: counted[stage] for stage in stages}
@@ -158,16 +154,11 @@ class CostModel:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back to an equal model."""
+        stages, kept = sorted(self.stages.items()), sorted(self.kept.items())
         return {
             "version": _VERSION,
-            "stages": [
-                {"model": model, "device": device, "stage": stage, **known.to_dict()}
-                for (model, device, stage), known in sorted(self.stages.items())
-            ],
-            "kept": [
-                [model, method, *share.to_list()]
-                for (model, method), share in sorted(self.kept.items())
-            ],
+            "stages": [dict(zip(_KEY, key, strict=True)) | seen.to_dict() for key, seen in stages],
+            "kept": [[*key, *astuple(share)] for key, share in kept],
         }
 
     @classmethod
@@ -178,7 +169,7 @@ class CostModel:
                 return cls()
             rows, shares = data["stages"], data.get("kept", ())
             return cls(
-                {(r["model"], r["device"], r["stage"]): StageCost.from_dict(r) for r in rows},
+                {tuple(row[part] for part in _KEY): StageCost.from_dict(row) for row in rows},
                 {(model, method): KeptShare(*numbers) for model, method, *numbers in shares},
             )
         except (KeyError, TypeError, ValueError):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from vidplat.domain import OperatingPoint
 from vidplat.methods.language import chosen, text
@@ -57,9 +56,6 @@ class KeptShare:
         """What a profile's point says of it, as if learnt from its samples."""
         squares = point.work_spread**2 * max(0, point.samples - 1)
         return cls(point.samples, point.linear_work, squares)
-
-    def to_list(self) -> list[Any]:
-        return [self.samples, self.mean, self.squares]
 
 
 def chooser(point: OperatingPoint) -> str:

@@ -28,7 +28,7 @@ from dataclasses import replace
 
 from vidplat.domain import OnInfeasible
 from vidplat.scheduler.account import written
-from vidplat.scheduler.bound import quality_bound, worker_values
+from vidplat.scheduler.bound import quality_bound
 from vidplat.scheduler.cost import CORRELATION
 from vidplat.scheduler.decision import Deferred, Plan, Snapshot, Verdict
 from vidplat.scheduler.groups import Backlog, Group, group_jobs
@@ -90,7 +90,7 @@ def _plan_above(
     menu = Menu(workers, knowledge, floor, snapshot.finishers)
     groups, deferred = grouped(menu)
     # 2.-5. Assign, fill, choose, certify.
-    trial = best_trial(groups, free_at, worker_values(groups, len(workers)))
+    trial = best_trial(groups, free_at)
     eased = groups
     if menu.lags_s:  # light workers have a part in it
         at_once = tuple(
@@ -99,11 +99,11 @@ def _plan_above(
         )
         relieved = Menu(workers, knowledge, floor, at_once)
         eased, _ = grouped(relieved, replace(snapshot, finishers=at_once))
-    bound = quality_bound(eased, free_at, worker_values(eased, len(workers)))
+    bound = quality_bound(eased, free_at)
     for most_lag_s in () if _is_good(trial, bound) else _bounds(menu.lags_s):
         counted_on = snapshot.finishers if most_lag_s else ()
         others, _ = grouped(Menu(workers, knowledge, floor, counted_on, most_lag_s))
-        other = best_trial(others, free_at, worker_values(others, len(workers)))
+        other = best_trial(others, free_at)
         if other.merit > trial.merit:
             groups, trial = others, other
     _, full_quality_at = ends(assign_all(groups, free_at, best=True), snapshot.now)
@@ -118,7 +118,5 @@ def _is_good(trial: Trial, bound: float) -> bool:
 
 def _bounds(lags_s: Collection[float]) -> list[float]:
     """Further bounds of the lag to be tried: none at all, and two between."""
-    if not lags_s:
-        return []
     ranked = sorted(lags_s)
-    return sorted({0.0, *(ranked[len(ranked) * part // 3] for part in (1, 2))})
+    return sorted({0.0, *(ranked[len(ranked) * part // 3] for part in (1, 2))}) if ranked else []

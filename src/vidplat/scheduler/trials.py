@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vidplat.scheduler.bound import worker_values
 from vidplat.scheduler.chains import EASE_S, Chain, Place
 from vidplat.scheduler.groups import NEVER, Group
 from vidplat.scheduler.slack import spend_slack
@@ -48,11 +49,10 @@ class Trial:
         return sum(p.rungs.qualities[r] * n for p, r, n in self.made) / jobs if jobs else 1.0
 
 
-def best_trial(groups: Sequence[Group], free_at: Sequence[float], values: Sequence[float]) -> Trial:
-    """The best of a handful of trials, each at another price of a device second.
-
-    `free_at` and `values` (what a second there is worth, `bound.worker_values`) are per worker.
-    """
+def best_trial(groups: Sequence[Group], free_at: Sequence[float]) -> Trial:
+    """The best of a handful of trials, each at another price of a device second; `free_at` by
+    worker."""
+    values = worker_values(groups, len(free_at))
     prices = _prices(groups, values)
     trial = _assign(groups, free_at, values, 0.0)
     if not trial.lowered:
