@@ -27,7 +27,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -279,21 +278,10 @@ def crash_points() -> Callable[[str], None] | None:
     CRASH_LOG names a file that receives the name of the point it died at.
     """
     at = os.environ.get("CRASH_AT")
-    return _crash_points(at, os.environ.get("CRASH_LOG")) if at else None
-
-
-@cache
-def _crash_points(at: str, log: str | None) -> Callable[[str], None]:
-    """Dies, as by `kill -9`, at the n-th instrumented point of this process, or at a name."""
-    passed = itertools.count(1)
-
-    def hook(name: str) -> None:
-        if at in (name, str(next(passed))):
-            if log:
-                Path(log).write_text(name)
-            os._exit(137)
-
-    return hook
+    if not at:
+        return None
+    log = os.environ.get("CRASH_LOG")
+    return _crash_points.setdefault(at, _CrashPoints(at, Path(log) if log else None))
 
 
 def __getattr__(name: str) -> Any:
