@@ -19,8 +19,6 @@ from vidplat.platform.report import key_of
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
 
-PAGE = 2_000
-
 
 class What(StrEnum):
     MANIFEST = "manifest"  # what was made, and where it is
@@ -50,21 +48,19 @@ def copy_videos(catalog: Catalog, batch: Batch, folder: Path) -> int:
 
     store = open_store(batch.output_prefix)
     digits = len(str(batch.total))
-    copied, after_row = 0, 0
-    while page := catalog.jobs(batch.id, states=[JobState.DONE], after_row=after_row, limit=PAGE):
-        for record in page:
-            artifact = record.artifact
-            key = key_of(store, artifact.video_uri) if artifact else None
-            if artifact is None or key is None:
-                continue
-            data = store.get(key)
-            if hashlib.sha256(data).hexdigest() != artifact.sha256:
-                raise StoreError(
-                    f"{printable(artifact.video_uri)} is damaged: its SHA-256 is not the catalog's"
-                )
-            write(folder / file_name(record, digits), data)
-            copied += 1
-        after_row = page[-1].job.row
+    copied = 0
+    for record in catalog.every_job(batch.id, states=[JobState.DONE]):
+        artifact = record.artifact
+        key = key_of(store, artifact.video_uri) if artifact else None
+        if artifact is None or key is None:
+            continue
+        data = store.get(key)
+        if hashlib.sha256(data).hexdigest() != artifact.sha256:
+            raise StoreError(
+                f"{printable(artifact.video_uri)} is damaged: its SHA-256 is not the catalog's"
+            )
+        write(folder / file_name(record, digits), data)
+        copied += 1
     return copied
 
 
