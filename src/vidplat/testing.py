@@ -41,13 +41,7 @@ from vidplat.workers.making import OnStep, Wishes
 if TYPE_CHECKING:
     from vidplat.storage.memory import MemoryStore
 
-__all__ = [
-    "FAKE_SHAPE",
-    "FakeModel",
-    "MemoryStore",
-    "crash_points",
-    "describe_fake",
-]
+__all__ = ["FAKE_SHAPE", "FakeModel", "MemoryStore", "crash_points", "describe_fake"]
 
 FAKE_SHAPE = ModelShape(
     family="fake",

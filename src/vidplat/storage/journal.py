@@ -20,15 +20,7 @@ from vidplat.domain import WorkerState
 from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, PointShare, told_point
 from vidplat.storage.database import Database
 from vidplat.storage.rows import from_json, to_attempt, to_event, to_json
-from vidplat.storage.tables import (
-    attempts,
-    cost_states,
-    events,
-    jobs,
-    observations,
-    plans,
-    workers,
-)
+from vidplat.storage.tables import attempts, cost_states, events, jobs, observations, plans, workers
 
 _OBSERVATION = ("at", "model_id", "device_class", "stage", "seconds")
 _WORKER = ("pool", "device_class", "free_bytes", "ready_at", "speed", "running", "price_per_s")

@@ -91,11 +91,7 @@ METRICS = pa.schema(
 )
 
 # Our names for columns that the catalog calls otherwise.
-_RENAMED = {
-    "steps": "point_steps",
-    "method": "point_method",
-    "failure": "failure_message",
-}
+_RENAMED = {"steps": "point_steps", "method": "point_method", "failure": "failure_message"}
 _COMPUTED = {"missed", "actual_s", *(f"{phase}_s" for phase in STAGES), "other_s"}
 _OF_MANIFEST = {name: {**_RENAMED, "attempt": "won_by"}.get(name, name) for name in MANIFEST.names}
 _OF_METRICS = {

@@ -167,10 +167,7 @@ def head(url: str) -> tuple[int, str]:
 
 
 def _about(data: bytes, content_type: str) -> dict[str, Any]:
-    return {
-        "ContentType": content_type,
-        "Metadata": {"sha256": hashlib.sha256(data).hexdigest()},
-    }
+    return {"ContentType": content_type, "Metadata": {"sha256": hashlib.sha256(data).hexdigest()}}
 
 
 def _md5(data: bytes) -> str:
