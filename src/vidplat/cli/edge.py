@@ -22,7 +22,7 @@ from errno import EIO, ENOSPC
 from pathlib import Path
 from typing import Any
 
-from vidplat.errors import ExitCode, InputError, UsageError, VidplatError, printable
+from vidplat.errors import ExitCode, InputError, VidplatError, printable
 
 
 def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> int:
@@ -44,61 +44,64 @@ def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> in
         _forget_stdout()
         return ExitCode.ERROR
     except VidplatError as error:
-        _tell(error, wants_json)
+        _tell(wants_json, **_explained(error))
         return error.exit_code
     except Exception as error:
         if wants_traceback:
             traceback.print_exc()
-            return ExitCode.ERROR
-        return _tell_the_unexpected(error, wants_json)
+        elif _is_of_stdout(error):
+            _forget_stdout()
+            why = getattr(error, "strerror", "")
+            _tell(False, message=f"cannot write to standard output: {why}")
+        else:
+            _tell(wants_json, **_unexpected(error))
+        return ExitCode.ERROR
 
 
-def _tell(error: VidplatError, wants_json: bool) -> None:
-    problems = list(error.problems) if isinstance(error, InputError) else []
-    message = _lines(error)
+def _tell(wants_json: bool, problems: Sequence[str] = (), **facts: Any) -> None:
+    """One error: a JSON object on stdout, or its message and one line per problem on stderr."""
     if wants_json:
-        facts: dict[str, Any] = {
-            "kind": type(error).__name__,
-            "message": message,
-            "exit_code": error.exit_code,
-            "retry_can_help": error.retry_can_help,
-        }
         if problems:
-            facts["problems"] = [_lines(problem) for problem in problems]
+            facts["problems"] = problems
         print(json.dumps({"error": facts}, indent=2))
         return
-    print(f"{_red('error:')} {message}", file=sys.stderr)
+    print(f"{_red('error:')} {facts['message']}", file=sys.stderr)
     for problem in problems:
-        print(f"  {_lines(problem)}", file=sys.stderr)
+        print(f"  {problem}", file=sys.stderr)
 
 
-def _tell_the_unexpected(error: Exception, wants_json: bool) -> int:
-    if (
+def _explained(error: VidplatError) -> dict[str, Any]:
+    problems = error.problems if isinstance(error, InputError) else ()
+    return {
+        "kind": type(error).__name__,
+        "message": _lines(error),
+        "exit_code": error.exit_code,
+        "retry_can_help": error.retry_can_help,
+        "problems": [_lines(problem) for problem in problems],
+    }
+
+
+def _unexpected(error: Exception) -> dict[str, Any]:
+    where = _keep_traceback(error)
+    summary = f"{type(error).__name__}: {_lines(error) or 'no message'}"
+    told = f"vidplat met something it did not expect: {summary} (the traceback is in {where})"
+    return {
+        "kind": "Unexpected",
+        "message": told,
+        "exit_code": ExitCode.ERROR,
+        "retry_can_help": False,
+        "log": where,
+    }
+
+
+def _is_of_stdout(error: Exception) -> bool:
+    """Whether nothing more can be written: a full disk behind a redirection, say."""
+    return (
         isinstance(error, OSError)
         and error.errno in (ENOSPC, EIO)
         and error.filename is None
         and _stdout_is_broken()
-    ):
-        _forget_stdout()
-        print(
-            f"{_red('error:')} cannot write to standard output: {error.strerror}", file=sys.stderr
-        )
-        return ExitCode.ERROR
-    where = _keep_traceback(error)
-    summary = f"{type(error).__name__}: {_lines(error) or 'no message'}"
-    told = f"vidplat met something it did not expect: {summary} (the traceback is in {where})"
-    if wants_json:
-        facts = {
-            "kind": "Unexpected",
-            "message": told,
-            "exit_code": ExitCode.ERROR,
-            "retry_can_help": False,
-            "log": where,
-        }
-        print(json.dumps({"error": facts}, indent=2))
-    else:
-        print(f"{_red('error:')} {told}", file=sys.stderr)
-    return ExitCode.ERROR
+    )
 
 
 def _keep_traceback(error: Exception) -> str:
@@ -148,8 +151,3 @@ def _forget_stdout() -> None:
     """Point stdout at nothing, so that Python's own flush at exit does not complain too."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def usage(message: str, hint: str = "") -> UsageError:
-    """A wrong option or value, with what to try."""
-    return UsageError(f"{message}\n{hint}" if hint else message)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vidplat.cli import edge, options, phrases, reach, render
-from vidplat.errors import printable
+from vidplat.cli import options, phrases, reach, render
+from vidplat.errors import UsageError, printable
 from vidplat.platform.export import What, copy_videos, records, write
 
 RECORDS = (".parquet", ".csv", ".jsonl")
@@ -43,7 +43,7 @@ def export_batch(
     suffix = _suffix(to)
     what = what or (What.MANIFEST if suffix else What.VIDEOS)
     if (what is What.VIDEOS) != (suffix is None):
-        raise edge.usage(
+        raise UsageError(
             f"{what.value} cannot go to {printable(to)!r}: give a folder for videos, a file for "
             "records"
         )
@@ -73,7 +73,7 @@ def _suffix(to: str) -> str | None:
     if Path(to).is_dir() or to.endswith("/") or not suffix:
         return None
     if suffix not in RECORDS:
-        raise edge.usage(
+        raise UsageError(
             f"{printable(to)!r}: records go to .parquet, .csv or .jsonl; videos go to a folder "
             "(add a /)"
         )

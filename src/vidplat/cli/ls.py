@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidplat.cli import documents, edge, options, phrases, reach, render
+from vidplat.cli import documents, options, phrases, reach, render
 from vidplat.domain import JobState
-from vidplat.errors import printable
+from vidplat.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
@@ -140,6 +140,6 @@ def _states(names: list[str] | None) -> list[JobState] | None:
         return [JobState(name) for name in names]
     except ValueError as error:
         known = ", ".join(JobState)
-        raise edge.usage(
+        raise UsageError(
             f"--state takes {known}; found {', '.join(printable(name, 40) for name in names)}"
         ) from error

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidplat.cli import edge, options, reach, render
+from vidplat.cli import options, reach, render
 from vidplat.domain import Batch
-from vidplat.errors import StoreError, printable
+from vidplat.errors import StoreError, UsageError, printable
 
 if TYPE_CHECKING:
     from vidplat.platform.report import Report
@@ -41,7 +41,7 @@ def write_report(
 ) -> None:
     """Write one page with the videos and how the plan did."""
     if to is not None and embed is False:
-        raise edge.usage("--link needs the page beside its videos: leave --to away")
+        raise UsageError("--link needs the page beside its videos: leave --to away")
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
         report, place = write_page(opened, found, to=to, embed=embed)

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vidplat.cli import edge
 from vidplat.config import Config, load_config
 from vidplat.domain import OnInfeasible
-from vidplat.errors import printable
+from vidplat.errors import UsageError, printable
 
 if TYPE_CHECKING:
     import typer
@@ -59,10 +58,10 @@ class Wishes:
         for option in ("width", "height", "num_frames", "fps", "steps"):
             value = given.get(option)
             if value is not None and value < 1:
-                raise edge.usage(f"--{option.replace('_', '-')} must be 1 or more, not {value}")
+                raise UsageError(f"--{option.replace('_', '-')} must be 1 or more, not {value}")
         guidance = given.get("guidance_scale")
         if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
-            raise edge.usage(f"--guidance-scale must be a number from 0 up, not {guidance}")
+            raise UsageError(f"--guidance-scale must be a number from 0 up, not {guidance}")
         return SubmitRequest(
             source=given["source"],
             deadline=given.get("deadline"),
@@ -102,7 +101,7 @@ def _on_infeasible(text: str | None) -> OnInfeasible:
     try:
         return OnInfeasible(text)
     except ValueError as error:
-        raise edge.usage(
+        raise UsageError(
             f"--on-infeasible takes {', '.join(OnInfeasible)}; found {printable(text, 40)!r}"
         ) from error
 
@@ -111,5 +110,5 @@ def _quality(value: float | None) -> float:
     if value is None:
         return 0.0
     if not 0 <= value <= 1:
-        raise edge.usage(f"--quality-floor must be between 0 and 1, not {value}")
+        raise UsageError(f"--quality-floor must be between 0 and 1, not {value}")
     return value
