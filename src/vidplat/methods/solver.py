@@ -4,15 +4,10 @@ The arithmetic of a step is the scheduler's own, called as `WanPipeline` calls i
 equal the stock pipeline bit for bit. What is added is `shorten`: at a step boundary the remaining
 sigmas are spaced anew over fewer steps. The new ones lie on the old schedule's own curve, sampled
 evenly from the present sigma to the end, so any schedule shape (shifted, karras, ...) keeps its
-character.
-
-`shorten` is exact for one-step solvers (flow-match Euler). For multistep ones (UniPC) the sigmas of
-the past stay in place, and with them the solver's history: its formulas take uneven steps as they
-come.
+character. Multistep solvers (UniPC) keep their history: their formulas take uneven steps.
 
 A method may leave some latent frames out between two steps. What a multistep solver remembers is
-then no good guide any more: `forget` starts it anew at first order. `advance` refuses latents of
-another shape than its memory's. Euler remembers nothing.
+then no good guide: `forget` starts it anew at first order. Euler remembers nothing.
 """
 
 from __future__ import annotations
@@ -29,21 +24,16 @@ class Solver:
 
     def __init__(self, scheduler: Any, steps: int, device: str) -> None:
         """Take a private copy of a diffusers `scheduler` for a run of `steps` steps."""
-        self._scheduler = copy.deepcopy(scheduler)
-        self._scheduler.set_timesteps(steps, device=device)
-        self._scheduler.set_begin_index(0)
+        self.scheduler = copy.deepcopy(scheduler)  # to be asked only
+        self.scheduler.set_timesteps(steps, device=device)
+        self.scheduler.set_begin_index(0)
         self.index = 0
         # the scheduler's sigmas, and the same as numbers
         self._levels: tuple[torch.Tensor, list[float]] | None = None
 
     @property
-    def scheduler(self) -> Any:
-        """The diffusers scheduler of this run, to be asked only."""
-        return self._scheduler
-
-    @property
     def total(self) -> int:
-        return len(self._scheduler.timesteps)
+        return len(self.scheduler.timesteps)
 
     @property
     def remaining(self) -> int:
@@ -52,7 +42,7 @@ class Solver:
     @property
     def timestep(self) -> torch.Tensor:
         """The model's time at this step: 0-d, in the scheduler's own scale (0..1000) and dtype."""
-        timestep: torch.Tensor = self._scheduler.timesteps[self.index]
+        timestep: torch.Tensor = self.scheduler.timesteps[self.index]
         return timestep
 
     @property
@@ -67,13 +57,13 @@ class Solver:
         Some schedulers keep them on the device, which must not be waited for at every pass: they
         are asked for once.
         """
-        if self._levels is None or self._levels[0] is not self._scheduler.sigmas:
-            self._levels = (self._scheduler.sigmas, self._scheduler.sigmas.tolist())
+        if self._levels is None or self._levels[0] is not self.scheduler.sigmas:
+            self._levels = (self.scheduler.sigmas, self.scheduler.sigmas.tolist())
         return list(self._levels[1])
 
     @property
     def train_timesteps(self) -> int:
-        return int(self._scheduler.config.num_train_timesteps)
+        return int(self.scheduler.config.num_train_timesteps)
 
     def advance(self, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         """One step: the latents at the next sigma. Raises `ValueError` when some frames of them
@@ -84,7 +74,7 @@ class Solver:
                     f"latents of shape {tuple(latents.shape)}, but the solver remembers "
                     f"{tuple(known.shape)}: forget must follow a crop"
                 )
-        moved: torch.Tensor = self._scheduler.step(
+        moved: torch.Tensor = self.scheduler.step(
             velocity, self.timestep, latents, return_dict=False
         )[0]
         self.index += 1
@@ -108,27 +98,27 @@ class Solver:
         if self.index == 0:
             raise ValueError("before its first step a run has no estimate of the video")
         if self._is_line:
-            sigma: torch.Tensor = self._scheduler.sigmas[self.index].to(latents)
+            sigma: torch.Tensor = self.scheduler.sigmas[self.index].to(latents)
             return latents - sigma * velocity
         if self._keeps_clean:
-            found: torch.Tensor | None = self._scheduler.model_outputs[-1]
+            found: torch.Tensor | None = self.scheduler.model_outputs[-1]
             if found is not None:
                 return found
         raise ValueError(
-            f"{type(self._scheduler).__name__} gives no estimate of the video between its steps"
+            f"{type(self.scheduler).__name__} gives no estimate of the video between its steps"
         )
 
     @property
     def _is_line(self) -> bool:
         from diffusers import FlowMatchEulerDiscreteScheduler  # too slow for a worker's start
 
-        return isinstance(self._scheduler, FlowMatchEulerDiscreteScheduler)
+        return isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler)
 
     @property
     def _keeps_clean(self) -> bool:
         from diffusers import UniPCMultistepScheduler
 
-        scheduler = self._scheduler
+        scheduler = self.scheduler
         return isinstance(scheduler, UniPCMultistepScheduler) and bool(scheduler.config.predict_x0)
 
     def forget(self) -> None:
@@ -138,18 +128,18 @@ class Solver:
         Raises `ValueError` for a scheduler whose memory is of an unknown kind.
         """
         for name in ("model_outputs", "timestep_list"):
-            if hasattr(self._scheduler, name):
-                setattr(self._scheduler, name, [None] * len(getattr(self._scheduler, name)))
-        if hasattr(self._scheduler, "last_sample"):
-            self._scheduler.last_sample = None
-        if hasattr(self._scheduler, "lower_order_nums"):
-            self._scheduler.lower_order_nums = 0
+            if hasattr(self.scheduler, name):
+                setattr(self.scheduler, name, [None] * len(getattr(self.scheduler, name)))
+        if hasattr(self.scheduler, "last_sample"):
+            self.scheduler.last_sample = None
+        if hasattr(self.scheduler, "lower_order_nums"):
+            self.scheduler.lower_order_nums = 0
         if self._remembered():
-            raise ValueError(f"{type(self._scheduler).__name__} cannot be made to forget its steps")
+            raise ValueError(f"{type(self.scheduler).__name__} cannot be made to forget its steps")
 
     def _remembered(self) -> list[torch.Tensor]:
         """All that the scheduler keeps of past steps, each in the shape of the latents."""
-        kept = vars(self._scheduler).values()
+        kept = vars(self.scheduler).values()
         every = [one for value in kept for one in (value if isinstance(value, list) else [value])]
         return [one for one in every if _is_remembered(one)]
 
@@ -157,9 +147,9 @@ class Solver:
         """Leave out the first `steps`, but not all: for a run from a partly noised video."""
         if self.index or not 0 <= steps < self.total:
             raise ValueError(f"cannot skip {steps} of {self.total} steps after {self.index}")
-        self._scheduler.sigmas = self._scheduler.sigmas[steps:]
-        self._scheduler.timesteps = self._scheduler.timesteps[steps:]
-        self._scheduler.num_inference_steps = self.total
+        self.scheduler.sigmas = self.scheduler.sigmas[steps:]
+        self.scheduler.timesteps = self.scheduler.timesteps[steps:]
+        self.scheduler.num_inference_steps = self.total
 
     def noised(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """`clean` latents at the present sigma, by flow matching's (1 - sigma) clean + sigma
@@ -172,7 +162,7 @@ class Solver:
             raise ValueError(f"cannot shorten {self.remaining} remaining steps to {remaining}")
         if remaining == self.remaining:
             return
-        sigmas, timesteps = self._scheduler.sigmas, self._scheduler.timesteps
+        sigmas, timesteps = self.scheduler.sigmas, self.scheduler.timesteps
         curve = sigmas.double().cpu().numpy()
         # the first is now, the last is the end
         places = np.linspace(self.index, self.total, remaining + 1)
@@ -180,9 +170,9 @@ class Solver:
         tail[0], tail[-1] = sigmas[self.index], sigmas[-1]
         times = (tail[:-1] * self.train_timesteps).to(timesteps)
         times[0] = timesteps[self.index]
-        self._scheduler.sigmas = torch.cat([sigmas[: self.index], tail])
-        self._scheduler.timesteps = torch.cat([timesteps[: self.index], times])
-        self._scheduler.num_inference_steps = self.total
+        self.scheduler.sigmas = torch.cat([sigmas[: self.index], tail])
+        self.scheduler.timesteps = torch.cat([timesteps[: self.index], times])
+        self.scheduler.num_inference_steps = self.total
 
 
 def _is_remembered(value: Any) -> bool:

@@ -3,15 +3,12 @@ own; decision 0013).
 
 In the other steps each branch's last velocity is given again. Flow-match Euler's steps telescope
 while the velocity is held, x_b = x_a + (sigma_b - sigma_a) v_a, so the whole is Euler on a part of
-the run's own sigmas. Which steps run is arithmetic (`early_grid.py`), so the cost of a run is known
-before it; both branches skip the same steps.
+the run's own sigmas. Which steps run is arithmetic (`grid.py`), the same for both branches, so a
+run's cost is known before it. With two transformers (Wan 2.2) a velocity is held across their
+boundary, and a run that is shortened keeps the passes it still has steps for.
 
-With two transformers (Wan 2.2) the grid goes over both, and a velocity is held across their
-boundary: what is held is the flow's, whichever of them gave it. A run that is shortened keeps the
-passes it still has steps for.
-
-What it does not do: multistep solvers, which would take the change of several steps for that of
-one, and v-prediction, whose answer turns with time even where nothing changes.
+Refused are multistep solvers, which would take the change of several steps for that of one, and
+v-prediction, whose answer turns with time even where nothing changes.
 """
 
 from __future__ import annotations
@@ -21,14 +18,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
 from vidplat.methods.early.grid import passes_of, shortened
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.layouts import Args, Kwargs, layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
+from vidplat.methods.seams.passes import Counted, Place, Skipper, answered, watched, wide
 from vidplat.methods.seams.solver_choice import is_euler
 
 
@@ -95,10 +91,9 @@ class _Held(Skipper):
         kept = here.branch, latents.shape  # after frames were left out nothing would fit
         held = None if here.step in self._passes else self._velocities.get(kept)
         if held is not None:
-            is_plain = kwargs.get("return_dict") is False
-            return (held,) if is_plain else Transformer2DModelOutput(sample=held)
+            return answered(held, kwargs)
         answer = run()
-        self._velocities[kept] = _wide(answer[0])
+        self._velocities[kept] = wide(answer[0])
         return answer
 
     def _move_to(self, here: Place) -> None:
@@ -115,8 +110,3 @@ class _Held(Skipper):
     def forget(self) -> None:
         self._velocities.clear()
         self._passes, self._steps, self._step = (), 0, -1
-
-
-def _wide(velocity: Tensor) -> Tensor:
-    """At least float32: 16 bits, rounded at every held step, would not equal the long step's."""
-    return velocity if velocity.dtype in (torch.float32, torch.float64) else velocity.float()

@@ -2,22 +2,18 @@
 (EcoVideo, arXiv 2606.30557).
 
 All F frames are denoised for the first `warmup` share of the steps, then K are chosen
-(`keyframes.py`) and finished by themselves, on the trajectories they are on: their latents go on,
-nothing is noised anew. The solver forgets its past steps, as in the released program. The
-transformer is told the times they stand at (`seams/frame_times.py`). At the end the K latents are
-decoded as one clip, and the `Filling` says where each of its frames belongs and which are to be
-made.
+(`keyframes.py`) and finished on the trajectories they are on; nothing is noised anew. The solver
+forgets its past steps, as in the released program, and the transformer is told the times that are
+left (`seams/frame_times.py`). At the end the K latents are decoded as one clip, and the `Filling`
+says where its frames belong and which are to be made.
 
 The paper chooses by entropy: in the warm-up the last layer's self-attention is watched in the
 conditional branch, and each frame scored (`entropy.py`). Unless told, frames are spaced evenly,
-which was nearer to the full run on the one trained model this was measured on (decision 0014);
-whether entropy is worth more on a large one is open.
+which was nearer to the full run on the one trained model this was measured on (decision 0014).
 
-With two transformers (Wan 2.2) scores begin anew where the second one takes over. With K = F
-nothing changes, bit for bit. A run that has no step left after the warm-up keeps all its frames.
-
-What it does not do: models that are given an image, whose channels come with each call for all
-frames, and models whose frames cannot be told their times.
+With two transformers (Wan 2.2) scores begin anew where the second one takes over. With K = F, and
+where no step is left after the warm-up, nothing changes, bit for bit. Refused are models that are
+given an image with each call for all frames, and those whose frames cannot be told their times.
 
 Legend: C latent channels, F latent frames, K kept of them, d model width.
 """

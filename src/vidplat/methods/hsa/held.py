@@ -20,8 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
+
+from vidplat.methods.seams.passes import wide
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class HeldVelocity:
     def take(
         self, level: Level, rows: Tensor | None, answer: Tensor, latents: Tensor | None = None
     ) -> None:
-        self._velocity = _put(self._velocity, rows, _wide(answer))
+        self._velocity = _put(self._velocity, rows, wide(answer))
 
     def given(self, level: Level) -> Tensor:
         assert self._velocity is not None
@@ -73,18 +74,13 @@ class HeldPrediction:
         self, level: Level, rows: Tensor | None, answer: Tensor, latents: Tensor | None
     ) -> None:
         assert latents is not None
-        v, x = _wide(answer), _wide(latents)
+        v, x = wide(answer), wide(latents)
         self._x0 = _put(self._x0, rows, level.alpha * x - level.sigma * v)
         self._eps = _put(self._eps, rows, level.sigma * x + level.alpha * v)
 
     def given(self, level: Level) -> Tensor:
         assert self._x0 is not None and self._eps is not None
         return level.alpha * self._eps - level.sigma * self._x0
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32: 16 bits, rounded at every skipped step, would not equal the one jump."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def _put(whole: Tensor | None, rows: Tensor | None, part: Tensor) -> Tensor:

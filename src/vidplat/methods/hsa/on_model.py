@@ -2,21 +2,15 @@
 2605.06892).
 
 The first steps are full; in them every token is scored by how much its velocity changes
-(`score.py`) and put into a group once and for all, the same for both branches of guidance. From
-then on `schedule.py` says which groups run. Tokens that run are gathered after patching, go
-through the blocks alone, and attend to the keys and values of all tokens, which are kept per layer
-and branch and replaced where tokens ran (`kv_store.py`). What the others answer is kept as well
-(`held.py`), so the solver's ordinary Euler step moves every token and all stand at the same sigma.
+(`score.py`) and put into a group for good, the same for both branches of guidance. From then on
+`schedule.py` says which groups run, or that a whole step is left out and the last velocity given
+again. Tokens that run go through the blocks alone and attend to the keys and values of all, kept
+per layer and branch (`kv_store.py`). What the others answer is kept too (`held.py`), so that the
+solver's ordinary Euler step moves every token and all stand at the same sigma.
 
-A schedule may also leave whole steps out: nothing runs in them, and the last velocity is given
-again.
-
-With two transformers (Wan 2.2) the first step of the second one is full, and what was kept for the
-first is forgotten.
-
-What it does not do: work with multistep solvers, which would divide the change of several steps by
-one when a token runs again. The tokens of a given first frame (image to video) are scored as all
-others.
+With two transformers (Wan 2.2) the first step of the second one is full, and nothing kept of the
+first is used. Multistep solvers are refused: they would divide the change of several steps by one.
+The tokens of a given first frame (image to video) are scored as all others.
 """
 
 from __future__ import annotations

@@ -1,25 +1,21 @@
-"""When which tokens run under HSA, and what that costs: arithmetic without torch, for workers and
-planners alike.
+"""When which tokens run under HSA, and what that costs: arithmetic without torch.
 
 Tokens are divided into groups 1..K by how much their velocity changes, group 1 the most. Group k
-runs at every step that its stride r_k divides, and all groups run in the first W steps and the last
-E ones (heterogeneous step allocation, arXiv 2605.06892; the active-set rule is the paper's,
-windows, strides and fractions are our choice). Everything large in a transformer's pass is
-proportional to the tokens that run, so the cost relative to the full run is the mean share of
-running tokens, R.
+runs at every step that its stride r_k divides, and all run in the first W steps and the last E
+(arXiv 2605.06892; the rule is the paper's, windows, strides and fractions are our choice). All that
+is large in a pass is proportional to the tokens that run, so the cost relative to the full run is
+R, the mean share of running tokens.
 
 Strides need not begin with 1, and `pace` p lets anything run at every p-th step only; W, E and
-strides then count those steps (both our choice). In a step that runs for nobody all tokens keep
-their velocity, and the model is not called.
+strides then count those steps (both our choice). Where nothing runs all tokens keep their velocity.
 
-Presets are written for T = 40 steps. For another T, windows and strides are scaled by T / 40 and
-rounded (W to 2 or more, E to 1 or more, each stride to a multiple of the one before it, so that
-groups stay nested), and `solve_fractions` then finds the sizes of the groups that keep R at the
-preset's target. This too is our choice: the name of a preset promises a cost, so the cost is what
-is kept.
+Presets are written for T = 40 steps. For another T windows and strides are scaled by T / 40 and
+rounded (W to 2 or more, E to 1 or more, each stride to a multiple of the one before it), and
+`solve_fractions` finds the sizes of the groups that keep R (our choice: the name of a preset
+promises a cost).
 
-A run may be shortened while it is under way. Strides and W stay; the last E steps are counted from
-the new end. So methods that take `steps` mean the total as it is now.
+A run may be shortened under way: strides and W stay, the last E steps count from the new end. So
+methods that take `steps` mean the total as it is now.
 """
 
 from __future__ import annotations

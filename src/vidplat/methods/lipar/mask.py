@@ -5,15 +5,14 @@ A token is kept (computed) when it changed since the frame before, or since the 
 reused in its place; otherwise it is pruned and stands for its latest kept ancestor at the same
 place. The steps are those of the released code of LIPAR (arXiv 2603.05811 v2): trimmed distances,
 median and Gaussian smoothing, two thresholds, clean-up by median, opening, closing and dilation.
-All of it is torch's pooling and sorting, so nothing leaves the device.
+All of it stays on the device.
 
-One thing is added. The clean-up's median erases what is kept in a single frame, and with it the
-refresh that the long test has asked for: a slow fade would then stay frozen. `recheck` repeats the
-long test on the cleaned mask, against what will really be reused, and keeps what fails it (our
-choice; off gives the released code's mask).
+One thing is added. The clean-up's median erases what is kept in a single frame, so a slow fade
+would stay frozen. `recheck` repeats the long test on the cleaned mask, against what will really be
+reused, and keeps what fails it (our choice; off gives the released code's mask).
 
-Two forms. The batch form looks one frame ahead (median and dilation). The causal one does not: a
-frame's mask is decided by the frames up to it, so a stream can be pruned while it arrives.
+Two forms. The batch form looks one frame ahead (median and dilation). The causal one does not, so a
+stream can be pruned while it arrives.
 
 Legend: C latent channels, T latent frames, H/W latent rows and columns, h/w token rows and columns.
 """

@@ -2,8 +2,8 @@
 back (2603.05811).
 
 For video-to-video with a model that sees all frames at once. The mask comes from the source
-(`lipar_mask.py`), once per video. Tokens that it prunes leave the network for all layers and steps.
-Three things make up for them:
+(`mask.py`), once per video. Tokens that it prunes leave the network for all layers and steps. Three
+things make up for them:
 
 * keys and values, in self-attention: a pruned token's are those of its latest kept ancestor, turned
   to the pruned token's own position (keys are taken before RoPE). `noise-aware` takes them from one
@@ -12,15 +12,12 @@ Three things make up for them:
   logits the log of how many tokens it stands for; `none` leaves the pruned ones out.
 * the answer: a pruned token's velocity is its ancestor's.
 * the latents: a pruned token starts from its ancestor's noise and content (`started`). Solvers are
-  linear in velocity and latents, so from then on the two stay equal, and with them their clean
-  estimates.
+  linear in velocity and latents, so the two stay equal.
 
-The paper's system is block-causal and has clean keys in its cache (see
-`vidplat.workers.blocks.stream`). Its variant for models that see all frames copies from a clean
-first frame, in a model that has learnt clean tokens among noisy ones; a source at time 0 in its
-place is our choice. A model whose tokens all share one time has never met clean ones: there
-`noise-aware` is worse than `noisy` (measured on flipbook, benchmarks/lipar.py), so `auto` takes it
-only where the call has a time per token.
+The paper's system is block-causal and has clean keys in its cache (`workers.blocks.stream`); a
+source at time 0 in their place is our choice. A model whose tokens all share one time has never met
+clean ones: there `noise-aware` is worse than `noisy` (measured on flipbook, benchmarks/lipar.py),
+so `auto` takes it only where the call has a time per token.
 
 Legend: B videos, N tokens, n kept ones, h heads, D head width, P values per token.
 """

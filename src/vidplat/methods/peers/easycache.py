@@ -21,13 +21,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Run
-from vidplat.methods.seams.layouts import layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
+from vidplat.methods.seams.layouts import Args, Kwargs, layout_of
+from vidplat.methods.seams.passes import Counted, Place, Skipper, answered, watched
 
 
 class EasyCache:
@@ -82,24 +81,17 @@ class _Part(Skipper):
     threshold: float
     warmup: float
     known: _Known = field(default_factory=_Known)
-    added: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # branch -> v - x of its last computed pass
+    # branch -> v - x of its last computed pass
+    added: dict[str, Tensor] = field(default_factory=dict)
 
-    def call(
-        self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
-    ) -> Any:
+    def call(self, here: Place, args: Args, kwargs: Kwargs, run: Callable[[], Any]) -> Any:
         latents: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         decides = here.step != self.known.step
         if decides:
             self._decide(here, latents)
         if not self.known.computes and here.branch in self.added:
             made = latents + self.added[here.branch]
-            return (
-                (made,)
-                if kwargs.get("return_dict") is False
-                else Transformer2DModelOutput(sample=made)
-            )
+            return answered(made, kwargs)
         answer = run()
         made = answer[0]
         self.added[here.branch] = made - latents
@@ -111,12 +103,7 @@ class _Part(Skipper):
         known = self.known
         known.step, known.computes = here.step, True
         is_free = not here.is_within(self.warmup) and not here.is_last
-        if (
-            is_free
-            and known.rate is not None
-            and known.before is not None
-            and known.computed is not None
-        ):
+        if is_free and known.rate is not None and known.before is not None and known.computed:
             known.error += known.rate * _mean(latents - known.before) / _mean(known.computed[1])
             known.computes = not known.error < self.threshold
         if known.computes:

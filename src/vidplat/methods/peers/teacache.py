@@ -1,18 +1,15 @@
 """TeaCache: passes are skipped while the time embedding changes little (arXiv 2411.19108).
 
 At each step and for each branch the relative change of a signal is measured, mean|m_t - m_{t-1}| /
-mean|m_{t-1}|, where m is what the first block makes of tokens and time (`Layout.time_signal`; for
-Wan the time embedding alone, so which steps are skipped does not depend on the prompt). A
-polynomial turns it into the change of the output to be expected, and these are summed. While the
-sum is below the threshold the blocks are skipped: their answer is the tokens before them plus what
-the blocks added in the last pass that ran. A new projection of the new time ends the pass as
-always.
+mean|m_{t-1}|, where m is `Layout.time_signal`. A polynomial turns it into the change of the output
+to be expected, and these are summed. While the sum is below the threshold the blocks are skipped:
+their answer is the tokens before them plus what the blocks added in the last pass that ran. A new
+projection of the new time ends the pass as always.
 
 The polynomials were published for some models (`PUBLISHED`, fitted by the authors at 50 steps). For
-others, flipbook and Wan 2.2 among them, one is fitted to a rehearsal of the run itself
-(`calibration.py`); a sum is then about the relative change of the output. Computed always are the
-first steps and the last one: the authors' counts of 50 steps are taken as shares of the run's own.
-The total may shrink in mid-run: only changes and the step's own place are looked at.
+others, flipbook and Wan 2.2 among them, one is fitted to a rehearsal of the run (`calibration.py`).
+Computed always are the first steps and the last one: the authors' counts of 50 steps are taken as
+shares of the run's own. The total may shrink in mid-run.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from torch import Tensor
 from vidplat.methods.kinds import Seam
 from vidplat.methods.peers.calibration import key_of, learned, remember
 from vidplat.methods.protocol import Run
-from vidplat.methods.seams.layouts import Layout, layout_of
+from vidplat.methods.seams.layouts import Args, Kwargs, Layout, layout_of
 from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
 
 
@@ -40,9 +37,8 @@ class Polynomial:
 
     coefficients: tuple[float, ...]
     first: float  # share of the steps, at the start, that is always computed
-    fitted_to: float = float(
-        "inf"
-    )  # the largest change it was fitted to; beyond it goes on in proportion (our choice)
+    # the largest change it was fitted to; beyond it goes on in proportion (our choice)
+    fitted_to: float = float("inf")
 
     def __call__(self, change: float) -> float:
         """Never negative for a fitted one; the published ones are evaluated as they are, as their
@@ -141,10 +137,9 @@ class TeaCache:
                 part.forget()
 
     def _polynomial(self, part: _Part, run: Run) -> Polynomial | None:
+        # of two transformers neither is one that a polynomial was published for
         if len(self._parts) == 1 and (published := published_for(part.model)):
-            return (
-                published  # of two transformers neither is one that a polynomial was published for
-            )
+            return published
         found: Polynomial | None = learned(part.model, key_of(self.name, run))
         return found
 
@@ -152,32 +147,23 @@ class TeaCache:
 def published_for(model: Any) -> Polynomial | None:
     """The authors' polynomial for this transformer, told by its shape."""
     config = model.config
-    shape = Shape(
-        type(model).__name__,
-        config.num_layers,
-        config.num_attention_heads,
-        getattr(config, "patch_size_t", None),
-    )
-    if shape.name != "CogVideoXTransformer3DModel":
-        shape = Shape(shape.name, shape.layers, shape.heads)
-    return PUBLISHED.get(shape)
+    name = type(model).__name__
+    span = getattr(config, "patch_size_t", None) if name == "CogVideoXTransformer3DModel" else None
+    return PUBLISHED.get(Shape(name, config.num_layers, config.num_attention_heads, span))
 
 
 def fitted(seen: Sequence[tuple[float, float]]) -> Polynomial:
     """Least squares through (signal's change, output's change) of a rehearsal, of degree 4 as the
     authors' (less when there are fewer than four points for each coefficient: our choice, against
     wiggles between few points)."""
-    if not seen:
-        return Polynomial(
-            (0.0,), FITTED_FIRST, 0.0
-        )  # this transformer ran at most once: nothing to skip
+    if not seen:  # this transformer ran at most once: nothing to skip
+        return Polynomial((0.0,), FITTED_FIRST, 0.0)
     signal, output = np.array(seen).T
     if len(set(signal)) < 2:
         return Polynomial((float(output.mean()),), FITTED_FIRST, float(signal.max()))
     degree = min(4, max(1, len(seen) // 4 - 1))
-    return Polynomial(
-        tuple(map(float, np.polyfit(signal, output, degree))), FITTED_FIRST, float(signal.max())
-    )
+    found = tuple(map(float, np.polyfit(signal, output, degree)))
+    return Polynomial(found, FITTED_FIRST, float(signal.max()))
 
 
 @dataclass
@@ -200,9 +186,7 @@ class _Part(Skipper):
 
     watches_blocks = True
 
-    def enter(
-        self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: Tensor
-    ) -> Tensor | None:
+    def enter(self, here: Place, args: Args, kwargs: Kwargs, tokens: Tensor) -> Tensor | None:
         branch = self.branches.setdefault(here.branch, _Branch())
         signal = self.layout.time_signal(self.model, args, kwargs)
         branch.change = _change(signal, branch.signal)
@@ -213,12 +197,9 @@ class _Part(Skipper):
         return tokens + branch.added
 
     def _computes(self, here: Place, branch: _Branch) -> bool:
-        if (
-            self.seen is not None
-            or self.polynomial is None
-            or branch.change is None
-            or branch.added is None
-        ):
+        if self.seen is not None or self.polynomial is None:
+            return True
+        if branch.change is None or branch.added is None:
             return True
         if here.is_within(self.polynomial.first) or here.is_last:
             return True
@@ -228,9 +209,7 @@ class _Part(Skipper):
     def leave(self, here: Place, entered: Tensor, left: Tensor) -> None:
         self.branches[here.branch].added = left - entered
 
-    def call(
-        self, here: Place, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]
-    ) -> Any:
+    def call(self, here: Place, args: Args, kwargs: Kwargs, run: Callable[[], Any]) -> Any:
         answer = run()
         if self.seen is not None:
             branch = self.branches[here.branch]

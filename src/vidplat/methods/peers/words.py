@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from vidplat.domain import OperatingPoint
-from vidplat.methods.kinds import Candidate, MethodKind, Number, Seam, Values
-
-if TYPE_CHECKING:
-    from vidplat.methods.protocol import Method
+from vidplat.methods.kinds import Candidate, MethodKind, Number, Seam, parameters
 
 #: Thresholds between which these go from skipping nothing to skipping nearly all.
 _LEAST, _MOST = 0.003, 3.0
@@ -36,27 +31,17 @@ class TeaCacheKind(CacheKind):
     """Passes are skipped while the time embedding changes little."""
 
     name = "teacache"
-    parameters = MappingProxyType({"threshold": Number(0.08, 0.0, 10.0)})
+    parameters = parameters(threshold=Number(0.08, 0.0, 10.0))
+    on_model = "peers.teacache:TeaCache"
     rehearses = True  # on models without published constants
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.peers.teacache import TeaCache
-
-        return TeaCache(values)
 
 
 class EasyCacheKind(CacheKind):
     """Passes are skipped while the output is predicted to change little."""
 
     name = "easycache"
-    parameters = MappingProxyType(
-        {"threshold": Number(0.05, 0.0, 10.0), "warmup": Number(0.2, 0.0, 1.0)}
-    )
-
-    def install(self, values: Values) -> Method:
-        from vidplat.methods.peers.easycache import EasyCache
-
-        return EasyCache(values)
+    parameters = parameters(threshold=Number(0.05, 0.0, 10.0), warmup=Number(0.2, 0.0, 1.0))
+    on_model = "peers.easycache:EasyCache"
 
 
 # source: TeaCache, arXiv 2411.19108; EasyCache, arXiv 2507.02860

@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from diffusers.hooks import ModelHook
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 from vidplat.methods.seams.hooks import RootHook, registered
@@ -157,6 +159,18 @@ class _Block(ModelHook):  # type: ignore[misc]
         if here is not None and self._last and watch.entered is not None:
             skipper.leave(here, watch.entered, layout.video(output))
         return output
+
+
+def answered(sample: Tensor, kwargs: Kwargs) -> Any:
+    """A transformer's answer in the form that the `kwargs` of its call ask for."""
+    is_plain = kwargs.get("return_dict") is False
+    return (sample,) if is_plain else Transformer2DModelOutput(sample=sample)
+
+
+def wide(answer: Tensor) -> Tensor:
+    """At least float32, for answers that are held: 16 bits, rounded at every step that is left out,
+    would not equal one rounding of the long step."""
+    return answer if answer.dtype in (torch.float32, torch.float64) else answer.float()
 
 
 @contextmanager

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Any
 
-from vidplat.methods.kinds import Candidate, MethodKind, Number, PlannedRun, Seam, Share, Values
+from vidplat.methods import kinds
 
 
-class SolverKind(MethodKind):
+class SolverKind(kinds.MethodKind):
     """What the solvers have in common: nothing is put around the model."""
 
-    seam = Seam.SOLVER
-    parameters = MappingProxyType({"shift": Number(None, 0.01, 100.0)})
+    seam = kinds.Seam.SOLVER
+    parameters = kinds.parameters(shift=kinds.Number(None, 0.01, 100.0))
     first = "shift"
 
-    def share(self, values: Values, run: PlannedRun) -> Share:
-        return Share()
+    def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share:
+        return kinds.Share()
 
 
 class EulerKind(SolverKind):
@@ -25,7 +24,7 @@ class EulerKind(SolverKind):
 
     name = "euler"
 
-    def scheduler(self, values: Values, own: Any) -> Any:
+    def scheduler(self, values: kinds.Values, own: Any) -> Any:
         from vidplat.methods.seams.solver_choice import euler
 
         return euler(values["shift"], own)
@@ -37,12 +36,12 @@ class UnipcKind(SolverKind):
     name = "unipc"
     is_multistep = True
 
-    def candidates(self, steps: int, frames: int) -> Sequence[Candidate]:
+    def candidates(self, steps: int, frames: int) -> Sequence[kinds.Candidate]:
         """Fewer steps of it, against all its steps."""
         settings = tuple(self.at(fewer) for fewer in range(steps - 1, 0, -1))
-        return (Candidate(self.name, settings, solver=self.name),)
+        return (kinds.Candidate(self.name, settings, solver=self.name),)
 
-    def scheduler(self, values: Values, own: Any) -> Any:
+    def scheduler(self, values: kinds.Values, own: Any) -> Any:
         from vidplat.methods.seams.solver_choice import unipc
 
         return unipc(values["shift"], own)

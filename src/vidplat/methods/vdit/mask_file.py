@@ -1,14 +1,12 @@
 """The file of a layer-wise mask search: what is in it, where it lies, and for which runs it holds.
 
 A method text cannot name a file, since texts come with prompt files from anywhere. Masks are found
-by what they were searched for instead, in two places, each beside the profile: `masks/` in the
-user's folder of the model's revision (`vidplat.measured`), and `masks/` in the model's own folder.
-The name of a file is the revision of the transformer and the number of frames, `3f2a...-F21.json`;
-what is inside is checked against both again.
+by what they were searched for instead: in `masks/` of the user's folder of the model's revision
+(`vidplat.measured`), then in `masks/` of the model's own folder. A file is named by the revision of
+the transformer and the number of frames, `3f2a...-F21.json`; its content is checked against both.
 
 Masks hold for one transformer, one number of latent frames and one solver with its shift; the
-number of tokens per frame may differ (specification, section d). Left to others: the search
-(`mask_search.py`), and k >= F (`sparse.py`).
+number of tokens per frame may differ. The search is `workers/survey/mask_search.py`.
 """
 
 from __future__ import annotations

@@ -1,18 +1,15 @@
 """Tile-sparse attention: a frame attends to itself and to k evenly spaced reference frames.
 
-What: self-attention of the video tokens only; cross attention and text are untouched. Its cost
-grows linearly in the number of frames (`vidplat.methods.vdit.tiles`). With k >= F - 1, in one
-frame, in the first `dense_steps` steps and in the first and last `dense_ends` layers the stock
-attention runs, bit for bit. Source: Efficient-vDiT, arXiv 2502.06155, without its training stages:
-used on a model as it is, there is no direct look at the frame before or after, so fast motion
-between two references is what suffers first. Where it holds: every family that has a layout, any
-size and solver. `masks=uniform` gives all layers the same k; `masks=searched` takes a k for each
-layer from a file (`mask_file.py`) for this transformer, length and solver. How it is computed:
-`paths.py`. `auto` is the gather path: it needs no compiler, and is exact and differentiable on
-every device. Where gradients are needed it is taken whatever was asked for. Seam: attention. With
-methods that run some tokens only (hsa, lipar), the rows that run attend to their own frame's keys
-and to those of the references, rows of reference frames to all: keys of all tokens, or of the rows
-that run.
+Self-attention of the video tokens only; cross attention and text are untouched. Its cost grows
+linearly in the number of frames (`tiles.py`). With k >= F - 1, in one frame, in the first
+`dense_steps` steps and in the first and last `dense_ends` layers the stock attention runs, bit for
+bit. Source: Efficient-vDiT, arXiv 2502.06155, without its training stages: on a model as it is,
+fast motion between two references suffers first. It holds for every family with a layout, any size
+and solver. `masks=searched` takes a k for each layer from a file (`mask_file.py`). `path=auto` is
+the gather path of `paths.py`, exact and differentiable on every device; it is taken whatever was
+asked for where gradients are needed. With methods that run some tokens only (hsa, lipar) rows
+attend to their own frame's keys and to those of the references, rows of reference frames to all:
+keys of all tokens, or of the rows that run.
 
 Legend: B batch, Q query tokens, K key tokens, h heads, D head width, F frames, P tokens per frame.
 """

@@ -3,8 +3,7 @@
 A latent frame stands for t frames, however little happens in them. Where frames are alike, a run of
 2 t of them is merged two by two into t (one latent instead of two), or a run of 4 t four by four
 (one instead of four); so a shorter clip of a valid length is left (VGDFR, arXiv 2504.12259; the
-quantised rule is that of its code, written there for t = 4). After the shorter clip is made, the
-frames that were merged away are interpolated.
+quantised rule is that of its code, written there for t = 4).
 
 Runs begin at frames 1, 1 + 2 t, 1 + 4 t, ...: the slots of a `Lattice`. A pair run needs its slot
 to be alike, a quad run two slots in a row. Latents saved are thus the slots alike as pairs, plus

@@ -3,25 +3,22 @@
 
 After k steps the model's present idea of the video is decoded at half its height and width. How
 alike its frames are (`likeness.py`) decides which are merged (`merges.py`). The remaining steps run
-on fewer latents. Once they are decoded every frame is put back into its time and the missing ones
-are interpolated (`Filling`). Two forms of the merge:
+on fewer latents; once decoded, frames are put back into their times and the missing ones
+interpolated (`Filling`). Two forms of the merge:
 
     pooled   ours: latents become the mean of what the preview has of them, noised again with the
-             noise that they began with, pooled. Nothing is encoded, latents of frames that are not
-             merged go on as they are, and the model is told the times that are left. Runs are
-             compared from end to end (`by_spans`).
+             noise that they began with, pooled. Latents that are not merged go on as they are, and
+             the model is told the times that are left. Runs are compared end to end (`by_spans`).
     paper    the published one: frames of the preview become their mean, the shorter clip is
              encoded, and each of its latents gets the noise of one that it stands for. The model
-             counts the shorter clip's frames anew, as VGDFR has most layers do (which layers of a
-             model should not, it does not say). Neighbours are compared (`by_neighbours`).
+             counts the shorter clip's frames anew, as VGDFR has most layers do. Neighbours are
+             compared (`by_neighbours`).
 
-Ours is nearer to the whole run (docs/decisions/0015). Either way what goes on is another
-trajectory, so the solver forgets its past steps. Where nothing is merged nothing is touched: the
-video is the plain run's, bit for bit.
+Ours is nearer to the whole run (docs/decisions/0015). Either way the solver forgets its past steps.
+Where nothing is merged the video is the plain run's, bit for bit.
 
-How many latents are left is known after k steps and not before. Until then every step counts as a
-full one; from then on as M / F of one, which is more than it takes since attention's part falls
-with the square.
+How many latents are left is known after k steps only: until then every step counts as a full one,
+from then on as M / F of one, which is more than it takes.
 
 Legend: B videos (1), C latent channels, F and M latent frames before and after, N output frames.
 """
