@@ -38,7 +38,7 @@ class FirstBlockCacheKind(CacheKind):
         return FirstBlockCache(float(values["threshold"]))
 
 
-class FirstBlockCache:
+class FirstBlockCache(Method):
     """The method; see the module's text."""
 
     name = "fbcache"

@@ -40,7 +40,7 @@ class MagCacheKind(CacheKind):
         return MagCache(float(values["threshold"]))
 
 
-class MagCache:
+class MagCache(Method):
     """The method; see the module's text."""
 
     name = "magcache"

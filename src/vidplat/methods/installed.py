@@ -7,6 +7,7 @@ nothing, asking for others undoes the old ones first. The order of installation 
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,10 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 from vidplat.errors import SpecError
-from vidplat.methods import protocol
 from vidplat.methods.filling.moments import Filling
 from vidplat.methods.kinds import Chosen
 from vidplat.methods.language import parse
+from vidplat.methods.protocol import Method, Run
 
 
 class Installed:
@@ -29,7 +30,7 @@ class Installed:
         self._stack = ExitStack()
         # also when a worker ends, while imports still work
         weakref.finalize(self, self._stack.close)
-        self._methods: tuple[protocol.Method, ...] = ()
+        self._methods: tuple[Method, ...] = ()
         self._chosen: tuple[Chosen, ...] = ()
 
     def use(self, method: str) -> None:
@@ -60,7 +61,7 @@ class Installed:
             own = one.scheduler(own)
         return own
 
-    def begin(self, run: protocol.Run) -> None:
+    def begin(self, run: Run) -> None:
         """Before each video. Raises `SpecError` with the reason when a method cannot make it."""
         run = replace(run, revision=self._revision)
         for method in self._methods:
@@ -69,10 +70,10 @@ class Installed:
                     raise SpecError(f"{method.name} cannot be used here: {why}")
             method.begin(run)
         for method in self._methods:
-            if isinstance(method, protocol.Calibrates) and not method.is_calibrated(run):
+            if not method.is_calibrated(run):
                 self._calibrate(method, run)
 
-    def _calibrate(self, method: protocol.Calibrates, run: protocol.Run) -> None:
+    def _calibrate(self, method: Method, run: Run) -> None:
         """One rehearsal with all methods installed; then everything begins again."""
         if run.rehearse is None:
             raise SpecError(
@@ -87,45 +88,32 @@ class Installed:
     def started(self, latents: Any) -> Any:
         """The latents that the run starts from, as methods that prune a source video want them."""
         for method in self._methods:
-            if isinstance(method, protocol.PreparesStart):
-                latents = method.started(latents)
+            latents = method.started(latents)
         return latents
 
     def stepped(self, latents: Any, velocity: Any) -> Any:
         """After each step: the latents that go on, fewer where a method leaves frames out."""
         for method in self._methods:
-            if isinstance(method, protocol.ChangesFrames):
-                latents = method.stepped(latents, velocity)
+            latents = method.stepped(latents, velocity)
         return latents
 
     def filling(self) -> Filling | None:
         """How the decoded frames become the whole video; None: they are the whole video."""
-        found = [
-            method.filling()
-            for method in self._methods
-            if isinstance(method, protocol.ChangesFrames)
-        ]
-        return found[0] if found else None  # two such methods exclude each other
+        # two such methods exclude each other
+        return next(filter(None, (method.filling() for method in self._methods)), None)
 
     def share(self, step: int, steps: int) -> float:
         """Expected cost of a step relative to a full one, where the methods know it beforehand."""
-        whole = 1.0
-        for method in self._methods:
-            if isinstance(method, protocol.SharesWork):
-                whole *= method.share(step, steps)
-        return whole
+        return math.prod(method.share(step, steps) for method in self._methods)
 
     def facts(self) -> dict[str, float]:
         """What the methods found of the video that was made last."""
-        told = (
-            method.facts() for method in self._methods if isinstance(method, protocol.TellsFacts)
-        )
+        told = (method.facts() for method in self._methods)
         return {name: value for facts in told for name, value in facts.items()}
 
     def files(self) -> list[dict[str, Any]]:
         """The files that decided pixels of the video that was made last."""
-        readers = (method for method in self._methods if isinstance(method, protocol.UsesFiles))
-        return [file for method in readers for file in method.files()]
+        return [file for method in self._methods for file in method.files()]
 
     def remove(self) -> None:
         """Put the stock model back."""

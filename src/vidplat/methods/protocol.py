@@ -6,10 +6,11 @@ Legend: B videos, F/H/W tokens per axis (frames, rows, columns after patching), 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,75 +56,56 @@ class Run:
     family: Any = None
 
 
-class Method(Protocol):
-    """See the module's text. Made by `MethodKind.install` from a choice's values."""
+class Method(ABC):
+    """See the module's text. Made by `MethodKind.install` from a choice's values. The answers here
+    are those of a method that neither leaves frames out nor learns anything."""
 
     name: str
 
-    def refusal(self, model: Any, run: Run) -> str:
-        """Why it cannot make this video on this transformer, as a sentence; "" when it can."""
-
+    @abstractmethod
     def applied_to(self, model: Any) -> AbstractContextManager[None]:
         """Enter: install on a transformer. Leave: everything is as before, bit for bit."""
 
-    def begin(self, run: Run) -> None:
+    def refusal(self, model: Any, run: Run) -> str:
+        """Why it cannot make this video on this transformer, as a sentence; "" when it can."""
+        return ""
+
+    def begin(self, run: Run) -> None:  # noqa: B027
         """Before each video: forget the last one."""
 
+    def is_calibrated(self, run: Run) -> bool:
+        """Whether it knows all it needs for such a run, or must watch a whole one before it can
+        skip anything; asked after `begin`. See `peers/calibration.py`."""
+        return True
 
-@runtime_checkable
-class PreparesStart(Protocol):
-    """A method that has a say in the latents a run starts from; asked after `begin`."""
+    def calibrating(self, run: Run) -> AbstractContextManager[None]:
+        """Within this context a rehearsal is watched, nothing skipped; what it showed is kept."""
+        return nullcontext()
 
     def started(self, latents: Tensor) -> Tensor:
-        """The start latents (1, C, F, H, W), changed."""
-
-
-@runtime_checkable
-class ChangesFrames(Protocol):
-    """A method that leaves frames out in mid-run, to be filled in once the others are decoded."""
+        """The latents (1, C, F, H, W) that the run starts from; asked after `begin`."""
+        return latents
 
     def stepped(self, latents: Tensor, velocity: Tensor) -> Tensor:
         """The latents (1, C, M, H, W) that go on, of those after the step that `velocity` answered,
-        guidance included.
-
-        Where they are other frames than before, `run.solver` was told to `forget`.
-        """
+        guidance included. Where they are other frames than before, `run.solver` was told to
+        `forget`."""
+        return latents
 
     def filling(self) -> Filling | None:
         """How the decoded frames become the whole video; None: nothing was left out."""
-
-
-@runtime_checkable
-class Calibrates(Protocol):
-    """A method that must watch a whole run before it can skip anything; see `calibration.py`."""
-
-    def is_calibrated(self, run: Run) -> bool:
-        """Whether it knows all it needs for such a run; asked after `begin`."""
-
-    def calibrating(self, run: Run) -> AbstractContextManager[None]:
-        """Within this context a rehearsal is watched, nothing skipped; what it showed is then
-        kept."""
-
-
-@runtime_checkable
-class TellsFacts(Protocol):
-    """A method that learns of each video what plans and sidecars should know; asked at its end."""
-
-    def facts(self) -> Mapping[str, float]:
-        """By name, of the present video."""
-
-
-@runtime_checkable
-class UsesFiles(Protocol):
-    """A method that reads files which its text does not tell; asked when a video is made."""
-
-    def files(self) -> list[dict[str, Any]]:
-        """For the sidecar, each with its `kind` and the `sha256` of its content."""
-
-
-@runtime_checkable
-class SharesWork(Protocol):
-    """A method that knows beforehand which part of a full step each step will take."""
+        return None
 
     def share(self, step: int, steps: int) -> float:
-        """Cost of `step`, relative to a full one, in a run that has `steps` by now."""
+        """Cost of `step`, relative to a full one, in a run that has `steps` by now, as far as that
+        is known beforehand."""
+        return 1.0
+
+    def facts(self) -> Mapping[str, float]:
+        """By name, what plans and sidecars should know of the video that was just made."""
+        return {}
+
+    def files(self) -> list[dict[str, Any]]:
+        """What it read for that video and its text does not tell: for the sidecar, each with its
+        `kind` and the `sha256` of its content."""
+        return []

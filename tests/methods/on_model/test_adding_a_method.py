@@ -49,15 +49,14 @@ ON_MODEL = '''
 
 from contextlib import contextmanager
 
+from vidplat.methods.protocol import Method
 
-class Halved:
+
+class Halved(Method):
     name = "halved"
 
     def __init__(self, by):
         self._by = by
-
-    def refusal(self, model, run):
-        return ""
 
     @contextmanager
     def applied_to(self, model):
@@ -66,9 +65,6 @@ class Halved:
             yield
         finally:
             hook.remove()
-
-    def begin(self, run):
-        pass
 '''
 
 TRIED = """

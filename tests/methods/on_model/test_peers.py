@@ -22,7 +22,7 @@ from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse
 from vidplat.methods.peers.easycache import EasyCache
 from vidplat.methods.peers.teacache import PUBLISHED, Polynomial, fitted, published_for
-from vidplat.methods.protocol import Calibrates, Grid, Run
+from vidplat.methods.protocol import Grid, Run
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
 from vidplat.workers.survey.flops import counted as flops_of
@@ -71,7 +71,7 @@ def applied(text: str, *twins: Twin) -> Iterator[Any]:
             assert method.refusal(twin.model, run) == ""
             stack.enter_context(method.applied_to(twin.model))
         method.begin(run)
-        if isinstance(method, Calibrates) and not method.is_calibrated(run):
+        if not method.is_calibrated(run):
             with method.calibrating(run):
                 for step in range(STEPS):
                     for branch in twins[0].branches:
@@ -374,7 +374,7 @@ def test_teacache_is_fitted_to_a_rehearsal_where_nothing_was_published() -> None
         assert method.is_calibrated(run)
         assert not method.is_calibrated(replace(run, guidance_scale=5.0))
         method.begin(run)
-        (part,) = method._parts
+        (part,) = method.parts
         signals: list[float] = []
         stock = part.enter
 

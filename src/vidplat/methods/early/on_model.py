@@ -22,13 +22,13 @@ from torch import Tensor
 
 from vidplat.methods.early.grid import passes_of, shortened
 from vidplat.methods.kinds import Seam
-from vidplat.methods.protocol import Run
+from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.layouts import Args, Kwargs, layout_of
 from vidplat.methods.seams.passes import Counted, Place, Skipper, answered, watched, wide
 from vidplat.methods.seams.solver_choice import is_euler
 
 
-class Early:
+class Early(Method):
     """The method; see the module's text."""
 
     name = "early"

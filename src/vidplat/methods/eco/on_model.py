@@ -33,7 +33,7 @@ from vidplat.methods.eco.keyframes import changes, moving_average, select, wides
 from vidplat.methods.filling.moments import Filling, true_moments
 from vidplat.methods.model_shape import decoded_frames
 from vidplat.methods.pass_size import BlockSize
-from vidplat.methods.protocol import Run
+from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.frame_times import Times, timed
 from vidplat.methods.seams.layouts import Layout, layout_of
@@ -58,7 +58,7 @@ class _Video:
         return self.kept >= self.run.grid.frames
 
 
-class Eco:
+class Eco(Method):
     """The method; see the module's text."""
 
     name = "eco"

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from vidplat.methods.seams.passes import wide
 
+Rows = Tensor | None  # (n,) of those that ran; None: all
+
 
 @dataclass(frozen=True)
 class Level:
@@ -37,9 +39,7 @@ class Level:
 class Held(Protocol):
     """The last answers of every token of one branch, in float32 or wider."""
 
-    def take(
-        self, level: Level, rows: Tensor | None, answer: Tensor, latents: Tensor | None
-    ) -> None:
+    def take(self, level: Level, rows: Rows, answer: Tensor, latents: Tensor | None) -> None:
         """Keep the answers (B, n, P) of `rows` (n,), or of all. `latents` (B, n, P) of the same
         tokens, in the order of the answer's values; only v-prediction looks at them."""
 
@@ -53,9 +53,7 @@ class HeldVelocity:
     def __init__(self) -> None:
         self._velocity: Tensor | None = None
 
-    def take(
-        self, level: Level, rows: Tensor | None, answer: Tensor, latents: Tensor | None = None
-    ) -> None:
+    def take(self, level: Level, rows: Rows, answer: Tensor, latents: Tensor | None = None) -> None:
         self._velocity = _put(self._velocity, rows, wide(answer))
 
     def given(self, level: Level) -> Tensor:
@@ -70,9 +68,7 @@ class HeldPrediction:
         self._x0: Tensor | None = None
         self._eps: Tensor | None = None
 
-    def take(
-        self, level: Level, rows: Tensor | None, answer: Tensor, latents: Tensor | None
-    ) -> None:
+    def take(self, level: Level, rows: Rows, answer: Tensor, latents: Tensor | None) -> None:
         assert latents is not None
         v, x = wide(answer), wide(latents)
         self._x0 = _put(self._x0, rows, level.alpha * x - level.sigma * v)
@@ -83,7 +79,7 @@ class HeldPrediction:
         return level.alpha * self._eps - level.sigma * self._x0
 
 
-def _put(whole: Tensor | None, rows: Tensor | None, part: Tensor) -> Tensor:
+def _put(whole: Tensor | None, rows: Rows, part: Tensor) -> Tensor:
     """A new tensor, for the old one may be in the solver's hands."""
     if rows is None or whole is None:
         assert rows is None

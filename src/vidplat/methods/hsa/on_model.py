@@ -28,7 +28,7 @@ from vidplat.methods.hsa.held import Held, HeldPrediction, HeldVelocity, Level
 from vidplat.methods.hsa.kv_store import KvStore, free_bytes, make_store
 from vidplat.methods.hsa.schedule import Schedule
 from vidplat.methods.hsa.score import Score, first_scored, partition
-from vidplat.methods.protocol import Run
+from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import Args, Kwargs, Layout, layout_of
 from vidplat.methods.seams.solver_choice import is_euler
@@ -39,7 +39,7 @@ _ANY = Level(1.0, 0.0)
 _DDIM = ("DDIMScheduler", "CogVideoXDDIMScheduler")
 
 
-class Hsa:
+class Hsa(Method):
     """The method. `schedule` makes a schedule for a number of steps; None: the preset's."""
 
     name = "hsa"

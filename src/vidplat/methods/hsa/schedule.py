@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from types import MappingProxyType
 
 PRESET_STEPS = 40
@@ -64,10 +64,8 @@ class Schedule:
 
     def is_full(self, step: int, steps: int | None = None) -> bool:
         """Whether every token runs at `step`."""
-        return all(
-            on or share == 0
-            for on, share in zip(self.active(step, steps), self.fractions, strict=True)
-        )
+        pairs = zip(self.active(step, steps), self.fractions, strict=True)
+        return all(on or share == 0 for on, share in pairs)
 
     def in_warmup(self, step: int) -> bool:
         return step // self.pace < self.warmup
@@ -80,9 +78,8 @@ class Schedule:
 
     def share(self, step: int, steps: int | None = None) -> float:
         """Share of tokens that run at `step`: its cost relative to a full step."""
-        return sum(
-            share for on, share in zip(self.active(step, steps), self.fractions, strict=True) if on
-        )
+        pairs = zip(self.active(step, steps), self.fractions, strict=True)
+        return sum(share for on, share in pairs if on)
 
     def sizes(self, tokens: int) -> tuple[int, ...]:
         """Tokens per group: each within one of its fraction, and `tokens` in all."""
@@ -160,15 +157,10 @@ def schedule_of_work(work: float, steps: int) -> Schedule:
     if work >= 1:
         return Schedule(steps, 0, 0, (1,), (1.0,))
     nearest = PRESETS["75A" if work >= 0.625 else "50" if work >= 0.35 else "25"]
-    choices = [replace(nearest, target=work)]
-    choices += [
-        replace(PRESETS[name], target=work, pace=pace)
-        for pace in (1, 2, 3, 4)
-        for name in ("50", "75A")
-    ]
-    for choice in choices:
+    others = product((1, 2, 3, 4), (PRESETS["50"], PRESETS["75A"]))
+    for choice in (nearest, *(replace(preset, pace=pace) for pace, preset in others)):
         with suppress(ValueError):
-            return carried(choice, steps)
+            return carried(replace(choice, target=work), steps)
     if work * 1.05 >= 1:
         raise ValueError(f"no share of the work of {steps} steps can be left out")
     return schedule_of_work(work * 1.05, steps)
@@ -191,14 +183,11 @@ def carried(preset: Preset, steps: int) -> Schedule:
                 strides = [first]
                 for stride in preset.strides[1:]:
                     strides.append(strides[-1] * max(2, round(stride * scale / strides[-1])))
+                windows = warmup, cooldown, tuple(strides)
                 try:
-                    fractions = solve_fractions(
-                        kept, warmup, cooldown, strides, preset.coarse_ratio, target
-                    )
+                    fractions = solve_fractions(kept, *windows, preset.coarse_ratio, target)
                     if fractions[0] < 1:
-                        return Schedule(
-                            steps, warmup, cooldown, tuple(strides), fractions, preset.pace
-                        )
+                        return Schedule(steps, *windows, fractions, preset.pace)
                 except ValueError as infeasible:
                     problem = problem or infeasible
     raise problem or ValueError(

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from vidplat.methods.lipar.mask import MaskRule, ancestors, keep_mask, repeated
-from vidplat.methods.protocol import Run
+from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import Args, Kwargs, layout_of, wan_tables
 from vidplat.methods.seams.tokens import Pass, Present, hooked
@@ -64,7 +64,7 @@ class Pruning:
         return len(self.pruned) == 0
 
 
-class Lipar:
+class Lipar(Method):
     """The method `lipar`; see the module's text."""
 
     name = "lipar"

@@ -1,6 +1,6 @@
 """What methods learn of a model by watching one run, kept for as long as the model is loaded.
 
-A method that must be calibrated (`method.Calibrates`) watches a rehearsal before its first video:
+A method that must be calibrated (`Method.calibrating`) watches a rehearsal before its first video:
 the same model, size, steps, solver and guidance, with a fixed prompt and seed, nothing skipped.
 What is learned depends on these alone, never on which video came first, so that a video remains
 decided by its job. It costs one full run without decoding, once in each worker; nothing is written

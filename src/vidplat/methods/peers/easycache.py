@@ -15,29 +15,29 @@ passes: a skipped one costs an addition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Run
-from vidplat.methods.seams.layouts import Args, Kwargs, layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, answered, watched
+from vidplat.methods.seams.layouts import Args, Kwargs
+from vidplat.methods.seams.passes import Place, Skipper, SkippingMethod, answered
 
 
-class EasyCache:
+class EasyCache(SkippingMethod):
     """The method; see the module's text."""
 
     name = "easycache"
 
     def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__()
         self._threshold, self._warmup = float(values["threshold"]), float(values["warmup"])
-        self.counted = Counted()
-        self._parts: list[_Part] = []
+
+    def part_of(self, model: Any) -> _Part:
+        return _Part(self._threshold, self._warmup)
 
     def refusal(self, model: Any, run: Run) -> str:
         given, made = model.config.in_channels, model.config.out_channels
@@ -46,22 +46,7 @@ class EasyCache:
                 f"it adds its input to what it keeps, and the model takes {given} channels "
                 f"but gives {made}"
             )
-        return layout_of(model).refusal(model, Seam.PASSES)
-
-    @contextmanager
-    def applied_to(self, model: Any) -> Iterator[None]:
-        part = _Part(self._threshold, self._warmup)
-        self._parts.append(part)
-        try:
-            with watched(model, self.name, part, self.counted):
-                yield
-        finally:
-            self._parts.remove(part)
-
-    def begin(self, run: Run) -> None:
-        self.counted.clear()
-        for part in self._parts:
-            part.forget()
+        return super().refusal(model, run)
 
 
 @dataclass

@@ -23,11 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidplat.methods.kinds import Seam
 from vidplat.methods.peers.calibration import key_of, learned, remember
 from vidplat.methods.protocol import Run
 from vidplat.methods.seams.layouts import Args, Kwargs, Layout, layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
+from vidplat.methods.seams.passes import Place, Skipper, SkippingMethod
 
 
 @dataclass(frozen=True)
@@ -90,55 +89,43 @@ PUBLISHED: Mapping[Shape, Polynomial] = {
 FITTED_FIRST = 0.1  # of a fitted one: as Wan's, whose signal most of them share
 
 
-class TeaCache:
+class TeaCache(SkippingMethod):
     """The method; see the module's text."""
 
     name = "teacache"
 
     def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__()
         self._threshold = float(values["threshold"])
-        self.counted = Counted()
-        self._parts: list[_Part] = []
 
-    def refusal(self, model: Any, run: Run) -> str:
-        return layout_of(model).refusal(model, Seam.PASSES)
-
-    @contextmanager
-    def applied_to(self, model: Any) -> Iterator[None]:
-        part = _Part(model, layout_of(model), self._threshold)
-        self._parts.append(part)
-        try:
-            with watched(model, self.name, part, self.counted):
-                yield
-        finally:
-            self._parts.remove(part)
+    def part_of(self, model: Any) -> _Part:
+        return _Part(model, layout_of(model), self._threshold)
 
     def begin(self, run: Run) -> None:
-        self.counted.clear()
-        for part in self._parts:
-            part.forget()
+        super().begin(run)
+        for part in self.parts:
             part.polynomial = self._polynomial(part, run)
 
     def is_calibrated(self, run: Run) -> bool:
-        return self._threshold == 0 or all(self._polynomial(part, run) for part in self._parts)
+        return self._threshold == 0 or all(self._polynomial(part, run) for part in self.parts)
 
     @contextmanager
     def calibrating(self, run: Run) -> Iterator[None]:
-        for part in self._parts:
+        for part in self.parts:
             part.forget()
             part.seen = []
         try:
             yield
-            for part in self._parts:
+            for part in self.parts:
                 remember(part.model, key_of(self.name, run), fitted(part.seen or []))
         finally:
-            for part in self._parts:
+            for part in self.parts:
                 part.seen = None
                 part.forget()
 
     def _polynomial(self, part: _Part, run: Run) -> Polynomial | None:
         # of two transformers neither is one that a polynomial was published for
-        if len(self._parts) == 1 and (published := published_for(part.model)):
+        if len(self.parts) == 1 and (published := published_for(part.model)):
             return published
         found: Polynomial | None = learned(part.model, key_of(self.name, run))
         return found

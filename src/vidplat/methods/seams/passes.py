@@ -13,6 +13,7 @@ Legend: B batch, N video tokens, d model width.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from diffusers.hooks import ModelHook
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
+from vidplat.methods.kinds import Seam
+from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.hooks import RootHook, registered
 from vidplat.methods.seams.layouts import Args, Kwargs, Layout, layout_of
 
@@ -188,3 +191,33 @@ def watched(model: Any, name: str, skipper: Skipper, counted: Counted) -> Iterat
             yield
     finally:
         skipper.forget()
+
+
+class SkippingMethod(Method):
+    """A method that skips passes by a `Skipper` of its own for each transformer."""
+
+    def __init__(self) -> None:
+        self.counted = Counted()
+        self.parts: list[Any] = []  # one skipper for each transformer
+
+    @abstractmethod
+    def part_of(self, model: Any) -> Skipper:
+        """What decides about this transformer."""
+
+    def refusal(self, model: Any, run: Run) -> str:
+        return layout_of(model).refusal(model, Seam.PASSES)
+
+    @contextmanager
+    def applied_to(self, model: Any) -> Iterator[None]:
+        part = self.part_of(model)
+        self.parts.append(part)
+        try:
+            with watched(model, self.name, part, self.counted):
+                yield
+        finally:
+            self.parts.remove(part)
+
+    def begin(self, run: Run) -> None:
+        self.counted.clear()
+        for part in self.parts:
+            part.forget()

@@ -5,7 +5,7 @@ gather path instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -15,22 +15,18 @@ from torch.nn import functional
 
 from vidplat.methods.vdit import tiles
 from vidplat.methods.vdit.frame_by_frame import gather
-from vidplat.methods.vdit.tiling import Tiling, frames_and_globals
+from vidplat.methods.vdit.tiling import Counts, Mask, Tiling, frames_and_globals
 
 
 def flex(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    tiling: Tiling,
-    counts: Sequence[int] | None = None,
-    mask: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, counts: Counts = None, mask: Mask = None
 ) -> Tensor:
     """See the module's text."""
     if counts is not None or mask is not None:
-        return gather(query, key, value, tiling, counts, mask)
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    made: Tensor = _flex_attention()(q, k, v, block_mask=block_mask(tiling, str(query.device)))
+        return gather(q, k, v, tiling, counts, mask)
+    blocks = block_mask(tiling, str(q.device))
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    made: Tensor = _flex_attention()(q, k, v, block_mask=blocks)
     return made.transpose(1, 2)
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vidplat.methods.vdit.dense import attention, attention_with_lse
-from vidplat.methods.vdit.tiling import Tiling
+from vidplat.methods.vdit.tiling import Counts, Mask, Tiling
 
 #: Most bytes of copied keys and values. A CPU does best when they stay in its caches; a GPU needs
 #: many rows at once.
@@ -30,30 +30,25 @@ EXTRA_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
 
 
 def gather(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    tiling: Tiling,
-    counts: Sequence[int] | None = None,
-    mask: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, counts: Counts = None, mask: Mask = None
 ) -> Tensor:
     """See the module's text. A frame's attention does not depend on who shares its chunk."""
     local_keys = (tiling.k + 1) * tiling.per_frame + tiling.text
-    batch, _, heads, width = query.shape
-    frame_bytes = 2 * local_keys * batch * heads * width * query.element_size()
-    fold = max(1, EXTRA_BYTES.get(query.device.type, EXTRA_BYTES["cpu"]) // frame_bytes)
+    batch, _, heads, width = q.shape
+    frame_bytes = 2 * local_keys * batch * heads * width * q.element_size()
+    fold = max(1, EXTRA_BYTES.get(q.device.type, EXTRA_BYTES["cpu"]) // frame_bytes)
     pieces = list(_pieces(tiling, counts, fold))
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     reused = 0 if learns or tiling.key_counts is not None else fold
-    keys, values = (_KeySets(whole, tiling, reused) for whole in (key, value))
+    keys, values = (_KeySets(whole, tiling, reused) for whole in (k, v))
 
     def local(piece: _Piece) -> Tensor:
-        folded, batch = _fold(query[:, piece.rows], piece.frames), query.shape[0]
+        folded, batch = _fold(q[:, piece.rows], piece.frames), q.shape[0]
         shared = tiling.global_columns()
         its_mask = _folded_mask(mask, piece, batch, lambda f: [tiling.columns(f), *shared])
         return _unfold(attention(folded, keys.of(piece), values.of(piece), its_mask), batch)
 
-    return _in_order(query, key, value, pieces, mask, local)
+    return _in_order(q, k, v, pieces, mask, local)
 
 
 class _KeySets:
@@ -89,28 +84,24 @@ class _KeySets:
 
 
 def lse(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    tiling: Tiling,
-    counts: Sequence[int] | None = None,
-    mask: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, counts: Counts = None, mask: Mask = None
 ) -> Tensor:
     """See the module's text. o = w o_own + (1 - w) o_global with w = exp(l_own) / (exp(l_own) +
     exp(l_global))."""
     shared_key, shared_value = (
         torch.cat([whole[:, columns] for columns in tiling.global_columns()], dim=1).transpose(1, 2)
-        for whole in (key, value)
+        for whole in (k, v)
     )
-    batch = query.shape[0]
+    batch = q.shape[0]
 
     def local(piece: _Piece) -> Tensor:
         columns = tiling.columns(piece.first, piece.frames)
         own_mask = _folded_mask(mask, piece, batch, lambda f: [tiling.columns(f)])
         shared_mask = _chosen(mask, piece.rows, tiling.global_columns())
-        queries = query[:, piece.rows]
-        q, k, v = (_fold(x, piece.frames) for x in (queries, key[:, columns], value[:, columns]))
-        near, near_lse = attention_with_lse(q, k, v, own_mask)
+        queries = q[:, piece.rows]
+        own = queries, k[:, columns], v[:, columns]
+        own_q, own_k, own_v = (_fold(x, piece.frames) for x in own)
+        near, near_lse = attention_with_lse(own_q, own_k, own_v, own_mask)
         if not shared_key.shape[2]:  # no token of a reference frame has keys
             return _unfold(near, batch)
         far, far_lse = attention_with_lse(
@@ -119,9 +110,9 @@ def lse(
         near, near_lse = _unfold(near, batch), _unfold(near_lse.unsqueeze(-1), batch)
         far, far_lse = far.transpose(1, 2), far_lse.transpose(1, 2).unsqueeze(-1)
         weight = torch.sigmoid(near_lse - far_lse)
-        return torch.lerp(far.float(), near.float(), weight).to(query.dtype)
+        return torch.lerp(far.float(), near.float(), weight).to(q.dtype)
 
-    return _in_order(query, key, value, list(_pieces(tiling, counts, tiling.frames)), mask, local)
+    return _in_order(q, k, v, list(_pieces(tiling, counts, tiling.frames)), mask, local)
 
 
 # --- pieces of the queries ------------------------------------------------------------------------

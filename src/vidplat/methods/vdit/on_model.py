@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from vidplat.errors import SpecError
 from vidplat.methods.kinds import Seam
-from vidplat.methods.protocol import Grid, Run
+from vidplat.methods.protocol import Grid, Method, Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.tokens import Present, located
@@ -37,7 +37,7 @@ from vidplat.methods.vdit.paths import PATHS, fault
 from vidplat.methods.vdit.tiling import Path, Tiling
 
 
-class Sparse:
+class Sparse(Method):
     """See the module's text."""
 
     name = "sparse"
@@ -76,9 +76,6 @@ class Sparse:
             site = _Site(self, model, len(attentions), present, PATHS[self._path])
             with linked(attentions, layout.processor, site.link):
                 yield
-
-    def begin(self, run: Run) -> None:
-        """Nothing is kept between videos but the masks that `refusal` has just read."""
 
     def files(self) -> list[dict[str, Any]]:
         """The searched masks of the present video, by content: no text tells them."""

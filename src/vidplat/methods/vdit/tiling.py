@@ -61,6 +61,10 @@ class Tiling:
         return frame * self.per_frame if self.key_counts is None else sum(self.key_counts[:frame])
 
 
+Counts = Sequence[int] | None
+Mask = Tensor | None
+
+
 class Path(Protocol):
     """q (B, Q, h, D), k and v (B, K, h, D) -> (B, Q, h, D).
 
@@ -71,12 +75,12 @@ class Path(Protocol):
 
     def __call__(
         self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
         tiling: Tiling,
-        counts: Sequence[int] | None = None,
-        mask: Tensor | None = None,
+        counts: Counts = None,
+        mask: Mask = None,
     ) -> Tensor: ...
 
 

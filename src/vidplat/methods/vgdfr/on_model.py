@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from vidplat.methods.filling.moments import Filling, moments_among
-from vidplat.methods.protocol import Run
+from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.frame_times import Times, timed
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.solver import Solver
@@ -83,7 +83,7 @@ Plan = Callable[[np.ndarray], Merges]
 Merge = Callable[[Midway, Tensor, Tensor, Merges], Tensor]
 
 
-class Vgdfr:
+class Vgdfr(Method):
     """The method `vgdfr`; see the module's text."""
 
     name = "vgdfr"
