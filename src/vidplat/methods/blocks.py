@@ -89,6 +89,5 @@ def chosen_steps(blocks: Blocks, count: int, strength: float = 1.0) -> tuple[flo
 
 
 def spread(steps: tuple[float, ...], count: int) -> tuple[float, ...]:
-    """`count` of these steps: the first, and others evenly spread to the list's end, halves rounded
-    up."""
+    """`count` of these steps: the first, others evenly spread to the end, halves rounded up."""
     return tuple(steps[int(place * len(steps) / count + 0.5)] for place in range(count))

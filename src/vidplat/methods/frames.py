@@ -8,8 +8,7 @@ from vidplat.methods.language import asked, parse, text
 
 
 def kept_latents(method: str, frames: int) -> int:
-    """Of `frames` latent frames those that a method makes to the end; all where the video
-    decides."""
+    """Of `frames` latent frames those that a method finishes; all where the video decides."""
     chosen = asked(method).chosen
     return min((one.kind.kept(one.values, frames) for one in chosen), default=frames)
 

@@ -34,8 +34,7 @@ class Installed:
         self._chosen: tuple[Chosen, ...] = ()
 
     def use(self, method: str) -> None:
-        """Have exactly these methods installed, "" for none. Raises `UsageError` for a wrong
-        text."""
+        """Have exactly these methods installed, "" for none. Raises `UsageError` as `parse`."""
         self.install(parse(method) if method else ())
 
     def install(self, chosen: Sequence[Chosen]) -> None:

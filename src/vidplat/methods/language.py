@@ -152,10 +152,8 @@ def _one(part: str, whole: str) -> Chosen:
     if name not in KINDS:
         if sentence := gone(whole):
             raise UsageError(sentence)
-        near = get_close_matches(name, KINDS, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(
-            f"method {printable(whole)!r} is not known; {hint}use auto, "
+            f"method {printable(whole)!r} is not known; {_hint(name, KINDS)}use auto, "
             f"{', '.join(PLAIN_METHODS)}, or of these one or more joined by '+': {', '.join(KINDS)}"
         )
     kind = KINDS[name]
@@ -168,10 +166,8 @@ def _one(part: str, whole: str) -> Chosen:
         if key not in kind.parameters:
             if sentence := gone_option(name, key):
                 raise UsageError(sentence)
-            near = get_close_matches(key, kind.parameters, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
             raise UsageError(
-                f"{name} has no parameter {printable(key)!r}: {hint}It has "
+                f"{name} has no parameter {printable(key)!r}: {_hint(key, kind.parameters)}It has "
                 f"{', '.join(kind.parameters)}"
             )
         if key in told:
@@ -181,6 +177,11 @@ def _one(part: str, whole: str) -> Chosen:
     if why := kind.contradiction(chosen.values):
         raise UsageError(f"{name}: {why}")
     return chosen
+
+
+def _hint(word: str, known: Mapping[str, object]) -> str:
+    near = get_close_matches(word, known, 1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _value(kind: MethodKind, key: str, given: str) -> Value:

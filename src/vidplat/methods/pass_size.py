@@ -44,7 +44,6 @@ class BlockSize:
         return sum(self.flops(tokens)) / sum(self.flops(of))
 
     def attention_share(self, tokens: int) -> float:
-        """Share of self-attention's products in a block's FLOPs, all attending to all, in (0,
-        1)."""
+        """Share of self-attention's products in a block's FLOPs when all attend to all."""
         linear, attention = self.flops(tokens)
         return attention / (attention + linear)

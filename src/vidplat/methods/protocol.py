@@ -38,8 +38,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Run:
-    """One video that is about to be made. `solver` is alive: its index and sigmas move
-    meanwhile."""
+    """One video that is about to be made. `solver` is alive: its index moves on."""
 
     solver: Solver
     grid: Grid
@@ -97,8 +96,7 @@ class Method(ABC):
         return None
 
     def share(self, step: int, steps: int) -> float:
-        """Cost of `step`, relative to a full one, in a run that has `steps` by now, as far as that
-        is known beforehand."""
+        """Cost of `step` of `steps` by now relative to a full one, as far as known beforehand."""
         return 1.0
 
     def facts(self) -> Mapping[str, float]:

@@ -141,7 +141,8 @@ class Solver:
         """All that the scheduler keeps of past steps, each in the shape of the latents."""
         kept = vars(self.scheduler).values()
         every = [one for value in kept for one in (value if isinstance(value, list) else [value])]
-        return [one for one in every if _is_remembered(one)]
+        # Schedulers' tables have one axis; what has more is a sample or an answer of the model.
+        return [one for one in every if isinstance(one, torch.Tensor) and one.ndim > 2]
 
     def skip(self, steps: int) -> None:
         """Leave out the first `steps`, but not all: for a run from a partly noised video."""
@@ -152,8 +153,7 @@ class Solver:
         self.scheduler.num_inference_steps = self.total
 
     def noised(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """`clean` latents at the present sigma, by flow matching's (1 - sigma) clean + sigma
-        noise."""
+        """`clean` latents at the present sigma: (1 - sigma) clean + sigma noise."""
         return self.sigma * noise + (1.0 - self.sigma) * clean
 
     def shorten(self, remaining: int) -> None:
@@ -173,8 +173,3 @@ class Solver:
         self.scheduler.sigmas = torch.cat([sigmas[: self.index], tail])
         self.scheduler.timesteps = torch.cat([timesteps[: self.index], times])
         self.scheduler.num_inference_steps = self.total
-
-
-def _is_remembered(value: Any) -> bool:
-    """Schedulers' tables have one axis; what has more is a sample or an answer of the model."""
-    return isinstance(value, torch.Tensor) and value.ndim > 2

@@ -25,7 +25,7 @@ from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.layouts import Args, Kwargs, layout_of
 from vidplat.methods.seams.passes import Counted, Place, Skipper, answered, watched, wide
-from vidplat.methods.seams.solver_choice import is_euler
+from vidplat.methods.seams.solver_choice import not_plain_euler
 
 
 class Early(Method):
@@ -38,7 +38,7 @@ class Early(Method):
         self.counted = Counted()
 
     def refusal(self, model: Any, run: Run) -> str:
-        layout, scheduler = layout_of(model), run.solver.scheduler
+        layout = layout_of(model)
         if why := layout.refusal(model, Seam.PASSES):
             return why
         if not layout.velocity:
@@ -46,13 +46,7 @@ class Early(Method):
                 "it would leave out whole steps, and a v-prediction answer cannot be given again "
                 "at another step; take fewer steps"
             )
-        if not is_euler(scheduler) or scheduler.config.get("stochastic_sampling"):
-            return (
-                f"it needs plain Euler steps, and the solver is {type(scheduler).__name__}, "
-                "which would take the "
-                "change of several steps for that of one when a pass runs again; add +euler"
-            )
-        return ""
+        return not_plain_euler(run.solver.scheduler, "pass")
 
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:

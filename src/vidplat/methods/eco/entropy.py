@@ -37,14 +37,9 @@ def exact_rows(
     keys = key[:, :, chosen].float().permute(0, 2, 3, 1)  # (B, h, e, n)
     queries = query[:, places][:, :, chosen].float().transpose(1, 2) / math.sqrt(query.shape[-1])
     parts = [queries[:, :, start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
-    found = torch.cat([_entropy(part @ keys) for part in parts], dim=2)  # (B, h, F rows)
+    logs = ((part @ keys).log_softmax(-1) for part in parts)
+    found = torch.cat([-(log.exp() * log).sum(-1) for log in logs], dim=2)  # (B, h, F rows), nats
     return found.mean((0, 1)).reshape(grid.frames, -1).mean(1)
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    """Of the softmax over the last axis, in nats."""
-    logs = logits.log_softmax(-1)
-    return -(logs.exp() * logs).sum(-1)
 
 
 def _spread(of: int, count: int) -> list[int]:

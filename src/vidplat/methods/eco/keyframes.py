@@ -58,8 +58,7 @@ def select(scores: Sequence[float], k: int, *, selector: str = "entropy") -> tup
 
 
 def top(scores: Sequence[float], k: int) -> tuple[int, ...]:
-    """The first and the last frame and the K - 2 largest scores between them, of equal ones the
-    lower index (our choice)."""
+    """First and last frame, and the K - 2 largest scores between; the lower index of equal ones."""
     last = _checked(len(scores), k) - 1
     ranked = sorted(range(1, last), key=lambda f: (-scores[f], f))
     return (0, *sorted(ranked[: k - 2]), last)

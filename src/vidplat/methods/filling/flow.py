@@ -58,18 +58,15 @@ class Pair:
         self.is_still = bool(np.array_equal(first, second))
         self.is_small = min(first.shape[:2]) < SMALLEST_PX
 
-    def nearer(self, part: float) -> Image:
-        return self.first if part < 0.5 else self.second
-
-    def dissolved(self, part: float) -> Image:
-        """A cross-fade, cut or not."""
-        return as_pixels((1 - part) * self._a + part * self._b)
-
     def at(self, part: float) -> Image:
         """The frame at `part` of the way, 0 < part < 1."""
-        if (plain := self._without_flow(part)) is not None:
-            return plain
-        return self._warped(part, *self._to_ends(part))
+        if self.is_still:
+            return self.first
+        if self.is_small:
+            return as_pixels((1 - part) * self._a + part * self._b)  # a cross-fade
+        if self.is_cut:
+            return self.first if part < 0.5 else self.second
+        return self._warped(part)
 
     @cached_property
     def flows(self) -> tuple[Floats, Floats]:
@@ -79,8 +76,7 @@ class Pair:
 
     @cached_property
     def is_cut(self) -> bool:
-        """Whether B is another scene: its flows contradict each other, or its warp looks unlike
-        A."""
+        """Whether B is another scene: flows contradict each other, or its warp is unlike A."""
         if self.is_still or self.is_small:
             return False
         if float(self._misses[0].mean()) > CUT_FLOW * self.first.shape[1]:
@@ -100,19 +96,10 @@ class Pair:
     def _visible(self) -> tuple[Floats, Floats]:
         return np.exp(-self._misses[0] / VISIBLE_PX), np.exp(-self._misses[1] / VISIBLE_PX)
 
-    def _without_flow(self, part: float) -> Image | None:
-        if self.is_still:
-            return self.first
-        if self.is_small:
-            return self.dissolved(part)
-        return self.nearer(part) if self.is_cut else None
-
-    def _to_ends(self, part: float) -> tuple[Floats, Floats]:
+    def _warped(self, part: float) -> Image:
         there, back = self.flows
         t, s = np.float32(part), np.float32(1 - part)
-        return t * t * back - s * t * there, s * s * there - s * t * back
-
-    def _warped(self, part: float, to_a: Floats, to_b: Floats) -> Image:
+        to_a, to_b = t * t * back - s * t * there, s * s * there - s * t * back
         seen_a, seen_b = warp(self._visible[0], to_a), warp(self._visible[1], to_b)
         weight_a, weight_b = (1 - part) * seen_a + 1e-4, part * seen_b + 1e-4
         share = weight_a / (weight_a + weight_b)
@@ -131,8 +118,7 @@ def dis(one: Image, other: Image) -> Floats:
 
 
 def warp(image: Floats, flow: Floats) -> Floats:
-    """`image` (H, W[, C]) at each pixel displaced by `flow`, bilinear; beyond the edge that goes
-    on."""
+    """`image` (H, W[, C]) at each pixel displaced by `flow`, bilinear, edges repeated."""
     rows, columns = flow.shape[:2]
     x = flow[..., 0] + np.arange(columns, dtype=np.float32)
     y = flow[..., 1] + np.arange(rows, dtype=np.float32)[:, None]
@@ -141,8 +127,7 @@ def warp(image: Floats, flow: Floats) -> Floats:
 
 
 def contradiction(there: Floats, back: Floats) -> Floats:
-    """|there(x) + back(x + there(x))| in pixels, (H, W): how far there and back misses the
-    start."""
+    """|there(x) + back(x + there(x))| in pixels, (H, W): how far off there and back ends."""
     miss: Floats = np.linalg.norm(there + warp(back, there), axis=-1)
     return miss
 

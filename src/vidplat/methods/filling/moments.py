@@ -66,8 +66,7 @@ def filling_of(document: Mapping[str, Any]) -> Filling:
 
 
 def true_times(key: Sequence[int], factor: int = 4) -> tuple[int, ...]:
-    """tau(q) of all `factor` (K - 1) + 1 decoded frames of the latents `key`, in frames of the full
-    video, strictly ascending."""
+    """tau(q) of the `factor` (K - 1) + 1 decoded frames of latents `key`, strictly ascending."""
     if not key or key[0] < 0 or any(j <= i for i, j in pairwise(key)):
         raise ValueError(f"a key is ascending latent frames, not {tuple(key)}")
     inside = [factor * i + r * (j - i) for i, j in pairwise(key) for r in range(factor)]

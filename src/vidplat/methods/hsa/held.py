@@ -29,8 +29,7 @@ Rows = Tensor | None  # (n,) of those that ran; None: all
 
 @dataclass(frozen=True)
 class Level:
-    """Where a step stands: x = alpha x0 + sigma eps. Flow matching (alpha = 1 - sigma) needs
-    neither."""
+    """Where a step stands: x = alpha x0 + sigma eps. Not needed for flow matching."""
 
     alpha: float
     sigma: float

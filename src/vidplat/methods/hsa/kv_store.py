@@ -165,8 +165,7 @@ class OffloadStore(_Layers):
         self._coming[layer] = ((keys, values), complete)
 
     def _settle(self, layer: int) -> None:
-        """Write down the rows that were on their way: they left a whole pass ago, so nobody
-        waits."""
+        """Write down the rows on their way: they left a whole pass ago, so nobody waits."""
         for rows, small, complete in self._leaving.pop(layer, []):
             complete.synchronize()
             if rows.numel():

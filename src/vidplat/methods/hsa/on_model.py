@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from vidplat.methods.hsa.score import Score, first_scored, partition
 from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import Args, Kwargs, Layout, layout_of
-from vidplat.methods.seams.solver_choice import is_euler
+from vidplat.methods.seams.solver_choice import not_plain_euler
 from vidplat.methods.seams.tokens import Pass, Present, hooked
 
 #: Velocities are kept as they are; asking for the sigma would wait for the device.
@@ -51,7 +52,9 @@ class Hsa(Method):
         free: Callable[[torch.device], int] = free_bytes,
     ) -> None:
         self._values, self._free = values, free
-        self._schedule = schedule or self._of_values
+        self._schedule = schedule or partial(
+            schedules.schedule_of, values["preset"], values["work"]
+        )
         self._video: _Video | None = None
 
     def refusal(self, model: Any, run: Run) -> str:
@@ -81,9 +84,6 @@ class Hsa(Method):
         """Share of tokens that run at `step` of `steps`: what it costs relative to a full step."""
         return 1.0 if self._video is None else self._video.schedule.share(step, steps)
 
-    def _of_values(self, steps: int) -> Schedule:
-        return schedules.schedule_of(self._values["preset"], self._values["work"], steps)
-
     @property
     def video(self) -> _Video:
         if self._video is None:
@@ -101,21 +101,13 @@ class Hsa(Method):
         return make_store(self._values["kv"], device)
 
     def _wrong_solver(self, layout: Layout, run: Run) -> str:
-        scheduler = run.solver.scheduler
-        name = type(scheduler).__name__
-        if not layout.velocity:
-            if not hasattr(layout, "per_token"):
-                return (
-                    "this model predicts v, and its layout does not give the latents of each token"
-                )
-            why = f"with v-prediction it needs DDIM steps, and the solver is {name}"
-            return "" if name in _DDIM else why
-        if not is_euler(scheduler) or scheduler.config.get("stochastic_sampling"):
-            return (
-                f"it needs plain Euler steps, and the solver is {name}, which would take the "
-                "change of several steps for that of one when a token runs again; add +euler"
-            )
-        return ""
+        if layout.velocity:
+            return not_plain_euler(run.solver.scheduler, "token")
+        if not hasattr(layout, "per_token"):
+            return "this model predicts v, and its layout does not give the latents of each token"
+        name = type(run.solver.scheduler).__name__
+        why = f"with v-prediction it needs DDIM steps, and the solver is {name}"
+        return "" if name in _DDIM else why
 
     def _too_few_steps(self, layout: Layout, run: Run) -> str:
         try:
@@ -123,9 +115,8 @@ class Hsa(Method):
         except ValueError as infeasible:
             least = schedules.least_steps(self._values["preset"])
             return f"{infeasible}; preset {self._values['preset']} needs {least} steps or more"
-        if not layout.velocity and any(
-            not any(schedule.active(step)) for step in range(schedule.steps)
-        ):
+        runs = (any(schedule.active(step)) for step in range(schedule.steps))
+        if not layout.velocity and not all(runs):
             return (
                 "it would leave out whole steps, and a v-prediction answer cannot be given again "
                 "at another step; take hsa:75A, or fewer steps"
@@ -256,8 +247,7 @@ class _Video:
         return self._sets[active]
 
     def positions(self, call: AttentionCall, rows: Tensor, tokens: int) -> Tensor:
-        """Where the call's keys lie among all: those of `rows`, and the text's in joint
-        attention."""
+        """Where the call's keys lie among all: those of `rows`, and the text's if joint."""
         if not call.text:
             return rows
         known = self._positions
@@ -285,7 +275,8 @@ class _Part:
             video.turn(here, self, device)
         if video.rows is not None and not video.rows.numel():
             return video.rows
-        branch = video.branches.setdefault(here.branch, self._fresh_branch())
+        held = HeldVelocity() if self.layout.velocity else HeldPrediction()
+        branch = video.branches.setdefault(here.branch, _Branch(held))
         if video.rows is None:
             branch.kv = (branch.kv or self._method.new_store(device)) if video.keeps else None
         elif not (branch.answered and branch.kv and branch.kv.layers() == self._layers):
@@ -338,6 +329,3 @@ class _Part:
         """v-prediction: the latents of a call are needed to tell what its answer stands for."""
         layout: Any = self.layout
         self._latents = layout.per_token(model, args, kwargs)
-
-    def _fresh_branch(self) -> _Branch:
-        return _Branch(HeldVelocity() if self.layout.velocity else HeldPrediction())

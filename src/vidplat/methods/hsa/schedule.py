@@ -71,8 +71,7 @@ class Schedule:
         return step // self.pace < self.warmup
 
     def next_running(self, step: int, steps: int | None = None) -> int:
-        """The first step after `step` at which anything runs, in a run of `steps` by now, or the
-        end."""
+        """The first step after `step` at which anything runs, of `steps` by now, or the end."""
         end = steps or self.steps
         return next((later for later in range(step + 1, end) if any(self.active(later, end))), end)
 

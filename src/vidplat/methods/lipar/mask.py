@@ -32,8 +32,7 @@ _SIGMA = 1.5  # of the Gaussian, in tokens and frames
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How a mask is made. Thresholds are in units of normalised latents, the paper's for Wan
-    2.1."""
+    """How a mask is made. Thresholds are those for Wan 2.1, in normalised latents."""
 
     tau1: float = 0.15  # change since the frame before
     tau2: float = 0.3  # change since what would be reused

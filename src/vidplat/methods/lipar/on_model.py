@@ -201,8 +201,7 @@ class _Site:
 
 
 class _Clean:
-    """Keys (before RoPE) and values that pruned tokens repeat, of the source at time 0, per
-    layer."""
+    """Keys (before RoPE) and values of the source at time 0 for pruned tokens, per layer."""
 
     def __init__(self) -> None:
         self._rows: dict[int, tuple[Tensor, Tensor]] = {}

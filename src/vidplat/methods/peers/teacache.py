@@ -31,8 +31,7 @@ from vidplat.methods.seams.passes import Place, Skipper, SkippingMethod
 
 @dataclass(frozen=True)
 class Polynomial:
-    """From the signal's relative change to the output's: coefficients with the highest degree
-    first."""
+    """From the signal's relative change to the output's: highest degree first."""
 
     coefficients: tuple[float, ...]
     first: float  # share of the steps, at the start, that is always computed
@@ -40,8 +39,7 @@ class Polynomial:
     fitted_to: float = float("inf")
 
     def __call__(self, change: float) -> float:
-        """Never negative for a fitted one; the published ones are evaluated as they are, as their
-        authors do."""
+        """Never negative for a fitted one; published ones are evaluated as by their authors."""
         if self.fitted_to == float("inf"):
             return float(np.polyval(self.coefficients, change))
         inside = min(change, self.fitted_to)
@@ -51,8 +49,7 @@ class Polynomial:
 
 @dataclass(frozen=True)
 class Shape:
-    """What tells the published models apart: class, blocks, heads and one more word of the
-    configuration."""
+    """What tells the published models apart: class, blocks, heads, frames per token."""
 
     name: str
     layers: int

@@ -12,8 +12,7 @@ _LEAST, _MOST = 0.003, 3.0
 
 
 class CacheKind(MethodKind):
-    """What the caches have in common: they skip passes by a threshold, and how many depends on the
-    video."""
+    """What the caches have in common: a threshold decides which passes are skipped."""
 
     seam = Seam.PASSES
     first = "threshold"

@@ -56,8 +56,7 @@ class _Rope(ModelHook):  # type: ignore[misc]
 
 @contextmanager
 def timed(model: Any, layout: Layout, times: Times) -> Iterator[None]:
-    """Within this context the model's frames stand at `times`. Raises `SpecError` where none
-    can."""
+    """Within this context frames stand at `times`. Raises `SpecError` where they cannot."""
     if why := layout.times_refusal(model):
         raise SpecError(f"{type(model).__name__} cannot be told the times of its frames: {why}")
     with registered(model, "times", [(layout.rope(model), _Rope(layout, times))]):

@@ -53,5 +53,15 @@ def solver_name(own: Any) -> str:
     return next((name for name, kind in known.items() if isinstance(own, kind)), type(own).__name__)
 
 
+def not_plain_euler(scheduler: Any, what: str) -> str:
+    """Why a method that leaves `what` out in some steps cannot be used; "" for plain Euler."""
+    if is_euler(scheduler) and not scheduler.config.get("stochastic_sampling"):
+        return ""
+    return (
+        f"it needs plain Euler steps, and the solver is {type(scheduler).__name__}, which would "
+        f"take the change of several steps for that of one when a {what} runs again; add +euler"
+    )
+
+
 def is_euler(scheduler: Any) -> bool:
     return isinstance(scheduler, FlowMatchEulerDiscreteScheduler)

@@ -139,8 +139,7 @@ def hooked(
     fill: Fill,
     before: Before | None = None,
 ) -> Iterator[Present]:
-    """Within this context `choose` says which rows run in each call; `fill` completes the
-    answer."""
+    """Within this context `choose` says which rows run and `fill` completes the answer."""
     present, blocks = Present(), layout.blocks(model)
     hooks: list[tuple[nn.Module, ModelHook]] = [
         (block, _Block(layout, present, first=index == 0, last=index == len(blocks) - 1))

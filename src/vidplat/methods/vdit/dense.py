@@ -58,8 +58,7 @@ def _by_products(
     mask: Tensor | None,
     weigh: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
-    """softmax(Q K^T / sqrt(D)) V by matrix products, of as many rows as keep the scores in
-    cache."""
+    """softmax(Q K^T / sqrt(D)) V by matrix products, by rows whose scores fit in cache."""
     batch, heads, queries, width = query.shape
     keys, size = key.shape[2], query.element_size()
     rows = max(32, min(queries, _ROWS, _SCORE_BYTES // (keys * size)))

@@ -65,7 +65,9 @@ class _KeySets:
         self._buffer: Tensor | None = None
         if fold:
             batch, _, heads, width = whole.shape
-            most = min(fold, max(_run_lengths(tiling), default=1))
+            edges = [*tiling.references, tiling.frames]
+            longest = max(after - before - 1 for before, after in pairwise(edges))  # local frames
+            most = min(fold, max(longest, 1))
             size = (batch, most, heads, tiling.per_frame + shared.shape[1], width)
             self._buffer = whole.new_empty(size)
             self._buffer[..., tiling.per_frame :, :] = self._shared
@@ -149,12 +151,6 @@ def _pieces(tiling: Tiling, counts: Sequence[int] | None, fold: int) -> Iterator
         at, frame = at + rows, frame + many
     if tiling.text and not tiling.text_first:
         yield _Piece(slice(at, at + tiling.text))
-
-
-def _run_lengths(tiling: Tiling) -> list[int]:
-    """Numbers of consecutive local frames."""
-    edges = [*tiling.references, tiling.frames]
-    return [after - before - 1 for before, after in pairwise(edges) if after - before > 1]
 
 
 def _in_order(

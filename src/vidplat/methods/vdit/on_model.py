@@ -92,8 +92,7 @@ class Sparse(Method):
         ]
 
     def k_at(self, model: Any, layers: int, frames: int, layer: int, step: int) -> int:
-        """k of a layer at a step; F: stock attention. Raises `SpecError` when no masks are
-        found."""
+        """k of a layer at a step; F: stock attention. Raises `SpecError` without masks."""
         if step < self._dense_steps or not self._dense_ends <= layer < layers - self._dense_ends:
             return frames
         if not self._is_searched:

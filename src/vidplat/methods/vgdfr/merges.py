@@ -147,8 +147,7 @@ def slot_starts(num_frames: int, temporal_factor: int) -> range:
 
 
 def merges_above(lattice: Lattice, theta: float) -> Merges:
-    """Threshold mode: everything more alike than `theta` in [0, 1] is merged, four by four first.
-    Raises `ValueError` outside."""
+    """Threshold mode: all more alike than `theta` is merged. Raises `ValueError` outside [0, 1]."""
     if not 0 <= theta <= 1:
         raise ValueError(f"theta must be between 0 and 1, not {theta}")
     return _above(lattice, theta, quads=True)
@@ -207,8 +206,7 @@ def _runs(lattice: Lattice, theta: float, *, quads: bool) -> Iterator[tuple[int,
 
 
 def _highest_within(lattice: Lattice, thetas: list[float], most: int, *, quads: bool) -> Merges:
-    """Bisection, as latents never fall as theta rises. The first's plan if even that has too
-    many."""
+    """Bisection: latents never fall as theta rises. The first if even that has too many."""
     low, high = 0, len(thetas)
     while high - low > 1:
         middle = (low + high) // 2

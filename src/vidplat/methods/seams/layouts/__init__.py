@@ -95,13 +95,11 @@ class Layout(ABC):
         family were fitted for."""
 
     def times_refusal(self, model: Any) -> str:
-        """Why frames left of a longer video cannot keep their times, as a sentence; "" when they
-        can."""
+        """Why frames that are left cannot keep their times, as a sentence; "" when they can."""
         return ""
 
     def rope(self, model: Any) -> nn.Module:
-        """What makes the rotary tables of a call; asked where `times_refusal` is "", as all
-        below."""
+        """What makes a call's rotary tables; asked where `times_refusal` is "", as all below."""
         found: nn.Module = model.rope
         return found
 

@@ -60,7 +60,6 @@ def at_time_zero(args: Args, kwargs: Kwargs, latents: Tensor) -> Arguments:
 
 
 def has_time_per_token(args: Args, kwargs: Kwargs) -> bool:
-    """Whether a Wan call tells every token a time of its own, as Wan 2.2 5B does: it has learnt
-    clean tokens among noisy ones."""
+    """Whether a Wan call has a time per token: Wan 2.2 5B knows clean tokens among noisy ones."""
     timestep: Tensor = kwargs["timestep"] if "timestep" in kwargs else args[1]
     return timestep.ndim == 2
