@@ -136,74 +136,62 @@ class FakeModel:
     ) -> Rendered | Draft:
         if not self.loaded:
             raise AssertionError("load() comes before make()")
-        text = job.prompt
-        if "[wrong]" in text:
+        if "[wrong]" in job.prompt:
             raise SpecError("the fake model refuses this request")
 
         by_source = any(one.kind.by_source for one in chosen(point))
         metrics = {"kept_share": self.kept} if by_source else {}
-        step_s = self.step_s * (5 if "[slow]" in text else 1) * metrics.get("kept_share", 1.0)
-        began = time.monotonic()
+        step_s = self.step_s * (5 if "[slow]" in job.prompt else 1) * metrics.get("kept_share", 1.0)
+        times = [time.monotonic()]
         phases: dict[str, float] = {}
+
+        def lap(phase: str) -> None:
+            times.append(time.monotonic())
+            phases[phase] = times[-1] - times[-2]
+
         told: dict[str, Any] = {}
         if job.input_video is not None:
             wishes.on_step("source", 0, point.steps)
-            if self.load_source is None:
-                raise JobError("this fake model was given no way to load input videos")
-            size_bytes = len(self.load_source(job))
-            told = {
-                "video": job.input_video,
-                "sha256": job.input_sha256,
-                "strength": job.strength,
-                "bytes": size_bytes,
-            }
-            time.sleep(self.source_s)
-            phases["source"] = time.monotonic() - began
-            began = time.monotonic()
+            told = {"input": self._read_source(job)}
+            lap("source")
         wishes.on_step("encode", 0, point.steps)
-        encoded = time.monotonic()
+        lap("encode")
         done = 0
         while done < point.steps:
             wishes.on_step("denoise", done, point.steps)
             if wishes.is_cancelled():
                 raise JobError(f"cancelled after {done} of {point.steps} steps")
-            if "[abort]" in text:
-                os.abort()
-            if "[oom]" in text and point.steps >= job.spec.num_inference_steps:
-                raise OutOfMemoryError("the fake model needs more memory than there is")
-            if "[fail]" in text or ("[flaky]" in text and attempt == 1):
-                raise JobError("the fake model fails this job")
-            if step_s:
-                time.sleep(step_s)
+            _misbehave(job, point, attempt)
+            time.sleep(step_s)
             done += 1
             may_end, left_s = wishes.min_steps <= done < point.steps, wishes.left_s()
             if may_end and left_s is not None and step_s + self.decode_s > left_s:
                 break
         wishes.on_step("decode", done, point.steps)
-        denoised = time.monotonic()
-        if self.decode_s:
-            time.sleep(self.decode_s)
-        decoded = time.monotonic()
+        lap("denoise")
+        time.sleep(self.decode_s)
+        lap("decode")
         video = _bytes_of(f"{job.id} {done}", self.size_bytes)
-        meta = {
-            "job_id": job.id,
-            "prompt": job.prompt,
-            "model": job.model.id,
-            "attempt": attempt,
-            "steps": done,
-            **({"input": told} if told else {}),
-        }
-        phases |= {
-            "encode": encoded - began,
-            "denoise": denoised - encoded,
-            "decode": decoded - denoised,
-        }
+        who = {"job_id": job.id, "prompt": job.prompt, "model": job.model.id}
+        meta = {**who, "attempt": attempt, "steps": done, **told}
         latents = FAKE_SHAPE.latent_frames(job.spec.num_frames)
         left_out = kept_latents(point.accelerator, latents) < latents
         drafted = Draft(video, len(video), {"left_out": left_out}, meta, phases, metrics, done)
         if left_out and hand_over:
             return drafted
         return self.finish(job, drafted, attempt=attempt, on_progress=wishes.on_step)
+
+    def _read_source(self, job: Job) -> dict[str, Any]:
+        if self.load_source is None:
+            raise JobError("this fake model was given no way to load input videos")
+        size_bytes = len(self.load_source(job))
+        time.sleep(self.source_s)
+        return {
+            "video": job.input_video,
+            "sha256": job.input_sha256,
+            "strength": job.strength,
+            "bytes": size_bytes,
+        }
 
     def finish(
         self,
@@ -238,6 +226,16 @@ def describe_fake(model_id: str) -> tuple[ModelRef, ModelShape]:
     revision."""
     FakeModel.from_id(model_id)
     return ModelRef(model_id, "1"), replace(FAKE_SHAPE)
+
+
+def _misbehave(job: Job, point: OperatingPoint, attempt: int) -> None:
+    """As the words in square brackets say."""
+    if "[abort]" in job.prompt:
+        os.abort()
+    if "[oom]" in job.prompt and point.steps >= job.spec.num_inference_steps:
+        raise OutOfMemoryError("the fake model needs more memory than there is")
+    if "[fail]" in job.prompt or ("[flaky]" in job.prompt and attempt == 1):
+        raise JobError("the fake model fails this job")
 
 
 def _bytes_of(text: str, count: int) -> bytes:
