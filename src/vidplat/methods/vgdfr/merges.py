@@ -86,7 +86,7 @@ class Merges:
     @cached_property
     def latent_runs(self) -> tuple[range, ...]:
         """The latents that each run covers."""
-        starts = ((1 + (first - 1) // self.temporal_factor, size) for first, size in self.runs)
+        starts = ((latent_frames(first, self.temporal_factor), size) for first, size in self.runs)
         return tuple(range(start, start + size) for start, size in starts)
 
     @property
