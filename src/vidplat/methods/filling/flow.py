@@ -58,12 +58,16 @@ class Pair:
         self.is_still = bool(np.array_equal(first, second))
         self.is_small = min(first.shape[:2]) < SMALLEST_PX
 
+    def dissolved(self, part: float) -> Image:
+        """A cross-fade, cut or not."""
+        return as_pixels((1 - part) * self._a + part * self._b)
+
     def at(self, part: float) -> Image:
         """The frame at `part` of the way, 0 < part < 1."""
         if self.is_still:
             return self.first
         if self.is_small:
-            return as_pixels((1 - part) * self._a + part * self._b)  # a cross-fade
+            return self.dissolved(part)
         if self.is_cut:
             return self.first if part < 0.5 else self.second
         return self._warped(part)
