@@ -77,9 +77,6 @@ class LocalStore:
             raise self._explained(error, key) from error
         return ObjectFacts(about.st_size, sha256, about.st_mtime)
 
-    def copy(self, source: str, target: str) -> None:
-        self.put(target, self.get(source))
-
     def move(self, source: str, target: str) -> None:
         old, new = self._path(source), self._path(target)
         for _ in range(_PATIENCE):

@@ -74,11 +74,8 @@ class MemoryStore:
             len(data), hashlib.sha256(data).hexdigest() if digest else None, written_at
         )
 
-    def copy(self, source: str, target: str) -> None:
-        self.put(target, self.get(source))
-
     def move(self, source: str, target: str) -> None:
-        self.copy(source, target)
+        self.put(target, self.get(source))
         self.delete(source)
 
     def delete(self, key: str) -> None:

@@ -63,12 +63,9 @@ class S3Store:
     def facts(self, key: str, *, digest: bool = True) -> ObjectFacts | None:
         return self._facts(self._key(key))
 
-    def copy(self, source: str, target: str) -> None:
+    def move(self, source: str, target: str) -> None:
         where = {"Bucket": self._bucket.name, "Key": self._key(source)}
         self._bucket.call("copy_object", self._key(target), CopySource=where)
-
-    def move(self, source: str, target: str) -> None:
-        self.copy(source, target)
         self.delete(source)
 
     def delete(self, key: str) -> None:

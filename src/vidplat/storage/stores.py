@@ -62,11 +62,9 @@ class Store(Protocol):
     def facts(self, key: str, *, digest: bool = True) -> ObjectFacts | None:
         """Size, age and, with `digest`, the SHA-256; None when there is no such object."""
 
-    def copy(self, source: str, target: str) -> None:
-        """Make `target` equal to `source`, atomically; NotFound when there is no source."""
-
     def move(self, source: str, target: str) -> None:
-        """`copy` and delete the source; where the place can, in one step."""
+        """Make `target` equal to `source`, atomically, and delete the source; NotFound when there
+        is none."""
 
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens when there is none."""
