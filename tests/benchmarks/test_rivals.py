@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from vidplat.workers.text_cache import TextCache
 
 from benchmarks.rivals.caches import RIVALS, WithRivals
 from tests.methods.on_model.runs import SPEC, a_tiny_family
@@ -21,12 +20,12 @@ def test_a_rival_skips_passes_by_its_threshold_and_leaves_the_model_as_it_was(
     name: str, tmp_path: Path
 ) -> None:
     family = a_tiny_family(tmp_path / "tiny")
-    texts, installed = TextCache(family, "r"), WithRivals(family.transformers)
+    installed = WithRivals(family.transformers)
 
     def made(method: str) -> Made:
         installed.use(method)
         point = OperatingPoint(SPEC.num_inference_steps, method or "full")
-        return generate(family, texts, Ask("a red circle", "", SPEC, point), installed)
+        return generate(family, Ask("a red circle", "", SPEC, point), installed)
 
     # given
     stock = made("").latents
