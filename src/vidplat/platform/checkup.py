@@ -79,9 +79,6 @@ def _ask(name: str, question: Question) -> Finding:
         return Finding(name, Health.FAIL, f"{type(error).__name__}: {printable(error)}")
 
 
-# --- this machine ---------------------------------------------------------------------------------
-
-
 def _python() -> Found:
     return Health.OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
@@ -124,9 +121,6 @@ def _nearest_folder(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
-# --- the places -----------------------------------------------------------------------------------
-
-
 def _catalog(url: str, migrate: bool) -> Found:
     from vidplat.storage import open_catalog
 
@@ -163,9 +157,6 @@ def _models(model: str) -> Found:
     profile = f"{len(shape.profile)} measured points" if shape.profile else "no profile"
     others = ", ".join(name for name in usable if name != model) or "none"
     return Health.OK, f"{printable(reference.id)} ({profile}); others here: {printable(others)}"
-
-
-# --- heavy libraries, each in a process of its own ------------------------------------------------
 
 
 def _torch() -> Found:

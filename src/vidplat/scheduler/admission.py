@@ -35,7 +35,12 @@ def answer(plan: Plan, policy: Policy, now: float) -> Answer:
     infeasible = plan.verdict is Verdict.INFEASIBLE
     best_effort = policy.on_infeasible is OnInfeasible.BEST_EFFORT
     admitted = not infeasible or (best_effort and bool(plan.assignments))
-    details = [*_deferrals(plan), *plan.notes]
+    reasons = Counter(d.reason for d in plan.deferred)
+    details = [
+        f"{wording.jobs(count)} cannot be placed: {reason}"
+        for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    details.extend(plan.notes)
     if plan.assignments:
         details.append(_expectation(plan, now))
     if infeasible and not admitted:
@@ -45,20 +50,12 @@ def answer(plan: Plan, policy: Policy, now: float) -> Answer:
 
 
 def _expectation(plan: Plan, now: float) -> str:
-    p50, p90 = wording.seconds(plan.finish_p50_at - now), wording.seconds(plan.finish_p90_at - now)
-    text = (
-        f"expected finish in {p50} (p50), {p90} (p90); "
-        f"{wording.seconds(plan.device_seconds)} of device time"
-    )
+    takes_s = (plan.finish_p50_at - now, plan.finish_p90_at - now, plan.device_seconds)
+    p50, p90, device = map(wording.seconds, takes_s)
+    text = f"expected finish in {p50} (p50), {p90} (p90); {device} of device time"
     if plan.verdict is Verdict.DEGRADED:
         text += f"; quality {plan.mean_quality:.3f}, no plan can exceed {plan.quality_bound:.3f}"
     return text
-
-
-def _deferrals(plan: Plan) -> list[str]:
-    reasons = Counter(d.reason for d in plan.deferred)
-    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    return [f"{wording.jobs(count)} cannot be placed: {reason}" for reason, count in ranked]
 
 
 def _advice(plan: Plan, policy: Policy, now: float) -> list[str]:

@@ -11,7 +11,7 @@ is rounded down to the earliest of its neighbours).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from vidplat.domain import Job, OpenJob
@@ -101,19 +101,18 @@ def group_jobs(
     return sorted(groups.values(), key=lambda g: g.order), deferred
 
 
-def _leave_time(groups: Iterable[Group], finishers: Sequence[Finisher], makers_at: float) -> None:
-    """Bring forward what makers are due to hand over. One lag for all: any of them may stand before
-    any other."""
-    relaying = [g for g in groups if any(relay for r in g.rungs.values() for relay in r.relayed)]
-    relays = [relay for g in relaying for r in g.rungs.values() for relay in r.relayed if relay]
+def _leave_time(groups: Collection[Group], finishers: Sequence[Finisher], makers_at: float) -> None:
+    """Bring forward what makers are due to hand over; by one lag, as any may stand before any."""
+    relays = [relay for g in groups for r in g.rungs.values() for relay in r.relayed if relay]
     if not relays:
         return
     lag_s, busy = max(relay.lag_p90_s for relay in relays), max(relay.busy for relay in relays)
     behind_s = mean_ready_at(finishers) - makers_at
-    for group in relaying:
-        due_s = group.deadline_at - makers_at
-        group.lag_s = lag_before(due_s, lag_s, behind_s, busy, len(finishers))
-        group.deadline_at -= group.lag_s
+    for group in groups:
+        if any(any(rungs.relayed) for rungs in group.rungs.values()):
+            due_s = group.deadline_at - makers_at
+            group.lag_s = lag_before(due_s, lag_s, behind_s, busy, len(finishers))
+            group.deadline_at -= group.lag_s
 
 
 def _rounded_deadlines(snapshot: Snapshot, backlog: Sequence[Backlog]) -> dict[float | None, float]:

@@ -34,7 +34,7 @@ from vidplat.scheduler.decision import Deferred, Plan, Snapshot, Verdict
 from vidplat.scheduler.groups import Backlog, Group, group_jobs
 from vidplat.scheduler.menu import Knowledge, Menu
 from vidplat.scheduler.policy import Policy
-from vidplat.scheduler.trials import Trial, assign_all, best_trial, ends
+from vidplat.scheduler.trials import assign_all, best_trial, ends
 
 _LITTLE = 0.002  # quality that is not worth planning anew for
 _AT_ONCE = 1e18  # speed, and bit/s, of light workers that no plan can do better than
@@ -100,7 +100,8 @@ def _plan_above(
         relieved = Menu(workers, knowledge, floor, at_once)
         eased, _ = grouped(relieved, replace(snapshot, finishers=at_once))
     bound = quality_bound(eased, free_at)
-    for most_lag_s in () if _is_good(trial, bound) else _bounds(menu.lags_s):
+    is_good = not (trial.late or trial.at_risk) and trial.mean_quality >= bound - _LITTLE
+    for most_lag_s in () if is_good else _bounds(menu.lags_s):
         counted_on = snapshot.finishers if most_lag_s else ()
         others, _ = grouped(Menu(workers, knowledge, floor, counted_on, most_lag_s))
         other = best_trial(others, free_at)
@@ -109,11 +110,6 @@ def _plan_above(
     _, full_quality_at = ends(assign_all(groups, free_at, best=True), snapshot.now)
     _, earliest_at = ends(assign_all(groups, free_at, best=False), snapshot.now)
     return written(snapshot, workers, groups, deferred, trial, full_quality_at, earliest_at, bound)
-
-
-def _is_good(trial: Trial, bound: float) -> bool:
-    """Whether all is in time and no other trial can gain much on it."""
-    return not trial.late and not trial.at_risk and trial.mean_quality >= bound - _LITTLE
 
 
 def _bounds(lags_s: Collection[float]) -> list[float]:

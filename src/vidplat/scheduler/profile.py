@@ -100,9 +100,6 @@ def _along(at: float, fractions: tuple[float, ...], values: tuple[float, ...]) -
     return inside * math.pow(min(1.0, at / fractions[0]), _GUESS_EXPONENT)
 
 
-# --- inside ---------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=4096)
 def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
     ask = asked(method)

@@ -3,8 +3,7 @@
 Decisions rest on the kind of failure, never on message text:
   request          the same request is wrong again: failed at once
   out-of-memory    again at once, one rung lower in memory, the worker is not to blame
-  infrastructure   again after a growing wait, the job is not to blame: a higher limit, no worker
-                   avoided
+  infrastructure   again after a growing wait, with a higher limit; no worker is avoided
   job              again after a wait, on another worker
   worker-lost      again at once, on another worker
 Three different workers that fail one job make it poison (quarantined), as do three workers lost to

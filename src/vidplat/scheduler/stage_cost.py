@@ -112,12 +112,13 @@ class StageCost:
         return StageCost(theta, theta, _doubt(theta))
 
     def _clip(self, ratio: float) -> float:
-        """How far one timing may pull: three robust deviations, once it is known what is usual. A
+        """How far one timing may pull: three robust deviations (1.4826 MAD), once 10 are known. A
         straggler comes alone; a third in a row on one side is a change and pulls in full."""
         usual = self.ratios[-50:]
         if len(usual) < _USUAL_FROM:
             return math.inf
-        clip = 3 * max(_NOISE, _deviation(usual))
+        away = np.abs(np.array(usual) - float(np.median(usual)))
+        clip = 3 * max(_NOISE, 1.4826 * float(np.median(away)))
         last = (*usual[-2:], ratio)
         return math.inf if min(last) > clip or max(last) < -clip else clip
 
@@ -154,12 +155,6 @@ def _doubt(theta: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
     """Prior covariance: each slope may be as wrong as it is large; a slope of zero stays zero."""
     each = range(len(theta))
     return tuple(tuple(theta[i] * theta[i] if i == j else 0.0 for j in each) for i in each)
-
-
-def _deviation(ratios: tuple[float, ...]) -> float:
-    """Robust standard deviation (1.4826 MAD) of log ratios."""
-    middle = float(np.median(ratios))
-    return 1.4826 * float(np.median(np.abs(np.array(ratios) - middle)))
 
 
 def _cell(x: StageFeatures) -> int:
