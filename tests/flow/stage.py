@@ -114,6 +114,10 @@ class Stage:
         finally:
             catalog.close()
 
+    def committed(self) -> int:
+        """Videos in the store. Folders may come and go meanwhile, which `os.walk` does not mind."""
+        return sum("COMMIT.json" in files for _, _, files in os.walk(self.folder / "out"))
+
     def has_failures(self) -> bool:
         """Whether any attempt has failed so far."""
         catalog = open_catalog(self.config.catalog.url)

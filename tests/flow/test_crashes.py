@@ -35,7 +35,7 @@ def wait_for(stage: Stage, done: int, process: Run, limit_s: float = 120.0) -> N
     """Until that many videos are committed in the store."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
-        if len(list((stage.folder / "out").rglob("COMMIT.json"))) >= done:
+        if stage.committed() >= done:
             return
         if process.poll() is not None:
             raise AssertionError(f"ended early: {process.communicate()[0]}")
@@ -99,7 +99,7 @@ def test_kill_minus_nine_in_mid_batch_then_resume(tmp_path: Path):
     # when
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    committed = len(list((tmp_path / "out").rglob("COMMIT.json")))
+    committed = stage.committed()
     heard = Memory()
     result = stage.resume(listener=heard)
 
