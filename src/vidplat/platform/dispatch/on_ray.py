@@ -317,17 +317,18 @@ class RayDispatcher:
         # deadline is about.
         os.environ.setdefault("RAY_worker_niceness", "0")
         specs = [seat.spec for seat in self._seats.all()]
-        ray.init(
-            address="local",
-            # Every actor gets its place, also where threads outnumber cores: the user decides.
-            num_cpus=max(1, sum(spec.threads for spec in specs)),
-            num_gpus=sum(spec.gpus for spec in specs) or None,
-            resources=Counter(pool_resource(spec.pool) for spec in specs),
-            include_dashboard=self._config.dashboard,
-            # Videos go from workers to the store; Ray carries small messages only.
-            object_store_memory=80 * 2**20,
-            **quiet,
-        )
+        with _fewer_processes():
+            ray.init(
+                address="local",
+                # Every actor gets its place, also where threads outnumber cores: the user decides.
+                num_cpus=max(1, sum(spec.threads for spec in specs)),
+                num_gpus=sum(spec.gpus for spec in specs) or None,
+                resources=Counter(pool_resource(spec.pool) for spec in specs),
+                include_dashboard=self._config.dashboard,
+                # Videos go from workers to the store; Ray carries small messages only.
+                object_store_memory=80 * 2**20,
+                **quiet,
+            )
         self._started_here = True
 
     def _open_actor(self, spec: WorkerSpec) -> None:
