@@ -5,8 +5,6 @@ directories.
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from pathlib import Path
 
 
@@ -39,13 +37,11 @@ def main() -> None:
     from flipbook_training.denoiser import CLOUD, EDGE
     from flipbook_training.malloc import keep_freed_memory
     from vidplat.training import ranks
+    from vidplat.training.runs import say
 
     keep_freed_memory()
     if told.threads:
         torch.set_num_threads(told.threads)
-
-    def say(line: str) -> None:
-        print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
 
     with ranks.joined():
         if not told.assemble_only:

@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -33,19 +31,21 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from flipbook_training.denoiser import EMPTY_SHARE, TRAIN_SHIFT
+from flipbook_training.denoiser import EMPTY_SHARE, shifted
+from flipbook_training.flipbook import write_json
 from flipbook_training.malloc import keep_freed_memory
-from flipbook_training.text import embed
+from flipbook_training.text import embed, embed_all
 from vidplat.methods.blocks import document
 from vidplat.methods.model_shape import Blocks
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.seams.layouts.wan_tables import Tables, tables_of
-from vidplat.training.runs import Say, load_checkpoint, run_steps
+from vidplat.training.runs import Say, needed_checkpoint, run_steps, say
 from vidplat.training.student import Student
 from vidplat.workers.blocks.memory import Window
-from vidplat.workers.models.catalogue import CAUSAL
+from vidplat.workers.models.catalogue import CAUSAL, locate
+from vidplat.workers.models.loading import load_family
 
 NAME = "flipbook-causal"
 BLOCK = 3
@@ -134,14 +134,10 @@ def train_causal(
     """
     torch.manual_seed(seed)
     student = Student(deepcopy(start).train().requires_grad_(True), lr, bfloat16=bfloat16)
-    saved = load_checkpoint(clips / "latents-64-33.pt")
-    if saved is None:
-        raise FileNotFoundError(f"no latents-64-33.pt in {clips}: train flipbook first")
+    saved = needed_checkpoint(clips / "latents-64-33.pt", "train flipbook")
     latents, captions = saved["latents"], saved["captions"]
     with torch.no_grad():
-        texts = torch.cat(
-            [embed(tokenizer, encoder, captions[i : i + 256]) for i in range(0, len(captions), 256)]
-        )
+        texts = embed_all(tokenizer, encoder, captions)
         empty = embed(tokenizer, encoder, [""])[0]
     frames = latents.shape[2]
     blocks = -(-frames // BLOCK)
@@ -153,10 +149,7 @@ def train_causal(
         picked = torch.from_numpy(rng.integers(0, len(latents), size=BATCH))
         clean, text = latents[picked].float(), texts[picked]
         text = torch.where(torch.rand(BATCH, 1, 1) < EMPTY_SHARE, empty, text)
-        even = torch.rand(BATCH, blocks)
-        sigma = (TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)).repeat_interleave(BLOCK, 1)[
-            :, :frames
-        ]
+        sigma = shifted(torch.rand(BATCH, blocks)).repeat_interleave(BLOCK, 1)[:, :frames]
         noise = torch.randn_like(clean)
         at = sigma.view(BATCH, 1, frames, 1, 1)
         with student.products():
@@ -167,15 +160,7 @@ def train_causal(
 
     path = folder / f"{NAME}.pt"
     with teacher_forced(student.model, grid, Window()):
-        run_steps(
-            NAME,
-            steps=steps,
-            path=path,
-            state=student.state,
-            restore=student.restore,
-            one_step=one_step,
-            say=say,
-        )
+        run_steps(NAME, student, steps=steps, path=path, one_step=one_step, say=say)
     return student.average.eval()
 
 
@@ -198,28 +183,23 @@ def write(model: WanTransformer3DModel, flipbook: Path, target: Path, blocks: Bl
     """
     target.mkdir(parents=True, exist_ok=True)
     shipped = deepcopy(model).half()
-    shipped.register_to_config(
-        _name_or_path=flipbook.name
-    )  # else the place on this machine that it was read from
+    # Else the place on this machine that it was read from.
+    shipped.register_to_config(_name_or_path=flipbook.name)
     shipped.save_pretrained(target / "transformer", safe_serialization=True)
     shutil.copy(flipbook / "model_index.json", target / "model_index.json")
     shutil.copytree(flipbook / "scheduler", target / "scheduler", dirs_exist_ok=True)
     defaults = json.loads((flipbook / "defaults.json").read_text("utf-8"))
     defaults |= {"num_inference_steps": len(blocks.steps), "guidance_scale": GUIDANCE}
-    _write_json(target / "defaults.json", defaults)
-    _write_json(target / CAUSAL, document(blocks))
+    write_json(target / "defaults.json", defaults)
+    write_json(target / CAUSAL, document(blocks))
     parts = ("vae", "text_encoder", "tokenizer")
     if target.resolve().parent == flipbook.resolve().parent:
-        _write_json(
+        write_json(
             target / "shares.json", {part: f"../{flipbook.resolve().name}/{part}" for part in parts}
         )
         return
     for part in parts:
         shutil.copytree(flipbook / part, target / part, dirs_exist_ok=True)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -244,14 +224,8 @@ def main() -> None:
     torch.set_num_threads(told.threads)
     keep_freed_memory()
 
-    from vidplat.workers.models.catalogue import locate
-    from vidplat.workers.models.loading import load_family
-
     located = locate("flipbook")
     family: Any = load_family(located, "cpu")
-
-    def say(line: str) -> None:
-        print(time.strftime("%H:%M:%S"), line, file=sys.stderr, flush=True)
 
     trained = train_causal(
         family.transformer,

@@ -12,6 +12,7 @@ Axes: B clips, C latent channels, F latent frames, H and W latent rows and colum
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +24,19 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from flipbook_training import world
-from flipbook_training.text import WIDTH, embed
+from flipbook_training.text import WIDTH, embed, embed_all
 from flipbook_training.vae import CHANNELS
 from vidplat.training import ranks
-from vidplat.training.runs import Say, load_checkpoint, run_steps, save_checkpoint
+from vidplat.training.runs import (
+    Say,
+    load_checkpoint,
+    needed_checkpoint,
+    run_steps,
+    save_checkpoint,
+)
 from vidplat.training.student import Student
 
 FIRST_SEED = 2_000_000_000  # away from the autoencoder's clips
-# sigma = s u / (1 + (s - 1) u), u uniform: more time at high noise, where motion is decided
 TRAIN_SHIFT = 2.5
 EMPTY_SHARE = 0.1
 #: How often clips of a motion class are drawn, relative to others: paths that turn are learnt last.
@@ -143,15 +149,10 @@ def encoded(
     say: Say,
 ) -> Clips:
     """The clips of a part, kept on disk; encoded now where they are not there yet."""
-    name = (
-        f"{side}-{part.frames}"
-        + (f"-first-{part.first}" if part.first else "")
-        + ("-hard" if part.hard else "")
-    )
+    first = f"-first-{part.first}" if part.first else ""
+    name = f"{side}-{part.frames}{first}{'-hard' if part.hard else ''}"
     path = folder / f"latents-{name}.pt"
-    shown = (
-        part.frames if part.first is None else 4 * (part.first - 1) + 1
-    )  # pixel frames of the latent frames
+    shown = part.frames if part.first is None else 4 * (part.first - 1) + 1  # pixel frames
     saved = load_checkpoint(path)
     latents = [] if saved is None else [*saved["latents"]]
     captions = [] if saved is None else saved["captions"]
@@ -175,25 +176,16 @@ def encoded(
             save_checkpoint(path, {"latents": torch.stack(latents), "captions": captions})
     if ranks.rank() == 0:
         save_checkpoint(path, {"latents": torch.stack(latents), "captions": captions})
-    states = torch.cat(
-        [
-            embed(tokenizer, encoder, captions[i : i + 256]).half()
-            for i in range(0, len(captions), 256)
-        ]
-    )
+    states = embed_all(tokenizer, encoder, captions).half()
     shares = np.array([_often(world.parse(caption)) for caption in captions[: part.clips]])
     return Clips(torch.stack(latents)[: part.clips], states[: part.clips], shares / shares.sum())
 
 
 def _seeds(part: Part, count: int) -> list[int]:
     """The first `count` seeds of the scenes of a part."""
-    seeds = itertools.count(FIRST_SEED)
+    seeds: Iterable[int] = itertools.count(FIRST_SEED)
     if part.hard:
-        return list(
-            itertools.islice(
-                (s for s in seeds if _hard(world.draw_scene(np.random.default_rng(s)))), count
-            )
-        )
+        seeds = (s for s in seeds if _hard(world.draw_scene(np.random.default_rng(s))))
     return list(itertools.islice(seeds, count))
 
 
@@ -209,6 +201,12 @@ def _often(scene: world.Scene) -> float:
 
 
 # --- training ----------------------------------------------------------------------------------
+
+
+def shifted(even: Tensor) -> Tensor:
+    """Levels of noise of evenly drawn numbers in [0, 1): more time at high noise, where motion is
+    decided."""
+    return TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)
 
 
 def train_denoiser(
@@ -247,8 +245,7 @@ def train_denoiser(
         picked = torch.from_numpy(rng.choice(len(clips.chances), size=batch, p=clips.chances))
         clean, text = clips.latents[picked].float(), clips.states[picked].float()
         text = torch.where(torch.rand(batch, 1, 1) < EMPTY_SHARE, empty, text)
-        even = torch.rand(batch)
-        sigma = TRAIN_SHIFT * even / (1 + (TRAIN_SHIFT - 1) * even)
+        sigma = shifted(torch.rand(batch))
         noise = torch.randn_like(clean)
         at = sigma.view(-1, 1, 1, 1, 1)
         with student.products():
@@ -258,23 +255,13 @@ def train_denoiser(
         return {"loss": loss.item()}
 
     path = folder / f"{size.name}.pt"
-    run_steps(
-        size.name,
-        steps=steps,
-        path=path,
-        state=student.state,
-        restore=student.restore,
-        one_step=one_step,
-        say=say,
-    )
+    run_steps(size.name, student, steps=steps, path=path, one_step=one_step, say=say)
     return student.average.eval()
 
 
 def trained_denoiser(size: Size, folder: Path) -> WanTransformer3DModel:
     """The averaged model of the last checkpoint, finished or not."""
-    saved = load_checkpoint(folder / f"{size.name}.pt")
-    if saved is None:
-        raise FileNotFoundError(f"no checkpoint {size.name}.pt in {folder}: run its training first")
+    saved = needed_checkpoint(folder / f"{size.name}.pt", "run its training")
     model = new_transformer(size)
     model.load_state_dict(saved["average"])
     return model.eval()

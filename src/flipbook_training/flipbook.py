@@ -81,7 +81,7 @@ def assemble(checkpoints: Path, target: Path) -> None:
     shared = ("vae", "text_encoder", "tokenizer")
     for part in shared:
         shutil.rmtree(edge / part)
-    _write_json(edge / "shares.json", {part: f"../{CLOUD.name}/{part}" for part in shared})
+    write_json(edge / "shares.json", {part: f"../{CLOUD.name}/{part}" for part in shared})
 
 
 def _half(model: nn.Module) -> nn.Module:
@@ -94,8 +94,8 @@ def _half(model: nn.Module) -> nn.Module:
 def _save(pipeline: WanPipeline, folder: Path) -> None:
     """Write the pipeline, keeping what else lies in `folder` (its profile and its card)."""
     pipeline.save_pretrained(folder, safe_serialization=True)
-    _write_json(folder / "defaults.json", DEFAULTS)
+    write_json(folder / "defaults.json", DEFAULTS)
 
 
-def _write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -10,7 +10,6 @@ unknown token.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from flipbook_training import world
 from vidplat.training.muon import Pair, warm_then_down
-from vidplat.training.runs import Say, load_checkpoint, run_steps
+from vidplat.training.runs import Say, needed_checkpoint, run_steps
 
 MAX_TOKENS = 32
 WIDTH = 128
@@ -33,16 +32,9 @@ def vocabulary() -> list[str]:
     for seed in range(3000):
         rng = np.random.default_rng(seed)
         words.update(world.describe(world.draw_scene(rng), rng).replace(",", " ,").split())
-    words.update(
-        (
-            *world.COLOURS,
-            *world.SHAPES,
-            *world.SIZES,
-            *world.BACKGROUNDS,
-            *world.TEXTURES,
-            *world.DIRECTIONS,
-        )
-    )
+    for names in (world.COLOURS, world.SHAPES, world.SIZES, world.BACKGROUNDS, world.TEXTURES):
+        words.update(names)
+    words.update(world.DIRECTIONS)
     return [*_SPECIAL, *sorted(words)]
 
 
@@ -116,6 +108,14 @@ def embed(
     return masked
 
 
+def embed_all(
+    tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, texts: list[str]
+) -> Tensor:
+    """As `embed`, of many texts, 256 at a time."""
+    parts = [texts[i : i + 256] for i in range(0, len(texts), 256)]
+    return torch.cat([embed(tokenizer, encoder, part) for part in parts])
+
+
 def train_text(
     folder: Path, *, steps: int, say: Say, lr: float = 3e-3, seed: int = 0
 ) -> UMT5EncoderModel:
@@ -150,33 +150,14 @@ def train_text(
         pair.step(warm_then_down(step, steps))
         return {"loss": loss.item(), "right": float(np.mean(right)), "worst": min(right)}
 
-    def state() -> dict[str, Any]:
-        return {"model": both.state_dict(), "optimizers": pair.state_dict()}
-
-    def restore(saved: dict[str, Any]) -> None:
-        both.load_state_dict(saved["model"])
-        pair.load_state_dict(saved["optimizers"])
-
-    run_steps(
-        "text",
-        steps=steps,
-        path=folder / "text.pt",
-        state=state,
-        restore=restore,
-        one_step=one_step,
-        say=say,
-    )
+    run_steps("text", pair, steps=steps, path=folder / "text.pt", one_step=one_step, say=say)
     return encoder.eval()
 
 
 def trained_text(folder: Path) -> UMT5EncoderModel:
     """The encoder of the last checkpoint."""
-    saved = load_checkpoint(folder / "text.pt")
-    if saved is None:
-        raise FileNotFoundError(f"no checkpoint text.pt in {folder}: run the text training first")
-    encoder = new_text_encoder()
-    start = "encoder."
-    encoder.load_state_dict(
-        {k[len(start) :]: v for k, v in saved["model"].items() if k.startswith(start)}
-    )
+    saved = needed_checkpoint(folder / "text.pt", "run the text training")
+    encoder, start = new_text_encoder(), "encoder."
+    own = {key: weight for key, weight in saved["model"].items() if key.startswith(start)}
+    encoder.load_state_dict({key.removeprefix(start): weight for key, weight in own.items()})
     return encoder.eval()

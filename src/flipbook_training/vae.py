@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from flipbook_training import world
 from vidplat.training.muon import Pair, warm_then_down
-from vidplat.training.runs import Say, load_checkpoint, run_steps
+from vidplat.training.runs import Say, needed_checkpoint, run_steps
 
 CHANNELS = 48
 HELD_OUT = 10_000_000_000  # seeds from here on are never trained on
@@ -89,7 +88,6 @@ def train_vae(
     torch.manual_seed(seed)
     vae = new_vae()
     pair = Pair(vae, lr)
-    path = folder / "vae.pt"
 
     def one_step(step: int) -> dict[str, float]:
         torch.manual_seed(seed * 1_000_003 + step)
@@ -108,26 +106,14 @@ def train_vae(
             say(f"vae: step {step + 1}, held-out 33 frames {np.mean(scores):.2f} dB")
         return facts
 
-    def state() -> dict[str, Any]:
-        return {"model": vae.state_dict(), "optimizers": pair.state_dict()}
-
-    def restore(saved: dict[str, Any]) -> None:
-        vae.load_state_dict(saved["model"])
-        pair.load_state_dict(saved["optimizers"])
-
-    run_steps(
-        "vae", steps=steps, path=path, state=state, restore=restore, one_step=one_step, say=say
-    )
+    run_steps("vae", pair, steps=steps, path=folder / "vae.pt", one_step=one_step, say=say)
     return vae
 
 
 def trained_vae(folder: Path) -> AutoencoderKLWan:
     """The model of the last checkpoint, finished or not."""
-    saved = load_checkpoint(folder / "vae.pt")
-    if saved is None:
-        raise FileNotFoundError(f"no checkpoint vae.pt in {folder}: run the VAE training first")
     vae = new_vae()
-    vae.load_state_dict(saved["model"])
+    vae.load_state_dict(needed_checkpoint(folder / "vae.pt", "run the VAE training")["model"])
     return vae.eval()
 
 
@@ -142,9 +128,8 @@ def set_latent_scale(vae: AutoencoderKLWan, folder: Path, *, count: int = 48) ->
         ]
         flat = torch.stack(found).permute(1, 0, 2, 3, 4).flatten(1)  # (C, values)
         spread = flat.std(1)
-        spread = spread.clamp(
-            min=float(spread.median()) * 0.1
-        )  # unused channels stay small instead of becoming noise
+        # Unused channels stay small instead of becoming noise.
+        spread = spread.clamp(min=float(spread.median()) * 0.1)
         path.write_text(
             json.dumps({"latents_mean": flat.mean(1).tolist(), "latents_std": spread.tolist()})
         )

@@ -51,10 +51,8 @@ DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down
 SPEEDS = {"slowly": 0.10, "fast": 0.34}  # world units per second
 PAN_SPEED = 0.25
 ORBIT_RADIUS, ORBIT_TURNS_PER_S = 0.24, 0.5
-ORBIT_TOP, ORBIT_SPREAD = (
-    0.75,
-    0.25,
-)  # turns from the right-hand end, clockwise: where an orbit begins, and how nearly
+# Turns from the right-hand end, clockwise: where an orbit begins, and how nearly.
+ORBIT_TOP, ORBIT_SPREAD = 0.75, 0.25
 BOUNCE_AMPLITUDE, BOUNCE_PERIOD_S = 0.26, 1.4
 DASH_SPEED, DASH_LENGTH = 0.80, 0.48
 
@@ -215,14 +213,8 @@ def parse(caption: str) -> Scene:
             match = _THING_RE.match(told, at)
             if not match:
                 raise NotInGrammar(f"not a thing of this world: {told[at:]!r}")
-            things.append(
-                Thing(
-                    match["size"],
-                    match["colour"],
-                    match["shape"],
-                    _PHRASES[match["motion"] or "stays still"],
-                )
-            )
+            motion = _PHRASES[match["motion"] or "stays still"]
+            things.append(Thing(match["size"], match["colour"], match["shape"], motion))
             at = match.end()
             if at == len(told):
                 break
@@ -265,21 +257,14 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     kind = rng.random()
     if kind < 0.12:
         texture = choose(TEXTURES[1:])  # on a plain background a pan cannot be told from a drift
-        return Scene(
-            (Shot((thing(STILL),), texture, choose(BACKGROUNDS), choose(("left", "right"))),)
-        )
+        pan = Shot((thing(STILL),), texture, choose(BACKGROUNDS), choose(("left", "right")))
+        return Scene((pan,))
     if kind < 0.22:
         before = Shot((thing(STILL),), choose(TEXTURES), choose(BACKGROUNDS))
-        return Scene(
-            (
-                before,
-                Shot(
-                    (thing(STILL, without=before.things[0].colour),),
-                    choose(TEXTURES),
-                    choose([b for b in BACKGROUNDS if b != before.background]),
-                ),
-            )
-        )
+        after = thing(STILL, without=before.things[0].colour)
+        texture = choose(TEXTURES)
+        others = [name for name in BACKGROUNDS if name != before.background]
+        return Scene((before, Shot((after,), texture, choose(others))))
     first = thing(motion())
     things: tuple[Thing, ...] = (first,)
     if kind > 0.84:
@@ -304,13 +289,10 @@ def draw_layout(scene: Scene, rng: np.random.Generator) -> Layout:
         at = []
         for thing, (x, y) in zip(shot.things, spots, strict=True):
             narrow = 0.05 if thing.motion.kind in ("orbit", "bounce", "dash") else spread
-            along_x = thing.motion.kind == "drift" and DIRECTIONS[thing.motion.way][0] != 0
-            along_y = thing.motion.kind == "drift" and DIRECTIONS[thing.motion.way][1] != 0
+            drift = DIRECTIONS[thing.motion.way] if thing.motion.kind == "drift" else (0.0, 0.0)
+            wide_x, wide_y = (0.05 if along else narrow for along in drift)
             at.append(
-                (
-                    float(x + rng.uniform(-1, 1) * (0.05 if along_x else narrow)),
-                    float(y + rng.uniform(-1, 1) * (0.05 if along_y else narrow)),
-                )
+                (float(x + rng.uniform(-1, 1) * wide_x), float(y + rng.uniform(-1, 1) * wide_y))
             )
         centres.append(tuple(at))
         phases.append(tuple(_phase(thing.motion, float(rng.random())) for thing in shot.things))
@@ -343,16 +325,12 @@ def path(
         gone = SPEEDS[motion.speed] * (times - min(duration_s, 2.0) / 2)
         x, y = x + dx * gone, y + dy * gone
     elif motion.kind == "orbit":
-        sign = (
-            1.0 if motion.way == "clockwise" else -1.0
-        )  # y points down: growing angle is clockwise
+        sign = 1.0 if motion.way == "clockwise" else -1.0  # y points down
         angle = 2 * math.pi * (phase + sign * ORBIT_TURNS_PER_S * times)
         x, y = x + ORBIT_RADIUS * np.cos(angle), y + ORBIT_RADIUS * np.sin(angle)
     elif motion.kind == "bounce":
         turn = np.mod(phase + times / BOUNCE_PERIOD_S, 1.0)
-        swing = BOUNCE_AMPLITUDE * (
-            4 * np.abs(turn - 0.5) - 1
-        )  # a triangle wave: sharp turns, even speed
+        swing = BOUNCE_AMPLITUDE * (4 * np.abs(turn - 0.5) - 1)  # sharp turns, even speed
         x, y = (x, y + swing) if motion.way == "vertical" else (x + swing, y)
     elif motion.kind == "dash":
         dx, dy = DIRECTIONS[motion.way]
@@ -376,9 +354,8 @@ def coverage(shape: str, radius: float, dx: Floats, dy: Floats, pixel: float) ->
     elif shape == "square":
         half = math.sqrt(area) / 2
         distance = np.maximum(np.abs(dx), np.abs(dy)) - half
-    elif (
-        shape == "triangle"
-    ):  # equilateral, point upwards; side s: area = sqrt(3)/4 s^2, inradius = s / (2 sqrt 3)
+    elif shape == "triangle":
+        # Equilateral, point upwards; side s: area = sqrt(3)/4 s^2, inradius = s / (2 sqrt 3).
         inradius = math.sqrt(4 * area / math.sqrt(3)) / (2 * math.sqrt(3))
         slope_x, slope_y = math.sqrt(3) / 2, 0.5
         distance = np.maximum(dy, np.maximum(slope_x * dx, -slope_x * dx) - slope_y * dy) - inradius

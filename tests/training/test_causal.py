@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_ends(
         steps_run = causal.run_steps
         done = 0
 
-        def dying(name: str, **told: object) -> None:
+        def dying(name: str, learner: object, **told: object) -> None:
             one_step = told["one_step"]
 
             def counted(step: int) -> dict[str, float]:
@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_ends(
                 done += 1
                 return one_step(step)  # type: ignore[operator,no-any-return]
 
-            steps_run(name, **{**told, "one_step": counted, "every_s": 0.0})  # type: ignore[arg-type]
+            steps_run(name, learner, **{**told, "one_step": counted, "every_s": 0.0})  # type: ignore[arg-type]
 
         with monkeypatch.context() as patched:
             patched.setattr(causal, "run_steps", dying)

@@ -1,7 +1,6 @@
 """Training resumes where it stopped, and its optimizer does what it says."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -30,16 +29,11 @@ class ToyRun:
             self.pair.step(warm_then_down(step, steps, warm=2))
             return {"loss": loss.item()}
 
-        def restore(saved: dict[str, Any]) -> None:
-            self.model.load_state_dict(saved["model"])
-            self.pair.load_state_dict(saved["optimizers"])
-
         run_steps(
             "toy",
+            self.pair,
             steps=steps,
             path=self.path,
-            state=lambda: {"model": self.model.state_dict(), "optimizers": self.pair.state_dict()},
-            restore=restore,
             one_step=one_step,
             say=lambda line: None,
             every_s=0.0,

@@ -64,8 +64,8 @@ class Muon(torch.optim.Optimizer):
 
 
 class Pair:
-    """Muon on weights of two and more axes, AdamW on the rest and on whatever `plain` names; one
-    schedule for both."""
+    """A model's optimizers: Muon on weights of two and more axes, AdamW on the rest and on whatever
+    `plain` names; one schedule for both."""
 
     def __init__(
         self, model: nn.Module, lr: float, plain: tuple[str, ...] = (), *, bfloat16: bool = False
@@ -77,7 +77,7 @@ class Pair:
                 continue
             is_matrix = weight.ndim >= 2 and min(weight.shape[0], weight[0].numel()) > 1
             (matrices if is_matrix and not any(p in name for p in plain) else rest).append(weight)
-        self.lr = lr
+        self.model, self.lr = model, lr
         self.parts: list[torch.optim.Optimizer] = [
             Muon(matrices, lr, bfloat16=bfloat16),
             torch.optim.AdamW(rest, lr=lr / 2, betas=(0.9, 0.95), weight_decay=0.0),
@@ -91,12 +91,15 @@ class Pair:
             part.step()
             part.zero_grad(set_to_none=True)
 
-    def state_dict(self) -> list[Any]:
-        return [part.state_dict() for part in self.parts]
+    def state(self) -> dict[str, Any]:
+        """Of the model and of both optimizers."""
+        parts = [part.state_dict() for part in self.parts]
+        return {"model": self.model.state_dict(), "optimizers": parts}
 
-    def load_state_dict(self, state: list[Any]) -> None:
-        for part, saved in zip(self.parts, state, strict=True):
-            part.load_state_dict(saved)
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        for part, state in zip(self.parts, saved["optimizers"], strict=True):
+            part.load_state_dict(state)
 
 
 def warm_then_down(step: int, steps: int, warm: int = 50, floor: float = 0.02) -> float:

@@ -17,13 +17,8 @@ from vidplat.training.attention import PlainAttention
 from vidplat.training.muon import Pair, warm_then_down
 
 AVERAGE = 0.998  # of the old average kept in a step
-_PLAIN = (
-    "scale_shift_table",
-    "condition_embedder",
-    "patch_embedding",
-    "proj_out",
-    "norm",
-)  # not for Muon
+# Not for Muon.
+_PLAIN = ("scale_shift_table", "condition_embedder", "patch_embedding", "proj_out", "norm")
 
 
 class Student:
@@ -55,13 +50,8 @@ class Student:
                 kept.lerp_(fresh, 1 - keep)
 
     def state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizers": self._pair.state_dict(),
-        }
+        return self._pair.state() | {"average": self.average.state_dict()}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        self.model.load_state_dict(saved["model"])
+        self._pair.restore(saved)
         self.average.load_state_dict(saved["average"])
-        self._pair.load_state_dict(saved["optimizers"])

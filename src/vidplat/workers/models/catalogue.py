@@ -46,9 +46,7 @@ from vidplat.methods.language import is_known
 from vidplat.methods.model_shape import Blocks, ModelShape, ProfilePoint
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
-FAMILIES: Mapping[str, str] = {
-    "WanPipeline": "wan"
-}  # pipeline class -> family; one line per family
+FAMILIES: Mapping[str, str] = {"WanPipeline": "wan"}  # by pipeline class; one line per family
 CAUSAL_FAMILIES: Mapping[str, str] = {"wan": "causal-wan"}  # of models with a causal.json
 CAUSAL = "causal.json"
 PARTS = ("transformer", "transformer_2", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -104,10 +102,9 @@ def describe_model(model_id: str) -> tuple[ModelRef, ModelShape]:
     `ModelError`."""
     located = locate(model_id)
     shape, revision = read_shape(located), located.commit or _revision(located)
-    measured_here = _profile(
-        measured.folder(revision)
-    )  # what the user measured goes before what the model came with
-    return ModelRef(model_id, revision), replace(shape, profile=measured_here or shape.profile)
+    # What the user measured goes before what the model came with.
+    profile = _profile(measured.folder(revision)) or shape.profile
+    return ModelRef(model_id, revision), replace(shape, profile=profile)
 
 
 def searched_masks(model_id: str, latent_frames: int) -> str:
@@ -121,17 +118,11 @@ def searched_masks(model_id: str, latent_frames: int) -> str:
     beside = locate(model_id).parts["transformer"].parent
     found: dict[str, Path] = {}
     for folder in (beside, measured.folder(reference.revision)):
-        found |= {
-            path.name: path for path in (folder / measured.MASKS).glob(f"*-F{latent_frames}.json")
-        }
+        files = (folder / measured.MASKS).glob(f"*-F{latent_frames}.json")
+        found |= {path.name: path for path in files}
     hashes = [measured.content_sha256(_json(path)) for _, path in sorted(found.items())]
-    return (
-        hashes[0]
-        if len(hashes) == 1
-        else hashlib.sha256("".join(hashes).encode()).hexdigest()
-        if hashes
-        else ""
-    )
+    together = "".join(hashes)
+    return together if len(hashes) < 2 else hashlib.sha256(together.encode()).hexdigest()
 
 
 def locate(model_id: str) -> ModelFiles:
@@ -148,11 +139,8 @@ def locate(model_id: str) -> ModelFiles:
         root = hub.snapshot(model_id)
         return replace(_checked(model_id, "hub", root), commit=root.name)
     near = difflib.get_close_matches(model_id, embedded, n=1, cutoff=0.5)
-    hint = (
-        f"did you mean {near[0]!r}?"
-        if near
-        else f"there are: {', '.join(sorted(embedded)) or 'none embedded'};"
-    )
+    hint = f"there are: {', '.join(sorted(embedded)) or 'none embedded'};"
+    hint = f"did you mean {near[0]!r}?" if near else hint
     raise ModelError(
         f"unknown model {printable(model_id)!r}: {hint} a local directory or a hub id "
         "(owner/name) also works"
@@ -164,8 +152,9 @@ def read_shape(located: ModelFiles) -> ModelShape:
     ones."""
     denoiser = _json(located.parts["transformer"] / "config.json")
     vae = _json(located.parts["vae"] / "config.json")
-    width = int(denoiser.get("num_attention_heads", 40)) * int(
-        denoiser.get("attention_head_dim", 128)
+    heads, head_width = (
+        int(denoiser.get(name, usual))
+        for name, usual in (("num_attention_heads", 40), ("attention_head_dim", 128))
     )
     patch = tuple(int(n) for n in denoiser.get("patch_size", (1, 2, 2)))
     in_blocks = read_blocks(located)
@@ -177,7 +166,7 @@ def read_shape(located: ModelFiles) -> ModelShape:
     return ModelShape(
         family=located.family,
         layers=int(denoiser.get("num_layers", 40)),
-        width=width,
+        width=heads * head_width,
         ffn_width=int(denoiser.get("ffn_dim", 13824)),
         text_tokens=text_tokens(located),
         patch=(patch[0], patch[1], patch[2]),
@@ -204,10 +193,8 @@ def read_blocks(located: ModelFiles) -> Blocks | None:
 
 def text_tokens(located: ModelFiles) -> int:
     """Length that prompts are padded or cut to, in tokens."""
-    said = _json(located.parts["tokenizer"] / "tokenizer_config.json").get(
-        "model_max_length", LONGEST_TEXT
-    )
-    return int(min(float(said), LONGEST_TEXT))  # "no limit" is written as 1e30
+    said = _json(located.parts["tokenizer"] / "tokenizer_config.json").get("model_max_length")
+    return LONGEST_TEXT if said is None else int(min(float(said), LONGEST_TEXT))  # or 1e30
 
 
 # --- finding and checking files -------------------------------------------------------------------
@@ -236,20 +223,21 @@ def _checked(model_id: str, origin: str, root: Path) -> ModelFiles:
                 f"{name} is a Wan 2.2 with a {CAUSAL}: only models like Wan 2.1 can be made "
                 "block by block"
             )
-    shares = (
-        _json(root / "shares.json")
-        if origin == "embedded" and (root / "shares.json").is_file()
-        else {}
-    )
-    parts = {
-        part: (root / shares.get(part, part)).resolve()
-        for part in PARTS
-        if part in shares or (index.get(part) or [None])[0] is not None
-    }
-    located = ModelFiles(model_id, origin, root, family, parts, index)
+    shares = root / "shares.json"
+    shared = _json(shares) if origin == "embedded" and shares.is_file() else {}
+    located = ModelFiles(model_id, origin, root, family, _parts(root, index, shared), index)
     if missing := missing_files(located):
         raise ModelError(f"{name} misses {', '.join(missing)}{_pickle_note(located)}")
     return located
+
+
+def _parts(root: Path, index: Mapping[str, Any], shared: Mapping[str, str] = {}) -> dict[str, Path]:
+    """The folder of each part that the pipeline has, in the model or `shared` with another."""
+    return {
+        part: (root / shared.get(part, part)).resolve()
+        for part in PARTS
+        if part in shared or (index.get(part) or [None])[0] is not None
+    }
 
 
 def missing_files(located: ModelFiles) -> tuple[str, ...]:
@@ -290,19 +278,13 @@ def _pickle_note(located: ModelFiles) -> str:
 
 def _refuse_code(name: str, root: Path, index: Mapping[str, Any]) -> None:
     """Models are data. One that brings Python files, or points its config at some, is refused."""
-    code = next((path for path in sorted(root.rglob("*.py"))), None)
-    if code is not None:
-        raise ModelError(
-            f"{name} brings its own code ({code.relative_to(root)}); only weights and configs "
-            "are loaded"
-        )
+    rule = "only weights and configs are loaded"
+    if code := sorted(root.rglob("*.py")):
+        raise ModelError(f"{name} brings its own code ({code[0].relative_to(root)}); {rule}")
     for config in (root / "model_index.json", *sorted(root.glob("*/*config.json"))):
         if "auto_map" in _json(config):
-            where = config.relative_to(root)
-            raise ModelError(
-                f"{name} asks for its own code (auto_map in {where}); only weights and configs "
-                "are loaded"
-            )
+            where = f"auto_map in {config.relative_to(root)}"
+            raise ModelError(f"{name} asks for its own code ({where}); {rule}")
 
 
 def _listing(name: str, origin: str, root: Path) -> ModelListing:
@@ -310,10 +292,7 @@ def _listing(name: str, origin: str, root: Path) -> ModelListing:
         located = _checked(name, origin, root)
         shape = read_shape(located)
     except ModelError as problem:
-        missing = (
-            _missing_of(root) if (root / "model_index.json").is_file() else ("model_index.json",)
-        )
-        return ModelListing(name, origin, False, missing, str(problem))
+        return ModelListing(name, origin, False, _missing_of(root), str(problem))
     spec = shape.defaults
     size = (
         f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps, "
@@ -327,12 +306,13 @@ def _listing(name: str, origin: str, root: Path) -> ModelListing:
 
 
 def _missing_of(root: Path) -> tuple[str, ...]:
+    if not (root / "model_index.json").is_file():
+        return ("model_index.json",)
     try:
         index = _json(root / "model_index.json")
     except ModelError:
         return ()
-    parts = {part: root / part for part in PARTS if (index.get(part) or [None])[0] is not None}
-    return missing_files(ModelFiles(root.name, "", root, "", parts, index))
+    return missing_files(ModelFiles(root.name, "", root, "", _parts(root, index), index))
 
 
 # --- reading them ---------------------------------------------------------------------------------
@@ -350,9 +330,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _defaults(root: Path, in_blocks: Blocks | None) -> VideoSpec:
     usual = FAMILY_DEFAULTS
-    if (
-        in_blocks is not None
-    ):  # such models are distilled, as a rule: few steps, and guidance is in the weights
+    if in_blocks is not None:  # distilled, as a rule: few steps, and guidance is in the weights
         usual = replace(usual, num_inference_steps=len(in_blocks.steps), guidance_scale=1.0)
     path = root / "defaults.json"
     if not path.is_file():
@@ -376,9 +354,8 @@ def _profile(root: Path) -> tuple[ProfilePoint, ...]:
             if is_known(row.get("method", "")) and row.get("keyframes_fraction", 1.0) >= 1.0
         )
     except (KeyError, TypeError, AttributeError) as problem:
-        raise ModelError(
-            f"cannot use {printable(path)}: it should hold a list `points`"
-        ) from problem
+        told = f"cannot use {printable(path)}: it should hold a list `points`"
+        raise ModelError(told) from problem
 
 
 def _weight_files(located: ModelFiles) -> Iterator[Path]:

@@ -3,7 +3,7 @@ flipbook-causal.
 
 Their directory is that of any Wan pipeline with a `causal.json` (`vidplat.methods.blocks`) beside
 `model_index.json`; text encoder, autoencoder and weights are read by the same code. What differs is
-how a video is made: `generate.py` hands such a family to `block_jobs.py`, and whatever asks for a
+how a video is made: `generate.py` hands such a family to blocks/jobs.py, and whatever asks for a
 schedule over all frames is refused here.
 """
 

@@ -34,12 +34,8 @@ def snapshot(model_id: str) -> Path:
             f"{printable(model_id)} is not in the hub cache and the hub cannot be reached: "
             "connect, or copy the model here and give its directory"
         ) from problem
-    except (
-        Exception
-    ) as problem:  # the hub's client raises many kinds; each means: no such model for us
-        reason = printable(
-            str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        )
+    except Exception as problem:  # of many kinds; each means: no such model for us
+        reason = printable((str(problem).strip() or type(problem).__name__).splitlines()[0])
         raise ModelError(f"cannot fetch {printable(model_id)} from the hub: {reason}") from problem
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -45,14 +46,8 @@ _OUTSIDE = {
     "head.head": "proj_out",
     "head.modulation": "scale_shift_table",
 }
-_ATTENTION = {
-    "q": "to_q",
-    "k": "to_k",
-    "v": "to_v",
-    "o": "to_out.0",
-    "norm_q": "norm_q",
-    "norm_k": "norm_k",
-}
+_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
+_ATTENTION |= {"norm_q": "norm_q", "norm_k": "norm_k"}
 _IN_BLOCK = {
     **{f"self_attn.{theirs}": f"attn1.{ours}" for theirs, ours in _ATTENTION.items()},
     **{f"cross_attn.{theirs}": f"attn2.{ours}" for theirs, ours in _ATTENTION.items()},
@@ -103,16 +98,13 @@ def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Arguments of `WanTransformer3DModel` that a converted state dictionary fits."""
     width, channels, *patch = state["patch_embedding.weight"].shape
-    cell = 1
-    for side in patch:
-        cell *= side
     layers = 1 + max(int(found[1]) for found in map(_BLOCK.fullmatch, state) if found)
     return {
         "patch_size": tuple(patch),
         "num_attention_heads": width // _HEAD_WIDTH,
         "attention_head_dim": _HEAD_WIDTH,
         "in_channels": channels,
-        "out_channels": state["proj_out.weight"].shape[0] // cell,
+        "out_channels": state["proj_out.weight"].shape[0] // math.prod(patch),
         "text_dim": state["condition_embedder.text_embedder.linear_1.weight"].shape[1],
         "freq_dim": state["condition_embedder.time_embedder.linear_1.weight"].shape[1],
         "ffn_dim": state["blocks.0.ffn.net.0.proj.weight"].shape[0],
@@ -138,9 +130,7 @@ def load_self_forcing(path: Path, device: str = "cpu") -> Any:
     try:
         state = converted(load_file(path, device=device))
     except (SafetensorError, OSError) as problem:
-        raise ModelError(
-            f"cannot read {printable(path.name)}: {printable(str(problem))}"
-        ) from problem
+        raise ModelError(f"cannot read {printable(path.name)}: {printable(problem)}") from problem
     with torch.device("meta"):
         model = WanTransformer3DModel(**sizes(state))
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
@@ -185,21 +175,12 @@ def main() -> None:
     words.add_argument("weights", type=Path, help="the checkpoint as safetensors")
     words.add_argument("wan", type=Path, help="folder of the Wan 2.1 1.3B pipeline")
     words.add_argument("target", type=Path, help="directory that receives the pipeline")
-    words.add_argument(
-        "--window",
-        type=int,
-        nargs=2,
-        metavar=("SINK", "RECENT"),
-        default=(PUBLISHED.sink, PUBLISHED.recent),
-    )
+    window = (PUBLISHED.sink, PUBLISHED.recent)
+    words.add_argument("--window", type=int, nargs=2, metavar=("SINK", "RECENT"), default=window)
     told = words.parse_args()
     sink, recent = told.window
-    write(
-        told.weights,
-        told.wan,
-        told.target,
-        read(document(replace(PUBLISHED, sink=sink, recent=recent))),
-    )
+    blocks = read(document(replace(PUBLISHED, sink=sink, recent=recent)))  # checked
+    write(told.weights, told.wan, told.target, blocks)
 
 
 if __name__ == "__main__":

@@ -91,18 +91,16 @@ class WanFamily:
             )
             return loaded.to(device).eval().requires_grad_(False)
 
-        encoder = UMT5EncoderModel.from_pretrained(
-            parts["text_encoder"], dtype=narrow, local_files_only=True, use_safetensors=True
-        )
+        second = "transformer_2"
         vae = network(AutoencoderKLWan, "vae", wide)
         if device == "cpu":
             use_onednn(vae.decoder)
         return cls(
             tokenizer=AutoTokenizer.from_pretrained(parts["tokenizer"], local_files_only=True),
-            text_encoder=encoder.to(device).eval().requires_grad_(False),
+            text_encoder=network(UMT5EncoderModel, "text_encoder", narrow),
             transformer=network(WanTransformer3DModel, "transformer", narrow),
-            transformer_2=network(WanTransformer3DModel, "transformer_2", narrow)
-            if "transformer_2" in parts
+            transformer_2=network(WanTransformer3DModel, second, narrow)
+            if second in parts
             else None,
             vae=vae,
             scheduler=getattr(diffusers, str(index["scheduler"][1])).from_pretrained(
@@ -151,11 +149,8 @@ class WanFamily:
 
     @property
     def transformers(self) -> tuple[Any, ...]:
-        return (
-            (self.transformer,)
-            if self.transformer_2 is None
-            else (self.transformer, self.transformer_2)
-        )
+        both = (self.transformer, self.transformer_2)
+        return both[:1] if self.transformer_2 is None else both
 
     def grid(self, latents: torch.Tensor) -> tuple[int, int, int]:
         """Tokens per axis of latents (1, C, F, H, W)."""
@@ -189,12 +184,9 @@ class WanFamily:
 
     def _model_at(self, solver: Solver) -> Any:
         """Wan 2.2 has a second transformer for times below a boundary; all others have one."""
-        if (
-            self.boundary_ratio is None
-            or solver.timestep >= self.boundary_ratio * solver.train_timesteps
-        ):
-            return self.transformer
-        return self.transformer_2
+        ratio = self.boundary_ratio
+        is_early = ratio is None or solver.timestep >= ratio * solver.train_timesteps
+        return self.transformer if is_early else self.transformer_2
 
     def _timestep(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """(1,), or with `expand_timesteps` (1, tokens)."""
@@ -206,21 +198,15 @@ class WanFamily:
     def encode_video(self, frames: np.ndarray) -> torch.Tensor:
         """See `TakesVideo`; the posterior's mode, as `WanVideoToVideoPipeline.prepare_latents`
         takes it."""
-        pixels = (
-            torch.from_numpy(np.array(frames))
-            .permute(3, 0, 1, 2)[None]
-            .to(self.vae.device, torch.float32)
-        )
-        return self.latents_of(pixels / 255.0)
+        pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None]
+        return self.latents_of(pixels.to(self.vae.device, torch.float32) / 255.0)
 
     def latents_of(self, frames: torch.Tensor, level: int = 0) -> torch.Tensor:
         """Clean normalised latents (1, C, F, H, W) float32 of frames (1, 3, 4(F-1)+1, rows,
         columns) in [0, 1], whose height and width are 1 / 2^level of the video's."""
-        config, vae = self.vae.config, self._vae_at(level)
+        vae = self._vae_at(level)
         found = vae.encode((frames * 2.0 - 1.0).to(vae.dtype)).latent_dist.mode().float()
-        channels = (1, config.z_dim, 1, 1, 1)
-        mean = torch.tensor(config.latents_mean).view(channels).to(found)
-        inverse_std = 1.0 / torch.tensor(config.latents_std).view(channels).to(found)
+        mean, inverse_std = self._scale(found)
         latents: torch.Tensor = (found - mean) * inverse_std
         return latents
 
@@ -233,11 +219,9 @@ class WanFamily:
     def shown(self, latents: torch.Tensor, level: int = 0) -> torch.Tensor:
         """Frames (1, 3, 4(F-1)+1, rows, columns) in [0, 1] of latents (1, C, F, H, W), of 1 /
         2^level of the height and width. Raises `JobError` for values that are not finite."""
-        config, vae = self.vae.config, self._vae_at(level)
+        vae = self._vae_at(level)
         latents = latents.to(vae.device, vae.dtype)
-        channels = (1, config.z_dim, 1, 1, 1)
-        mean = torch.tensor(config.latents_mean).view(channels).to(latents)
-        inverse_std = 1.0 / torch.tensor(config.latents_std).view(channels).to(latents)
+        mean, inverse_std = self._scale(latents)
         whole = latents / inverse_std + mean
         if level:
             from vidplat.workers.models.low_vae import decoded
@@ -249,6 +233,16 @@ class WanFamily:
             raise JobError("the decoder gave values that are not finite")
         frames: torch.Tensor = (video * 0.5 + 0.5).clamp(0, 1)
         return frames
+
+    def _scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and inverse standard deviation of the latents' channels, (1, C, 1, 1, 1), on the
+        device and in the type of `like`."""
+        config = self.vae.config
+        mean, std = (
+            torch.tensor(values).view(1, config.z_dim, 1, 1, 1).to(like)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        return mean, 1.0 / std
 
     def _vae_at(self, level: int) -> Any:
         """The VAE, or its copy for a lower resolution, which is made when first asked for and
