@@ -4,7 +4,7 @@ named.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,21 +97,13 @@ def a_record(
 
 @dataclass
 class Rows:
-    """Records as a catalog would page them."""
+    """Records as a catalog would give them, in the order of their rows."""
 
     records: Sequence[JobRecord] = field(default_factory=tuple)
 
-    def jobs(
-        self,
-        batch_id: str,
-        *,
-        states: Sequence[JobState] | None = None,
-        after_row: int = 0,
-        limit: int | None = None,
-    ) -> list[JobRecord]:
-        rows = sorted(
-            (record for record in self.records if record.job.row > after_row),
-            key=lambda r: r.job.row,
-        )
-        wanted = [record for record in rows if states is None or record.state in states]
-        return wanted[:limit]
+    def every_job(
+        self, batch_id: str, *, states: Iterable[JobState] | None = None
+    ) -> Iterator[JobRecord]:
+        wanted = None if states is None else set(states)
+        rows = sorted(self.records, key=lambda record: record.job.row)
+        return (record for record in rows if wanted is None or record.state in wanted)
