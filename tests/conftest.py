@@ -6,9 +6,8 @@ Three tiers, each a target of the Makefile:
     test       all that guards a promise
     thorough   everything: also tests marked `thorough`, and ten times as many generated examples
 
-Tests run in two processes. What shares a server stays together in one of them (`_group_of`): Ray,
-S3, PostgreSQL and the browser are a group each, and every other file is one. Groups that wait most
-begin first, so that the other process computes meanwhile.
+Tests run in two processes. A file stays together in one of them, and so do the files that share a
+server (`_TOGETHER`). Those begin first: they wait most, and the other process computes meanwhile.
 
 Generated tests draw the same examples in every run, so that a red run speaks of the change that was
 made, and have no time limit per example, which says more about the machine's other work than about
@@ -25,9 +24,11 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.flow.cluster import ray_cluster
 from tests.servers_postgres import (
@@ -57,12 +58,38 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 if settings.get_current_profile_name() == "default":
     settings.load_profile("same")
 
-#: Folders and files that load torch or start Ray, and the servers a group of tests shares.
+#: Folders and files that load torch or start Ray.
 _NOT_QUICK = (
     "benchmarks", "cli/test_profile.py", "flow", "methods/on_model", "platform/test_findings.py",
     "training", "workers",
 )  # fmt: skip
-_SERVERS = ("ray", "s3", "postgres", "browser")
+#: Files that share what takes seconds to start. What begins first here begins first.
+_TOGETHER = {
+    "ray": ("flow/test_ray.py", "flow/test_hand_over.py", "flow/test_attach.py"),
+    "s3": (
+        "contracts/test_stores.py", "storage/test_commit.py", "storage/test_s3_store.py",
+        "storage/test_input_places.py", "storage/test_prompts.py", "flow/test_input_videos.py",
+        "flow/test_servers.py",
+    ),
+    "postgres": ("contracts/test_catalogs.py", "storage/test_catalog_opening.py"),
+}  # fmt: skip
+_HERE = Path(__file__).parent
+_GROUP = {f"{_HERE.name}/{file}": name for name, files in _TOGETHER.items() for file in files}
+_SERVERS = {"moto_server", "s3_server", "postgres_url", "postgres_catalog", "browser"}
+_PLACES = {"moto", "radosgw", "postgres"}  # a fixture's parameter may name the server
+
+
+class ByServer(LoadScopeScheduling):
+    """Hands out files, or several that share a server, to the processes. (Marks of `loadgroup` do
+    not reach the tests' names in pytest 9.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return _GROUP.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
+    return ByServer(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,34 +99,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    here = collection_path.relative_to(Path(__file__).parent).as_posix()
+    here = collection_path.relative_to(_HERE).as_posix()
     is_heavy = any(here == folder or here.startswith(f"{folder}/") for folder in _NOT_QUICK)
     return True if config.getoption("--quick") and is_heavy else None
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist writes groups into the tests' names
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    groups = {item: _group_of(item) for item in items}
     if config.getoption("--quick"):
-        config.hook.pytest_deselected(items=[i for i in items if groups[i] in _SERVERS])
-        items[:] = [item for item in items if groups[item] not in _SERVERS]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: groups[item] not in _SERVERS)  # stable: files keep their order
+        config.hook.pytest_deselected(items=[item for item in items if _needs_server(item)])
+        items[:] = [item for item in items if not _needs_server(item)]
+    order = list(_TOGETHER)
+    group_of = {item: _GROUP.get(item.nodeid.partition("::")[0]) for item in items}
+    items.sort(key=lambda i: order.index(group_of[i]) if group_of[i] else len(order))
 
 
-def _group_of(item: pytest.Item) -> str:
-    """What a test shares a process with: a server's name, or its own file."""
+def _needs_server(item: pytest.Item) -> bool:
+    called = getattr(item, "callspec", None)
+    given = {str(value) for value in called.params.values()} if called else set()
     asked = set(getattr(item, "fixturenames", ()))
-    if called := getattr(item, "callspec", None):  # a fixture's parameter may name the server
-        asked |= {value for value in called.params.values() if isinstance(value, str)}
-    if item.get_closest_marker("ray"):
-        return "ray"
-    if asked & {"moto", "radosgw", "moto_server", "s3_server"}:
-        return "s3"
-    if asked & {"postgres", "postgres_url", "postgres_catalog", "postgres_server"}:
-        return "postgres"
-    return "browser" if "browser" in asked else item.nodeid.partition("::")[0]
+    return bool(item.get_closest_marker("ray") or asked & _SERVERS or given & _PLACES)
 
 
 @pytest.fixture(autouse=True)
