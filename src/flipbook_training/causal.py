@@ -6,7 +6,7 @@
 Starts from flipbook's finished transformer and goes on with teacher forcing over blocks: one
 sequence holds the clean frames of a clip and its noisy frames. A clean block sees itself and its
 window of clean frames; a noisy block sees itself and the same window of clean frames, with a noise
-level of its own. That is what the sampler of `workers/causal.py` does with its memory, so windows
+level of its own. That is what the sampler of `workers/blocks` does with its memory, so windows
 and places in time are taken from there. A clean token's time is 0, as in the sampler's remember
 pass.
 

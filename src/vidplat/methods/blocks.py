@@ -7,7 +7,7 @@ Such a model's directory has a `causal.json` beside `model_index.json`:
     21}
 
 `block` latent frames are made at once, in `steps` (thousandths of the schedule, before `shift`) and
-one pass more that remembers them (`workers/causal.py`). A block attends to the first `sink` frames
+one pass more that remembers them (`workers/blocks`). A block attends to the first `sink` frames
 and to the last `recent` ones, its own included; `trained` is how many positions in time the model
 has learnt. Neither torch nor files are needed here.
 """
