@@ -7,6 +7,9 @@ READY := .venv/.ready
 # Two processes; tests that share a server stay in one (tests/conftest.py).
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+BENCHMARKS ?= batching busy_share catalog demo_deadlines diffusers_loop input_videos intake interpolate \
+  overhead planning sparse_attention
+
 .PHONY: demo quick test thorough check bench train-flipbook clean
 
 $(READY): pyproject.toml constraints.txt
@@ -34,8 +37,8 @@ test: check  ## check, then all tests that guard a promise
 thorough: check  ## every test, also what `test` leaves out, and many more generated examples
 	$(PYTEST) -m "thorough or not thorough" --hypothesis-profile=thorough
 
-bench: $(READY)  ## the benchmarks of the README, each a card and one JSON line
-	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(READY)  ## benchmarks that need neither root nor hours; one alone: make bench BENCHMARKS=methods
+	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 train-flipbook: $(READY)  ## train the embedded models from nothing; a stopped run goes on from checkpoints/
 	$(BIN)/python -m flipbook_training checkpoints src/vidplat/models_data

@@ -1,24 +1,22 @@
 """How fast a catalog takes jobs in, moves them, and answers questions when it is large.
 
-    python benchmarks/catalog.py [--jobs 1000000] [--moved 20000] [--catalog postgresql://...]
+    python -m benchmarks.catalog [--jobs 1000000] [--moved 20000] [--catalog postgresql://...]
 
 Adds one batch of `--jobs` jobs, then claims, beats and finishes `--moved` of them in calls of 500
 as the platform does, then asks what `status`, `ls` and `show` ask. Without `--catalog` it uses a
-new SQLite file, and measures its size. A PostgreSQL given here must be empty. Prints a card, and
-one JSON line at the end.
+new SQLite file, and measures its size. A PostgreSQL given here must be empty.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.common import answer, head, options
 from vidplat.domain import (
     Artifact,
     Batch,
@@ -42,59 +40,48 @@ BATCH = Batch("b00000000001", "prompts.parquet", "/renders", MODEL, 0.0)
 
 def some_jobs(count: int) -> Iterator[Job]:
     for row in range(1, count + 1):
-        text = (
-            f"a small red circle number {row} drifts slowly to the left over a blue "
-            "background, soft light at dawn"
-        )
-        yield Job(
-            hashlib.sha256(str(row).encode()).hexdigest()[:32],
-            text,
-            "",
-            SPEC,
-            MODEL,
-            row,
-            f"clip-{row:09d}",
-        )
+        text = f"a small red circle number {row} drifts slowly to the left over a blue background"
+        text += ", soft light at dawn"
+        job_id = hashlib.sha256(str(row).encode()).hexdigest()[:32]
+        yield Job(job_id, text, "", SPEC, MODEL, row, f"clip-{row:09d}")
 
 
-def move(catalog: Catalog, count: int) -> dict[str, float]:
-    """Claim, beat and finish `count` jobs; jobs per second of each, and of all three together."""
-    spent = dict.fromkeys(("claim", "heartbeat", "finish"), 0.0)
-    moved = 0
-    while moved < count:
-        waiting = [each.job.id for each in catalog.open_jobs(BATCH.id, limit=PER_CALL)]
+def moved(catalog: Catalog, count: int) -> dict[str, float]:
+    """Jobs per second of claiming, beating and finishing `count` jobs, and of all three."""
+    spent, done = dict.fromkeys(("claim", "heartbeat", "finish"), 0.0), 0
+    while done < count:
+        jobs = [each.job.id for each in catalog.open_jobs(BATCH.id, limit=PER_CALL)]
         claims = [
             Claim(job, "w1", "cloud", POINT, 10.0, 12.0, 1.0, "host:1:1", "full quality")
-            for job in waiting
+            for job in jobs
         ]
-        beats = [Progress(job, 1, "w1", "denoise", 12, 24, 5.0) for job in waiting]
-        ended = [finished(job) for job in waiting]
-        for name, call in (
-            ("claim", lambda claims=claims: catalog.claim(BATCH.id, claims, now=0.0, lease_s=30)),
-            (
-                "heartbeat",
-                lambda beats=beats: catalog.heartbeat(BATCH.id, beats, now=5.0, lease_s=30),
-            ),
-            ("finish", lambda ended=ended: catalog.finish(BATCH.id, ended)),
-        ):
-            spent[name] += seconds_of(call)
-        moved += len(waiting)
-    rates = {f"{name}_per_s": round(moved / seconds) for name, seconds in spent.items()}
-    return {**rates, "moved_per_s": round(moved / sum(spent.values()))}
+        beats = [Progress(job, 1, "w1", "denoise", 12, 24, 5.0) for job in jobs]
+        ended = [finished(job) for job in jobs]
+        began = time.perf_counter()
+        catalog.claim(BATCH.id, claims, now=0.0, lease_s=30)
+        claimed = time.perf_counter()
+        catalog.heartbeat(BATCH.id, beats, now=5.0, lease_s=30)
+        beaten = time.perf_counter()
+        catalog.finish(BATCH.id, ended)
+        spent["claim"] += claimed - began
+        spent["heartbeat"] += beaten - claimed
+        spent["finish"] += time.perf_counter() - beaten
+        done += len(jobs)
+    rates = {f"{name}_per_s": round(done / seconds) for name, seconds in spent.items()}
+    return {**rates, "moved_per_s": round(done / sum(spent.values()))}
 
 
 def finished(job: str) -> Outcome:
     folder = f"/renders/batches/{BATCH.id}/jobs/{job[:2]}/{job}"
-    artifact = Artifact(
-        f"{folder}/video.mp4", f"{folder}/poster.jpg", f"{folder}/meta.json", "ab" * 32, 12_345, 1
-    )
+    video, poster, meta = (f"{folder}/{name}" for name in ("video.mp4", "poster.jpg", "meta.json"))
+    artifact = Artifact(video, poster, meta, "ab" * 32, 12_345, 1)
     phases = {"encode": 0.0213, "denoise": 7.1234, "decode": 2.5432, "mp4": 0.0456, "store": 0.0012}
     return Outcome(job, 1, "w1", POINT, 0.0, 10.0, phases, artifact, None, {"flicker": 0.25}, 24)
 
 
-def ask(catalog: Catalog) -> dict[str, float]:
+def answers(catalog: Catalog) -> dict[str, float]:
     """Median milliseconds of the questions behind `status`, `ls` and `show`."""
-    some = catalog.jobs(BATCH.id, limit=1, after_row=1234)[0]
+    some = catalog.jobs(BATCH.id, limit=1, after_row=1234)[0].job
     questions: dict[str, Callable[[], object]] = {
         "counts": lambda: catalog.counts(BATCH.id),
         "step_totals": lambda: catalog.step_totals(BATCH.id),
@@ -103,8 +90,8 @@ def ask(catalog: Catalog) -> dict[str, float]:
         "running_records": lambda: catalog.jobs(BATCH.id, states=[JobState.RUNNING]),
         "page_of_failed": lambda: catalog.jobs(BATCH.id, states=[JobState.FAILED], limit=500),
         "page_of_all": lambda: catalog.jobs(BATCH.id, after_row=5_000, limit=500),
-        "find_by_id": lambda: catalog.find_job(some.job.id[:10]),
-        "find_by_own_id": lambda: catalog.find_job(str(some.job.external_id), BATCH.id),
+        "find_by_id": lambda: catalog.find_job(some.id[:10]),
+        "find_by_own_id": lambda: catalog.find_job(str(some.external_id), BATCH.id),
     }
     return {
         f"{name}_ms": round(1000 * statistics.median(seconds_of(question) for _ in range(5)), 1)
@@ -113,36 +100,32 @@ def ask(catalog: Catalog) -> dict[str, float]:
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    began = time.perf_counter()
     call()
-    return time.perf_counter() - started
+    return time.perf_counter() - began
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--jobs", type=int, default=1_000_000)
-    options.add_argument("--moved", type=int, default=20_000)
-    options.add_argument("--catalog", help="URL of an empty PostgreSQL database")
-    chosen = options.parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--moved", type=int, default=20_000)
+    parser.add_argument("--catalog", help="URL of an empty PostgreSQL database")
+    told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "catalog.db"
-        catalog = open_catalog(chosen.catalog or f"sqlite:///{file}", migrate=True)
-        added_s = seconds_of(lambda: catalog.add_batch(BATCH, some_jobs(chosen.jobs)))
-        result: dict[str, float] = {"add_per_s": round(chosen.jobs / added_s)}
-        result |= move(catalog, min(chosen.moved, chosen.jobs))
-        result |= ask(catalog)
+        catalog = open_catalog(told.catalog or f"sqlite:///{file}", migrate=True)
+        added_s = seconds_of(lambda: catalog.add_batch(BATCH, some_jobs(told.jobs)))
+        found: dict[str, float] = {"add_per_s": round(told.jobs / added_s)}
+        found |= moved(catalog, min(told.moved, told.jobs)) | answers(catalog)
         catalog.close()
         if file.exists():
-            result["bytes_per_job"] = round(file.stat().st_size / chosen.jobs)
-    kind = "postgresql" if chosen.catalog else "sqlite"
-    print(
-        f"{kind}, {chosen.jobs:,} jobs added, {chosen.moved:,} of them moved in calls of {PER_CALL}"
-    )
-    for name, value in result.items():
+            found["bytes_per_job"] = round(file.stat().st_size / told.jobs)
+    kind = "postgresql" if told.catalog else "sqlite"
+    about = f"{kind}, {told.jobs:,} jobs added, {told.moved:,} of them moved {PER_CALL} at a time"
+    print(head(about, "catalog"))
+    for name, value in found.items():
         print(f"  {name:20} {value:>12,}")
-    print(json.dumps({"benchmark": "catalog", "kind": kind, "jobs": chosen.jobs, **result}))
+    answer("catalog", kind=kind, jobs=told.jobs, **found)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
 """What input videos cost intake, and what damaged ones do to it.
 
-    python benchmarks/input_videos.py [--rows 20000] [--sources 500] [--damaged-s 60]
+    python -m benchmarks.input_videos [--rows 20000] [--sources 500] [--damaged-s 60]
 
 First a plan over that many rows with the fake model: made from text alone, all from one video, and
 from so many different ones (64x64, two seconds, H.264). Then, for so many seconds, sound videos of
 five kinds with up to 20 bytes changed at random are looked at and decoded as intake and a worker
-would: each must end in frames or in one InputError. Prints a card, and one JSON line at the end.
+would: each must end in frames or in one InputError.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import random
@@ -23,6 +22,7 @@ from typing import Any
 import av
 import numpy as np
 
+from benchmarks.common import answer, head, options
 from vidplat.config import CatalogConfig, Config, InputConfig, RunConfig, StoreConfig
 from vidplat.errors import InputError
 from vidplat.platform import Silence, SubmitRequest, plan_only
@@ -41,65 +41,52 @@ KINDS = {
 def frames(count: int) -> np.ndarray:
     """(count, 64, 64, 3) uint8: a slope that drifts."""
     y, x = np.mgrid[:64, :64]
-    return np.stack(
-        [np.stack([2 * x + 3 * t, 2 * y, x + y], -1) % 256 for t in range(count)]
-    ).astype(np.uint8)
+    shown = [np.stack([2 * x + 3 * t, 2 * y, x + y], -1) % 256 for t in range(count)]
+    return np.stack(shown).astype(np.uint8)
 
 
-def sound_videos(folder: Path) -> list[bytes]:
-    made = []
-    for suffix, (codec, pixels) in KINDS.items():
-        path = folder / f"sound.{suffix}"
-        with av.open(str(path), "w") as out:
-            stream = out.add_stream(codec, rate=16)
-            stream.width = stream.height = 64
-            stream.pix_fmt = pixels
-            for shown in frames(17):
-                out.mux(
-                    stream.encode(
-                        av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(format=pixels)
-                    )
-                )
-            out.mux(stream.encode(None))
-        made.append(path.read_bytes())
-    return made
+def sound_video(path: Path, codec: str, pixels: str) -> bytes:
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=16)
+        stream.width = stream.height = 64
+        stream.pix_fmt = pixels
+        for shown in frames(17):
+            frame = av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(format=pixels)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path.read_bytes()
 
 
-def intake(folder: Path, rows: int, sources: int) -> dict[str, float]:
+def plans(folder: Path, rows: int, sources: int) -> dict[str, float]:
     """Processor seconds of one plan per way of naming sources, all threads together."""
     video = to_mp4(frames(33), 16)
     for number in range(sources):  # a box that players skip makes each file's content its own
-        (folder / f"{number}.mp4").write_bytes(
-            video + (12).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big")
-        )
+        box = (12).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big")
+        (folder / f"{number}.mp4").write_bytes(video + box)
     config = Config(
         catalog=CatalogConfig(f"sqlite:///{folder}/none.db"),
         store=StoreConfig(str(folder / "none")),
         run=RunConfig(local=True),
         model="fake",
     )
-    took = {}
     with (folder / "0.mp4").open("rb") as file:  # the first look loads the decoder's library
         look_at(file, config.inputs)
+    took = {}
     for name, places in (("text", 0), ("one source", 1), (f"{sources} sources", sources)):
-        wanted = [
-            {
-                "prompt": "x",
-                "seed": row,
-                **({"input_video": f"{row % places}.mp4"} if places else {}),
-            }
-            for row in range(rows)
-        ]
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in wanted))
+        wanted: list[dict[str, Any]] = [{"prompt": "x", "seed": row} for row in range(rows)]
+        if places:
+            for row in wanted:
+                row["input_video"] = f"{row['seed'] % places}.mp4"
+        asked = folder / "rows.jsonl"
+        asked.write_text("".join(json.dumps(row) + "\n" for row in wanted))
         began = time.process_time()
-        plan_only(SubmitRequest(str(folder / "rows.jsonl")), config, Silence())
+        plan_only(SubmitRequest(str(asked)), config, Silence())
         took[name] = round(time.process_time() - began, 2)
     return took
 
 
-def damage(sound: list[bytes], seconds: float) -> dict[str, Any]:
-    """How many damaged files were tried, and how they ended; any other exception ends the
-    benchmark."""
+def damaged(sound: list[bytes], seconds: float) -> dict[str, Any]:
+    """How many damaged files were tried and how they ended; any other exception goes through."""
     chance, ends, slowest = random.Random(1), Counter[str](), 0.0
     until = time.perf_counter() + seconds
     while (began := time.perf_counter()) < until:
@@ -117,37 +104,22 @@ def damage(sound: list[bytes], seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--rows", type=int, default=20_000)
-    options.add_argument("--sources", type=int, default=500)
-    options.add_argument("--damaged-s", type=float, default=60.0)
-    chosen = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        took = intake(Path(folder), chosen.rows, chosen.sources)
-        damaged = damage(sound_videos(Path(folder)), chosen.damaged_s)
-    print(f"{chosen.rows:,} rows planned, processor seconds")
+    parser = options(__doc__)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--sources", type=int, default=500)
+    parser.add_argument("--damaged-s", type=float, default=60.0)
+    told = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        took = plans(folder, told.rows, told.sources)
+        sound = [sound_video(folder / f"sound.{end}", *how) for end, how in KINDS.items()]
+        ends = damaged(sound, told.damaged_s)
+    print(head(f"{told.rows:,} rows planned, processor seconds", "input_videos"))
     for name, seconds in took.items():
         print(f"  {name:<14} {seconds:.2f} s")
-    print(
-        f"{damaged['tried']:,} damaged videos: {damaged.get('frames', 0):,} gave frames, the "
-        "rest a sentence"
-    )
-    print(
-        f"  slowest {damaged['slowest_s']} s; PyAV {av.__version__}, libavcodec "
-        f"{av.library_versions['libavcodec']}"
-    )
-    print(
-        json.dumps(
-            {
-                "benchmark": "input_videos",
-                "rows": chosen.rows,
-                "plan_cpu_s": took,
-                "damaged": damaged,
-            }
-        )
-    )
+    given = f"{ends.get('frames', 0):,} gave frames, the rest a sentence"
+    print(f"{ends['tried']:,} damaged videos: {given}; slowest {ends['slowest_s']} s")
+    answer("input_videos", rows=told.rows, plan_cpu_s=took, damaged=ends)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,48 @@
 """What the platform itself costs: jobs per second with a model that takes no time.
 
-    python benchmarks/overhead.py                 submit to committed row, in this process and
-                                                  through Ray
-    python benchmarks/overhead.py --jobs 2000 --only local
+    python -m benchmarks.overhead [--jobs 2000] [--only local|ray]
 
 SQLite and a folder on local disk, as by default; every job is claimed, made, written, verified,
-committed and recorded. Bars: 200 jobs/s in this process, 50 through Ray actors. Beside them stands
-the rate of bare Ray calls on this machine, the ceiling. Ends with one JSON line.
+committed and recorded, in this process and through Ray. Bars: 200 jobs/s here, 50 through Ray.
+Beside them stands the rate of bare Ray calls on this machine, the ceiling.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from benchmarks.common import answer, head, options
 from vidplat.config import CatalogConfig, Config, PoolConfig, RunConfig, StoreConfig
-from vidplat.platform import BatchResult, Silence, SubmitRequest, submit
+from vidplat.platform import Silence, SubmitRequest, submit
 
 
-def run(jobs: int, *, local: bool, step_s: float = 0.0) -> BatchResult:
-    """One batch of `jobs` with the fake model, in a fresh folder."""
+def figures(jobs: int, *, local: bool) -> dict[str, float]:
+    """Of one batch with the fake model, in a fresh folder."""
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.txt"
-        prompts.write_text(
-            "".join(f"a red circle drifts to the left, take {n}\n" for n in range(jobs))
-        )
+        lines = (f"a red circle drifts to the left, take {n}\n" for n in range(jobs))
+        prompts.write_text("".join(lines))
         config = Config(
             catalog=CatalogConfig(f"sqlite:///{folder}/catalog.db"),
             store=StoreConfig(f"{folder}/out"),
             pools=(PoolConfig("cloud"), PoolConfig("edge")),
             run=RunConfig(local=local),
-            model=f"fake:step_s={step_s}",
+            model="fake:step_s=0.0",
         )
-        return submit(SubmitRequest(str(prompts), submitted_at=time.time()), config, Silence())
+        result = submit(SubmitRequest(str(prompts), submitted_at=time.time()), config, Silence())
+    startup_s = result.score.startup_s
+    working_s = result.score.finished_at - result.batch.submitted_at - startup_s
+    return {
+        "jobs": result.computed,
+        "exit_code": int(result.exit_code),
+        "startup_s": round(startup_s, 2),
+        "jobs_per_s": round(result.computed / working_s, 1),  # first dispatch to last commit
+        "jobs_per_s_whole": round(result.computed / result.wall_s, 1),  # submit to exit
+    }
 
 
 def bare_ray_calls_per_s(calls: int = 2_000) -> float:
@@ -47,13 +52,8 @@ def bare_ray_calls_per_s(calls: int = 2_000) -> float:
     class Empty:
         def nothing(self) -> None: ...
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
+    ray.init(address="local", num_cpus=2, logging_level="ERROR", **quiet)
     actors = [ray.remote(Empty).remote() for _ in range(2)]
     ray.get([actor.nothing.remote() for actor in actors])
     began = time.monotonic()
@@ -63,39 +63,22 @@ def bare_ray_calls_per_s(calls: int = 2_000) -> float:
     return rate
 
 
-def figures(result: BatchResult) -> dict[str, float]:
-    working_s = result.score.finished_at - result.batch.submitted_at - result.score.startup_s
-    return {
-        "jobs": result.computed,
-        "exit_code": result.exit_code,
-        "startup_s": round(result.score.startup_s, 2),
-        "jobs_per_s": round(result.computed / working_s, 1),  # first dispatch to last commit
-        "jobs_per_s_whole": round(result.computed / result.wall_s, 1),  # submit to exit
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--jobs", type=int, default=2_000)
     parser.add_argument("--only", choices=("local", "ray"))
-    options = parser.parse_args()
-    card: dict[str, object] = {
-        "benchmark": "overhead",
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-    }
-    card["load"] = round(os.getloadavg()[0], 1)  # others on this machine make every figure smaller
-    if options.only != "ray":
-        card["local"] = figures(run(options.jobs, local=True))
-        print(f"in this process    {card['local']}")
-    if options.only != "local":
-        card["ray"] = figures(run(options.jobs, local=False))
-        print(f"through Ray        {card['ray']}")
-        card["bare_ray_calls_per_s"] = round(bare_ray_calls_per_s())
-        print(f"bare Ray calls     {card['bare_ray_calls_per_s']} per s")
-    print(json.dumps(card))
+    told = parser.parse_args()
+    found: dict[str, Any] = {"load": os.getloadavg()[0]}  # others make every figure smaller
+    print(head(f"{told.jobs} jobs, load {found['load']:.1f}", "overhead"))
+    if told.only != "ray":
+        found["local"] = figures(told.jobs, local=True)
+        print(f"in this process    {found['local']}")
+    if told.only != "local":
+        found["ray"] = figures(told.jobs, local=False)
+        print(f"through Ray        {found['ray']}")
+        found["bare_ray_calls_per_s"] = round(bare_ray_calls_per_s())
+        print(f"bare Ray calls     {found['bare_ray_calls_per_s']} per s")
+    answer("overhead", **found)
 
 
 if __name__ == "__main__":
