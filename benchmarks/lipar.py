@@ -199,7 +199,7 @@ def quality(family: Any, captions: int) -> Row:
         edit = Edit(family, family.encode_video(video), condition, number)
         reference = edit.frames(None)
         for name, mask, frames in rivals_of(edit, video):
-            here = torch.ones_like(mask) if name.startswith("window") else with_first_block(mask)
+            here = with_first_block(mask)
             kept, pruned = region_psnr(frames, reference, here)
             motion = motion_energy(frames) / max(motion_energy(reference), 1e-6)
             share = 1 - float(here.float().mean())
@@ -235,7 +235,7 @@ def rivals_of(edit: Edit, video: np.ndarray) -> list[tuple[str, Tensor, np.ndarr
     return [
         *((name, keep, edit.frames(keep, recovery)) for name, recovery in RECOVERIES.items()),
         *((name, mask, edit.frames(mask)) for name, mask in masks.items()),
-        ("window trimmed to (1, 3)", keep, edit.frames(None, plan=trimmed)),
+        ("window trimmed to (1, 3)", torch.ones_like(keep), edit.frames(None, plan=trimmed)),
     ]
 
 

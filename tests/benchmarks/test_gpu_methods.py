@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from vidplat.methods.hsa.schedule import schedule_for
 from vidplat.methods.lipar.mask import MaskRule
 from vidplat.methods.vdit.tiles import density
 
-ROOT = Path(__file__).parents[2]
 TOKENS, FRAMES, STEPS = 7 * 6 * 8, 7, 24  # of the small setting
 WIDTH, FFN, TEXT = 128, 512, 16
 # FLOPs of a block; see vidplat.methods.pass_size
@@ -37,41 +35,11 @@ RECOVERIES = ("noisy", "none", "bias", "noise-aware")
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, dict[str, Any]]:
-    """All rows of one round of the script, by their names."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.gpu_methods",
-        "--small",
-        "--rounds",
-        "1",
-        "--equal-steps",
-        "1",
-    ]
-    command += ["--paths", *PATHS, "--compile", "none"]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-    )
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert (answer["benchmark"], answer["interrupted"], answer["steps"]) == (
-        "gpu_methods",
-        False,
-        STEPS,
-    )
+    """All rows of one round, by their names."""
+    answer = told("--equal-steps", "1", "--paths", *PATHS, "--compile", "none")
+    assert (answer["benchmark"], answer["interrupted"]) == ("gpu_methods", False)
+    assert answer["steps"] == STEPS
     return {row["way"]: row for row in answer["rows"]}
-
-
-@pytest.fixture
-def as_before() -> Iterator[None]:
-    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
-    yield
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGTERM, handler)
 
 
 def test_every_way_is_a_row_with_a_finite_time_and_nothing_to_excuse(
@@ -202,22 +170,16 @@ def test_the_source_prunes_a_third_of_the_full_videos_tokens(first: int, part: i
     assert 1 - keep.float().mean() == pytest.approx(0.32, abs=0.01)
 
 
-@pytest.mark.usefixtures("as_before")
-def test_a_way_that_is_refused_is_a_row_with_the_reason_and_the_others_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_way_that_is_refused_is_a_row_with_the_reason_and_the_others_go_on() -> None:
     """HSA-25 needs 21 steps."""
-    answer = told(monkeypatch, capsys, "--only", "hsa", "--steps", "12")
+    answer = told("--only", "hsa", "--steps", "12", "--equal-steps", "1")
     named = {row["way"]: row for row in answer["rows"]}
     assert "preset 25 needs 21 steps or more" in named["hsa:25"]["reason"]
     assert named["hsa:25"]["time_ratio"] is None
     assert all(named[f"hsa:{preset}"]["time_ratio"] > 0 for preset in ("75A", "75B", "50"))
 
 
-@pytest.mark.usefixtures("as_before")
-def test_memory_that_runs_out_costs_one_row(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_memory_that_runs_out_costs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Bench.run
 
     def short_of_memory(bench: Any, way: Any, steps: int | None = None) -> Any:
@@ -226,15 +188,14 @@ def test_memory_that_runs_out_costs_one_row(
         return run(bench, way, steps)
 
     monkeypatch.setattr(Bench, "run", short_of_memory)
-    answer = told(monkeypatch, capsys, "--only", "sparse")
+    answer = told("--only", "sparse")
     reasons = {row["way"]: row["reason"] for row in answer["rows"]}
     assert reasons.pop("sparse:k=1,path=gather") == "out of memory: tried to allocate 12 GiB"
     assert set(reasons.values()) == {""}
 
 
-@pytest.mark.usefixtures("as_before")
 def test_an_interrupt_keeps_what_was_measured(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     lap = Bench.lap
 
@@ -245,7 +206,7 @@ def test_an_interrupt_keeps_what_was_measured(
 
     monkeypatch.setattr(Bench, "lap", stopped)
     out = tmp_path / "kept" / "laps.jsonl"
-    answer = told(monkeypatch, capsys, "--only", "sparse", "--out", str(out))
+    answer = told("--only", "sparse", "--out", str(out))
     assert answer["interrupted"]
     assert [row["rounds"] for row in answer["rows"]] == [1, 1, 0, 0, 0, 0]
     assert [json.loads(line)["way"] for line in out.read_text().splitlines()] == [
@@ -254,14 +215,17 @@ def test_an_interrupt_keeps_what_was_measured(
     ]
 
 
-def told(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    *arguments: str,
-) -> dict[str, Any]:
-    """What the script answers with on its last line."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu_methods", "--small", "--rounds", "1", *arguments])
-    script.main()
-    answer: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+def told(*arguments: str) -> dict[str, Any]:
+    """What one round of the script answers with on its last line, on a machine without CUDA."""
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(sys, "argv", ["gpu_methods", "--small", "--rounds", "1", *arguments])
+        try:
+            script.main()
+        finally:
+            torch.set_num_threads(threads)
+            signal.signal(signal.SIGTERM, handler)
+    answer: dict[str, Any] = json.loads(said.getvalue().splitlines()[-1])
     return answer
