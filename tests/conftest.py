@@ -60,8 +60,8 @@ if settings.get_current_profile_name() == "default":
 
 #: Folders and files that load torch or start Ray.
 _NOT_QUICK = (
-    "benchmarks", "cli/test_profile.py", "flow", "methods/on_model", "platform/test_findings.py",
-    "training", "workers",
+    "benchmarks", "cli/test_models.py", "cli/test_profile.py", "flow", "methods/on_model",
+    "platform/test_findings.py", "training", "workers",
 )  # fmt: skip
 #: Files that share what takes seconds to start. What begins first here begins first.
 _TOGETHER = {
@@ -123,7 +123,8 @@ def _needs_server(item: pytest.Item) -> bool:
 @pytest.fixture(autouse=True)
 def _stays_quick(request: pytest.FixtureRequest) -> Iterator[None]:
     """In the quick tier nothing loads what takes seconds to load."""
+    heavy = {"torch", "ray"} - sys.modules.keys()
     yield
     if request.config.getoption("--quick"):
-        loaded = {"torch", "ray"} & sys.modules.keys()
+        loaded = heavy & sys.modules.keys()
         assert not loaded, f"{loaded} was loaded: the quick tier does without"
