@@ -133,9 +133,7 @@ def _check_ground(
     yield Check("background", shot.background, tone)
     light, dark = (np.array(x) for x in world.BACKGROUNDS[tone])
     along = (light - dark) / 2
-    some = slice(
-        None, None, 4
-    )  # a pan turns a wave by less than a fifth in four frames: enough to follow it
+    some = slice(None, None, 4)  # a pan turns a wave by less than a fifth in four frames
     waves = _waves(((pixels[some] - middle[tone]) @ along) / (along @ along), ground[some])
     striped = float(np.median(np.abs(waves[0])))
     checkered = float(np.median(np.abs(waves[1]) + np.abs(waves[2])))
@@ -183,9 +181,8 @@ def _waves(field: Floats, ground: NDArray[np.bool_]) -> NDArray[np.complex128]:
         # a cos + b sin = amplitude * cos(kx - phase) with amplitude e^{i phase} = a + i b; minus:
         # phase of x + camera
         found[:, f] = [complex(fitted[1 + 2 * k], -fitted[2 + 2 * k]) for k in range(3)]
-    if (
-        np.abs(found[2]).sum() > np.abs(found[1]).sum()
-    ):  # the stronger one leads, so that its phase can be followed
+    # The stronger one leads, so that its phase can be followed.
+    if np.abs(found[2]).sum() > np.abs(found[1]).sum():
         found[[1, 2]] = found[[2, 1]]
     return found
 
@@ -253,9 +250,8 @@ def _check_motion(track: Floats, motion: world.Motion, fps: float) -> Iterable[C
         yield Check("direction", motion.way, _way(gone) if speed >= STILL_BELOW else "none")
     elif motion.kind == "orbit":
         arm = track - track.mean(0)
-        turning = float(
-            (arm[:-1, 0] * arm[1:, 1] - arm[:-1, 1] * arm[1:, 0]).sum()
-        )  # twice the swept area
+        twice = (arm[:-1, 0] * arm[1:, 1] - arm[:-1, 1] * arm[1:, 0]).sum()
+        turning = float(twice)  # twice the swept area
         # One full turn sweeps 2 pi r^2 of it; y points down, so positive is clockwise.
         enough = (
             0.25 * 2 * math.pi * world.ORBIT_RADIUS**2 * min(1.0, world.ORBIT_TURNS_PER_S * seconds)

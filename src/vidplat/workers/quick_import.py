@@ -68,10 +68,8 @@ def _substitutes() -> Iterator[None]:
     finally:
         torch.compiler.disable, torch.distributed.is_available = disable, is_available
         torch.nn.Embedding.reset_parameters = reset  # type: ignore[method-assign]
-        del (
-            torch._dynamo,
-            sys.modules[COMPILER],
-        )  # torch imports the real one when it is asked for the attribute
+        # torch imports the real one when it is asked for the attribute.
+        del torch._dynamo, sys.modules[COMPILER]
         if hides_scipy:
             del sys.modules[SCIPY]
 

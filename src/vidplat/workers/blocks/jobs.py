@@ -152,9 +152,8 @@ def kept_share(keep: Tensor, plan: StreamPlan) -> float:
 
 def _recovery(pruning: Values) -> str:
     asked = str(pruning["recovery"])
-    return (
-        "noise-aware" if asked == "auto" else asked
-    )  # the memory has clean keys: nothing speaks against them
+    # The memory has clean keys: nothing speaks against them.
+    return "noise-aware" if asked == "auto" else asked
 
 
 class _Walk:

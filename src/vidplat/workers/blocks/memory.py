@@ -106,20 +106,48 @@ class Memory:
         for of, rows in ((self.keys, key), (self.values, value)):
             of[layer] = torch.cat([of[layer], rows], dim=1) if layer in of else rows
 
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.keys.values())).device
 
-@dataclass
+    def last(self, layer: int, per_frame: int, times: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the last frame, so many times."""
+        key, value = self.keys[layer], self.values[layer]
+        return (
+            key[:, -per_frame:].repeat(1, times, 1, 1),
+            value[:, -per_frame:].repeat(1, times, 1, 1),
+        )
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What is left of a block's S P tokens."""
+
+    keep: Tensor  # (S P,) bool
+    rows: Tensor  # (n,) kept tokens
+    tables: Tables  # of these
+    from_block: Tensor  # (S P,) bool: has a kept ancestor inside the block
+    place: Tensor  # (S P,) that ancestor's place in `rows`; 0 where there is none
+
+
+@dataclass(frozen=True)
 class Block:
     """The block under way."""
 
     start: int
     frames: int
-    keep: Tensor | None  # (S, rows, columns) bool; None: all
     tables: Tables  # of all its S P tokens
     past: Tables | None  # of the finished frames it attends to; None: there are none
-    rows: Tensor | None = None  # (n,) kept tokens
-    row_tables: Tables | None = None
-    from_block: Tensor | None = None  # (S P,) bool: has a kept ancestor inside the block
-    place: Tensor | None = None  # (S P,) that ancestor's place in `rows`; 0 where there is none
+    pruned: Pruned | None  # None: all tokens run
+
+    @property
+    def rows(self) -> Tensor | None:
+        return None if self.pruned is None else self.pruned.rows
+
+    @property
+    def row_tables(self) -> Tables:
+        """Of the tokens that run."""
+        return self.tables if self.pruned is None else self.pruned.tables
 
 
 class BlockMemory:
@@ -139,9 +167,8 @@ class BlockMemory:
         self.branches: dict[str, Memory] = {}
         self.mode = "denoise"
         self._block: Block | None = None
-        self._reading: dict[
-            tuple[str, int], tuple[Tensor, Tensor, int]
-        ] = {}  # keys turned, values, rows of the past
+        # Of a branch's layer: keys turned, values, rows of the past.
+        self._reading: dict[tuple[str, int], tuple[Tensor, Tensor, int]] = {}
 
     @property
     def per_frame(self) -> int:
@@ -165,63 +192,55 @@ class BlockMemory:
     def begin(self, start: int, frames: int, keep: Tensor | None = None) -> None:
         """A block of `frames` frames from `start` on; `keep` (frames, rows, columns) bool, None for
         all."""
-        grid = Grid(frames, self._rows, self._columns)
-        places = self.window.places(list(range(start, start + frames)), start + frames)
-        held = self.window.held(start, frames)
-        past = Grid(len(held), self._rows, self._columns)
-        past_tables = (
-            tables_of(self._model, past, self.window.places(held, start + frames)) if held else None
-        )
-        block = Block(start, frames, keep, tables_of(self._model, grid, places), past_tables)
-        if keep is not None:
-            known = torch.cat([torch.ones_like(keep[:1]), keep])
-            ancestor = ancestors(known).flatten()[self.per_frame :] - self.per_frame
-            block.rows = keep.flatten().nonzero()[:, 0]
-            block.row_tables = rows_of(block.tables, block.rows)
-            block.from_block = ancestor >= 0
-            block.place = torch.searchsorted(block.rows, ancestor.clamp(min=0)).clamp(
-                max=max(len(block.rows) - 1, 0)
-            )
-        self._block, self.mode = block, "denoise"
-        self._reading.clear()
-        for memory in self.branches.values():
-            memory.keep_only(held, self.per_frame)
+        end, held = start + frames, self.window.held(start, frames)
         if keep is not None and held[-1:] != [start - 1]:
             raise ValueError(
                 f"a window of {self.window.recent} frames has no clean frame before a block of "
                 f"{frames}"
             )
+        tables = self._tables(list(range(start, end)), end)
+        pruned = None if keep is None else self._pruned(keep, tables)
+        block = Block(start, frames, tables, self._tables(held, end) if held else None, pruned)
+        self._block, self.mode = block, "denoise"
+        self._reading.clear()
+        for memory in self.branches.values():
+            memory.keep_only(held, self.per_frame)
+
+    def _tables(self, frames: list[int], end: int) -> Tables:
+        """Of all tokens of these frames, for a block that ends before frame `end`."""
+        grid = Grid(len(frames), self._rows, self._columns)
+        return tables_of(self._model, grid, self.window.places(frames, end))
+
+    def _pruned(self, keep: Tensor, tables: Tables) -> Pruned:
+        known = torch.cat([torch.ones_like(keep[:1]), keep])
+        ancestor = ancestors(known).flatten()[self.per_frame :] - self.per_frame
+        rows = keep.flatten().nonzero()[:, 0]
+        place = torch.searchsorted(rows, ancestor.clamp(min=0)).clamp(max=max(len(rows) - 1, 0))
+        return Pruned(keep.flatten(), rows, rows_of(tables, rows), ancestor >= 0, place)
 
     def finish(self) -> None:
         """After the remember pass of every branch."""
         block = self._now()
         self._reading.clear()
         for memory in self.branches.values():
-            if self.recovery == "none" and (block.keep is not None or memory.there is not None):
-                device = next(iter(memory.keys.values())).device
-                before = (
-                    memory.there
-                    if memory.there is not None
-                    else _all_there(memory, self.per_frame, device)
+            if self.recovery == "none" and (block.pruned or memory.there is not None):
+                before, mine = (
+                    torch.ones(frames * self.per_frame, dtype=torch.bool, device=memory.device)
+                    for frames in (len(memory.frames), block.frames)
                 )
-                mine = torch.ones(block.frames * self.per_frame, dtype=torch.bool, device=device)
-                memory.there = torch.cat(
-                    [before, mine if block.keep is None else block.keep.flatten()]
-                )
+                before = before if memory.there is None else memory.there
+                mine = mine if block.pruned is None else block.pruned.keep
+                memory.there = torch.cat([before, mine])
             memory.frames = [*memory.frames, *range(block.start, block.start + block.frames)]
         self._block = None
 
     def copy_on(self) -> None:
         """Instead of all passes, for a block that keeps nothing: every frame is remembered as the
         one before it."""
-        block, rows = self._now(), self.per_frame
+        block = self._now()
         for memory in self.branches.values():
             for layer in list(memory.keys):
-                last = (
-                    of[layer][:, -rows:].repeat(1, block.frames, 1, 1)
-                    for of in (memory.keys, memory.values)
-                )
-                memory.add(layer, *last)
+                memory.add(layer, *memory.last(layer, self.per_frame, block.frames))
         self.finish()
 
     def _now(self) -> Block:
@@ -244,11 +263,9 @@ class BlockMemory:
         block, here = self._now(), present.here
         assert here is not None
         memory = self.branches[here.branch]
-        query = call.rotate(
-            call.query, block.tables if block.row_tables is None else block.row_tables
-        )
+        query = call.rotate(call.query, block.row_tables)
         if self.mode == "remember":
-            key, value = self._remembered(call, block, memory)
+            key, value = self._copied(call, block, memory)
             if (here.branch, call.layer) in self._reading:
                 past_key, past_value, past = self._reading[here.branch, call.layer]
                 past_key, past_value = past_key[:, :past], past_value[:, :past]
@@ -256,9 +273,9 @@ class BlockMemory:
                 past_key, past_value = self._past(call, memory, block)
             memory.add(call.layer, key, value)
             tables = block.tables
-            if self.recovery == "none" and block.rows is not None and block.row_tables is not None:
-                key, value = key.index_select(1, block.rows), value.index_select(1, block.rows)
-                tables = block.row_tables
+            if self.recovery == "none" and block.pruned is not None:
+                rows, tables = block.pruned.rows, block.pruned.tables
+                key, value = key.index_select(1, rows), value.index_select(1, rows)
             key, value = (
                 torch.cat([past, new], dim=1)
                 for past, new in ((past_key, call.rotate(key, tables)), (past_value, value))
@@ -267,22 +284,19 @@ class BlockMemory:
             key, value = self._denoised(call, block, memory, here.branch)
         return rest(replace(call, query=query, key=key, value=value, rotary=None, rows=block.rows))
 
-    def _remembered(
-        self, call: AttentionCall, block: Block, memory: Memory
-    ) -> tuple[Tensor, Tensor]:
-        """Clean keys and values of all S P tokens: pruned ones copy the frame before them."""
-        if block.rows is None:
+    def _copied(self, call: AttentionCall, block: Block, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Keys and values of all S P tokens, (B, S P, h, D): of pruned ones those of kept ancestors
+        inside the block, and of the frame before it where there are none."""
+        pruned = block.pruned
+        if pruned is None:
             return call.key, call.value
-        key = self._copied(call.key, block, memory.keys[call.layer])
-        return key, self._copied(call.value, block, memory.values[call.layer])
-
-    def _copied(self, rows: Tensor, block: Block, remembered: Tensor) -> Tensor:
-        """(B, S P, h, D): of kept ancestors inside the block, and of the frame before it where
-        there are none."""
-        assert block.place is not None and block.from_block is not None
-        inside = rows.index_select(1, block.place)
-        before = remembered[:, -self.per_frame :].repeat(1, block.frames, 1, 1)
-        return torch.where(block.from_block.view(1, -1, 1, 1), inside, before)
+        before = memory.last(call.layer, self.per_frame, block.frames)
+        is_inside = pruned.from_block.view(1, -1, 1, 1)
+        key, value = (
+            torch.where(is_inside, rows.index_select(1, pruned.place), clean)
+            for rows, clean in zip((call.key, call.value), before, strict=True)
+        )
+        return key, value
 
     def _past(self, call: AttentionCall, memory: Memory, block: Block) -> tuple[Tensor, Tensor]:
         """Keys turned to their places, and values, of the window's finished frames."""
@@ -292,11 +306,8 @@ class BlockMemory:
         key, value = memory.keys[call.layer][:, :held], memory.values[call.layer][:, :held]
         if memory.there is not None:
             there = memory.there.nonzero()[:, 0]
-            key, value, tables = (
-                key.index_select(1, there),
-                value.index_select(1, there),
-                rows_of(tables, there),
-            )
+            key, value = key.index_select(1, there), value.index_select(1, there)
+            tables = rows_of(tables, there)
         return call.rotate(key, tables), value
 
     def _denoised(
@@ -307,19 +318,16 @@ class BlockMemory:
         if (branch, call.layer) not in self._reading:
             self._reading[branch, call.layer] = self._prepared(call, block, memory)
         key, value, past = self._reading[branch, call.layer]
-        new_key, new_value, tables = call.key, call.value, block.row_tables or block.tables
-        if block.rows is None or key.shape[1] == past + len(
-            block.rows
-        ):  # nobody else is in the block's part
-            key[:, past:], value[:, past:] = call.rotate(new_key, tables), new_value
-        elif self.recovery == "noisy":
-            new_key = self._copied(new_key, block, memory.keys[call.layer])
-            new_value = self._copied(new_value, block, memory.values[call.layer])
+        if block.rows is not None and self.recovery == "noisy":
+            new_key, new_value = self._copied(call, block, memory)
             key[:, past:], value[:, past:] = call.rotate(new_key, block.tables), new_value
+            return key, value
+        new_key = call.rotate(call.key, block.row_tables)
+        if block.rows is None or self.recovery == "none":  # nobody else is in the block's part
+            key[:, past:], value[:, past:] = new_key, call.value
         else:
-            rows = block.rows + past
-            key.index_copy_(1, rows, call.rotate(new_key, tables))
-            value.index_copy_(1, rows, new_value)
+            key.index_copy_(1, block.rows + past, new_key)
+            value.index_copy_(1, block.rows + past, call.value)
         return key, value
 
     def _prepared(
@@ -331,8 +339,7 @@ class BlockMemory:
         if block.rows is None or self.recovery == "none":
             own_key, own_value = torch.empty_like(call.key), torch.empty_like(call.value)
         else:
-            clean = (of[call.layer][:, -self.per_frame :] for of in (memory.keys, memory.values))
-            own_key, own_value = (rows.repeat(1, block.frames, 1, 1) for rows in clean)
+            own_key, own_value = memory.last(call.layer, self.per_frame, block.frames)
             own_key = call.rotate(own_key, block.tables)
         return (
             torch.cat([past_key, own_key], dim=1),
@@ -343,7 +350,3 @@ class BlockMemory:
 
 def _as_it_is(here: Pass, rows: Tensor | None, output: Tensor) -> Tensor:
     return output
-
-
-def _all_there(memory: Memory, per_frame: int, device: Any) -> Tensor:
-    return torch.ones(len(memory.frames) * per_frame, dtype=torch.bool, device=device)

@@ -76,9 +76,7 @@ class ModelFiles:
     origin: str
     root: Path
     family: str
-    parts: Mapping[
-        str, Path
-    ]  # transformer, vae, text_encoder, tokenizer, scheduler [, transformer_2]
+    parts: Mapping[str, Path]  # of `PARTS` those that it has
     index: Mapping[str, Any]  # model_index.json
     commit: str | None = None  # of the hub, for models from there
 
