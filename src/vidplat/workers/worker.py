@@ -16,7 +16,7 @@ between steps.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +187,8 @@ class Worker:
             return handed_over(made, meta, job.spec)
         told_of = made.passes or made.steps_done
         wishes.on_step(MP4, told_of, told_of)
-        return self._rendered(job.spec, made.frames, made.phases, made.facts, meta, made.steps_done)
+        done = rendered(job.spec, made.frames, made.phases, made.facts, meta, made.steps_done)
+        return self._noted(job.spec, done)
 
     def finish(
         self,
@@ -212,13 +213,11 @@ class Worker:
             raise JobError(f"the draft cannot be finished: {printable(problem)}") from problem
         watch.lap(RECONSTRUCT)
         on_progress(MP4, steps, steps)
-        meta = {
-            **draft.meta,
-            "worker": self._card(attempt),
-            "drafted_by": draft.meta.get("worker"),
-        }
+        maker = draft.meta.get("worker")
+        meta = {**draft.meta, "worker": self._card(attempt), "drafted_by": maker}
         phases = {**draft.phases, **watch.phases}
-        return self._rendered(job.spec, frames, phases, draft.metrics, meta, steps)
+        done = rendered(job.spec, frames, phases, draft.metrics, meta, steps)
+        return self._noted(job.spec, done)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -246,37 +245,23 @@ class Worker:
             made = begin(model.family, ask, model.installed)
         return replace(made, phases={**watch.phases, **made.phases})
 
-    def _rendered(
-        self,
-        spec: VideoSpec,
-        frames: np.ndarray,
-        phases: Mapping[str, float],
-        facts: Mapping[str, float],
-        meta: Mapping[str, Any],
-        steps_done: int,
-    ) -> Rendered:
-        done = rendered(spec, frames, phases, facts, meta, steps_done)
-        self._note_tail(spec, done.phases)
-        return done
-
     def _measure(self, spec: VideoSpec, point: OperatingPoint) -> list[dict[str, Any]]:
         self._measured += 1  # a new text each time, so that encoding it is measured, not the cache
         ask = Ask(f"calibration {self._measured}", f"not {self._measured}", spec, point)
         made = self._made(ask, Stopwatch())
-        done = self._rendered(spec, made.frames, made.phases, {}, {}, made.steps_done)
-        about = {
-            "model_id": self.ref.id,
-            "device_class": self.device_class,
-            "spec": spec,
-            "point": point,
-        }
+        done = rendered(spec, made.frames, made.phases, {}, {}, made.steps_done)
+        self._noted(spec, done)
+        what: dict[str, Any] = {"spec": spec, "point": point}
+        about = {"model_id": self.ref.id, "device_class": self.device_class, **what}
         return [{**about, "stage": stage, "seconds": s} for stage, s in done.phases.items()]
 
-    def _note_tail(self, spec: VideoSpec, phases: Mapping[str, float]) -> None:
+    def _noted(self, spec: VideoSpec, done: Rendered) -> Rendered:
         """Remember how long the end of a job takes; the slower of a fresh and a fading figure, to
         be safe."""
-        rate = sum(phases.get(phase, 0.0) for phase in (DECODE, RECONSTRUCT, MP4)) / _pixels(spec)
+        spent = sum(done.phases.get(phase, 0.0) for phase in (DECODE, RECONSTRUCT, MP4))
+        rate = spent / _pixels(spec)
         self._tail_s_per_pixel = max(rate, 0.8 * self._tail_s_per_pixel + 0.2 * rate)
+        return done
 
     def _card(self, attempt: int) -> dict[str, Any]:
         return {"id": self.id, "device_class": self.device_class, "attempt": attempt}
