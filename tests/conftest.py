@@ -4,7 +4,7 @@ Three tiers, each a target of the Makefile:
 
     quick      no Ray, no server, no browser, no torch; a test that loads torch or Ray fails
     test       all that guards a promise
-    thorough   everything: also tests marked `thorough`, and ten times as many generated examples
+    thorough   everything: also tests marked `thorough`, and many more generated examples
 
 Tests run in two processes. A file stays together in one of them, and so do the files that share a
 server (`_TOGETHER`). Those begin first: they wait most, and the other process computes meanwhile.

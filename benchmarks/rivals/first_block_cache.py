@@ -20,11 +20,12 @@ from typing import Any
 from diffusers import FirstBlockCacheConfig
 from diffusers.hooks.first_block_cache import _FBC_LEADER_BLOCK_HOOK, FBCHeadBlockHook
 
-from vidplat.methods.kinds import Number, Seam, Values
+from benchmarks.rivals.diffusers_cache import enabled
+from vidplat.methods.kinds import Number, Values
 from vidplat.methods.peers.words import CacheKind
 from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.layouts import layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
+from vidplat.methods.seams.passes import Place, Skipper, SkippingMethod
 
 WARMUP, MOST = 0.2, 3
 NEVER = -1.0  # a threshold that no change is below
@@ -38,40 +39,29 @@ class FirstBlockCacheKind(CacheKind):
         return FirstBlockCache(float(values["threshold"]))
 
 
-class FirstBlockCache(Method):
+class FirstBlockCache(SkippingMethod):
     """The method; see the module's text."""
 
     name = "fbcache"
 
     def __init__(self, threshold: float) -> None:
+        super().__init__()
         self._threshold = threshold
-        self.counted = Counted()
-        self._parts: list[_Part] = []
+
+    def part_of(self, model: Any) -> Skipper:
+        return _Part(self._threshold)
 
     def refusal(self, model: Any, run: Run) -> str:
-        layout = layout_of(model)
-        if len(layout.blocks(model)) < 2:
+        if len(layout_of(model).blocks(model)) < 2:
             return "it needs a block beside the first, and the model has one"
-        return layout.refusal(model, Seam.PASSES)
+        return super().refusal(model, run)
 
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:
-        part = _Part(self._threshold)
-        with watched(model, self.name, part, self.counted):
-            model.enable_cache(FirstBlockCacheConfig(threshold=NEVER))
-            first: Any = layout_of(model).blocks(model)[0]
-            part.head = first._diffusers_hook.get_hook(_FBC_LEADER_BLOCK_HOOK)
-            self._parts.append(part)
-            try:
-                yield
-            finally:
-                self._parts.remove(part)
-                model.disable_cache()
-
-    def begin(self, run: Run) -> None:
-        self.counted.clear()
-        for part in self._parts:
-            part.forget()
+        config = FirstBlockCacheConfig(threshold=NEVER)
+        with super().applied_to(model), enabled(model, config, _FBC_LEADER_BLOCK_HOOK) as head:
+            self.parts[-1].head = head
+            yield
 
 
 @dataclass

@@ -21,12 +21,12 @@ from typing import Any
 
 from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK, MagCacheConfig, MagCacheHeadHook
 
-from vidplat.methods.kinds import Number, Seam, Values
+from benchmarks.rivals.diffusers_cache import enabled
+from vidplat.methods.kinds import Number, Values
 from vidplat.methods.peers.calibration import key_of, learned, remember
 from vidplat.methods.peers.words import CacheKind
 from vidplat.methods.protocol import Method, Run
-from vidplat.methods.seams.layouts import layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
+from vidplat.methods.seams.passes import Place, Skipper, SkippingMethod
 
 WARMUP, MOST = 0.2, 3
 
@@ -40,54 +40,45 @@ class MagCacheKind(CacheKind):
         return MagCache(float(values["threshold"]))
 
 
-class MagCache(Method):
+class MagCache(SkippingMethod):
     """The method; see the module's text."""
 
     name = "magcache"
 
     def __init__(self, threshold: float) -> None:
+        super().__init__()
         self._threshold = threshold
-        self.counted = Counted()
-        self._parts: list[_Part] = []
 
-    def refusal(self, model: Any, run: Run) -> str:
-        return layout_of(model).refusal(model, Seam.PASSES)
+    def part_of(self, model: Any) -> _Part:
+        config = MagCacheConfig(self._threshold, MOST, num_inference_steps=1, mag_ratios=[1.0])
+        return _Part(model, config)
 
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:
-        config = MagCacheConfig(self._threshold, MOST, num_inference_steps=1, mag_ratios=[1.0])
-        part = _Part(model, config)
-        with watched(model, self.name, part, self.counted):
-            model.enable_cache(config)
-            first: Any = layout_of(model).blocks(model)[0]
-            part.head = first._diffusers_hook.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
-            self._parts.append(part)
-            try:
+        with super().applied_to(model):
+            part = self.parts[-1]
+            with enabled(model, part.config, _MAG_CACHE_LEADER_BLOCK_HOOK) as part.head:
                 yield
-            finally:
-                self._parts.remove(part)
-                model.disable_cache()
 
     def begin(self, run: Run) -> None:
-        self.counted.clear()
-        for part in self._parts:
-            part.forget()
+        super().begin(run)
+        for part in self.parts:
             part.gammas = learned(part.model, key_of(self.name, run)) or {}
 
     def is_calibrated(self, run: Run) -> bool:
-        return all(learned(part.model, key_of(self.name, run)) is not None for part in self._parts)
+        return all(learned(part.model, key_of(self.name, run)) is not None for part in self.parts)
 
     @contextmanager
     def calibrating(self, run: Run) -> Iterator[None]:
-        for part in self._parts:
+        for part in self.parts:
             part.forget()
             part.config.calibrate = True
         try:
             yield
-            for part in self._parts:
+            for part in self.parts:
                 remember(part.model, key_of(self.name, run), dict(part.seen))
         finally:
-            for part in self._parts:
+            for part in self.parts:
                 part.config.calibrate = False
                 part.forget()
 

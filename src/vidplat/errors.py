@@ -25,7 +25,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 _SECRETS = re.compile(
-    r"(?i)(://[^/\s:@]*:)[^@/\s]+(@)|((?:(?:secret|password|token|signature|credential)[\w-]*|\bsig)[=:]\s*)[^&\s,;]+"
+    r"(?i)(://[^/\s:@]*:)[^@/\s]+(@)"
+    r"|((?:(?:secret|password|token|signature|credential)[\w-]*|\bsig)[=:]\s*)[^&\s,;]+"
 )
 
 

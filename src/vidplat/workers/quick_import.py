@@ -62,7 +62,8 @@ def _substitutes() -> Iterator[None]:
     torch.distributed.is_available = lambda: False
     torch.nn.Embedding.reset_parameters = lambda self: None  # type: ignore[method-assign]
     if hides_scipy:
-        sys.modules[SCIPY] = None  # type: ignore[assignment]  # what is None there cannot be imported or found
+        # What is None there can be neither imported nor found.
+        sys.modules[SCIPY] = None  # type: ignore[assignment]
     try:
         yield
     finally:
