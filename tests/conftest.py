@@ -88,6 +88,7 @@ class ByServer(LoadScopeScheduling):
         return _GROUP.get(file, file)
 
 
+@pytest.hookimpl(optionalhook=True)  # a run in one process may do without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
     return ByServer(config, log)
 
@@ -128,3 +129,10 @@ def _stays_quick(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.config.getoption("--quick"):
         loaded = heavy & sys.modules.keys()
         assert not loaded, f"{loaded} was loaded: the quick tier does without"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Also after a test that ran a command, which takes all cores for itself."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)

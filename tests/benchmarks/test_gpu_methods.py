@@ -1,4 +1,8 @@
-"""The GPU benchmark, rehearsed: every row is measured, and its work is what arithmetic says."""
+"""The GPU benchmark, rehearsed: every row is measured, and its work is what arithmetic says.
+
+All rows of one round take half a minute of counting FLOPs, so they are asked for in the thorough
+tier. What a refusal, a lack of memory or an interrupt costs is tried on a few rows in every run.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,9 @@ DIGITS = 1e-5  # the JSON line tells six
 RECOVERIES = ("noisy", "none", "bias", "noise-aware")
 
 
+ALL_ROWS = pytest.mark.thorough
+
+
 @pytest.fixture(scope="module")
 def rows() -> dict[str, dict[str, Any]]:
     """All rows of one round, by their names."""
@@ -42,6 +49,7 @@ def rows() -> dict[str, dict[str, Any]]:
     return {row["way"]: row for row in answer["rows"]}
 
 
+@ALL_ROWS
 def test_every_way_is_a_row_with_a_finite_time_and_nothing_to_excuse(
     rows: dict[str, dict[str, Any]],
 ) -> None:
@@ -66,6 +74,7 @@ def test_every_way_is_a_row_with_a_finite_time_and_nothing_to_excuse(
         assert isinstance(row["within"], bool) and row["peak_bytes"] > 0
 
 
+@ALL_ROWS
 @pytest.mark.parametrize("preset", HSA)
 def test_the_work_of_hsa_is_its_share_of_tokens_and_the_text_of_the_passes_that_run(
     rows: dict[str, dict[str, Any]], preset: str
@@ -81,6 +90,7 @@ def test_the_work_of_hsa_is_its_share_of_tokens_and_the_text_of_the_passes_that_
     assert share == pytest.approx(schedule.relative_cost, abs=1 / TOKENS)
 
 
+@ALL_ROWS
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_the_work_of_sparse_attention_is_its_density(
@@ -91,6 +101,7 @@ def test_the_work_of_sparse_attention_is_its_density(
     assert_work(rows[f"sparse:k={k},path={path}"], 1.0, rho, due)
 
 
+@ALL_ROWS
 @pytest.mark.parametrize("preset", ["50", "25"])
 def test_the_work_of_both_is_nearly_the_product(
     rows: dict[str, dict[str, Any]], preset: str
@@ -106,6 +117,7 @@ def test_the_work_of_both_is_nearly_the_product(
         assert row["flops_counted"]["attention"] == pytest.approx(due["attention"], rel=0.1)
 
 
+@ALL_ROWS
 @pytest.mark.parametrize(("recovery", "keys"), [("noisy", 1), ("none", 2), ("bias", 2)])
 def test_the_work_of_lipar_is_its_kept_share_of_queries_and_perhaps_of_keys(
     rows: dict[str, dict[str, Any]], recovery: str, keys: int
@@ -119,6 +131,7 @@ def test_the_work_of_lipar_is_its_kept_share_of_queries_and_perhaps_of_keys(
     assert_work(row, linear, kept**keys, due)
 
 
+@ALL_ROWS
 @pytest.mark.parametrize("kept", [2, 3, 4, 5, 7])
 def test_the_work_of_fewer_frames_is_their_share_and_its_square(
     rows: dict[str, dict[str, Any]], kept: int
@@ -131,6 +144,7 @@ def test_the_work_of_fewer_frames_is_their_share_and_its_square(
     assert_work(rows[f"{kept} latent frames"], linear, share**2, due)
 
 
+@ALL_ROWS
 def test_clean_keys_cost_lipar_one_pass_more(rows: dict[str, dict[str, Any]]) -> None:
     """0.6 of 24 steps are taken, 14, and one pass more in each branch."""
     more, plain = (

@@ -1,5 +1,8 @@
 """The shipped weights are what their card says, on small samples; benchmarks/flipbook_quality.py
 has the figures.
+
+Few clips and few steps tell weights that were mixed up from those that belong here. How
+good they are is measured in the thorough tier.
 """
 
 from dataclasses import replace
@@ -7,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from flipbook_training import vae, world
 from flipbook_training.prompt_fit import prompt_fit
@@ -21,7 +23,6 @@ from vidplat.workers.models.loading import load_family
 
 @pytest.fixture(scope="module")
 def flipbook() -> Family:
-    torch.set_num_threads(2)
     return load_family(locate("flipbook"), "cpu")
 
 
@@ -46,22 +47,37 @@ def test_all_sizes_share_autoencoder_text_encoder_and_tokenizer(name: str) -> No
     assert Path(large["transformer"]).resolve() != Path(small["transformer"]).resolve()
 
 
-@pytest.mark.parametrize("frames", [33, 65])
-def test_the_autoencoder_keeps_held_out_clips_at_28_db(flipbook: Family, frames: int) -> None:
-    assert np.mean(vae.held_out_psnr(flipbook.vae, frames=frames, count=4)) >= 28.0
+@pytest.mark.parametrize(
+    ("num_frames", "clips"),
+    [(33, 2), *(pytest.param(n, 4, marks=pytest.mark.thorough) for n in (33, 65))],
+)
+def test_the_autoencoder_keeps_held_out_clips_at_28_db(
+    flipbook: Family, num_frames: int, clips: int
+) -> None:
+    assert np.mean(vae.held_out_psnr(flipbook.vae, frames=num_frames, count=clips)) >= 28.0
 
 
 @pytest.mark.parametrize("name", ["flipbook", "flipbook-edge", "flipbook-causal"])
-def test_videos_show_most_of_what_their_captions_say(name: str) -> None:
+def test_few_steps_already_show_most_of_what_captions_say(name: str) -> None:
+    assert shown(name, steps=6, videos=2) >= 0.7
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("name", "steps", "share"),
+    [("flipbook", 12, 0.75), ("flipbook-edge", 12, 0.6), ("flipbook-causal", 6, 0.85)],
+)
+def test_videos_show_most_of_what_their_captions_say(name: str, steps: int, share: float) -> None:
+    assert shown(name, steps=steps, videos=8) >= share
+
+
+def shown(name: str, *, steps: int, videos: int) -> float:
+    """Share of what held-out captions say that the model's videos show, in [0, 1]."""
     _, shape = describe_model(name)
-    family = load_family(locate(name), "cpu")
-    spec, steps = shape.defaults, min(12, shape.defaults.num_inference_steps)
+    family, spec = load_family(locate(name), "cpu"), shape.defaults
     shares = []
-    for number in range(8):
+    for number in range(videos):
         caption = world.describe(world.draw_scene(np.random.default_rng(9_100_000_000 + number)))
         ask = Ask(caption, "", replace(spec, seed=number), OperatingPoint(steps))
-        made = generate(family, ask)
-        shares.append(prompt_fit(made.frames, caption, spec.fps).share)
-    assert (
-        np.mean(shares) >= {"flipbook": 0.75, "flipbook-edge": 0.6, "flipbook-causal": 0.85}[name]
-    )
+        shares.append(prompt_fit(generate(family, ask).frames, caption, spec.fps).share)
+    return float(np.mean(shares))
