@@ -20,6 +20,7 @@ VGDFR's tests took 16 minutes instead of one.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -53,15 +54,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, also 
 # Ray asks for tokens in clusters that it starts; who attaches to one must say so beforehand.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
+settings.register_profile("quick", deadline=None, max_examples=8, derandomize=True)
 settings.register_profile("same", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
-if settings.get_current_profile_name() == "default":
-    settings.load_profile("same")
 
-#: Folders and files that load torch or start Ray.
+#: Folders and files that load torch, start Ray or other processes, or take seconds all the same.
 _NOT_QUICK = (
-    "benchmarks", "cli/test_models.py", "cli/test_profile.py", "flow", "methods/on_model",
-    "platform/test_findings.py", "training", "workers",
+    "benchmarks", "cli/test_bench.py", "cli/test_doctor.py", "cli/test_interrupt.py",
+    "cli/test_models.py", "cli/test_profile.py", "contracts", "flow", "methods/on_model",
+    "platform/test_findings.py", "platform/test_imports.py", "scheduler/test_optimality.py",
+    "storage/test_s3_store.py", "test_measured.py", "training", "workers",
 )  # fmt: skip
 #: Files that share what takes seconds to start. What begins first here begins first.
 _TOGETHER = {
@@ -99,6 +101,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if settings.get_current_profile_name() == "default":
+        settings.load_profile("quick" if config.getoption("--quick") else "same")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: from here on the garbage collector need not walk through it."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     here = collection_path.relative_to(_HERE).as_posix()
     is_heavy = any(here == folder or here.startswith(f"{folder}/") for folder in _NOT_QUICK)
@@ -121,13 +134,16 @@ def _needs_server(item: pytest.Item) -> bool:
     return bool(item.get_closest_marker("ray") or asked & _SERVERS or given & _PLACES)
 
 
+_LOADED: set[str] = set()
+
+
 @pytest.fixture(autouse=True)
 def _stays_quick(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In the quick tier nothing loads what takes seconds to load."""
-    heavy = {"torch", "ray"} - sys.modules.keys()
+    """In the quick tier nothing loads what takes seconds to load; told where it happens first."""
     yield
+    loaded = ({"torch", "ray"} & sys.modules.keys()) - _LOADED
+    _LOADED.update(loaded)
     if request.config.getoption("--quick"):
-        loaded = heavy & sys.modules.keys()
         assert not loaded, f"{loaded} was loaded: the quick tier does without"
 
 

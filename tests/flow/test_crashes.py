@@ -137,7 +137,7 @@ def test_what_was_admitted_is_finished_by_resume_though_its_deadline_has_passed(
     # given a batch with a deadline, killed in mid-batch and left until the deadline is over
     stage = Stage(tmp_path, model="fake:step_s=0.05")
     stage.submit(["to learn the pace"] * 8)
-    process = stage.in_a_process("submit", stage.write(30), "deadline=12s")
+    process = stage.in_a_process("submit", stage.write(16), "deadline=6s")
     wait_for(stage, 8 + 2, process)
     process.kill()
     process.communicate()
@@ -153,7 +153,7 @@ def test_what_was_admitted_is_finished_by_resume_though_its_deadline_has_passed(
 
     # then everything is there, at full quality, and counts as late
     assert result.exit_code == 5
-    assert result.counts[JobState.DONE] == 30
+    assert result.counts[JobState.DONE] == 16
     assert any("deadline has passed" in warning for warning in heard.warnings)
     assert all(outcome.point.steps == 8 for outcome in heard.outcomes)
     assert len(result.score.misses) == result.computed

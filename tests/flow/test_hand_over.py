@@ -89,7 +89,7 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
     # given a run on Ray whose light workers take drafts, and one of them stops without dying, as
     # behind a dead link
     monkeypatch.setattr(on_ray, "LONG_POLL_S", 1.0)
-    monkeypatch.setattr(on_ray, "_SILENT_S", 3.0)
+    monkeypatch.setattr(on_ray, "_SILENT_S", 2.0)
     model, address = "fake:step_s=0.02,reconstruct_s=0.2", ray_cluster.address
     stage = Stage(tmp_path, model=model, pools=POOLS, local=False, address=address)
     stopped: list[int] = []
@@ -107,12 +107,12 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
 
     # when there is more to do than the silence may last, whether or not that worker holds a draft
     heard = Stopping()
-    result = stage.submit(80, heard, method="eco")
+    result = stage.submit(50, heard, method="eco")
 
     # then
     assert stopped
     assert result.exit_code == 0, result.message
-    assert stage.counts() == {JobState.DONE: 80}
+    assert stage.counts() == {JobState.DONE: 50}
     assert any("was not heard of" in text for text in heard.warnings)
     stage.check_nothing_lost_or_twice()
 

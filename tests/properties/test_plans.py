@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import (
@@ -221,7 +221,6 @@ def test_postponing_every_deadline_never_makes_a_feasible_plan_infeasible(snapsh
         assert postponed.verdict is not Verdict.INFEASIBLE
 
 
-@settings(max_examples=30)
 @given(st.integers(1, 400), st.integers(1, 3), st.floats(0.3, 4.0))
 def test_many_equal_jobs_are_planned_as_well_as_few(count, workers, load):
     # given `load` times as much work at full quality as there is time

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.storage.test_prompts import a_parquet, jsonl
@@ -349,7 +349,6 @@ def test_broken_utf8_inside_parquet_is_told_by_row(tmp_path: Path) -> None:
 # --- anything -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([None, "parquet", "csv", "jsonl", "txt"]))
 def test_any_bytes_are_read_or_refused_in_one_sentence(content: bytes, format: str | None) -> None:
     try:
@@ -365,7 +364,6 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(

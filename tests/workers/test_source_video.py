@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import source_videos as videos
@@ -225,7 +225,6 @@ def test_a_film_whose_data_lies_in_another_file_does_not_open_it(tmp_path: Path)
         assert "cannot be decoded" in str(error)
 
 
-@settings(max_examples=60, deadline=None)
 @given(places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=40))
 def test_any_damage_is_refused_in_a_sentence_or_harmless(places: list[tuple[float, int]]) -> None:
     data = bytearray(_SOUND)

@@ -621,6 +621,7 @@ def test_flipbook_is_untouched_by_a_full_budget_and_afterwards(flipbook: Family)
     assert torch.equal(made(flipbook, "", 4), stock)
 
 
+@pytest.mark.thorough
 def test_half_of_the_work_comes_nearer_than_half_of_the_steps_where_a_path_turns(
     flipbook: Family,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vidplat.methods.solver import Solver
@@ -36,7 +36,6 @@ def walk(solver: Solver, field: Any, steps: int | None = None) -> torch.Tensor:
     return latents
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 40), st.data())
 def test_any_tail_runs_down_from_the_present_sigma_to_zero(steps: int, data: st.DataObject) -> None:
     done = data.draw(st.integers(0, steps - 1))
