@@ -1,4 +1,5 @@
-# Everything a developer types. Each target sets up .venv first, once; the constraints file makes that repeatable.
+# Everything a developer types. Each target sets up .venv first, once; the constraints file makes
+# that repeatable.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -32,6 +32,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 from scipy.stats import spearmanr
 
@@ -51,7 +52,7 @@ from benchmarks.rivals.keys import (
 )
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.eco import on_model as eco
-from vidplat.methods.eco.keyframes import widest_gap
+from vidplat.methods.eco.keyframes import select, widest_gap
 from vidplat.methods.filling.frames import filled
 from vidplat.methods.filling.moments import true_moments
 from vidplat.quality import flicker
@@ -87,18 +88,15 @@ def choice(instead: Choose | None = None) -> Iterator[Choice]:
     `eco` calls `select` by its own module's name for it. That name is exchanged here, and put back:
     no user can choose frames one by one, so there is no proper way.
     """
-    found, own = Choice(), eco.select
+    found = Choice()
 
     def watched(scores: Sequence[float], k: int, **how: Any) -> Key:
         found.scores = tuple(scores)
-        found.key = own(scores, k, **how) if instead is None else instead(scores, k)
+        found.key = select(scores, k, **how) if instead is None else instead(scores, k)
         return found.key
 
-    eco.select = watched  # type: ignore[assignment]
-    try:
+    with patch.object(eco, "select", watched):
         yield found
-    finally:
-        eco.select = own
 
 
 class Caption:

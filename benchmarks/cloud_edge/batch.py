@@ -90,7 +90,7 @@ class Ears(Silence):
 
 
 def main() -> None:
-    asked, ears = Asked(**json.loads(sys.argv[1])), Ears()
+    asked, ears, submitted_at = Asked(**json.loads(sys.argv[1])), Ears(), time.time()
     config = Config(
         catalog=CatalogConfig(f"sqlite:///{asked.catalog}"),
         store=StoreConfig(asked.output),
@@ -104,7 +104,7 @@ def main() -> None:
         spec={"num_frames": FRAMES, "num_inference_steps": asked.steps},
         deadline=None if asked.deadline_s is None else f"{asked.deadline_s:.3f}s",
         on_infeasible=OnInfeasible.BEST_EFFORT,
-        submitted_at=time.time(),
+        submitted_at=submitted_at,
     )
     result = submit(request, config, ears)
     if result.exit_code not in (0, 5):  # 5: the deadline was missed
@@ -115,7 +115,7 @@ def main() -> None:
     videos = [stored(each, row_of[each.job_id]) for each in ears.outcomes if each.artifact]
     first = min(each.started_at for each in ears.outcomes)
     seconds = max(each.finished_at for each in ears.outcomes) - first
-    done = Done(seconds, first - request.submitted_at, tuple(videos))
+    done = Done(seconds, first - submitted_at, tuple(videos))
     print(json.dumps(asdict(done)))
 
 

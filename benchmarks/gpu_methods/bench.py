@@ -209,7 +209,8 @@ class Timer:
     def __enter__(self) -> Timer:
         if self._cuda:
             torch.cuda.synchronize()
-            self._first, self._last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._first = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._last = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             self._first.record()
         else:
             self._since = time.process_time()
