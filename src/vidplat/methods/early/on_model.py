@@ -24,7 +24,7 @@ from vidplat.methods.early.grid import passes_of, shortened
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.layouts import Args, Kwargs, layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, answered, watched, wide
+from vidplat.methods.seams.passes import Place, Skipper, answered, watched, wide
 from vidplat.methods.seams.solver_choice import not_plain_euler
 
 
@@ -35,7 +35,6 @@ class Early(Method):
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._held = _Held(float(values["work"]))
-        self.counted = Counted()
 
     def refusal(self, model: Any, run: Run) -> str:
         layout = layout_of(model)
@@ -50,11 +49,10 @@ class Early(Method):
 
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:
-        with watched(model, self.name, self._held, self.counted):
+        with watched(model, self.name, self._held):
             yield
 
     def begin(self, run: Run) -> None:
-        self.counted.clear()
         self._held.forget()
 
     def share(self, step: int, steps: int) -> float:
