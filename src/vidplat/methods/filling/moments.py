@@ -41,11 +41,6 @@ class Filling:
 
     moments: tuple[Moment, ...]  # one for each frame of the whole video
 
-    @property
-    def made(self) -> int:
-        """Frames that are made, not decoded."""
-        return sum(not moment.is_decoded for moment in self.moments)
-
     def document(self) -> dict[str, Any]:
         """As JSON; `filling_of` reads it back."""
         parts = [[each.before, each.part.numerator, each.part.denominator] for each in self.moments]

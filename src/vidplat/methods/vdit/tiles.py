@@ -34,12 +34,6 @@ def references(frames: int, k: int) -> tuple[int, ...]:
     return tuple(i * frames // k for i in range(k))
 
 
-def keeps(frames: int, k: int, query: int, key: int) -> bool:
-    """Whether the tile of these two frames is kept."""
-    reference = references(frames, k)
-    return query == key or query in reference or key in reference
-
-
 def is_full(frames: int, k: int) -> bool:
     """Whether the mask keeps every tile: with F - 1 references the last frame attends to all."""
     _check(frames, k)
