@@ -27,7 +27,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidplat.methods.eco.budget import kept_frames, warmup_steps
+from vidplat.methods.eco.budget import kept_frames, too_many, warmup_steps
 from vidplat.methods.eco.entropy import exact_rows
 from vidplat.methods.eco.keyframes import changes, moving_average, select, widest_gap
 from vidplat.methods.filling.moments import Filling, true_moments
@@ -70,18 +70,14 @@ class Eco(Method):
         self._video: _Video | None = None
 
     def refusal(self, model: Any, run: Run) -> str:
-        frames, k = run.grid.frames, kept_frames(self._k, run.grid.frames)
         if why := layout_of(model).times_refusal(model):
             return f"frames that are left of it would lose their times: {why}"
         if _starts_from_image(model.config):
             return "this model starts from an image, which is given to every call for all frames"
         if run.noise is None or run.family is None:
             return "whoever makes this video cannot leave frames out"
-        if k > frames:
-            return (
-                f"{k} keyframes cannot be chosen from {frames} latent frames; take "
-                f"K={frames} or less"
-            )
+        if why := too_many(self._k, run.grid.frames):
+            return why
         if self._selector == "motion" and not run.solver.tells_clean:
             return (
                 "selector=motion looks at the video that a run is heading for, and "

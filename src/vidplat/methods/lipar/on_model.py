@@ -71,11 +71,7 @@ class Lipar(Method):
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.recovery = str(values["recovery"])
-        self.rule = MaskRule(
-            tau1=float(values["tau1"]),
-            tau2=float(values["tau2"]),
-            min_keep=float(values["min_keep"]),
-        )
+        self.rule = MaskRule(values["tau1"], values["tau2"], min_keep=values["min_keep"])
         self.pruning: Pruning | None = None
         self.source: Tensor | None = None
         self.tables: wan_tables.Tables | None = None

@@ -146,6 +146,6 @@ def linked(
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Plain scaled-dot-product attention of (B, tokens, h, D), which paths are checked against."""
+    """Plain scaled-dot-product attention of (B, tokens, h, D)."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)

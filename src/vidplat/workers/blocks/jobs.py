@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +72,9 @@ def generate_blocks(family: MakesBlocks, ask: Ask) -> Made:
     model, keep, recovery = family.transformers[0], None, "noise-aware"
     clean = torch.zeros_like(family.noise(spec)) if source is None else source.latents
     if pruning is not None:
-        keep, recovery = _mask(model, blocks, pruning, clean), _recovery(pruning)
+        keep, recovery = _mask(model, blocks, pruning, clean), pruning["recovery"]
+        if recovery == "auto":  # the memory has clean keys: nothing speaks against them
+            recovery = "noise-aware"
     walk.begin()
     made = stream(
         model,
@@ -126,17 +129,12 @@ def _pruning(
     return parse(point.accelerator)[0].values
 
 
-def _mask(model: object, blocks: Blocks, pruning: Values, latents: Tensor) -> Tensor:
+def _mask(model: Any, blocks: Blocks, pruning: Values, latents: Tensor) -> Tensor:
     """(F, h, w) bool of clean latents (1, C, F, H, W), True where tokens run; the first block is
     kept by the driver."""
-    _, rows, columns = model.config.patch_size  # type: ignore[attr-defined]  # any diffusers transformer
-    rule = MaskRule(
-        tau1=float(pruning["tau1"] or 0.0),
-        tau2=float(pruning["tau2"] or 0.0),
-        min_keep=float(pruning["min_keep"] or 0.0),
-        block=blocks.frames,
-        causal=True,
-    )
+    _, rows, columns = model.config.patch_size
+    tau1, tau2, least = (pruning[name] for name in ("tau1", "tau2", "min_keep"))
+    rule = MaskRule(tau1, tau2, blocks.frames, causal=True, min_keep=least)
     return keep_mask(latents[0], (rows, columns), rule)
 
 
@@ -150,19 +148,13 @@ def kept_share(keep: Tensor, plan: StreamPlan) -> float:
     return float(whole.float().mean())
 
 
-def _recovery(pruning: Values) -> str:
-    asked = str(pruning["recovery"])
-    # The memory has clean keys: nothing speaks against them.
-    return "noise-aware" if asked == "auto" else asked
-
-
 class _Walk:
     """Counts a video's passes, tells of them, listens for a cancel, and shortens later blocks when
     time is short."""
 
     def __init__(self, steps: tuple[float, ...], blocks: int, wishes: Wishes) -> None:
         self._steps, self._blocks, self._wishes = steps, blocks, wishes
-        self._pace = Pace(replace(wishes, min_steps=1))
+        self._pace: Pace
         self.done, self.total = 0, blocks * (len(steps) + 1)
         self.taken: list[tuple[float, ...]] = []  # the steps of each block that was begun
 

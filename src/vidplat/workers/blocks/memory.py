@@ -184,7 +184,7 @@ class BlockMemory:
             return self._attend(call, rest, present)
 
         with (
-            hooked(self._model, layout, "stream", self._choose, _as_it_is) as present,
+            hooked(self._model, layout, "stream", self._choose) as present,
             linked(layout.attentions(self._model), layout.processor, link, first=True),
         ):
             yield
@@ -346,7 +346,3 @@ class BlockMemory:
             torch.cat([past_value, own_value], dim=1),
             past_key.shape[1],
         )
-
-
-def _as_it_is(here: Pass, rows: Tensor | None, output: Tensor) -> Tensor:
-    return output

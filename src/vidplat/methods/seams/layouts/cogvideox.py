@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidplat.methods.protocol import Grid
-from vidplat.methods.seams.attention import AttentionCall, SeamProcessor
+from vidplat.methods.seams.attention import AttentionCall, SeamProcessor, masked_attention
 from vidplat.methods.seams.layouts import Args, Arguments, Kwargs, Layout
 
 
@@ -57,7 +57,7 @@ class CogVideoXSeamProcessor(SeamProcessor):
             value.transpose(1, 2),
             image_rotary_emb,
             partial(rotated, text=text),
-            _dense,
+            masked_attention,
             mask=attention_mask,
             text=text,
             text_first=True,
@@ -65,12 +65,6 @@ class CogVideoXSeamProcessor(SeamProcessor):
         attended = self.attend(call).flatten(2, 3)
         attended = attn.to_out[1](attn.to_out[0](attended))
         return attended[:, text:], attended[:, :text]
-
-
-def _dense(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    attended: Tensor = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return attended.transpose(1, 2)
 
 
 def rotated(x: Tensor, tables: tuple[Tensor, Tensor], *, text: int) -> Tensor:
