@@ -12,10 +12,11 @@ heads, D head width.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,38 +25,31 @@ Pair = tuple[Tensor, Tensor]  # keys and values
 _cuda: Any = torch.cuda  # its streams and events are untyped
 
 
-class KvStore(Protocol):
-    """The keys and values of one branch of one transformer."""
+class KvStore(ABC):
+    """The keys and values of one branch of one transformer, each layer's in whichever form."""
 
+    def __init__(self) -> None:
+        self._held: dict[int, Any] = {}
+
+    @abstractmethod
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Take (B, K, h, D) of all tokens. The tensors are the store's from now on."""
 
+    @abstractmethod
     def refreshed(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> Pair:
         """Replace unique `rows` (n,) by (B, n, h, D) and give all K, the replaced ones exact."""
 
     def layers(self) -> int:
         """How many layers are held."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-
-
-class _Layers:
-    """What is held of each layer: keys and values, in whichever form."""
-
-    def __init__(self) -> None:
-        self._held: dict[int, Any] = {}
-
-    def layers(self) -> int:
         return len(self._held)
 
     @property
     def nbytes(self) -> int:
+        """Bytes held."""
         return sum(kept.nbytes for pair in self._held.values() for kept in pair)
 
 
-class WholeStore(_Layers):
+class WholeStore(KvStore):
     """As they come, replaced in place."""
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
@@ -97,7 +91,7 @@ def _to_fp8(x: Tensor) -> Tensor:
     return x.clamp(-448, 448).to(torch.float8_e4m3fn)
 
 
-class Fp8Store(_Layers):
+class Fp8Store(KvStore):
     """Half the memory of 16-bit types. One layer at a time is widened again."""
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
@@ -110,7 +104,7 @@ class Fp8Store(_Layers):
         return keys.whole().index_copy_(1, rows, key), values.whole().index_copy_(1, rows, value)
 
 
-class OffloadStore(_Layers):
+class OffloadStore(KvStore):
     """In pinned CPU memory. While layer l computes, layer l + 1 is copied to the device on a stream
     of its own.
 

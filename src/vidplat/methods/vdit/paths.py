@@ -33,7 +33,7 @@ def fault(name: str, device: torch.device, dtype: torch.dtype, head_width: int) 
     )
     try:
         with torch.no_grad():
-            made = PATHS[name](q, k, v, tiling)
+            made = PATHS[name](q, k, v, tiling, None, None)
             due = masked_attention(q, k, v, tile_mask(tiling, device))
             error = float((made.float() - due.float()).abs().max())
     # compilers and kernels raise many kinds; all mean that the path cannot be used here
