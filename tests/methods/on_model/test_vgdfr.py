@@ -130,7 +130,7 @@ class Walk:
 
     def pictures(self) -> np.ndarray:
         """The preview that the method would look at."""
-        shown = self.family.shown(self.midway.clean(), 1)
+        shown = self.family.shown(self.solver.clean(self.latents, self.velocity), 1)
         pictures: np.ndarray = shown[0].permute(1, 2, 3, 0).numpy()
         return pictures
 
@@ -246,7 +246,7 @@ def test_pooled_noise_has_the_variance_of_noise_and_points_where_the_mean_does(s
 
 def test_merged_latents_are_the_mean_of_what_the_video_would_be_and_nothing_is_encoded() -> None:
     walk = Walk(flipbook()).go(2)
-    clean = walk.midway.clean()
+    clean = walk.solver.clean(walk.latents, walk.velocity)
 
     class Shows:
         temporal_factor, shown = 4, walk.family.shown

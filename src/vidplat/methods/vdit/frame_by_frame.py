@@ -99,7 +99,7 @@ def lse(
     def local(piece: _Piece) -> Tensor:
         columns = tiling.columns(piece.first, piece.frames)
         own_mask = _folded_mask(mask, piece, batch, lambda f: [tiling.columns(f)])
-        shared_mask = _chosen(mask, piece.rows, tiling.global_columns())
+        shared_mask = mask if mask is None else _chosen(mask, piece.rows, tiling.global_columns())
         queries = q[:, piece.rows]
         own = queries, k[:, columns], v[:, columns]
         own_q, own_k, own_v = (_fold(x, piece.frames) for x in own)
@@ -201,13 +201,11 @@ def _folded_mask(
         _chosen(mask, slice(start, start + rows), columns(piece.first + i))
         for i, start in enumerate(range(piece.rows.start, piece.rows.stop, rows))
     ]
-    stacked = torch.stack([part for part in per_frame if part is not None], dim=1)
+    stacked = torch.stack(per_frame, dim=1)
     return stacked.expand(batch, *stacked.shape[1:]).flatten(0, 1)
 
 
-def _chosen(mask: Tensor | None, rows: slice, columns: Sequence[slice]) -> Tensor | None:
+def _chosen(mask: Tensor, rows: slice, columns: Sequence[slice]) -> Tensor:
     """(B or 1, h or 1, rows or 1, chosen keys) of a mask of four axes."""
-    if mask is None:
-        return None
     cut = mask if mask.shape[-2] == 1 else mask[..., rows, :]
     return torch.cat([cut[..., part] for part in columns], dim=-1)

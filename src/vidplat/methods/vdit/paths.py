@@ -41,8 +41,6 @@ def fault(name: str, device: torch.device, dtype: torch.dtype, head_width: int) 
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
         return f"fails on {device}: {lines[0]}"
     allowed = 1e-3 if dtype == torch.float32 else 5e-2
-    return (
-        ""
-        if error <= allowed
-        else f"is off by {error:.2g} on {device} in {dtype}, more than {allowed:g}"
-    )
+    if error <= allowed:
+        return ""
+    return f"is off by {error:.2g} on {device} in {dtype}, more than {allowed:g}"

@@ -35,14 +35,12 @@ def by_neighbours(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> L
     alike = _measured(frames, lambda places: float(places.mean()))
     starts, length = slot_starts(len(frames), temporal_factor), 2 * temporal_factor
     pairs = tuple(min(alike(i, i + 1) for i in range(start, start + length, 2)) for start in starts)
-    if not quads:
-        return Lattice(len(frames), pairs, (), temporal_factor)
 
     def quad(start: int) -> float:
         firsts = range(start, start + length, 4)
         return min(alike(*two) for i in firsts for two in combinations(range(i, i + 4), 2))
 
-    fours = [quad(start) for start in starts]
+    fours = [quad(start) for start in starts] if quads else []
     return Lattice(len(frames), pairs, tuple(map(min, pairwise(fours))), temporal_factor)
 
 
@@ -56,12 +54,9 @@ def by_spans(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> Lattic
         return min(alike(first, end) for end in ends)
 
     pairs = tuple(span(first, 2) for first in starts)
-    if not quads:
-        return Lattice(len(frames), pairs, (), temporal_factor)
     # nor may a run of four stray from where its later half begins
-    fours = tuple(
-        min(span(first, 4), *halves) for first, halves in zip(starts, pairwise(pairs), strict=False)
-    )
+    halves = zip(starts, pairwise(pairs), strict=False) if quads else ()
+    fours = tuple(min(span(first, 4), *both) for first, both in halves)
     return Lattice(len(frames), pairs, fours, temporal_factor)
 
 

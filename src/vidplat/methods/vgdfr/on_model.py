@@ -72,10 +72,6 @@ class Midway:
     velocity: Tensor
     noise: Tensor
 
-    def clean(self) -> Tensor:
-        """The latents that the video would have, as far as the model knows."""
-        return self.solver.clean(self.latents, self.velocity)
-
 
 #: pictures (N, rows, columns, 3) float32 in [0, 1] -> what of them is merged
 Plan = Callable[[np.ndarray], Merges]
@@ -194,7 +190,7 @@ def compressed(midway: Midway, plan: Plan, merge: Merge) -> tuple[Tensor, Merges
     come back as they are and the solver remembers all; else it has forgotten its steps.
     """
     # 1. What the video would be.
-    clean = midway.clean()
+    clean = midway.solver.clean(midway.latents, midway.velocity)
     preview = midway.family.shown(clean, LEVEL)
 
     # 2. What is alike in it.

@@ -10,6 +10,7 @@ reach it, nor this one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -50,18 +51,10 @@ class CogVideoXSeamProcessor(SeamProcessor):
         )
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
-        call = AttentionCall(
-            self.layer,
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            image_rotary_emb,
-            partial(rotated, text=text),
-            masked_attention,
-            mask=attention_mask,
-            text=text,
-            text_first=True,
-        )
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        positions = image_rotary_emb, partial(rotated, text=text)
+        call = AttentionCall(self.layer, query, key, value, *positions, masked_attention)
+        call = replace(call, mask=attention_mask, text=text, text_first=True)
         attended = self.attend(call).flatten(2, 3)
         attended = attn.to_out[1](attn.to_out[0](attended))
         return attended[:, text:], attended[:, :text]
