@@ -50,9 +50,6 @@ class VideoFacts:
     height: int
     num_frames: int
     fps: float
-    codec: str
-    pixel_format: str
-    size_bytes: int
 
 
 def to_mp4(frames: np.ndarray, fps: int, *, crf: str = CRF) -> bytes:
@@ -102,15 +99,8 @@ def probe(video: bytes) -> VideoFacts:
             stream = container.streams.video[0]
             count = sum(1 for _ in container.decode(stream))
             context = stream.codec_context
-            return VideoFacts(
-                width=context.width,
-                height=context.height,
-                num_frames=count,
-                fps=float(stream.average_rate or 0),
-                codec=context.name,
-                pixel_format=str(context.pix_fmt),
-                size_bytes=len(video),
-            )
+            fps = float(stream.average_rate or 0)
+            return VideoFacts(context.width, context.height, count, fps)
     except (av.FFmpegError, IndexError) as problem:
         raise JobError(f"not a playable video: {problem}") from problem
 

@@ -76,19 +76,20 @@ def lowered(vae: Any, level: int) -> Any:
     Decodes latents (B, C, F, H, W) to (B, 3, t (F - 1) + 1, s H, s W) with s the spatial factor
     over 2^level, and encodes such frames to latents of that shape.
     """
-    steps = min(len(_upsamplers(vae.decoder)), len(_downsamplers(vae.encoder)))
+    steps = min(map(len, _steps(vae)))
     if not 0 <= level <= steps:
         raise ValueError(f"this VAE can work at level 0 to {steps}, not {level}")
     shared = chain(vae.parameters(), vae.buffers())
     low = copy.deepcopy(vae, {id(tensor): tensor for tensor in shared})
-    for block, step in _upsamplers(low.decoder)[:level]:
+    ups, downs = _steps(low)
+    for block, step in ups[:level]:
         step.resample.append(nn.AvgPool2d(2))
         if getattr(block, "avg_shortcut", None) is not None:
             block.avg_shortcut = _ThenHalved(block.avg_shortcut)
-    for block, step in _downsamplers(low.encoder)[::-1][:level]:
+    for block, step in downs[::-1][:level]:
         step.resample.insert(0, _Doubled())
         if getattr(block, "avg_shortcut", None) is not None:
-            block.avg_shortcut = _DoubledBefore(block.avg_shortcut)
+            block.avg_shortcut = nn.Sequential(_Doubled(), block.avg_shortcut)
     low.spatial_compression_ratio //= 2**level
     for name in ("min_height", "min_width", "stride_height", "stride_width"):
         # Tiles of as many latent cells.
@@ -96,26 +97,23 @@ def lowered(vae: Any, level: int) -> Any:
     return low
 
 
-def _upsamplers(decoder: Any) -> list[tuple[Any, Any]]:
-    """Blocks of the decoder that double height and width, with the module that does, in the order
-    they run."""
-    found = []
-    for block in decoder.up_blocks:
-        if getattr(block, "upsampler", None) is not None:  # Wan 2.2
-            found.append((block, block.upsampler))
-        elif getattr(block, "upsamplers", None) is not None:  # Wan 2.1
-            found.append((block, block.upsamplers[0]))
-    return found
+def _steps(vae: Any) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
+    return (
+        _resamplers(vae.decoder.up_blocks, "upsampler"),
+        _resamplers(vae.encoder.down_blocks, "downsampler"),
+    )
 
 
-def _downsamplers(encoder: Any) -> list[tuple[Any, Any]]:
-    """Blocks of the encoder that halve height and width, with the module that does, in the order
-    they run."""
+def _resamplers(blocks: Any, name: str) -> list[tuple[Any, Any]]:
+    """The blocks that double or halve height and width, each with the module in it that does, an
+    `upsampler` or a `downsampler`, in the order they run."""
     found = []
-    for block in encoder.down_blocks:
-        if getattr(block, "downsampler", None) is not None:  # Wan 2.2
-            found.append((block, block.downsampler))
-        elif hasattr(block, "resample"):  # Wan 2.1: the step is a block of its own
+    for block in blocks:
+        if getattr(block, name, None) is not None:  # Wan 2.2
+            found.append((block, getattr(block, name)))
+        elif getattr(block, f"{name}s", None) is not None:  # Wan 2.1's decoder
+            found.append((block, getattr(block, f"{name}s")[0]))
+        elif hasattr(block, "resample"):  # Wan 2.1's encoder: the step is a block of its own
             found.append((block, block))
     return found
 
@@ -137,15 +135,3 @@ class _Doubled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.repeat_interleave(2, -2).repeat_interleave(2, -1)
-
-
-class _DoubledBefore(nn.Module):
-    """A shortcut that halves height and width, given each pixel 2 x 2 times."""
-
-    def __init__(self, shortcut: nn.Module) -> None:
-        super().__init__()
-        self.doubled, self.shortcut = _Doubled(), shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        halved: Tensor = self.shortcut(self.doubled(x))
-        return halved

@@ -31,6 +31,7 @@ from vidplat.methods.solver import Solver
 from vidplat.workers.fast_decode import use_onednn
 from vidplat.workers.models.catalogue import ModelFiles, text_tokens
 from vidplat.workers.models.family import Condition
+from vidplat.workers.models.low_vae import decoded, lowered
 
 _TEXTS = 256  # whose embeddings are kept
 
@@ -223,12 +224,8 @@ class WanFamily:
         latents = latents.to(vae.device, vae.dtype)
         mean, inverse_std = self._scale(latents)
         whole = latents / inverse_std + mean
-        if level:
-            from vidplat.workers.models.low_vae import decoded
-
-            video = decoded(vae, whole)
-        else:  # a frame at a time, as the stock pipeline does
-            video = vae.decode(whole, return_dict=False)[0]
+        # at level 0 a frame at a time, as the stock pipeline does
+        video = decoded(vae, whole) if level else vae.decode(whole, return_dict=False)[0]
         if not bool(torch.isfinite(video).all()):
             raise JobError("the decoder gave values that are not finite")
         frames: torch.Tensor = (video * 0.5 + 0.5).clamp(0, 1)
@@ -247,13 +244,9 @@ class WanFamily:
     def _vae_at(self, level: int) -> Any:
         """The VAE, or its copy for a lower resolution, which is made when first asked for and
         shares all weights."""
-        if level == 0:
-            return self.vae
-        if level not in self._low_vaes:
-            from vidplat.workers.models.low_vae import lowered
-
+        if level and level not in self._low_vaes:
             self._low_vaes[level] = lowered(self.vae, level)
-        return self._low_vaes[level]
+        return self._low_vaes[level] if level else self.vae
 
 
 def _cache_context(model: Any, branch: str, solver: Solver) -> AbstractContextManager[None]:

@@ -179,26 +179,25 @@ def recorded(
         solver = family.solver(spec.num_inference_steps, scheduler)
         latents = family.noise(replace(spec, seed=spec.seed + number))
         with ExitStack() as stack:
-            calls = [stack.enter_context(_recording(model)) for model in family.transformers]
+            calls = [
+                stack.enter_context(_recording(model, solver.sigmas))
+                for model in family.transformers
+            ]
             while solver.remaining:
                 latents = solver.advance(family.velocity(latents, solver, condition), latents)
                 on_step("sampling", number * solver.total + solver.index, total)
         for mine, made in zip(kept, calls, strict=True):
-            taken = _spread(sorted({place.step for place, _, _ in made}), SIGMAS)
-            mine.extend(
-                Sample(place, solver.sigmas[place.step], args, kwargs)
-                for place, args, kwargs in made
-                if place.step in taken
-            )
+            taken = _spread(sorted({call.place.step for call in made}), SIGMAS)
+            mine.extend(call for call in made if call.place.step in taken)
     return kept
 
 
 @contextmanager
-def _recording(model: Any) -> Iterator[list[tuple[Pass, tuple[Any, ...], dict[str, Any]]]]:
-    calls: list[tuple[Pass, tuple[Any, ...], dict[str, Any]]] = []
+def _recording(model: Any, sigmas: Sequence[float]) -> Iterator[list[Sample]]:
+    calls: list[Sample] = []
 
     def note(here: Pass, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append((here, args, dict(kwargs)))
+        calls.append(Sample(here, sigmas[here.step], args, dict(kwargs)))
 
     with located(model, layout_of(model), "mask-recording", before=note):
         yield calls

@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import torch
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
@@ -287,23 +289,16 @@ def peak_memory(device: str) -> Iterator[Peak]:
     else 0."""
     peak = Peak()
     if device.startswith("cuda"):
-        _cuda().reset_peak_memory_stats(device)
+        torch.cuda.reset_peak_memory_stats(device)
         yield peak
-        peak.bytes = int(_cuda().max_memory_allocated(device))
+        peak.bytes = int(torch.cuda.max_memory_allocated(device))
         return
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text(
-            "5", encoding="ascii"
-        )  # forget the high-water mark
+        # forget the high-water mark
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     yield peak
     with suppress(OSError):
         status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         peak.bytes = next(
             (int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")), 0
         )
-
-
-def _cuda() -> Any:
-    import torch
-
-    return torch.cuda
