@@ -33,8 +33,7 @@ def orthogonalised(matrix: Tensor, *, bfloat16: bool = False, iterations: int = 
 
 
 class Muon(torch.optim.Optimizer):
-    """Updates scaled to an AdamW-like size: lr * 0.2 * sqrt(max(rows, columns)) per orthogonal
-    update."""
+    """Orthogonal updates of an AdamW-like size: times lr * 0.2 * sqrt(max(rows, columns))."""
 
     def __init__(
         self,
@@ -103,8 +102,7 @@ class Pair:
 
 
 def warm_then_down(step: int, steps: int, warm: int = 50, floor: float = 0.02) -> float:
-    """Learning-rate scale: linear warm-up, flat to 30 %, linear down to `floor` at the last
-    step."""
+    """Learning-rate scale: linear warm-up, flat to 30 %, linear down to `floor` at the end."""
     if step < warm:
         return (step + 1) / warm
     through = step / steps

@@ -1,5 +1,4 @@
-"""A front-loaded step grid: passes run at chosen steps, dense at first and then ever thinner (our
-own; decision 0013).
+"""A front-loaded step grid: passes run densely at first, later ever more thinly (decision 0013).
 
 In the other steps each branch's last velocity is given again. Flow-match Euler's steps telescope
 while the velocity is held, x_b = x_a + (sigma_b - sigma_a) v_a, so the whole is Euler on a part of
@@ -29,8 +28,6 @@ from vidplat.methods.seams.solver_choice import not_plain_euler
 
 
 class Early(Method):
-    """The method; see the module's text."""
-
     name = "early"
 
     def __init__(self, values: Mapping[str, Any]) -> None:

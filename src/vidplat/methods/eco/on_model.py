@@ -59,8 +59,6 @@ class _Video:
 
 
 class Eco(Method):
-    """The method; see the module's text."""
-
     name = "eco"
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -108,7 +106,6 @@ class Eco(Method):
         self._video = _Video(run, kept, _block(run).share(kept * per_frame, frames * per_frame))
 
     def share(self, step: int, steps: int) -> float:
-        """What `step` of `steps` costs relative to one with all frames."""
         video = self._video
         if video is None or video.is_whole or step < warmup_steps(self._warmup, steps):
             return 1.0

@@ -9,8 +9,6 @@ from vidplat.methods.eco.budget import budgets, kept_frames, too_many, warmup_st
 
 
 class EcoKind(kinds.MethodKind):
-    """K latent frames are finished, the others filled in."""
-
     name = "eco"
     seam = kinds.Seam.FRAMES
     parameters = kinds.parameters(

@@ -1,5 +1,4 @@
-"""Keys and values of all tokens of one branch, layer by layer, between two passes in which only
-some tokens run.
+"""Keys and values of all tokens, layer by layer, between passes in which only some of them run.
 
 Three ways to keep them, one interface: whole, as 8-bit floats with a scale per head, or in the
 CPU's memory, whence the next layer's are fetched while this one computes. All hold keys that are
@@ -105,8 +104,7 @@ class Fp8Store(KvStore):
 
 
 class OffloadStore(KvStore):
-    """In pinned CPU memory. While layer l computes, layer l + 1 is copied to the device on a stream
-    of its own.
+    """In pinned CPU memory. While layer l computes, l + 1 is copied over on a stream of its own.
 
     For models on CUDA only; `make_store` gives a CPU, whose memory this is already, a `WholeStore`.
     """
@@ -128,8 +126,7 @@ class OffloadStore(KvStore):
             self._held[layer] = (_pinned(key), _pinned(value))
         for kept, given in zip(self._held[layer], (key, value), strict=True):
             kept.copy_(given, non_blocking=True)
-        # The device's tensors are not held: their memory is given anew only to work that is queued
-        # behind the copy.
+        # The device's tensors are not held: only work queued behind the copy gets their memory.
         self._leaving[layer] = [(torch.empty(0, dtype=torch.long), (), self._now())]
 
     def refreshed(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> Pair:

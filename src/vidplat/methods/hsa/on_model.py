@@ -1,5 +1,4 @@
-"""HSA: tokens that hardly change take fewer steps (heterogeneous step allocation, arXiv
-2605.06892).
+"""Heterogeneous step allocation: tokens that hardly change take fewer steps (arXiv 2605.06892).
 
 The first steps are full; in them every token is scored by how much its velocity changes
 (`score.py`) and put into a group for good, the same for both branches of guidance. From then on

@@ -11,8 +11,7 @@ strides then count those steps (both our choice). Where nothing runs all tokens 
 
 Presets are written for T = 40 steps. For another T windows and strides are scaled by T / 40 and
 rounded (W to 2 or more, E to 1 or more, each stride to a multiple of the one before it), and
-`solve_fractions` finds the sizes of the groups that keep R (our choice: the name of a preset
-promises a cost).
+`solve_fractions` finds groups that keep R (our choice: the name of a preset promises a cost).
 
 A run may be shortened under way: strides and W stay, the last E steps count from the new end. So
 methods that take `steps` mean the total as it is now.
@@ -147,11 +146,9 @@ def schedule_for(preset: str, steps: int) -> Schedule:
 
 
 def schedule_of_work(work: float, steps: int) -> Schedule:
-    """A schedule with R = `work` in (0, 1]: the preset whose target is nearest, with its groups
-    made to fit.
+    """A schedule with R = `work` in (0, 1]: the nearest preset, with its groups made to fit.
 
-    Where `work` is out of reach, R is the next that is not, in steps of 5 %. Raises `ValueError`
-    when none is.
+    Where `work` is out of reach 5 % more is tried, and so on. Raises `ValueError` at a full run.
     """
     if work >= 1:
         return Schedule(steps, 0, 0, (1,), (1.0,))

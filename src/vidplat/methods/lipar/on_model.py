@@ -1,5 +1,5 @@
-"""LIPAR: tokens that repeat their past in the edited video do not run; attention gets their keys
-back (2603.05811).
+"""LIPAR (arXiv 2603.05811): tokens that repeat their past in the edited video do not run, and
+attention gets their keys back.
 
 For video-to-video with a model that sees all frames at once. The mask comes from the source
 (`mask.py`), once per video. Tokens that it prunes leave the network for all layers and steps. Three
@@ -65,8 +65,6 @@ class Pruning:
 
 
 class Lipar(Method):
-    """The method `lipar`; see the module's text."""
-
     name = "lipar"
 
     def __init__(self, values: Mapping[str, Any]) -> None:

@@ -78,8 +78,6 @@ FITTED_FIRST = 0.1  # of a fitted one: as Wan's, whose signal most of them share
 
 
 class TeaCache(SkippingMethod):
-    """The method; see the module's text."""
-
     name = "teacache"
 
     def __init__(self, values: Mapping[str, Any]) -> None:

@@ -1,5 +1,4 @@
-"""The attention seam: one processor per self-attention module, through which methods see queries,
-keys and values.
+"""The attention seam: a processor per self-attention, in which methods see q, k and v.
 
 A processor makes q, k and v as the stock one does, bit for bit, and hands them to a chain of
 `Attend` functions; each may change the call, pass it on, or answer itself. The end of the chain is

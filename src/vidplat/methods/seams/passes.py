@@ -1,8 +1,7 @@
 """The pass seam: whole passes, or all blocks of one, are skipped.
 
 Hooks in diffusers' own registry: at the root (one call of the transformer) and, for methods that
-skip the blocks, at every block. A method sees both through a `Skipper`, one for each transformer it
-is applied to.
+skip the blocks, at every block. A method sees both through a `Skipper` for each transformer.
 
 Which passes are skipped is the method's. Attention links and their processors run inside the blocks
 and see only the passes that are computed, unchanged.

@@ -1,5 +1,4 @@
-"""The token seam: only some token rows run through the blocks; the answer of the others is filled
-in.
+"""The token seam: only some token rows run through the blocks; others' answers are filled in.
 
 When no row runs, neither does the model: its last answer in the same branch is given again.
 
@@ -119,8 +118,7 @@ def located(
     choose: ChooseRows | None = None,
     before: Before | None = None,
 ) -> Iterator[Present]:
-    """Within this context the result tells, during a call of `model`, which pass it is. `name` is
-    the method's.
+    """Within this context the result tells, during a call of `model`, which pass it is.
 
     `before` is asked before anything of a call is noted, so it may itself call `model` for a pass
     of its own, which goes through all hooks as any other.
@@ -139,8 +137,7 @@ def hooked(
     fill: Fill | None = None,
     before: Before | None = None,
 ) -> Iterator[Present]:
-    """Within this context `choose` says which rows run and `fill` completes the answer; None: that
-    stays as it is."""
+    """Within this context `choose` says which rows run; `fill`, if given, completes the answer."""
     present, blocks = Present(), layout.blocks(model)
     hooks: list[tuple[nn.Module, ModelHook]] = [
         (block, _Block(layout, present, first=index == 0, last=index == len(blocks) - 1))

@@ -24,8 +24,7 @@ from torch import Tensor
 from vidplat.methods.vdit.dense import attention, attention_with_lse
 from vidplat.methods.vdit.tiling import Counts, Mask, Tiling
 
-#: Most bytes of copied keys and values. A CPU does best when they stay in its caches; a GPU needs
-#: many rows at once.
+#: Most bytes of copied keys and values: a CPU wants them in its caches, a GPU many rows at once.
 EXTRA_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
 
 
@@ -88,8 +87,7 @@ class _KeySets:
 def lse(
     q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, counts: Counts = None, mask: Mask = None
 ) -> Tensor:
-    """See the module's text. o = w o_own + (1 - w) o_global with w = exp(l_own) / (exp(l_own) +
-    exp(l_global))."""
+    """See the module's text. o = w o_own + (1 - w) o_global with w = sigmoid(l_own - l_global)."""
     shared_key, shared_value = (
         torch.cat([whole[:, columns] for columns in tiling.global_columns()], dim=1).transpose(1, 2)
         for whole in (k, v)
@@ -130,11 +128,8 @@ class _Piece:
 
 
 def _pieces(tiling: Tiling, counts: Sequence[int] | None, fold: int) -> Iterator[_Piece]:
-    """The queries in order: text and reference frames by themselves, local frames in chunks of at
-    most `fold`.
-
-    With `counts` frames have unequal numbers of queries and cannot share a chunk.
-    """
+    """The queries in order: text and reference frames alone, local frames up to `fold` at a time.
+    With `counts` frames have unequal numbers of queries and cannot share a chunk."""
     at = 0
     if tiling.text and tiling.text_first:
         yield _Piece(slice(0, at := tiling.text))

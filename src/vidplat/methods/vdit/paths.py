@@ -20,11 +20,8 @@ PATHS: dict[str, Path] = {"gather": gather, "lse": lse, "flex": flex}
 
 def fault(name: str, device: torch.device, dtype: torch.dtype, head_width: int) -> str:
     """What is wrong with a path on this device, as the end of a sentence; "" when it equals masked
-    attention.
-
-    Three frames of 48 tokens, so that blocks of 128 are cut, with one reference. Compiles the flex
-    path (seconds).
-    """
+    attention. Three frames of 48 tokens, one a reference, so that blocks of 128 are cut. Compiles
+    the flex path (seconds)."""
     tiling = Tiling(3, 48, 1)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (

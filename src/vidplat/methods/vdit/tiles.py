@@ -15,8 +15,7 @@ they were found as the rule under which all nine published sparsities come out
 (`tests/methods/test_tiles.py`). Installing such a mask is `on_model.py`; choosing k per layer is
 `workers/survey/mask_search.py`.
 
-Legend: F latent frames after patching, P tokens per frame, N = F P, k reference frames, d model
-width.
+Legend: F latent frames after patching, P tokens per frame, k reference frames.
 """
 
 from __future__ import annotations

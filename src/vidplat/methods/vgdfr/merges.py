@@ -35,8 +35,7 @@ LOWEST, HIGHEST, QUADS_BELOW = -1.0, 0.99, 0.5
 class Merges:
     """A plan. `runs` are (first frame, s): s t frames that become t, s of 2 or 4, in order of time.
 
-    Raises `ValueError` for runs that overlap, lie off the latents' lattice, or reach into the last
-    latent.
+    Raises `ValueError` for runs that overlap, lie off the lattice, or reach into the last latent.
     """
 
     num_frames: int
@@ -160,8 +159,7 @@ def merges_of_ratio(lattice: Lattice, ratio: float) -> Merges:
     The threshold is at most `HIGHEST`, so what is all but equal is merged at any ratio. Tried are
     all thresholds down to `LOWEST` with pairs alone, and those under `QUADS_BELOW` with quads; of
     two plans with as many latents the one with fewer quads (our choice, as is the search over the
-    values that are met instead of bisection to 0.001: values of still clips lie closer together
-    than that).
+    values that are met instead of bisection to 0.001: those of still clips lie closer together).
     """
     if not 0 < ratio <= 1:
         raise ValueError(

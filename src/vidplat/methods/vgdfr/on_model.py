@@ -1,5 +1,4 @@
-"""VGDFR: a video's quiet passages are merged in mid-run, and fewer latent frames go on (arXiv
-2504.12259).
+"""VGDFR (arXiv 2504.12259): quiet passages are merged in mid-run, and fewer latent frames go on.
 
 After k steps the model's present idea of the video is decoded at half its height and width. How
 alike its frames are (`likeness.py`) decides which are merged (`merges.py`). The remaining steps run
@@ -80,8 +79,6 @@ Merge = Callable[[Midway, Tensor, Tensor, Merges], Tensor]
 
 
 class Vgdfr(Method):
-    """The method `vgdfr`; see the module's text."""
-
     name = "vgdfr"
 
     def __init__(self, values: Mapping[str, Any]) -> None:

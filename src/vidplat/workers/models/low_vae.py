@@ -1,5 +1,4 @@
-"""A Wan VAE that works at a lower resolution with the same weights: quick previews, and latents of
-such frames.
+"""A Wan VAE at a lower resolution with the same weights: quick previews, and latents of those.
 
 Between a latent cell and its pixels lie spatial steps of two. Of a copy of the VAE the `level`
 steps nearest to the latents are taken out, in decoder and encoder alike: latents of the same shape
@@ -15,11 +14,9 @@ latents came back at 7.4 and 8.0 of 255 from two clips that way, at 3.1 and 4.1 
 
 The 2 x 2 pixel patches of Wan 2.2's VAE are no such step and stay.
 
-The copy shares all parameters and buffers with the VAE it is made of, which is left as it is. Level
-0 takes nothing out.
+The copy shares all parameters and buffers with the VAE it is made of, which is left as it is.
 
-`decoded` lets it take several latent frames in one pass: at such sizes single ones spend their time
-between kernels.
+`decoded` lets it take several latent frames in a pass: single ones mostly wait between kernels.
 """
 
 from __future__ import annotations
@@ -31,14 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# latent frames in a pass; more gains little (flipbook: 1, 2, 4, 16 take 1, 0.81, 0.72, 0.67 of the
-# time)
+# latent frames in a pass; flipbook takes 1, 0.81, 0.72 and 0.67 of the time with 1, 2, 4 and 16
 AT_ONCE = 4
 
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
-    """What `vae.decode` gives for latents (B, C, F, H, W), up to rounding: (B, 3, t (F - 1) + 1,
-    rows, columns).
+    """`vae.decode` of latents (B, C, F, H, W), but for rounding: (B, 3, t (F - 1) + 1, s H, s W).
 
     An `AutoencoderKLWan` decodes one latent frame after the other, with what its causal
     convolutions must remember of those before in `_feat_map`. They take more than one as they come;

@@ -37,8 +37,7 @@ _TEXTS = 256  # whose embeddings are kept
 
 
 def clean_text(text: str) -> str:
-    """Text as the stock pipeline reads it: HTML entities resolved, white space made single
-    blanks."""
+    """Text as the stock pipeline reads it: HTML entities resolved, white space single blanks."""
     return re.sub(r"\s+", " ", html.unescape(html.unescape(text)).strip()).strip()
 
 
@@ -135,8 +134,7 @@ class WanFamily:
         return kept.to(self.transformer.dtype)
 
     def noise(self, spec: VideoSpec) -> torch.Tensor:
-        """Start latents (1, C, F, H, W) float32, drawn on the CPU and moved: equal on every
-        device."""
+        """See `Family`: drawn on the CPU and moved."""
         cell = self.vae.config.scale_factor_spatial
         shape = (
             1,
@@ -163,8 +161,7 @@ class WanFamily:
         return Solver(scheduler or self.scheduler, steps, self.device)
 
     def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
-        """One call with the text and, when guided, one with the negative text, as the stock loop
-        does.
+        """A call with the text and, when guided, one with the negative text, as the stock loop.
 
         The two are not put into one batch: sums then run in another order, and the latents would
         differ from the stock ones in their last bits.
@@ -197,8 +194,7 @@ class WanFamily:
         return (mask * timestep).flatten().unsqueeze(0).expand(latents.shape[0], -1)
 
     def encode_video(self, frames: np.ndarray) -> torch.Tensor:
-        """See `TakesVideo`; the posterior's mode, as `WanVideoToVideoPipeline.prepare_latents`
-        takes it."""
+        """See `TakesVideo`; the posterior's mode, as in `WanVideoToVideoPipeline`."""
         pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None]
         return self.latents_of(pixels.to(self.vae.device, torch.float32) / 255.0)
 
@@ -242,16 +238,14 @@ class WanFamily:
         return mean, 1.0 / std
 
     def _vae_at(self, level: int) -> Any:
-        """The VAE, or its copy for a lower resolution, which is made when first asked for and
-        shares all weights."""
+        """The VAE, or its copy for a lower resolution, which is made when first asked for."""
         if level and level not in self._low_vaes:
             self._low_vaes[level] = lowered(self.vae, level)
         return self._low_vaes[level] if level else self.vae
 
 
 def _cache_context(model: Any, branch: str, solver: Solver) -> AbstractContextManager[None]:
-    """Tells hooks on the model, diffusers' own caches or our methods, which branch and step this
-    call is.
+    """Tells hooks on the model, diffusers' caches or our methods, the branch and step of a call.
 
     The stock loop opens it always; without hooks it has no effect, but walks over all modules at
     every call and imports torch's compiler at the first (1 s).

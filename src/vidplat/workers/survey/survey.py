@@ -1,5 +1,4 @@
-"""The quality-cost picture of every method on one loaded model: what each costs here, and what it
-loses.
+"""What every method costs on one loaded model, and what it loses.
 
 A candidate is a way with one knob, from gentle to hard: a step count, a threshold, a share of work.
 For each target cost the knob is tuned on a few prompts by measured denoising time (`tune`). Then,
@@ -117,8 +116,7 @@ def full_point(spec: VideoSpec, solver: str = "") -> OperatingPoint:
 
 
 class Costs:
-    """Measured costs of a candidate's points on a few subjects: median denoising seconds over those
-    of the full run.
+    """A candidate's points on a few subjects: median denoising seconds over the full run's.
 
     A point is measured once. The full runs are made anew for every fourth point, so that slow
     drifts of the machine's speed cancel.
@@ -285,8 +283,7 @@ class Peak:
 
 @contextmanager
 def peak_memory(device: str) -> Iterator[Peak]:
-    """Most memory held within the context: of the device on CUDA, of the whole process on Linux,
-    else 0."""
+    """Most memory held within the context: of the CUDA device, of the process on Linux, else 0."""
     peak = Peak()
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)

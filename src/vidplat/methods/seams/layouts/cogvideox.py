@@ -44,8 +44,7 @@ class CogVideoXSeamProcessor(SeamProcessor):
             query, key, value = attn.to_qkv(joined).chunk(3, dim=-1)
         else:
             query, key, value = attn.to_q(joined), attn.to_k(joined), attn.to_v(joined)
-        # Heads before tokens, as in the stock one, from the norm to torch's kernel: equal strides,
-        # equal sums.
+        # Heads before tokens, as in the stock one, up to torch's kernel: equal strides, equal sums.
         query, key, value = (
             x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value)
         )
@@ -88,11 +87,8 @@ class CogVideoXLayout(Layout):
         return args, changed
 
     def per_token(self, model: Any, args: Args, kwargs: Kwargs) -> Tensor:
-        """The latents of a call as (B, N, values per token), in the order of the output's values:
-        what a v belongs to.
-
-        Channels given beside the latents, those of an image to start from, are left out.
-        """
+        """The latents of a call as (B, N, values per token), in the order of the output's values.
+        Channels given beside the latents, those of an image to start from, are left out."""
         cell, span = model.config.patch_size, model.config.patch_size_t or 1
         latents = self.hidden(args, kwargs)[:, :, : model.config.out_channels]
         videos, frames, channels, height, width = latents.shape

@@ -3,8 +3,7 @@
 Tokens arrive packed, (B, N, values per token), so the grid is told by the call's own num_frames,
 height and width. Blocks are called by keyword. Rotary tables are cos and sin, each (B, N, d): they
 act on the whole width, before it is split into heads. Modulation is (B, 1, 6 d), or (B, N, 6 d)
-when tokens have times of their own. Guidance puts both branches into one batch, in one call named
-"cond_uncond".
+when tokens have times of their own. Guidance makes one batch of both branches, "cond_uncond".
 """
 
 from __future__ import annotations
