@@ -107,13 +107,11 @@ class SeamProcessor:
         )
         return attended
 
-    def attend(self, call: AttentionCall) -> Tensor:
-        return self._from(0, call)
-
-    def _from(self, index: int, call: AttentionCall) -> Tensor:
-        if index == len(self.links):
+    def attend(self, call: AttentionCall, link: int = 0) -> Tensor:
+        """What the chain answers from this link on."""
+        if link == len(self.links):
             return dense(call)
-        return self.links[index](call, lambda changed: self._from(index + 1, changed))
+        return self.links[link](call, lambda changed: self.attend(changed, link + 1))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ Latent 0 is frame 0, latent j >= 1 is frames t (j - 1) + 1 .. t j.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -205,11 +206,9 @@ def _runs(lattice: Lattice, theta: float, *, quads: bool) -> Iterator[tuple[int,
 
 def _highest_within(lattice: Lattice, thetas: list[float], most: int, *, quads: bool) -> Merges:
     """Bisection: latents never fall as theta rises. The first if even that has too many."""
-    low, high = 0, len(thetas)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if len(_above(lattice, thetas[middle], quads=quads).latents) <= most:
-            low = middle
-        else:
-            high = middle
-    return _above(lattice, thetas[low], quads=quads)
+
+    def left(theta: float) -> int:
+        return len(_above(lattice, theta, quads=quads).latents)
+
+    place = bisect_right(thetas, most, key=left) - 1
+    return _above(lattice, thetas[max(place, 0)], quads=quads)

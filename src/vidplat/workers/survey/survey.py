@@ -13,6 +13,7 @@ which points a planner takes (`scheduler.profile`).
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -159,16 +160,10 @@ def tune(candidate: Candidate, cost: Costs, target: float) -> tuple[OperatingPoi
                 break
             low, high = (middle, high) if found < target else (low, middle)
     else:
-        low_index, high_index = 0, len(candidate.settings) - 1  # costs fall along the list
-        while low_index <= high_index:
-            index = (low_index + high_index) // 2
-            if cost(candidate.settings[index]) > target:
-                low_index = index + 1
-            else:
-                high_index = index - 1
-        for index in (low_index - 1, low_index):
-            if 0 <= index < len(candidate.settings):
-                cost(candidate.settings[index])
+        # costs fall along the list
+        place = bisect_left(candidate.settings, -target, key=lambda point: -cost(point))
+        for point in candidate.settings[max(0, place - 1) : place + 1]:
+            cost(point)
     best = min(cost.known, key=lambda point: abs(cost.known[point] - target))
     return best, cost.known[best]
 
