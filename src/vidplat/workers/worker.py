@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from vidplat.methods.installed import Installed
     from vidplat.workers.models.family import Family
 
+CALIBRATION_S = 2.0
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -127,15 +129,13 @@ class Worker:
         import vidplat.quality
         import vidplat.workers.video  # noqa: F401
 
-    def calibrate(
-        self, spec: VideoSpec | None = None, budget_s: float = 2.0
-    ) -> list[dict[str, Any]]:
-        """Measure this device with this model, for about `budget_s` seconds; small sizes first.
+    def calibrate(self) -> list[dict[str, Any]]:
+        """Measure this device with this model, for about two seconds; small sizes first.
 
         Each row: model_id, device_class, stage, spec, point, seconds. The first pass warms up and
-        is not counted. `spec` is near the sizes that will be made; None: the model's default.
+        is not counted.
         """
-        sizes = _calibration_sizes(spec or self.shape.defaults, self.shape)
+        sizes = _calibration_sizes(self.shape)
         point = OperatingPoint(steps=min(2, self.shape.defaults.num_inference_steps))
         began = time.perf_counter()
         self._measure(sizes[0], OperatingPoint(steps=1))
@@ -145,7 +145,7 @@ class Worker:
             rows += self._measure(size, point)
             now = time.perf_counter()
             # The next size takes about three times as long.
-            if now - began + 3 * (now - before) > budget_s:
+            if now - began + 3 * (now - before) > CALIBRATION_S:
                 break
         return rows
 
@@ -267,8 +267,9 @@ def _pixels(spec: VideoSpec) -> int:
     return spec.width * spec.height * spec.num_frames
 
 
-def _calibration_sizes(spec: VideoSpec, shape: ModelShape) -> list[VideoSpec]:
-    """`spec` at a third of its latent frames, and as it is."""
+def _calibration_sizes(shape: ModelShape) -> list[VideoSpec]:
+    """The model's defaults at a third of their latent frames, and as they are."""
+    spec = shape.defaults
     third = max(1, shape.latent_frames(spec.num_frames) // 3)
     short = replace(spec, num_frames=shape.frames_of(third))
     return [spec] if short == spec else [short, spec]

@@ -112,11 +112,7 @@ class _Output(ModelHook):  # type: ignore[misc]
 
 @contextmanager
 def located(
-    model: Any,
-    layout: Layout,
-    name: str,
-    choose: ChooseRows | None = None,
-    before: Before | None = None,
+    model: Any, layout: Layout, name: str, before: Before | None = None
 ) -> Iterator[Present]:
     """Within this context the result tells, during a call of `model`, which pass it is.
 
@@ -124,7 +120,7 @@ def located(
     of its own, which goes through all hooks as any other.
     """
     present = Present()
-    with registered(model, name, [(model, _Root(layout, present, choose, before))]):
+    with registered(model, name, [(model, _Root(layout, present, None, before))]):
         yield present
 
 

@@ -112,7 +112,7 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def load_self_forcing(path: Path, device: str = "cpu") -> Any:
+def load_self_forcing(path: Path) -> Any:
     """The transformer of a safetensors file. Raises `ModelError` for other files and misfits."""
     import torch
     from diffusers import WanTransformer3DModel
@@ -125,7 +125,7 @@ def load_self_forcing(path: Path, device: str = "cpu") -> Any:
             "are not read"
         )
     try:
-        state = converted(load_file(path, device=device))
+        state = converted(load_file(path))
     except (SafetensorError, OSError) as problem:
         raise ModelError(f"cannot read {printable(path.name)}: {printable(problem)}") from problem
     with torch.device("meta"):
@@ -134,10 +134,9 @@ def load_self_forcing(path: Path, device: str = "cpu") -> Any:
     if missing or unexpected:
         told = ", ".join([*missing, *unexpected][:3])
         raise ModelError(f"{printable(path.name)} does not fit its own sizes: {printable(told)}")
-    rope = type(model.rope)(
-        model.config.attention_head_dim, model.config.patch_size, model.config.rope_max_seq_len
-    )
-    model.rope = rope.to(device)  # its tables are computed, not loaded
+    config = model.config
+    rope = (config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
+    model.rope = type(model.rope)(*rope)  # its tables are computed, not loaded
     return model.eval().requires_grad_(False)
 
 

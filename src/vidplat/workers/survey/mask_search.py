@@ -194,7 +194,7 @@ def _recording(model: Any, sigmas: Sequence[float]) -> Iterator[list[Sample]]:
     def note(here: Pass, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append(Sample(here, sigmas[here.step], args, dict(kwargs)))
 
-    with located(model, layout_of(model), "mask-recording", before=note):
+    with located(model, layout_of(model), "mask-recording", note):
         yield calls
 
 
