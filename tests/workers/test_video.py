@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,7 +32,8 @@ def a_clip(frames: int = 9, rows: int = 64, columns: int = 64) -> np.ndarray:
 def test_a_file_holds_the_promised_frames_size_and_rate(
     frames: int, rows: int, columns: int, fps: int
 ) -> None:
-    facts = probe(to_mp4(a_clip(frames, rows, columns), fps))
+    video = to_mp4(a_clip(frames, rows, columns), fps)
+    facts = probe(video)
 
     assert (facts.num_frames, facts.height, facts.width, facts.fps) == (
         frames,
@@ -39,7 +41,9 @@ def test_a_file_holds_the_promised_frames_size_and_rate(
         columns,
         float(fps),
     )
-    assert (facts.codec, facts.pixel_format) == ("h264", "yuv420p")
+    with av.open(io.BytesIO(video)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
 
 
 def test_the_index_comes_before_the_pictures() -> None:

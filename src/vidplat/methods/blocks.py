@@ -1,15 +1,11 @@
-"""Models that make a video block by block: their settings, and the arithmetic that planner and
-workers share.
+"""Models that make a video block by block: their settings, and the arithmetic on them.
 
 Such a model's directory has a `causal.json` beside `model_index.json`:
 
-    {"block": 3, "steps": [1000, 750, 500, 250], "shift": 5.0, "sink": 1, "recent": 6, "trained":
-    21}
+    {"block": 3, "steps": [1000, 750, 500], "shift": 5.0, "sink": 1, "recent": 6, "trained": 21}
 
-`block` latent frames are made at once, in `steps` (thousandths of the schedule, before `shift`) and
-one pass more that remembers them (`workers/blocks`). A block attends to the first `sink` frames
-and to the last `recent` ones, its own included; `trained` is how many positions in time the model
-has learnt. Neither torch nor files are needed here.
+Its fields are those of `model_shape.Blocks`, `block` being `frames`. A block is made in `steps` and
+one pass more that remembers it (`workers/blocks`). Neither torch nor files are needed here.
 """
 
 from __future__ import annotations
@@ -76,8 +72,7 @@ def passes(blocks: Blocks, frames: int, steps: int) -> int:
 
 
 def chosen_steps(blocks: Blocks, count: int, strength: float = 1.0) -> tuple[float, ...]:
-    """`count` of the model's steps, the first one always, evenly spread over their list, times
-    `strength`.
+    """`count` of the model's steps, the first always, evenly spread over them, times `strength`.
 
     So an edit of strength s begins at s on the schedule, as it does on other models, and takes as
     many steps as a video from noise. Raises `ValueError` for more steps than the model has.

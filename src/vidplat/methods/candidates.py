@@ -1,5 +1,4 @@
-"""Every way of spending less that a survey compares: fewer steps, and what each kind of method
-offers.
+"""Every way of spending less that a survey compares: fewer steps, and what each kind offers.
 
 Each is one knob, see `kinds.Candidate`. Thresholds run over the whole range in which a cache goes
 from never to nearly always skipping; where in it a model lies is for the tuning to find.

@@ -57,8 +57,7 @@ def gone(method: str) -> str:
 
 
 def gone_option(method: str, option: str, value: str = "") -> str:
-    """The sentence for an option of a method that is left, or for a word that it took; "" for
-    none."""
+    """The sentence for an option of a method that is left, or for a word it took; "" for none."""
     told = f"{method}:{option}={value}" if value else f"{method}:{option}"
     return _sentence(told) if told in _GONE else ""
 

@@ -1,5 +1,4 @@
-"""What must be known of a model to count its work and foretell its quality; filled from its
-configuration files.
+"""What must be known of a model to count its work and foretell its quality.
 
 `ModelShape` is numbers alone: sizes of the transformer, how many pixels a latent cell stands for,
 the measured profile, and for block-causal models how their blocks are made. Left to others:
@@ -61,16 +60,12 @@ class Blocks:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the scheduler must know of a model to count its work. Filled by `workers.models` from
-    config files.
-
-    Legend: D hidden width, L blocks. `tokens` of a video = latent frames x (height / s / p) x
-    (width / s / p).
-    """
+    """Filled by `workers.models` from config files; s is its spatial factor, p its patch:
+    `tokens` of a video = latent frames x (height / s / p) x (width / s / p)."""
 
     family: str  # wan, causal-wan, ...
     layers: int
-    width: int  # D
+    width: int  # hidden
     ffn_width: int
     text_tokens: int
     patch: tuple[int, int, int]  # latent frames, rows, columns per token

@@ -1,5 +1,4 @@
-"""FLOPs of one transformer block, counted once for everybody: plans, methods, surveys and
-benchmarks.
+"""FLOPs of one transformer block, counted once for plans, methods, surveys and benchmarks.
 
 Per block, a multiply-add counted as 2, with n running tokens that attend to k keys, m text tokens,
 width d and feed-forward width e:
@@ -11,8 +10,7 @@ width d and feed-forward width e:
                 4 n d e   feed forward
     attention   4 n k d   the two products of self-attention
 
-Norms, modulation and embeddings are below a hundredth of these and left out. Whole numbers in,
-whole numbers out.
+Norms, modulation and embeddings are below a hundredth of these and left out. All are whole numbers.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What a method is: installed around a loaded model and undone without trace, begun anew for each
-video.
+"""What a method is: put around a loaded model, undone without trace, begun anew for each video.
 
 Legend: B videos, F/H/W tokens per axis (frames, rows, columns after patching), N = F H W.
 """
@@ -87,8 +86,7 @@ class Method(ABC):
 
     def stepped(self, latents: Tensor, velocity: Tensor) -> Tensor:
         """The latents (1, C, M, H, W) that go on, of those after the step that `velocity` answered,
-        guidance included. Where they are other frames than before, `run.solver` was told to
-        `forget`."""
+        guidance included. Where frames are left out, `run.solver` was told to `forget`."""
         return latents
 
     def filling(self) -> Filling | None:

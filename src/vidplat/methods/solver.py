@@ -54,8 +54,7 @@ class Solver:
     def sigmas(self) -> list[float]:
         """All sigmas of the run, past and to come; the last one is where it ends.
 
-        Some schedulers keep them on the device, which must not be waited for at every pass: they
-        are asked for once.
+        Some schedulers keep them on the device, which must not be waited for at every pass.
         """
         if self._levels is None or self._levels[0] is not self.scheduler.sigmas:
             self._levels = (self.scheduler.sigmas, self.scheduler.sigmas.tolist())
@@ -86,14 +85,12 @@ class Solver:
         return self._is_line or self._keeps_clean
 
     def clean(self, latents: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
-        """What the video would be: the estimate of x0 that the last step rests on, shape of
-        `latents`.
+        """What the video would be: the estimate of x0, shaped as `latents`, of the last step.
 
         `latents` are those after that step, `velocity` is the answer it took, guidance included.
         For flow-match Euler x0 = x_k - sigma_k v_{k-1}, which equals x_{k-1} - sigma_{k-1} v_{k-1}
         since a step keeps to that line (VGDFR, arXiv 2504.12259). UniPC leaves the line and
-        remembers the estimate itself. Raises `ValueError` before the first step, and for solvers of
-        other kinds.
+        remembers the estimate. Raises `ValueError` before the first step and for other solvers.
         """
         if self.index == 0:
             raise ValueError("before its first step a run has no estimate of the video")
@@ -123,10 +120,7 @@ class Solver:
 
     def forget(self) -> None:
         """Forget the steps that were taken; the next one is a first step, at its own place of the
-        schedule.
-
-        Raises `ValueError` for a scheduler whose memory is of an unknown kind.
-        """
+        schedule. Raises `ValueError` for a scheduler whose memory is of an unknown kind."""
         for name in ("model_outputs", "timestep_list"):
             if hasattr(self.scheduler, name):
                 setattr(self.scheduler, name, [None] * len(getattr(self.scheduler, name)))

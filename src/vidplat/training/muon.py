@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+MOMENTUM = 0.95
 
-def orthogonalised(matrix: Tensor, *, bfloat16: bool = False, iterations: int = 5) -> Tensor:
+
+def orthogonalised(matrix: Tensor, *, bfloat16: bool) -> Tensor:
     """About U V^T of `matrix` (rows, columns) = U S V^T; singular values end within [0.7, 1.2].
 
     `bfloat16` is exact enough for an update and several times faster where the processor has it.
@@ -25,7 +27,7 @@ def orthogonalised(matrix: Tensor, *, bfloat16: bool = False, iterations: int = 
     x = matrix.T if tall else matrix
     x = x.bfloat16() if bfloat16 else x
     x = x / (x.norm() + 1e-7)
-    for _ in range(iterations):  # the quintic of the paper
+    for _ in range(5):  # the quintic of the paper
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
     result: Tensor = x.T if tall else x
@@ -33,18 +35,10 @@ def orthogonalised(matrix: Tensor, *, bfloat16: bool = False, iterations: int = 
 
 
 class Muon(torch.optim.Optimizer):
-    """Updates scaled to an AdamW-like size: lr * 0.2 * sqrt(max(rows, columns)) per orthogonal
-    update."""
+    """Orthogonal updates of an AdamW-like size: times lr * 0.2 * sqrt(max(rows, columns))."""
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        lr: float,
-        momentum: float = 0.95,
-        *,
-        bfloat16: bool = False,
-    ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, bfloat16: bool) -> None:
+        super().__init__(parameters, {"lr": lr})
         self.bfloat16 = bfloat16
 
     @torch.no_grad()
@@ -56,8 +50,8 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[weight]
                 if not state:
                     state["average"] = torch.zeros_like(weight)
-                state["average"].lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(state["average"], group["momentum"])  # Nesterov
+                state["average"].lerp_(weight.grad, 1 - MOMENTUM)
+                ahead = weight.grad.lerp(state["average"], MOMENTUM)  # Nesterov
                 matrix = ahead.reshape(weight.shape[0], -1)
                 update = orthogonalised(matrix, bfloat16=self.bfloat16).reshape(weight.shape)
                 weight.add_(update, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
@@ -103,8 +97,7 @@ class Pair:
 
 
 def warm_then_down(step: int, steps: int, warm: int = 50, floor: float = 0.02) -> float:
-    """Learning-rate scale: linear warm-up, flat to 30 %, linear down to `floor` at the last
-    step."""
+    """Learning-rate scale: linear warm-up, flat to 30 %, linear down to `floor` at the end."""
     if step < warm:
         return (step + 1) / warm
     through = step / steps

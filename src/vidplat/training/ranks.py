@@ -1,12 +1,10 @@
-"""Data-parallel training: every rank takes its own batch, gradients are averaged, rank 0 keeps the
-checkpoint.
+"""Data-parallel training: a batch per rank, gradients averaged, the checkpoint kept by rank 0.
 
     torchrun --nproc-per-node 2 -m flipbook_training checkpoints src/vidplat/models_data --only
     flipbook --threads 1
 
 Two ranks of one thread each train twice as many clips a second as one rank of two threads on small
-models, whose products are too short to share. Without torchrun there is one rank and nothing is
-sent.
+models, whose products are too short to share. Without torchrun there is one rank.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""A resumable training run: one checkpoint file, written aside and renamed, and one line of log per
-minute.
+"""A resumable training run: a checkpoint, written aside and renamed, and a line of log per minute.
 
 A run is a count of steps and a learner, which gives its state and takes it back. Killed at any
 moment it goes on from its last checkpoint; finished, it is not run again. Checkpoints hold tensors

@@ -1,6 +1,4 @@
-"""A transformer in training: weights, their moving average and the optimizers, saved and restored
-as one.
-"""
+"""A transformer in training: weights, their moving average and the optimizers, saved as one."""
 
 from __future__ import annotations
 

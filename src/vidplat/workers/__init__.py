@@ -1,8 +1,7 @@
 """Pixels: from a job and an operating point to the bytes of one video.
 
-The only room that loads torch, diffusers, transformers, PyAV and OpenCV, and it does so when a
-`Worker` is loaded, not before: `list_models`, `describe_model` and `check_spec` read config files
-alone.
+torch, diffusers, transformers, PyAV and OpenCV are loaded when a `Worker` is, not before:
+`list_models`, `describe_model` and `check_spec` read config files alone.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Which kind of video file some bytes are, and whether all of it is there: by its own headers,
-without a library.
+"""Which kind of video file some bytes are, and whether all is there: by its headers alone.
 
     mp4, mov     boxes (length, name) from end to end, one of them `moov`, the index
     mkv, webm    an EBML header and one Segment, which says its length unless it was streamed
@@ -9,8 +8,7 @@ FFmpeg opens a file that ends early and plays what is there; a length that reach
 the file tells. Only these kinds are read, and FFmpeg is told which one it is, so that it never
 guesses at a playlist.
 
-Left to others: everything inside (source_video.py). Not promised: a streamed Segment that was cut
-is not noticed.
+Left to others: everything inside (source_video.py). A cut streamed Segment is not noticed.
 """
 
 from __future__ import annotations
@@ -81,8 +79,7 @@ def _end_of_segment(head: bytes) -> int:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """(value, place behind it) of EBML's number of 1 to 8 bytes; 0 for "unknown", which is all
-    ones."""
+    """(value, place behind it) of EBML's number of 1 to 8 bytes; 0 for all ones, "unknown"."""
     if at >= len(data) or data[at] == 0:
         return 0, len(data)
     width = 9 - data[at].bit_length()

@@ -11,8 +11,7 @@ from vidplat.errors import JobError, OutOfMemoryError, printable
 
 
 def prepare(device: str, threads: int) -> None:
-    """Import torch and fix what decides the order of sums: the thread count, and deterministic
-    kernels.
+    """Import torch and fix what decides the order of sums: threads, and deterministic kernels.
 
     The CPU kernels used here are deterministic for a given thread count, and asking for it imports
     the compiler (1 s), so only CUDA is asked.

@@ -1,6 +1,4 @@
-"""What a worker gives back: a finished video, or a draft of it for another worker to finish. No
-torch here, so that the platform may carry them.
-"""
+"""What a worker gives back: a finished video, or a draft for another to finish. No torch here."""
 
 from __future__ import annotations
 
@@ -11,8 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Draft:
-    """A video of which frames are still to be filled in: what one worker leaves for another to
-    finish."""
+    """A video of which frames are still to be filled in."""
 
     video: Any  # mp4 bytes of the frames that were decoded, or where a dispatcher put them
     size_bytes: int  # of these

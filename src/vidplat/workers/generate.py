@@ -47,19 +47,15 @@ from vidplat.workers.models.family import Condition, Family, MakesBlocks
 
 def generate(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
     """Make one video at one operating point. Raises `JobError`, `Cancelled`, or torch's
-    out-of-memory error.
-
-    `installed` are the methods around the family's transformers; the point's method must be on
-    already. Raises `SpecError` when one of them cannot make this video.
-    """
+    out-of-memory error; `SpecError` when one of the `installed` methods cannot make this video.
+    The point's method must be on the family's transformers already."""
     made = draft(family, ask, installed)
     return made if made.filling is None else filled_in(made, ask.spec, ask.wishes)
 
 
 @torch.inference_mode()
 def draft(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
-    """As `generate`, but what a method left out is not filled in yet: `filled_in` does that,
-    anywhere."""
+    """As `generate`, but what a method left out is for `filled_in`, anywhere."""
     if isinstance(family, MakesBlocks):
         return generate_blocks(family, ask)
     methods = installed or Installed(family.transformers)
@@ -108,8 +104,7 @@ def draft(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
 
 
 def filled_in(made: Made, spec: VideoSpec, wishes: Wishes = Wishes()) -> Made:
-    """The whole video of a draft that has a filling. Needs no model. Raises `JobError` as
-    `generate` does."""
+    """The whole video of a draft that has a filling. Needs no model. Raises `JobError`."""
     from vidplat.methods.filling.frames import filled
 
     assert made.filling is not None, "something was left out"
@@ -150,8 +145,7 @@ def _begun(
 
 
 def _rehearse(family: Family, ask: Ask, solver: Solver) -> None:
-    """The same run without decoding, of a prompt and a seed that no job chooses: for methods that
-    are calibrated."""
+    """The same run without decoding, of a fixed prompt and seed: for methods to be calibrated."""
     from vidplat.methods.peers.calibration import REHEARSAL_PROMPT, REHEARSAL_SEED
 
     shown = conditioned(family, REHEARSAL_PROMPT, "", ask.spec.guidance_scale)

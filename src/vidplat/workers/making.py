@@ -2,8 +2,7 @@
 and the one over blocks (blocks/jobs.py).
 
 An `Ask` names the video and the wishes for its making, `Made` is the video before it is compressed.
-`Pace` counts what still fits before `finish_by`. Nothing here imports torch, so a worker without a
-model can use it.
+`Pace` counts what still fits before `finish_by`. Nothing here imports torch, for light workers.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ class Wishes:
     is_cancelled: Callable[[], bool] = lambda: False
 
     def left_s(self) -> float | None:
-        """Seconds from now that steps may take, below 0 when it is late; None where there is no
-        `finish_by`."""
+        """Seconds from now that steps may take, below 0 when late; None without `finish_by`."""
         by = self.finish_by() if callable(self.finish_by) else self.finish_by
         return None if by is None else by - time.time() - self.tail_s
 
@@ -97,8 +95,7 @@ class Stopwatch:
         self._since = time.perf_counter()
 
     def restart(self) -> None:
-        """Leave the time since the last lap out: a rehearsal happens once and would pass for this
-        video's own work."""
+        """Leave the time since the last lap out: a rehearsal is no work of this video."""
         self._since = time.perf_counter()
 
     def lap(self, phase: str) -> None:
@@ -108,8 +105,7 @@ class Stopwatch:
 
 
 class Pace:
-    """How many steps still fit, from the seconds that this run's own steps take (mean of the last
-    and before).
+    """How many steps still fit, by the fading mean of the seconds that this run's steps take.
 
     Where methods make some steps cheaper than others, `share` tells by how much: seconds and shares
     are then averaged alike, and what is left is counted by its shares. Else full steps at the start
@@ -133,8 +129,7 @@ class Pace:
         self._since = now
 
     def affordable(self, done: int, remaining: int) -> int:
-        """Steps to take from here, in 1..remaining. Before the first step nothing is known: all of
-        them."""
+        """Steps to take from here, in 1..remaining; all before the first, when none was timed."""
         if self._step_s is None or self._step_share <= 0:
             return remaining
         if (left_s := self._wishes.left_s()) is None:
@@ -153,8 +148,7 @@ def schedule_steps(steps: int, strength: float) -> int:
 
     A point counts steps that are taken, as costs and the profile do; an edit takes the last
     `strength` of a schedule, int(length x strength) steps. So 24 steps at strength 0.6 are the end
-    of a schedule of 40. A strength of next to nothing gets fewer steps than asked for rather than
-    an endless schedule.
+    of a schedule of 40. A strength of next to nothing gets fewer steps, not an endless schedule.
     """
     length = max(1, int(min(steps / strength, LONGEST_SCHEDULE)) - 1)
     while int(length * strength) < steps and length < LONGEST_SCHEDULE:
@@ -165,22 +159,19 @@ def schedule_steps(steps: int, strength: float) -> int:
 def conditioned(
     family: Family, prompt: str, negative_prompt: str, guidance_scale: float
 ) -> Condition:
-    """What the model is told. Without guidance the negative text plays no part and is not
-    encoded."""
+    """What the model is told. Without guidance the negative text is not encoded."""
     negative = family.encode(negative_prompt) if guidance_scale > 1.0 else None
     return Condition(family.encode(prompt), negative, guidance_scale)
 
 
 def check_finite(latents: torch.Tensor, within: str) -> None:
-    """Raises `JobError` where the model gave NaN or infinity, saying within how many steps or
-    blocks."""
+    """Raises `JobError` where the model gave NaN or infinity `within` so many steps or blocks."""
     if not bool(latents.isfinite().all()):
         raise JobError(f"the model gave values that are not finite within {within}")
 
 
 def check_promise(frames: np.ndarray, spec: VideoSpec) -> None:
-    """Raises `JobError` unless the frames, (F, H, W, 3), are as many and as large as the job asks
-    for."""
+    """Raises `JobError` unless the frames (F, H, W, 3) are as many and as large as asked for."""
     promised = (spec.num_frames, spec.height, spec.width, 3)
     if frames.shape != promised:
         raise JobError(f"the model made frames of shape {frames.shape}, promised were {promised}")

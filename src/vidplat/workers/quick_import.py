@@ -40,8 +40,7 @@ _one_at_a_time = threading.RLock()  # workers may be threads of one process
 
 @contextmanager
 def without_extras() -> Iterator[None]:
-    """While open, `import diffusers` and `import transformers` leave out compiler, distribution and
-    SciPy."""
+    """While open, diffusers and transformers are imported without all of that."""
     with _one_at_a_time, _substitutes():
         yield
 

@@ -1,6 +1,4 @@
-"""The facts that lie beside a video as JSON: what it was made from, by whom, with which software,
-and what was measured.
-"""
+"""What lies beside a video as JSON: what it was made from, by whom, and what was measured."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The frames of a job's input video at its size and rate; the last ones are kept, since many jobs
-may start from one video.
-"""
+"""The frames of a job's input video; the last are kept, as many jobs may start from one video."""
 
 from __future__ import annotations
 
@@ -16,8 +14,7 @@ if TYPE_CHECKING:
 
 
 class SourceFrames:
-    """Reads input videos within `limits`; `load` gives a job's bytes, checked against their
-    SHA-256."""
+    """Reads input videos within `limits`; `load` gives a job's bytes, checked by their SHA-256."""
 
     def __init__(self, load: Callable[[Job], bytes] | None, limits: InputConfig) -> None:
         self._load, self._limits = load, limits

@@ -53,8 +53,7 @@ class SourceFacts:
 
 
 def look_at(file: BinaryIO, limits: InputConfig) -> SourceFacts:
-    """What the video holds, or InputError with the rest of a sentence ("is truncated: ...") why it
-    cannot be used."""
+    """What the video holds, or InputError with the rest of a sentence, "is truncated: ..."."""
     with opened(file, limits) as (container, stream):
         _check_length((container.duration or 0) / av.time_base, limits)
         ticks, last_ticks = _times(container, stream, limits)
@@ -75,8 +74,7 @@ def look_at(file: BinaryIO, limits: InputConfig) -> SourceFacts:
 
 @contextmanager
 def opened(source: bytes | BinaryIO, limits: InputConfig) -> Iterator[tuple[Any, Any]]:
-    """PyAV's container and its video stream, checked as far as headers go. Raises InputError as
-    `look_at`."""
+    """PyAV's container and video stream, their headers checked. Raises InputError as `look_at`."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     kind = kind_of(file)
     try:
@@ -131,8 +129,7 @@ def pixel_aspect(frame: Any, stream: Any) -> float:
 
 
 def quarter_turns(frame: Any) -> int:
-    """How often the picture must be turned by 90 degrees, counter-clockwise, to be upright: 0 to
-    3."""
+    """Turns by 90 degrees, counter-clockwise, after which the picture is upright: 0 to 3."""
     return round(int(frame.rotation) / 90) % 4
 
 
@@ -155,8 +152,7 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _times(container: Any, stream: Any, limits: InputConfig) -> tuple[np.ndarray, int]:
-    """Times of all frames, rising, and how long the last one is shown, both in ticks of the
-    stream."""
+    """Times of all frames, rising, and how long the last is shown, in ticks of the stream."""
     ticks: list[int] = []
     latest, shown_for = -(2**63), 0
     try:

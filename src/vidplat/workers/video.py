@@ -25,9 +25,8 @@ rate:
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -42,17 +41,13 @@ X264_PARAMS = "cpu-independent=1"  # the C form of the macroblock tree, see abov
 POSTER_QUALITY = 88
 
 
-@dataclass(frozen=True)
-class VideoFacts:
+class VideoFacts(NamedTuple):
     """What a file really holds, found by decoding it."""
 
     width: int
     height: int
     num_frames: int
     fps: float
-    codec: str
-    pixel_format: str
-    size_bytes: int
 
 
 def to_mp4(frames: np.ndarray, fps: int, *, crf: str = CRF) -> bytes:
@@ -102,15 +97,8 @@ def probe(video: bytes) -> VideoFacts:
             stream = container.streams.video[0]
             count = sum(1 for _ in container.decode(stream))
             context = stream.codec_context
-            return VideoFacts(
-                width=context.width,
-                height=context.height,
-                num_frames=count,
-                fps=float(stream.average_rate or 0),
-                codec=context.name,
-                pixel_format=str(context.pix_fmt),
-                size_bytes=len(video),
-            )
+            fps = float(stream.average_rate or 0)
+            return VideoFacts(context.width, context.height, count, fps)
     except (av.FFmpegError, IndexError) as problem:
         raise JobError(f"not a playable video: {problem}") from problem
 
@@ -133,8 +121,7 @@ def read_video(
     fps: float,
     limits: InputConfig = InputConfig(),
 ) -> np.ndarray:
-    """The first `num_frames` / `fps` seconds of somebody's video as (num_frames, height, width, 3)
-    uint8 RGB.
+    """The first `num_frames` / `fps` seconds as (num_frames, height, width, 3) uint8 RGB.
 
     Holds the result and two source frames. The last frame is held for a moment when the source ends
     a little early. Raises InputError with the rest of a sentence ("is damaged: ...") when it cannot

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from vidplat.methods.installed import Installed
     from vidplat.workers.models.family import Family
 
+CALIBRATION_S = 2.0
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -64,8 +66,7 @@ class Worker:
         load_source: Callable[[Job], bytes] | None = None,
         limits: InputConfig = InputConfig(),
     ) -> None:
-        """`load_source` gives the bytes of a job's input video, checked against its SHA-256;
-        `limits` bound them."""
+        """`load_source` gives a job's input video, checked by its SHA-256; `limits` bound it."""
         self.id, self.device, self.threads = id, device, threads
         self.sources = SourceFrames(load_source, limits)
         self._asked = model if isinstance(model, ModelRef) else ModelRef(model, "")
@@ -128,16 +129,13 @@ class Worker:
         import vidplat.quality
         import vidplat.workers.video  # noqa: F401
 
-    def calibrate(
-        self, spec: VideoSpec | None = None, budget_s: float = 2.0
-    ) -> list[dict[str, Any]]:
-        """Measure this device with this model, for about `budget_s` seconds; small sizes first.
+    def calibrate(self) -> list[dict[str, Any]]:
+        """Measure this device with this model, for about two seconds; small sizes first.
 
         Each row: model_id, device_class, stage, spec, point, seconds. The first pass warms up and
-        is not counted. Give `spec` to measure near the sizes that will be made; else the model's
-        default.
+        is not counted.
         """
-        sizes = _calibration_sizes(spec or self.shape.defaults, self.shape)
+        sizes = _calibration_sizes(self.shape)
         point = OperatingPoint(steps=min(2, self.shape.defaults.num_inference_steps))
         began = time.perf_counter()
         self._measure(sizes[0], OperatingPoint(steps=1))
@@ -147,7 +145,7 @@ class Worker:
             rows += self._measure(size, point)
             now = time.perf_counter()
             # The next size takes about three times as long.
-            if now - began + 3 * (now - before) > budget_s:
+            if now - began + 3 * (now - before) > CALIBRATION_S:
                 break
         return rows
 
@@ -198,8 +196,7 @@ class Worker:
         attempt: int = 1,
         on_progress: OnStep = lambda phase, step, steps: None,
     ) -> Rendered:
-        """The video of a draft; its `video` is mp4 bytes. Needs no loaded model. Raises
-        `JobError`."""
+        """The video of a draft with mp4 bytes. Needs no loaded model. Raises `JobError`."""
         from vidplat.methods.filling.frames import filled
         from vidplat.methods.filling.moments import filling_of
         from vidplat.workers.video import to_frames
@@ -256,8 +253,7 @@ class Worker:
         return [{**about, "stage": stage, "seconds": s} for stage, s in done.phases.items()]
 
     def _noted(self, spec: VideoSpec, done: Rendered) -> Rendered:
-        """Remember how long the end of a job takes; the slower of a fresh and a fading figure, to
-        be safe."""
+        """Remember how long a job's end takes: the slower of a fresh and a fading figure."""
         spent = sum(done.phases.get(phase, 0.0) for phase in (DECODE, RECONSTRUCT, MP4))
         rate = spent / _pixels(spec)
         self._tail_s_per_pixel = max(rate, 0.8 * self._tail_s_per_pixel + 0.2 * rate)
@@ -271,8 +267,9 @@ def _pixels(spec: VideoSpec) -> int:
     return spec.width * spec.height * spec.num_frames
 
 
-def _calibration_sizes(spec: VideoSpec, shape: ModelShape) -> list[VideoSpec]:
-    """`spec` at a third of its latent frames, and as it is."""
+def _calibration_sizes(shape: ModelShape) -> list[VideoSpec]:
+    """The model's defaults at a third of their latent frames, and as they are."""
+    spec = shape.defaults
     third = max(1, shape.latent_frames(spec.num_frames) // 3)
     short = replace(spec, num_frames=shape.frames_of(third))
     return [spec] if short == spec else [short, spec]

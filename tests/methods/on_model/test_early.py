@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.methods.on_model.counting import counting
 from tests.methods.on_model.runs import CIRCLE, SPEC, a_tiny_family, denoised, error
 from tests.methods.on_model.tiny import a_tiny_pair, a_tiny_transformer, answer
 from vidplat.domain import OperatingPoint
@@ -60,11 +61,11 @@ def running(text: str, told: list[tuple[int, int]]) -> list[int]:
     """The steps that run, of a walk over (step, steps of the run by now)."""
     twin, method = a_tiny_transformer("wan", frames=1), early(text)
     ran = []
-    with method.applied_to(twin.model):
+    with method.applied_to(twin.model), counting(twin.model) as found:
         for step, steps in told:
-            before = method.counted.computed
+            before = found.whole["cond"]
             take(twin, step, steps=steps)
-            if method.counted.computed > before:
+            if found.whole["cond"] > before:
                 ran.append(step)
     return ran
 
@@ -94,7 +95,7 @@ def test_both_branches_skip_together_and_each_gives_its_own_answer() -> None:
         twin, inputs={"encoder_hidden_states": twin.inputs["encoder_hidden_states"] + 1}
     )
     places = passes_of(0.5, STEPS)
-    with method.applied_to(twin.model):
+    with method.applied_to(twin.model), counting(twin.model) as found:
         kept: dict[str, Tensor] = {}
         for step in range(STEPS):
             answers = {"cond": take(twin, step), "uncond": take(other, step, branch="uncond")}
@@ -102,11 +103,8 @@ def test_both_branches_skip_together_and_each_gives_its_own_answer() -> None:
                 assert all(torch.equal(answers[branch], kept[branch]) for branch in answers)
             assert not torch.equal(answers["cond"], answers["uncond"])
             kept = answers
-    assert method.counted.passes == {"cond": len(places), "uncond": len(places)}
-    assert method.counted.passes_skipped == {
-        "cond": STEPS - len(places),
-        "uncond": STEPS - len(places),
-    }
+    assert found.whole == {"cond": len(places), "uncond": len(places)}
+    assert found.skipped == {"cond": STEPS - len(places), "uncond": STEPS - len(places)}
 
 
 def test_an_edit_counts_the_steps_that_it_takes(tiny: Any) -> None:
@@ -154,10 +152,14 @@ def test_two_transformers_share_one_grid_and_hold_across_their_boundary() -> Non
     places = passes_of(0.5, STEPS)
     boundary = next(step for step in range(3, STEPS) if step not in places)
     method = early("early:0.5")
-    with method.applied_to(noisy.model), method.applied_to(clean.model):
+    with (
+        method.applied_to(noisy.model),
+        method.applied_to(clean.model),
+        counting(noisy.model, clean.model) as found,
+    ):
         made = [take(noisy if step < boundary else clean, step) for step in range(STEPS)]
     assert torch.equal(made[boundary], made[boundary - 1])
-    assert method.counted.computed == len(places)
+    assert found.whole == {"cond": len(places)}
     assert torch.equal(answer(noisy), answer(a_tiny_pair()[0]))
 
 
@@ -177,12 +179,12 @@ def test_answers_of_16_bits_are_held_in_32() -> None:
 
 def test_a_video_that_lost_a_frame_since_runs_at_once() -> None:
     twin, method = a_tiny_transformer("wan", frames=2), early("early:0.01")
-    with method.applied_to(twin.model):
+    with method.applied_to(twin.model), counting(twin.model) as found:
         take(twin, 0)
         shorter = take(replace(twin, latents=twin.latents[:, :, :1]), 1)
         assert torch.equal(take(replace(twin, latents=twin.latents[:, :, :1]), 2), shorter)
     assert shorter.shape[2] == 1
-    assert method.counted.passes == {"cond": 2}
+    assert found.whole == {"cond": 2}
 
 
 def test_diffusers_reset_at_a_pipeline_s_end_forgets_all() -> None:

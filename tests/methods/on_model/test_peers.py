@@ -1,6 +1,4 @@
-"""The peers one by one: what each decides, what it counts, and what was put right around the
-libraries.
-"""
+"""The peers one by one: what each decides, and what was put right around the libraries."""
 
 from __future__ import annotations
 
@@ -15,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.methods.on_model.counting import counting
 from tests.methods.on_model.runs import SPEC, a_tiny_family, denoised
 from tests.methods.on_model.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.errors import SpecError
@@ -24,7 +23,7 @@ from vidplat.methods.peers.easycache import EasyCache
 from vidplat.methods.peers.teacache import PUBLISHED, Polynomial, fitted, published_for
 from vidplat.methods.protocol import Grid, Run
 from vidplat.methods.seams.layouts import layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, watched
+from vidplat.methods.seams.passes import Place, Skipper, watched
 from vidplat.workers.survey.flops import counted as flops_of
 
 STEPS = 8
@@ -83,20 +82,20 @@ def applied(text: str, *twins: Twin) -> Iterator[Any]:
 
 @pytest.mark.parametrize("text", STRONG)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_s_passes_are_skipped_counted_and_given_back(family: str, text: str) -> None:
+def test_every_family_s_passes_are_skipped_and_given_back(family: str, text: str) -> None:
     twin = a_tiny_transformer(family)
     layers = len(layout_of(twin.model).blocks(twin.model))
     before = answer(twin)
-    with applied(text, twin) as method:
+    with applied(text, twin), counting(twin.model) as found:
         for step in range(STEPS):
             for branch in twin.branches:
                 assert torch.isfinite(take(twin, branch, step)).all()
-        found: Counted = method.counted
     assert torch.equal(answer(twin), before)
-    assert tuple(found.passes) == twin.branches
+    assert tuple(found.whole) == twin.branches
     for branch in twin.branches:
-        assert found.passes[branch] + found.passes_skipped[branch] == STEPS
-        assert found.blocks[branch] == found.passes[branch] * layers
+        assert found.skipped[branch] > 0
+        assert found.whole[branch] + found.skipped[branch] == STEPS
+        assert found.blocks[branch] == found.whole[branch] * layers
 
 
 @pytest.mark.parametrize("text", STRONG)
@@ -107,11 +106,11 @@ def test_what_the_negative_text_says_does_not_reach_the_other_branch(text: str) 
         negative = replace(
             twin, inputs={"encoder_hidden_states": twin.inputs["encoder_hidden_states"] + other}
         )
-        with applied(text, twin) as method:
+        with applied(text, twin), counting(twin.model) as found:
             for step in range(STEPS):
                 answers.append(take(twin, "cond", step))
                 take(negative, "uncond", step)
-            assert method.counted.passes_skipped["cond"] > 0
+        assert found.skipped["cond"] > 0
         heard.append(answers)
     assert all(torch.equal(one, two) for one, two in zip(*heard, strict=True))
 
@@ -120,59 +119,36 @@ def test_what_the_negative_text_says_does_not_reach_the_other_branch(text: str) 
 def test_two_transformers_keep_caches_of_their_own_and_start_with_a_whole_pass(text: str) -> None:
     twins = a_tiny_pair()
     before = [answer(twin) for twin in twins]
-    with applied(text, *twins) as method:
+    with applied(text, *twins), counting(*(twin.model for twin in twins)) as found:
         for step in range(STEPS):
-            twin, skipped = (
-                twins[0 if step < 4 else 1],
-                method.counted.passes_skipped.get("cond", 0),
-            )
+            twin, skipped = twins[0 if step < 4 else 1], found.skipped["cond"]
             stock = torch.isfinite(take(twin, "cond", step)).all()
             assert stock
             if step in (0, 4):  # its first pass: nothing to go by yet
-                assert method.counted.passes_skipped.get("cond", 0) == skipped
+                assert found.skipped["cond"] == skipped
             take(twin, "uncond", step)
-        assert method.counted.passes_skipped["cond"] > 0
+    assert found.skipped["cond"] > 0
     for twin, stock_answer in zip(twins, before, strict=True):
         assert torch.equal(answer(twin), stock_answer)
 
 
-def test_what_is_counted_is_what_torch_counts() -> None:
+@pytest.mark.parametrize("text", STRONG)
+def test_no_product_of_a_skipped_pass_is_computed(text: str) -> None:
     twin = a_tiny_transformer("wan")
     with flops_of(twin.model) as whole:
         answer(twin)
-    for text in STRONG:
-        with applied(text, twin) as method, flops_of(twin.model) as found:
-            for step in range(STEPS):
-                for branch in twin.branches:
-                    take(twin, branch, step)
-        assert method.counted.passes_skipped
-        assert found.total * 3 == whole.total * sum(
-            method.counted.blocks.values()
-        )  # 3 equal blocks in a pass
-
-
-def test_counts_start_anew_with_each_video() -> None:
-    twin = a_tiny_transformer("wan")
-    with applied("easycache:10", twin) as method:
-        take(twin, "cond", 0)
-        assert method.counted == Counted({"cond": 1}, {}, {"cond": 3})
-        method.begin(a_run((twin,)))
-        assert method.counted == Counted()
-        assert (method.counted.computed, method.counted.total) == (0, 0)
-
-
-def test_a_pass_that_ran_only_in_part_counts_as_skipped() -> None:
-    found = Counted()
-    for ran in (3, 3, 1, 0):
-        found.add("cond", ran, 3)
-    assert found == Counted({"cond": 2}, {"cond": 2}, {"cond": 7})
-    assert (found.computed, found.total) == (2, 4)
+    with applied(text, twin), counting(twin.model) as ran, flops_of(twin.model) as found:
+        for step in range(STEPS):
+            for branch in twin.branches:
+                take(twin, branch, step)
+    assert ran.skipped
+    assert found.total == whole.total * ran.whole.total()
 
 
 def test_a_call_outside_of_a_context_with_a_step_is_told_what_is_missing() -> None:
     twin = a_tiny_transformer("wan")
     with (
-        watched(twin.model, "test", Skipper(), Counted()),
+        watched(twin.model, "test", Skipper()),
         pytest.raises(ValueError, match=r"cache_context\(branch, step_index="),
         twin.model.cache_context("cond"),
     ):
@@ -245,9 +221,7 @@ def easy_steps(
             ran = True
             return model(torch.full((2,), x))
 
-        part.call(
-            Place("cond", step, steps, None), (torch.full((2,), x),), {"return_dict": False}, run
-        )
+        part.call(Place("cond", step, steps), (torch.full((2,), x),), {"return_dict": False}, run)
         computed.append(ran)
     return computed
 
@@ -286,13 +260,13 @@ def test_easycache_adds_to_the_input_what_the_last_computed_pass_added() -> None
 
 def test_easycache_decides_on_the_first_branch_for_both() -> None:
     twin = a_tiny_transformer("wan")
-    with applied("easycache:10", twin) as method:
+    with applied("easycache:10", twin), counting(twin.model) as found:
         for step in range(STEPS):
             take(twin, "cond", step)
             take(
                 twin, "uncond", step, twin.latents * (1 + step) ** 3
             )  # changes more than any threshold allows
-    assert method.counted.passes == {"cond": 3, "uncond": 3}  # 2 of 8 as warm-up, and the last
+    assert found.whole == {"cond": 3, "uncond": 3}  # 2 of 8 as warm-up, and the last
 
 
 def test_easycache_refuses_a_model_whose_answer_cannot_be_added_to_its_input() -> None:
@@ -354,9 +328,9 @@ def test_teacache_s_sum_reaches_the_threshold_at_the_right_step() -> None:
         [10.0, 11.0, 12.1, 13.31, 14.641, 16.1051]
     ):  # each step changes by 10 %
         arguments = (tokens, None, torch.full((1, 6, 3), level), None)
-        if part.enter(Place("cond", step, 20, None), arguments, {}, tokens) is None:
+        if part.enter(Place("cond", step, 20), arguments, {}, tokens) is None:
             ran.append(step)
-            part.leave(Place("cond", step, 20, None), tokens, tokens + 1)
+            part.leave(Place("cond", step, 20), tokens, tokens + 1)
     # 10 % of 20 steps: 0 and 1. Then .1, .2, and at step 4 .3 > .25: computed; then .1 again.
     assert ran == [0, 1, 4]
 
@@ -368,9 +342,9 @@ def test_teacache_is_fitted_to_a_rehearsal_where_nothing_was_published() -> None
     with method.applied_to(twin.model):
         method.begin(run)
         assert not method.is_calibrated(run)
-        with method.calibrating(run):
+        with method.calibrating(run), counting(twin.model) as ran:
             outputs = [take(twin, "cond", step) for step in range(STEPS)]
-        assert method.counted.computed == STEPS  # nothing is skipped in it
+        assert ran.whole == {"cond": STEPS}  # nothing is skipped in it
         assert method.is_calibrated(run)
         assert not method.is_calibrated(replace(run, guidance_scale=5.0))
         method.begin(run)

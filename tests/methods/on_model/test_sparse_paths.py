@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from tests.methods.test_tiles import block_sparsity
+from tests.methods.test_tiles import block_sparsity, keeps
 from vidplat.methods.seams.attention import masked_attention
 from vidplat.methods.vdit import flex, frame_by_frame, tiles
 from vidplat.methods.vdit.dense import attention_with_lse
@@ -61,7 +61,7 @@ def test_the_mask_is_that_of_the_rule() -> None:
     assert mask[:2].all() and mask[:, :2].all()  # text
     for a in range(15):
         for b in range(15):
-            assert mask[2 + a, 2 + b] == tiles.keeps(5, 2, a // 3, b // 3)
+            assert mask[2 + a, 2 + b] == keeps(5, 2, a // 3, b // 3)
 
 
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])

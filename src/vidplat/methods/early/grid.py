@@ -23,8 +23,7 @@ def passes_of(work: float, steps: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def shortened(passes: tuple[int, ...], steps: int, done: int, total: int) -> tuple[int, ...]:
-    """What becomes of `passes`, planned for a run of `steps`, when after `done` of them it is to
-    have `total` in all.
+    """`passes`, planned for a run of `steps`, when after `done` of them it is to have `total`.
 
     The passes to come keep their places relative to what is left, rounded down; of those that fall
     on one step one runs. So a shorter run gives up held steps first, and a pass only where it has

@@ -1,5 +1,4 @@
-"""A front-loaded step grid: passes run at chosen steps, dense at first and then ever thinner (our
-own; decision 0013).
+"""A front-loaded step grid: passes run densely at first, later ever more thinly (decision 0013).
 
 In the other steps each branch's last velocity is given again. Flow-match Euler's steps telescope
 while the velocity is held, x_b = x_a + (sigma_b - sigma_a) v_a, so the whole is Euler on a part of
@@ -24,18 +23,15 @@ from vidplat.methods.early.grid import passes_of, shortened
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Method, Run
 from vidplat.methods.seams.layouts import Args, Kwargs, layout_of
-from vidplat.methods.seams.passes import Counted, Place, Skipper, answered, watched, wide
+from vidplat.methods.seams.passes import Place, Skipper, answered, watched, wide
 from vidplat.methods.seams.solver_choice import not_plain_euler
 
 
 class Early(Method):
-    """The method; see the module's text."""
-
     name = "early"
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._held = _Held(float(values["work"]))
-        self.counted = Counted()
 
     def refusal(self, model: Any, run: Run) -> str:
         layout = layout_of(model)
@@ -50,11 +46,10 @@ class Early(Method):
 
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:
-        with watched(model, self.name, self._held, self.counted):
+        with watched(model, self.name, self._held):
             yield
 
     def begin(self, run: Run) -> None:
-        self.counted.clear()
         self._held.forget()
 
     def share(self, step: int, steps: int) -> float:

@@ -10,8 +10,6 @@ from vidplat.methods.early.grid import passes_of
 
 
 class EarlyKind(kinds.MethodKind):
-    """Passes run at chosen steps, and the velocity is held between them."""
-
     name = "early"
     seam = kinds.Seam.PASSES
     parameters = kinds.parameters(

@@ -22,6 +22,15 @@ def kept_frames(asked: int | None, frames: int) -> int:
     return min(frames, max(2, -(-frames // 2))) if asked is None else asked
 
 
+def too_many(asked: int | None, frames: int) -> str:
+    """Why so few latent frames cannot have the K that was asked for; "" when they can."""
+    if asked is None or asked <= frames:
+        return ""
+    return (
+        f"{asked} keyframes cannot be chosen from {frames} latent frames; take K={frames} or less"
+    )
+
+
 def budgets(frames: int) -> tuple[int, ...]:
     """The K that a plan chooses between, rising: the same shares of any F, from two to F - 1."""
     shares = {max(2, round(k * frames / _BUDGETS_OF)) for k in _BUDGETS}

@@ -1,5 +1,4 @@
-"""How widely a latent frame looks around: the entropy of its attention, from the q and k of one
-layer.
+"""How widely a latent frame looks around: the entropy of its attention in one layer.
 
 EcoVideo (arXiv 2606.30557) keeps the frames with the largest ones. Here it is taken of exact rows
 of the attention matrix, which is what the paper's words describe and its CogVideoX program does: 16

@@ -27,7 +27,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidplat.methods.eco.budget import kept_frames, warmup_steps
+from vidplat.methods.eco.budget import kept_frames, too_many, warmup_steps
 from vidplat.methods.eco.entropy import exact_rows
 from vidplat.methods.eco.keyframes import changes, moving_average, select, widest_gap
 from vidplat.methods.filling.moments import Filling, true_moments
@@ -59,8 +59,6 @@ class _Video:
 
 
 class Eco(Method):
-    """The method; see the module's text."""
-
     name = "eco"
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -70,18 +68,14 @@ class Eco(Method):
         self._video: _Video | None = None
 
     def refusal(self, model: Any, run: Run) -> str:
-        frames, k = run.grid.frames, kept_frames(self._k, run.grid.frames)
         if why := layout_of(model).times_refusal(model):
             return f"frames that are left of it would lose their times: {why}"
         if _starts_from_image(model.config):
             return "this model starts from an image, which is given to every call for all frames"
         if run.noise is None or run.family is None:
             return "whoever makes this video cannot leave frames out"
-        if k > frames:
-            return (
-                f"{k} keyframes cannot be chosen from {frames} latent frames; take "
-                f"K={frames} or less"
-            )
+        if why := too_many(self._k, run.grid.frames):
+            return why
         if self._selector == "motion" and not run.solver.tells_clean:
             return (
                 "selector=motion looks at the video that a run is heading for, and "
@@ -112,7 +106,6 @@ class Eco(Method):
         self._video = _Video(run, kept, _block(run).share(kept * per_frame, frames * per_frame))
 
     def share(self, step: int, steps: int) -> float:
-        """What `step` of `steps` costs relative to one with all frames."""
         video = self._video
         if video is None or video.is_whole or step < warmup_steps(self._warmup, steps):
             return 1.0

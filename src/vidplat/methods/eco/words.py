@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vidplat.methods import kinds
-from vidplat.methods.eco.budget import budgets, kept_frames, warmup_steps
+from vidplat.methods.eco.budget import budgets, kept_frames, too_many, warmup_steps
 
 
 class EcoKind(kinds.MethodKind):
-    """K latent frames are finished, the others filled in."""
-
     name = "eco"
     seam = kinds.Seam.FRAMES
     parameters = kinds.parameters(
@@ -26,13 +24,7 @@ class EcoKind(kinds.MethodKind):
     left_to_plan = "k"
 
     def unsuited(self, values: kinds.Values, task: kinds.Task) -> str:
-        k, frames = values["k"], task.latent_frames
-        if k is not None and k > frames:
-            return (
-                f"{k} keyframes cannot be chosen from {frames} latent frames; take "
-                f"K={frames} or less"
-            )
-        return ""
+        return too_many(values["k"], task.latent_frames)
 
     def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share:
         """All frames in the warm-up, K afterwards. Watching a few rows of attention is free."""

@@ -19,11 +19,8 @@ from vidplat.methods.filling.moments import Moment
 
 
 def filled(decoded: Image, moments: Sequence[Moment]) -> Image:
-    """One frame for each of `moments`, which ascend; decoded ones, (n, H, W, 3) uint8 RGB, come
-    back as they were.
-
-    Raises `ValueError` when a moment needs a frame beyond the last.
-    """
+    """One frame for each of `moments`, which ascend; `decoded` ones, (n, H, W, 3) uint8 RGB, stay
+    as they were. Raises `ValueError` when a moment needs a frame beyond the last."""
     last = max((moment.before + (not moment.is_decoded) for moment in moments), default=-1)
     if last >= len(decoded):
         raise ValueError(f"the moments need {last + 1} decoded frames, there are {len(decoded)}")

@@ -1,5 +1,4 @@
-"""When a decoded frame is shown: K kept latents decode to fewer frames than the video has, and each
-has its own time.
+"""When a decoded frame is shown: K kept latents decode to fewer frames than the video has.
 
 Latent i of a full video stands for the frames 4 i - 3 .. 4 i (frame 0 alone for latent 0). The kept
 latents i_0 < i_1 < ... are decoded as one clip, so its frame q = 4 j + r lies a fraction r / 4 of
@@ -7,8 +6,7 @@ the way between two neighbours that may be far apart. It is shown at tau(q) = 4 
 i_j) (our choice; EcoVideo's released program spreads decoded frames evenly, arXiv 2606.30557), and
 the moments of the whole video that no decoded frame has are made from its two neighbours in time.
 
-All times are exact: whole numbers and fractions of frames of the full video. Making pixels is
-`frames.py`.
+All times are exact: whole numbers and fractions of frames. Making pixels is `frames.py`.
 
 Legend: N frames of the full video, F its latents, K kept of them, q a decoded frame.
 """
@@ -40,11 +38,6 @@ class Filling:
     """How decoded frames become a whole video: plain numbers, so that another worker can do it."""
 
     moments: tuple[Moment, ...]  # one for each frame of the whole video
-
-    @property
-    def made(self) -> int:
-        """Frames that are made, not decoded."""
-        return sum(not moment.is_decoded for moment in self.moments)
 
     def document(self) -> dict[str, Any]:
         """As JSON; `filling_of` reads it back."""

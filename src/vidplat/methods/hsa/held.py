@@ -1,18 +1,15 @@
-"""What a token that does not run is taken to answer, and how it moves: the cached Euler update of
-HSA.
+"""What a token that does not run is taken to answer: the cached Euler update of HSA.
 
 A flow-matching model answers a velocity v. A token that last ran at sigma_a keeps v_a, and Euler's
 steps telescope: x_b = x_a + (sigma_b - sigma_a) v_a (HSA, arXiv 2605.06892). So giving the kept
-rows to the solver with the fresh ones is the whole update, and the paper's one jump from x_a ends
-at the same latents.
+rows to the solver with the fresh ones is the whole update; the paper's one jump ends there, too.
 
 A v-prediction model of a variance-preserving process answers v = alpha eps - sigma x0 about x =
 alpha x0 + sigma eps with alpha^2 + sigma^2 = 1. There v turns with time even where nothing changes,
 so x0 = alpha x - sigma v and eps = sigma x + alpha v are kept, and the token is taken to answer
 alpha_j eps - sigma_j x0 at step j. DDIM then telescopes to x_b = alpha_b x0 + sigma_b eps.
 
-Legend: B videos (twice as many with both branches in a batch), N tokens, n of them fresh, P values
-per token.
+Legend: B videos (twice as many with both branches in a batch), N tokens, n fresh, P values of each.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Keys and values of all tokens of one branch, layer by layer, between two passes in which only
-some tokens run.
+"""Keys and values of all tokens, layer by layer, between passes in which only some of them run.
 
 Three ways to keep them, one interface: whole, as 8-bit floats with a scale per head, or in the
 CPU's memory, whence the next layer's are fetched while this one computes. All hold keys that are
@@ -12,10 +11,11 @@ heads, D head width.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,38 +24,31 @@ Pair = tuple[Tensor, Tensor]  # keys and values
 _cuda: Any = torch.cuda  # its streams and events are untyped
 
 
-class KvStore(Protocol):
-    """The keys and values of one branch of one transformer."""
+class KvStore(ABC):
+    """The keys and values of one branch of one transformer, each layer's in whichever form."""
 
+    def __init__(self) -> None:
+        self._held: dict[int, Any] = {}
+
+    @abstractmethod
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Take (B, K, h, D) of all tokens. The tensors are the store's from now on."""
 
+    @abstractmethod
     def refreshed(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> Pair:
         """Replace unique `rows` (n,) by (B, n, h, D) and give all K, the replaced ones exact."""
 
     def layers(self) -> int:
         """How many layers are held."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-
-
-class _Layers:
-    """What is held of each layer: keys and values, in whichever form."""
-
-    def __init__(self) -> None:
-        self._held: dict[int, Any] = {}
-
-    def layers(self) -> int:
         return len(self._held)
 
     @property
     def nbytes(self) -> int:
+        """Bytes held."""
         return sum(kept.nbytes for pair in self._held.values() for kept in pair)
 
 
-class WholeStore(_Layers):
+class WholeStore(KvStore):
     """As they come, replaced in place."""
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
@@ -97,7 +90,7 @@ def _to_fp8(x: Tensor) -> Tensor:
     return x.clamp(-448, 448).to(torch.float8_e4m3fn)
 
 
-class Fp8Store(_Layers):
+class Fp8Store(KvStore):
     """Half the memory of 16-bit types. One layer at a time is widened again."""
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
@@ -110,9 +103,8 @@ class Fp8Store(_Layers):
         return keys.whole().index_copy_(1, rows, key), values.whole().index_copy_(1, rows, value)
 
 
-class OffloadStore(_Layers):
-    """In pinned CPU memory. While layer l computes, layer l + 1 is copied to the device on a stream
-    of its own.
+class OffloadStore(KvStore):
+    """In pinned CPU memory. While layer l computes, l + 1 is copied over on a stream of its own.
 
     For models on CUDA only; `make_store` gives a CPU, whose memory this is already, a `WholeStore`.
     """
@@ -134,8 +126,7 @@ class OffloadStore(_Layers):
             self._held[layer] = (_pinned(key), _pinned(value))
         for kept, given in zip(self._held[layer], (key, value), strict=True):
             kept.copy_(given, non_blocking=True)
-        # The device's tensors are not held: their memory is given anew only to work that is queued
-        # behind the copy.
+        # The device's tensors are not held: only work queued behind the copy gets their memory.
         self._leaving[layer] = [(torch.empty(0, dtype=torch.long), (), self._now())]
 
     def refreshed(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> Pair:

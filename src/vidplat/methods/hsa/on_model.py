@@ -1,5 +1,4 @@
-"""HSA: tokens that hardly change take fewer steps (heterogeneous step allocation, arXiv
-2605.06892).
+"""Heterogeneous step allocation: tokens that hardly change take fewer steps (arXiv 2605.06892).
 
 The first steps are full; in them every token is scored by how much its velocity changes
 (`score.py`) and put into a group for good, the same for both branches of guidance. From then on
@@ -51,7 +50,7 @@ class Hsa(Method):
         schedule: Callable[[int], Schedule] | None = None,
         free: Callable[[torch.device], int] = free_bytes,
     ) -> None:
-        self._values, self._free = values, free
+        self.values, self._free = values, free
         self._schedule = schedule or partial(
             schedules.schedule_of, values["preset"], values["work"]
         )
@@ -97,9 +96,6 @@ class Hsa(Method):
             self._video = _Video(self.video.run, self.video.schedule)
         return self.video
 
-    def new_store(self, device: torch.device) -> KvStore:
-        return make_store(self._values["kv"], device)
-
     def _wrong_solver(self, layout: Layout, run: Run) -> str:
         if layout.velocity:
             return not_plain_euler(run.solver.scheduler, "token")
@@ -113,8 +109,8 @@ class Hsa(Method):
         try:
             schedule = self._schedule(run.solver.total)
         except ValueError as infeasible:
-            least = schedules.least_steps(self._values["preset"])
-            return f"{infeasible}; preset {self._values['preset']} needs {least} steps or more"
+            least = schedules.least_steps(self.values["preset"])
+            return f"{infeasible}; preset {self.values['preset']} needs {least} steps or more"
         runs = (any(schedule.active(step)) for step in range(schedule.steps))
         if not layout.velocity and not all(runs):
             return (
@@ -137,7 +133,7 @@ class Hsa(Method):
         def fits(kind: str) -> bool:
             return need(kind) <= self._free(cpu if kind == "offload" else weight.device) + kept
 
-        kind = self._values["kv"]
+        kind = self.values["kv"]
         if fits(kind):
             return ""
         where = cpu if kind == "offload" else weight.device
@@ -160,13 +156,8 @@ def store_bytes(model: Any, layout: Layout, run: Run, bytes_per_value: float) ->
     first = attentions[0]
     fused = not hasattr(first, "to_k")
     width = first.to_qkv.out_features // 3 if fused else first.to_k.out_features
-    return schedules.kv_bytes(
-        tokens=run.grid.tokens,
-        width=width,
-        layers=len(attentions),
-        branches=run.branches,
-        bytes_per_value=bytes_per_value,
-    )
+    sizes = run.grid.tokens, width, len(attentions), run.branches
+    return schedules.kv_bytes(*sizes, bytes_per_value)
 
 
 @dataclass
@@ -278,7 +269,8 @@ class _Part:
         held = HeldVelocity() if self.layout.velocity else HeldPrediction()
         branch = video.branches.setdefault(here.branch, _Branch(held))
         if video.rows is None:
-            branch.kv = (branch.kv or self._method.new_store(device)) if video.keeps else None
+            kind = self._method.values["kv"]
+            branch.kv = (branch.kv or make_store(kind, device)) if video.keeps else None
         elif not (branch.answered and branch.kv and branch.kv.layers() == self._layers):
             raise ValueError(
                 f"branch {here.branch!r} begins at step {here.step}, where hsa has nothing to "

@@ -11,8 +11,7 @@ strides then count those steps (both our choice). Where nothing runs all tokens 
 
 Presets are written for T = 40 steps. For another T windows and strides are scaled by T / 40 and
 rounded (W to 2 or more, E to 1 or more, each stride to a multiple of the one before it), and
-`solve_fractions` finds the sizes of the groups that keep R (our choice: the name of a preset
-promises a cost).
+`solve_fractions` finds groups that keep R (our choice: the name of a preset promises a cost).
 
 A run may be shortened under way: strides and W stay, the last E steps count from the new end. So
 methods that take `steps` mean the total as it is now.
@@ -147,11 +146,9 @@ def schedule_for(preset: str, steps: int) -> Schedule:
 
 
 def schedule_of_work(work: float, steps: int) -> Schedule:
-    """A schedule with R = `work` in (0, 1]: the preset whose target is nearest, with its groups
-    made to fit.
+    """A schedule with R = `work` in (0, 1]: the nearest preset, with its groups made to fit.
 
-    Where `work` is out of reach, R is the next that is not, in steps of 5 %. Raises `ValueError`
-    when none is.
+    Where `work` is out of reach 5 % more is tried, and so on. Raises `ValueError` at a full run.
     """
     if work >= 1:
         return Schedule(steps, 0, 0, (1,), (1.0,))
@@ -207,26 +204,21 @@ def least_steps(preset: str) -> int:
 
 
 def solve_fractions(
-    steps: int,
-    warmup: int,
-    cooldown: int,
-    strides: Sequence[int],
-    coarse_ratio: float,
-    target: float,
+    steps: int, warmup: int, cooldown: int, strides: Sequence[int], ratio: float, target: float
 ) -> tuple[float, ...]:
     """Sizes of the groups for which R is `target`.
 
-    Group 3 is `coarse_ratio` times as large as group 2, group 4 as group 3, and so on; what is left
+    Group 3 is `ratio` times as large as group 2, group 4 as group 3, and so on; what is left
     open is phi_1, and R = (phi_1 n_1 + (1 - phi_1) n) / T is affine in it, with n_k the evaluations
     of group k and n their mean over groups 2..K. So phi_1 = (T R - n) / (n_1 - n). Raises
     `ValueError` when the target is out of reach: at or below n / T, the cost of the windows and of
     the coarse groups alone, or above n_1 / T.
     """
     _check_windows(steps, warmup, cooldown, strides)
-    if not 0 < target <= 1 or coarse_ratio < 0:
-        raise ValueError(f"a target of {target:g} or a ratio of {coarse_ratio:g} cannot be met")
+    if not 0 < target <= 1 or ratio < 0:
+        raise ValueError(f"a target of {target:g} or a ratio of {ratio:g} cannot be met")
     counts = evaluations(steps, warmup, cooldown, strides)
-    weights = [coarse_ratio**power for power in range(len(strides) - 1)]
+    weights = [ratio**power for power in range(len(strides) - 1)]
     told = (
         f"{steps} steps with {warmup} + {cooldown} full ones and strides "
         f"{'/'.join(map(str, strides))}"
@@ -257,16 +249,10 @@ def evaluations(steps: int, warmup: int, cooldown: int, strides: Sequence[int]) 
 
 
 def kv_bytes(
-    *,
-    tokens: int,
-    width: int,
-    layers: int,
-    branches: int,
-    bytes_per_value: float = 2.0,
-    videos: int = 1,
+    tokens: int, width: int, layers: int, branches: int, bytes_per_value: float = 2.0
 ) -> int:
-    """Bytes of the keys and values of all layers and branches, 2 b B N d L times a value's size."""
-    return round(2 * branches * videos * tokens * width * layers * bytes_per_value)
+    """Bytes of the keys and values of all layers and branches, 2 b N d L times a value's size."""
+    return round(2 * branches * tokens * width * layers * bytes_per_value)
 
 
 def _check_windows(steps: int, warmup: int, cooldown: int, strides: Sequence[int]) -> None:

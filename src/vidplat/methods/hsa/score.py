@@ -3,12 +3,11 @@
 The score of a token is how much its velocity changes from step to step (HSA, arXiv 2605.06892; the
 metric is that of Block Caching, arXiv 2312.03209):
 
-    rho_i[n] = ||v_i[n] - w_i[n]||_1 / (||v_i[n]||_1 + 1e-6),    S[n] = mean of rho_i[n] over i0 <=
-    i < W
+    rho_i[n] = ||v_i[n] - w_i[n]||_1 / (||v_i[n]||_1 + 1e-6)
+    S[n] = mean of rho_i[n] over i0 <= i < W
 
 with v the answer of the branch that has the text, and w_i what the token would have been taken to
-answer had it not run at step i: v_{i-1} for a velocity. i0 is max(1, W // 2), our choice. Only the
-order of S is used.
+answer had it not run: v_{i-1} for a velocity. i0 = max(1, W // 2) is ours. Only S's order is used.
 
 Legend: B videos, N tokens (F frames, rows, columns), P values per token.
 """

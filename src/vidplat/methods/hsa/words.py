@@ -10,8 +10,6 @@ from vidplat.methods.hsa.schedule import schedule_of
 
 
 class HsaKind(kinds.MethodKind):
-    """Tokens that hardly change take fewer steps."""
-
     name = "hsa"
     seam = kinds.Seam.TOKENS
     parameters = kinds.parameters(

@@ -1,5 +1,4 @@
-"""LIPAR's mask: which latent tokens of a video hardly differ from those before them, and whom they
-repeat.
+"""LIPAR's mask: which latent tokens hardly differ from those before them, and whom they repeat.
 
 A token is kept (computed) when it changed since the frame before, or since the value that would be
 reused in its place; otherwise it is pruned and stands for its latest kept ancestor at the same
@@ -72,8 +71,7 @@ def tokens_of(latents: Tensor, patch: tuple[int, int]) -> Tensor:
 
 
 def distance(one: Tensor, other: Tensor) -> Tensor:
-    """Trimmed mean of |one - other| over a token's entries: the lowest fifth and what lies above
-    0.8 are left out.
+    """Mean of |one - other| over a token's entries without the lowest and the highest fifth.
 
     (..., entries) -> (...). With 64 entries, ranks 12 to 50.
     """
@@ -93,11 +91,7 @@ def changed(tokens: Tensor, rule: MaskRule) -> Tensor:
 
 def _kept(tokens: Tensor, keep: Tensor, rule: MaskRule) -> Tensor:
     """`keep` (T-1, h, w) and the tokens that differ by more than tau2 from what would be given to
-    them.
-
-    That is the latest kept value at the end of the block before their own; see `changed` for the
-    rest.
-    """
+    them: the latest kept value at the end of the block before their own."""
     source = latest = tokens[0]
     found = []
     for frame in range(1, len(tokens)):
@@ -143,10 +137,7 @@ def cleaned(keep: Tensor, *, causal: bool, dilate: bool = True) -> Tensor:
 
 def ancestors(keep: Tensor) -> Tensor:
     """(T, h, w) int64: for each token the number of its latest kept ancestor in frame-major order;
-    its own if kept.
-
-    Frame 0 must be kept.
-    """
+    its own if kept. Frame 0 must be kept."""
     frames, rows, columns = keep.shape
     number = torch.arange(frames, device=keep.device).view(-1, 1, 1)
     frame = torch.where(keep, number, 0).cummax(0).values
@@ -155,11 +146,9 @@ def ancestors(keep: Tensor) -> Tensor:
 
 
 def repeated(latents: Tensor, keep: Tensor, before: Tensor | None = None) -> Tensor:
-    """Latents (1, C, F, H, W) whose pruned tokens are those of their latest kept ancestor; LIPAR,
-    section 3.4.
+    """Latents (1, C, F, H, W) whose pruned tokens are their latest kept ancestors' (section 3.4).
 
-    `keep` (F, h, w) bool. Tokens without a kept ancestor get `before` (1, C, H, W), the frame
-    before the first.
+    `keep` (F, h, w) bool. Tokens without one get `before` (1, C, H, W), the frame before the first.
     """
     rows, columns = keep.shape[1:]
     high, wide = latents.shape[3] // rows, latents.shape[4] // columns

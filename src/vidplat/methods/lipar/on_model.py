@@ -1,5 +1,5 @@
-"""LIPAR: tokens that repeat their past in the edited video do not run; attention gets their keys
-back (2603.05811).
+"""LIPAR (arXiv 2603.05811): tokens that repeat their past in the edited video do not run, and
+attention gets their keys back.
 
 For video-to-video with a model that sees all frames at once. The mask comes from the source
 (`mask.py`), once per video. Tokens that it prunes leave the network for all layers and steps. Three
@@ -65,17 +65,11 @@ class Pruning:
 
 
 class Lipar(Method):
-    """The method `lipar`; see the module's text."""
-
     name = "lipar"
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.recovery = str(values["recovery"])
-        self.rule = MaskRule(
-            tau1=float(values["tau1"]),
-            tau2=float(values["tau2"]),
-            min_keep=float(values["min_keep"]),
-        )
+        self.rule = MaskRule(values["tau1"], values["tau2"], min_keep=values["min_keep"])
         self.pruning: Pruning | None = None
         self.source: Tensor | None = None
         self.tables: wan_tables.Tables | None = None

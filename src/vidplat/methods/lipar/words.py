@@ -6,8 +6,6 @@ from vidplat.methods import kinds
 
 
 class LiparKind(kinds.MethodKind):
-    """What repeats its past in the edited video does not run."""
-
     name = "lipar"
     seam = kinds.Seam.TOKENS
     parameters = kinds.parameters(
@@ -36,8 +34,7 @@ class LiparKind(kinds.MethodKind):
         return ""
 
     def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share | None:
-        """Kept tokens attend to all, recovered ones included; without recovery, or by a bias, to
-        each other alone.
+        """Kept tokens attend to all; without recovery, or by a bias, to each other alone.
 
         `noise-aware` makes one more such pass over the source. Where `auto` comes to it depends on
         the transformer, which is not known here: that pass is then learnt with the seconds.

@@ -3,8 +3,7 @@
 A method that must be calibrated (`Method.calibrating`) watches a rehearsal before its first video:
 the same model, size, steps, solver and guidance, with a fixed prompt and seed, nothing skipped.
 What is learned depends on these alone, never on which video came first, so that a video remains
-decided by its job. It costs one full run without decoding, once in each worker; nothing is written
-to disk.
+decided by its job. It costs one full run without decoding in each worker; no file is written.
 """
 
 from __future__ import annotations

@@ -28,8 +28,6 @@ from vidplat.methods.seams.passes import Place, Skipper, SkippingMethod, answere
 
 
 class EasyCache(SkippingMethod):
-    """The method; see the module's text."""
-
     name = "easycache"
 
     def __init__(self, values: Mapping[str, Any]) -> None:

@@ -47,39 +47,30 @@ class Polynomial:
         return found * change / inside if inside > 0 else found
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What tells the published models apart: class, blocks, heads, frames per token."""
-
-    name: str
-    layers: int
-    heads: int
-    patch_size_t: int | None = None
-
-
-#: Sources: TeaCache's repository, TeaCache4Wan2.1 (constants for the projected embedding),
+#: By class, blocks, heads and frames per token, which tell the published models apart. Sources:
+#: TeaCache's repository, TeaCache4Wan2.1 (constants for the projected embedding),
 #: TeaCache4LTX-Video, TeaCache4HunyuanVideo and TeaCache4CogVideoX1.5; `first` is its `ret_steps`
 #: of 50 steps.
-PUBLISHED: Mapping[Shape, Polynomial] = {
-    Shape("WanTransformer3DModel", 30, 12): Polynomial(
+PUBLISHED: Mapping[tuple[str, int, int, int | None], Polynomial] = {
+    ("WanTransformer3DModel", 30, 12, None): Polynomial(
         (-5.21862437e4, 9.23041404e3, -5.28275948e2, 1.36987616e1, -4.99875664e-2), first=0.1
     ),
-    Shape("WanTransformer3DModel", 40, 40): Polynomial(
+    ("WanTransformer3DModel", 40, 40, None): Polynomial(
         (-3.03318725e5, 4.90537029e4, -2.65530556e3, 5.87365115e1, -3.15583525e-1), first=0.1
     ),
-    Shape("LTXVideoTransformer3DModel", 28, 32): Polynomial(
+    ("LTXVideoTransformer3DModel", 28, 32, None): Polynomial(
         (2.14700694e1, -1.28016453e1, 2.31279151, 7.92487521e-1, 9.69274326e-3), first=0.02
     ),
-    Shape("HunyuanVideoTransformer3DModel", 20, 24): Polynomial(
+    ("HunyuanVideoTransformer3DModel", 20, 24, None): Polynomial(
         (7.33226126e2, -4.01131952e2, 6.75869174e1, -3.14987800, 9.61237896e-2), first=0.02
     ),
-    Shape("CogVideoXTransformer3DModel", 30, 30): Polynomial(
+    ("CogVideoXTransformer3DModel", 30, 30, None): Polynomial(
         (-3.10658903e1, 2.54732368e1, -5.92380459, 1.75769064, -3.61568434e-3), first=0.02
     ),
-    Shape("CogVideoXTransformer3DModel", 42, 48): Polynomial(
+    ("CogVideoXTransformer3DModel", 42, 48, None): Polynomial(
         (-1.53880483e3, 8.43202495e2, -1.34363087e2, 7.97131516, -5.23162339e-2), first=0.02
     ),
-    Shape("CogVideoXTransformer3DModel", 42, 48, 2): Polynomial(
+    ("CogVideoXTransformer3DModel", 42, 48, 2): Polynomial(
         (2.50210439e2, -1.65061612e2, 3.57804877e1, -7.81551492e-1, 3.58559703e-2), first=0.02
     ),
 }
@@ -87,8 +78,6 @@ FITTED_FIRST = 0.1  # of a fitted one: as Wan's, whose signal most of them share
 
 
 class TeaCache(SkippingMethod):
-    """The method; see the module's text."""
-
     name = "teacache"
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -133,7 +122,7 @@ def published_for(model: Any) -> Polynomial | None:
     config = model.config
     name = type(model).__name__
     span = getattr(config, "patch_size_t", None) if name == "CogVideoXTransformer3DModel" else None
-    return PUBLISHED.get(Shape(name, config.num_layers, config.num_attention_heads, span))
+    return PUBLISHED.get((name, config.num_layers, config.num_attention_heads, span))
 
 
 def fitted(seen: Sequence[tuple[float, float]]) -> Polynomial:

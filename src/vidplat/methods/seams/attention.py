@@ -1,5 +1,4 @@
-"""The attention seam: one processor per self-attention module, through which methods see queries,
-keys and values.
+"""The attention seam: a processor per self-attention, in which methods see q, k and v.
 
 A processor makes q, k and v as the stock one does, bit for bit, and hands them to a chain of
 `Attend` functions; each may change the call, pass it on, or answer itself. The end of the chain is
@@ -108,13 +107,11 @@ class SeamProcessor:
         )
         return attended
 
-    def attend(self, call: AttentionCall) -> Tensor:
-        return self._from(0, call)
-
-    def _from(self, index: int, call: AttentionCall) -> Tensor:
-        if index == len(self.links):
+    def attend(self, call: AttentionCall, link: int = 0) -> Tensor:
+        """What the chain answers from this link on."""
+        if link == len(self.links):
             return dense(call)
-        return self.links[index](call, lambda changed: self._from(index + 1, changed))
+        return self.links[link](call, lambda changed: self.attend(changed, link + 1))
 
 
 @contextmanager
@@ -146,6 +143,6 @@ def linked(
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Plain scaled-dot-product attention of (B, tokens, h, D), which paths are checked against."""
+    """Plain scaled-dot-product attention of (B, tokens, h, D)."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)

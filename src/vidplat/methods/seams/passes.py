@@ -1,9 +1,7 @@
-"""The pass seam: whole passes, or all blocks of one, are skipped; and what really ran is counted.
+"""The pass seam: whole passes, or all blocks of one, are skipped.
 
-Hooks in diffusers' own registry: at the root (one call of the transformer) and at every block. A
-method sees both through a `Skipper`, one for each transformer it is applied to. The hooks are
-registered before whatever a method adds to the blocks (diffusers' own caches), so they stand next
-to the real block and count what is really evaluated.
+Hooks in diffusers' own registry: at the root (one call of the transformer) and, for methods that
+skip the blocks, at every block. A method sees both through a `Skipper` for each transformer.
 
 Which passes are skipped is the method's. Attention links and their processors run inside the blocks
 and see only the passes that are computed, unchanged.
@@ -16,7 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,41 +28,6 @@ from vidplat.methods.seams.hooks import RootHook, registered
 from vidplat.methods.seams.layouts import Args, Kwargs, Layout, layout_of
 
 
-@dataclass
-class Counted:
-    """What ran since `begin`, for each branch by the name of its cache context: "cond" and
-    "uncond", or "cond_uncond" where both are one batch. For reading after or during a run; a FLOP
-    count multiplies it by what a block costs.
-
-    A pass is one call of a transformer. `passes` counts those in which every block ran,
-    `passes_skipped` those in which at least one did not, `blocks` the blocks that ran in either.
-    With two transformers all are summed.
-    """
-
-    passes: dict[str, int] = field(default_factory=dict)
-    passes_skipped: dict[str, int] = field(default_factory=dict)
-    blocks: dict[str, int] = field(default_factory=dict)
-
-    def add(self, branch: str, ran: int, of: int) -> None:
-        kind = self.passes if ran >= of else self.passes_skipped
-        kind[branch] = kind.get(branch, 0) + 1
-        self.blocks[branch] = self.blocks.get(branch, 0) + ran
-
-    def clear(self) -> None:
-        for counts in (self.passes, self.passes_skipped, self.blocks):
-            counts.clear()
-
-    @property
-    def computed(self) -> int:
-        """Passes that ran whole, all branches."""
-        return sum(self.passes.values())
-
-    @property
-    def total(self) -> int:
-        """All passes, all branches."""
-        return self.computed + sum(self.passes_skipped.values())
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a call stands; what the loop tells beside branch and step may change in mid-run."""
@@ -72,7 +35,6 @@ class Place:
     branch: str
     step: int
     steps: int | None  # of the run as it is planned now; None: not told
-    sigma: float | None  # share of noise in the latents; None: not told
 
     @property
     def is_last(self) -> bool:
@@ -110,10 +72,7 @@ class _Watch:
 
     layout: Layout
     skipper: Skipper
-    counted: Counted
-    blocks: int
     here: Place | None = None
-    ran: int = 0
     entered: Tensor | None = None
     skips: bool = False
 
@@ -125,16 +84,14 @@ class _Root(RootHook):
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         told, watch = self.context, self._watch
-        here = Place(told.name, told.step_index, told.num_inference_steps, told.sigma)
-        watch.here, watch.ran, watch.entered, watch.skips = here, 0, None, False
+        here = Place(told.name, told.step_index, told.num_inference_steps)
+        watch.here, watch.entered, watch.skips = here, None, False
         try:
-            made = watch.skipper.call(
+            return watch.skipper.call(
                 here, args, kwargs, lambda: self.fn_ref.original_forward(*args, **kwargs)
             )
-            watch.counted.add(here.branch, watch.ran, watch.blocks)
         finally:
             watch.here = watch.entered = None
-        return made
 
     def reset_state(self, module: nn.Module) -> nn.Module:
         self._watch.skipper.forget()
@@ -148,7 +105,7 @@ class _Block(ModelHook):  # type: ignore[misc]
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         watch, skipper, layout = self._watch, self._watch.skipper, self._watch.layout
-        here = watch.here if skipper.watches_blocks else None
+        here = watch.here
         if here is not None and self._first:
             watch.entered = layout.hidden(args, kwargs)
             instead = skipper.enter(here, args, kwargs, watch.entered)
@@ -157,7 +114,6 @@ class _Block(ModelHook):  # type: ignore[misc]
                 return layout.passed(args, kwargs, instead)
         if watch.skips:
             return layout.passed(args, kwargs, layout.hidden(args, kwargs))
-        watch.ran += 1
         output = self.fn_ref.original_forward(*args, **kwargs)
         if here is not None and self._last and watch.entered is not None:
             skipper.leave(here, watch.entered, layout.video(output))
@@ -177,11 +133,11 @@ def wide(answer: Tensor) -> Tensor:
 
 
 @contextmanager
-def watched(model: Any, name: str, skipper: Skipper, counted: Counted) -> Iterator[None]:
-    """Within this context `skipper` decides over `model`'s passes and `counted` counts them."""
+def watched(model: Any, name: str, skipper: Skipper) -> Iterator[None]:
+    """Within this context `skipper` decides over `model`'s passes."""
     layout = layout_of(model)
-    blocks = layout.blocks(model)
-    watch = _Watch(layout, skipper, counted, len(blocks))
+    blocks = layout.blocks(model) if skipper.watches_blocks else []
+    watch = _Watch(layout, skipper)
     hooks = [
         (block, _Block(watch, first=index == 0, last=index == len(blocks) - 1))
         for index, block in enumerate(blocks)
@@ -197,7 +153,6 @@ class SkippingMethod(Method):
     """A method that skips passes by a `Skipper` of its own for each transformer."""
 
     def __init__(self) -> None:
-        self.counted = Counted()
         self.parts: list[Any] = []  # one skipper for each transformer
 
     @abstractmethod
@@ -212,12 +167,11 @@ class SkippingMethod(Method):
         part = self.part_of(model)
         self.parts.append(part)
         try:
-            with watched(model, self.name, part, self.counted):
+            with watched(model, self.name, part):
                 yield
         finally:
             self.parts.remove(part)
 
     def begin(self, run: Run) -> None:
-        self.counted.clear()
         for part in self.parts:
             part.forget()

@@ -1,5 +1,4 @@
-"""The token seam: only some token rows run through the blocks; the answer of the others is filled
-in.
+"""The token seam: only some token rows run through the blocks; others' answers are filled in.
 
 When no row runs, neither does the model: its last answer in the same branch is given again.
 
@@ -56,8 +55,7 @@ class _Root(RootHook):
         self, layout: Layout, present: Present, choose: ChooseRows | None, before: Before | None
     ) -> None:
         super().__init__()
-        self._layout, self._present, self._before = layout, present, before
-        self._choose, self._recalls = choose or _all_rows, choose is not None
+        self._layout, self._present, self._choose, self._before = layout, present, choose, before
         # The last answer of each branch, for passes that nothing runs in.
         self._last: dict[str, Any] = {}
 
@@ -67,7 +65,8 @@ class _Root(RootHook):
         if self._before is not None:
             self._before(here, module, args, kwargs)
         self._present.here = here
-        self._present.rows = self._choose(here, next(module.parameters()).device)
+        if self._choose is not None:
+            self._present.rows = self._choose(here, next(module.parameters()).device)
         return args, kwargs
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -75,7 +74,7 @@ class _Root(RootHook):
         if here is not None and rows is not None and not rows.numel():
             return self._last[here.branch]
         answer = self.fn_ref.original_forward(*args, **kwargs)
-        if here is not None and self._recalls:
+        if here is not None and self._choose is not None:
             self._last[here.branch] = answer
         return answer
 
@@ -113,20 +112,15 @@ class _Output(ModelHook):  # type: ignore[misc]
 
 @contextmanager
 def located(
-    model: Any,
-    layout: Layout,
-    name: str,
-    choose: ChooseRows | None = None,
-    before: Before | None = None,
+    model: Any, layout: Layout, name: str, before: Before | None = None
 ) -> Iterator[Present]:
-    """Within this context the result tells, during a call of `model`, which pass it is. `name` is
-    the method's.
+    """Within this context the result tells, during a call of `model`, which pass it is.
 
     `before` is asked before anything of a call is noted, so it may itself call `model` for a pass
     of its own, which goes through all hooks as any other.
     """
     present = Present()
-    with registered(model, name, [(model, _Root(layout, present, choose, before))]):
+    with registered(model, name, [(model, _Root(layout, present, None, before))]):
         yield present
 
 
@@ -136,19 +130,16 @@ def hooked(
     layout: Layout,
     name: str,
     choose: ChooseRows,
-    fill: Fill,
+    fill: Fill | None = None,
     before: Before | None = None,
 ) -> Iterator[Present]:
-    """Within this context `choose` says which rows run and `fill` completes the answer."""
+    """Within this context `choose` says which rows run; `fill`, if given, completes the answer."""
     present, blocks = Present(), layout.blocks(model)
     hooks: list[tuple[nn.Module, ModelHook]] = [
         (block, _Block(layout, present, first=index == 0, last=index == len(blocks) - 1))
         for index, block in enumerate(blocks)
     ]
-    root, output = _Root(layout, present, choose, before), _Output(present, fill)
-    with registered(model, name, [(model, root), *hooks, (layout.output(model), output)]):
+    if fill is not None:
+        hooks.append((layout.output(model), _Output(present, fill)))
+    with registered(model, name, [(model, _Root(layout, present, choose, before)), *hooks]):
         yield present
-
-
-def _all_rows(here: Pass, device: Any) -> None:
-    return None

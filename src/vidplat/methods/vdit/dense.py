@@ -1,5 +1,4 @@
-"""One dense attention by the fastest kernel of its device, with the log of its normalisation where
-that is asked for.
+"""One dense attention by its device's fastest kernel; if asked, the log of its normalisation.
 
 Legend: b batch (folded frames included), h heads, q queries, D head width.
 """
@@ -30,11 +29,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 def attention_with_lse(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Dense attention (b, h, q, D), and the log of the sum of exponentials of its scores, (b, h, q)
-    float32.
+    """Dense attention (b, h, q, D), and the log-sum-exp of its scores, (b, h, q) float32.
 
-    By torch's kernels where one gives both, else by matrix products. A row that may attend to
-    nothing gives 0 and -inf.
+    By a kernel of torch that gives both, else by products. Who may attend to nothing gives 0, -inf.
     """
     kind, dtype = query.device.type, query.dtype
     if mask is None and kind == "cpu" and dtype == torch.float32:

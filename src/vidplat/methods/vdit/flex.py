@@ -1,6 +1,5 @@
 """Tile-masked attention by torch's FlexAttention, compiled: meant for CUDA. On a CPU it needs a C++
-compiler and has no gradients. Explicit masks, and calls where only some rows are queries, take the
-gather path instead.
+compiler and has no gradients. Explicit masks, and queries of some rows only, take the gather path.
 """
 
 from __future__ import annotations

@@ -24,8 +24,7 @@ from torch import Tensor
 from vidplat.methods.vdit.dense import attention, attention_with_lse
 from vidplat.methods.vdit.tiling import Counts, Mask, Tiling
 
-#: Most bytes of copied keys and values. A CPU does best when they stay in its caches; a GPU needs
-#: many rows at once.
+#: Most bytes of copied keys and values: a CPU wants them in its caches, a GPU many rows at once.
 EXTRA_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
 
 
@@ -88,8 +87,7 @@ class _KeySets:
 def lse(
     q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, counts: Counts = None, mask: Mask = None
 ) -> Tensor:
-    """See the module's text. o = w o_own + (1 - w) o_global with w = exp(l_own) / (exp(l_own) +
-    exp(l_global))."""
+    """See the module's text. o = w o_own + (1 - w) o_global with w = sigmoid(l_own - l_global)."""
     shared_key, shared_value = (
         torch.cat([whole[:, columns] for columns in tiling.global_columns()], dim=1).transpose(1, 2)
         for whole in (k, v)
@@ -99,7 +97,7 @@ def lse(
     def local(piece: _Piece) -> Tensor:
         columns = tiling.columns(piece.first, piece.frames)
         own_mask = _folded_mask(mask, piece, batch, lambda f: [tiling.columns(f)])
-        shared_mask = _chosen(mask, piece.rows, tiling.global_columns())
+        shared_mask = mask if mask is None else _chosen(mask, piece.rows, tiling.global_columns())
         queries = q[:, piece.rows]
         own = queries, k[:, columns], v[:, columns]
         own_q, own_k, own_v = (_fold(x, piece.frames) for x in own)
@@ -130,11 +128,8 @@ class _Piece:
 
 
 def _pieces(tiling: Tiling, counts: Sequence[int] | None, fold: int) -> Iterator[_Piece]:
-    """The queries in order: text and reference frames by themselves, local frames in chunks of at
-    most `fold`.
-
-    With `counts` frames have unequal numbers of queries and cannot share a chunk.
-    """
+    """The queries in order: text and reference frames alone, local frames up to `fold` at a time.
+    With `counts` frames have unequal numbers of queries and cannot share a chunk."""
     at = 0
     if tiling.text and tiling.text_first:
         yield _Piece(slice(0, at := tiling.text))
@@ -201,13 +196,11 @@ def _folded_mask(
         _chosen(mask, slice(start, start + rows), columns(piece.first + i))
         for i, start in enumerate(range(piece.rows.start, piece.rows.stop, rows))
     ]
-    stacked = torch.stack([part for part in per_frame if part is not None], dim=1)
+    stacked = torch.stack(per_frame, dim=1)
     return stacked.expand(batch, *stacked.shape[1:]).flatten(0, 1)
 
 
-def _chosen(mask: Tensor | None, rows: slice, columns: Sequence[slice]) -> Tensor | None:
+def _chosen(mask: Tensor, rows: slice, columns: Sequence[slice]) -> Tensor:
     """(B or 1, h or 1, rows or 1, chosen keys) of a mask of four axes."""
-    if mask is None:
-        return None
     cut = mask if mask.shape[-2] == 1 else mask[..., rows, :]
     return torch.cat([cut[..., part] for part in columns], dim=-1)

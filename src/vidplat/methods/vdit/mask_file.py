@@ -130,8 +130,7 @@ def folders(model: nn.Module, revision: str = "") -> Iterator[Path]:
 def find(
     model: nn.Module, layers: int, frames: int, scheduler: Any = None, revision: str = ""
 ) -> tuple[Masks | None, str]:
-    """The masks of a transformer for videos of so many latent frames, or None and why there are
-    none.
+    """The masks of a transformer for videos of so many latent frames, or None and why.
 
     With a `scheduler` its kind and shift are checked too. `revision` as in `folders`. Raises
     `ModelError` for a file that cannot be read.
@@ -154,8 +153,7 @@ def find(
 
 
 def revision_of(model: nn.Module) -> str:
-    """16 hex digits that differ between transformers of other configs or weights, and not between
-    devices or dtypes.
+    """16 hex digits that tell configs and weights of transformers apart, not devices or dtypes.
 
     From the config, and of every weight its name, its shape and up to 64 evenly spaced values, as
     bfloat16: weights that are stored in float32 and loaded in bfloat16 count as the same.

@@ -38,8 +38,6 @@ from vidplat.methods.vdit.tiling import Path, Tiling
 
 
 class Sparse(Method):
-    """See the module's text."""
-
     name = "sparse"
 
     def __init__(self, values: Mapping[str, Any]) -> None:

@@ -20,11 +20,8 @@ PATHS: dict[str, Path] = {"gather": gather, "lse": lse, "flex": flex}
 
 def fault(name: str, device: torch.device, dtype: torch.dtype, head_width: int) -> str:
     """What is wrong with a path on this device, as the end of a sentence; "" when it equals masked
-    attention.
-
-    Three frames of 48 tokens, so that blocks of 128 are cut, with one reference. Compiles the flex
-    path (seconds).
-    """
+    attention. Three frames of 48 tokens, one a reference, so that blocks of 128 are cut. Compiles
+    the flex path (seconds)."""
     tiling = Tiling(3, 48, 1)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
@@ -33,7 +30,7 @@ def fault(name: str, device: torch.device, dtype: torch.dtype, head_width: int) 
     )
     try:
         with torch.no_grad():
-            made = PATHS[name](q, k, v, tiling)
+            made = PATHS[name](q, k, v, tiling, None, None)
             due = masked_attention(q, k, v, tile_mask(tiling, device))
             error = float((made.float() - due.float()).abs().max())
     # compilers and kernels raise many kinds; all mean that the path cannot be used here
@@ -41,8 +38,6 @@ def fault(name: str, device: torch.device, dtype: torch.dtype, head_width: int) 
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
         return f"fails on {device}: {lines[0]}"
     allowed = 1e-3 if dtype == torch.float32 else 5e-2
-    return (
-        ""
-        if error <= allowed
-        else f"is off by {error:.2g} on {device} in {dtype}, more than {allowed:g}"
-    )
+    if error <= allowed:
+        return ""
+    return f"is off by {error:.2g} on {device} in {dtype}, more than {allowed:g}"

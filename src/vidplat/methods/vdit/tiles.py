@@ -15,8 +15,7 @@ they were found as the rule under which all nine published sparsities come out
 (`tests/methods/test_tiles.py`). Installing such a mask is `on_model.py`; choosing k per layer is
 `workers/survey/mask_search.py`.
 
-Legend: F latent frames after patching, P tokens per frame, N = F P, k reference frames, d model
-width.
+Legend: F latent frames after patching, P tokens per frame, k reference frames.
 """
 
 from __future__ import annotations
@@ -32,12 +31,6 @@ def references(frames: int, k: int) -> tuple[int, ...]:
     if k >= frames:
         return tuple(range(frames))
     return tuple(i * frames // k for i in range(k))
-
-
-def keeps(frames: int, k: int, query: int, key: int) -> bool:
-    """Whether the tile of these two frames is kept."""
-    reference = references(frames, k)
-    return query == key or query in reference or key in reference
 
 
 def is_full(frames: int, k: int) -> bool:

@@ -1,5 +1,4 @@
-"""A tile mask (`tiles.py`) laid over one sequence of tokens, and what a way to compute attention
-under it is given.
+"""A tile mask (`tiles.py`) laid over a sequence of tokens; the form of attention under it.
 
 Legend: B batch, Q query tokens, K key tokens, h heads, D head width, F frames, P tokens per frame,
 k references, T text tokens.
@@ -7,9 +6,9 @@ k references, T text tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,25 +62,11 @@ class Tiling:
 
 Counts = Sequence[int] | None
 Mask = Tensor | None
-
-
-class Path(Protocol):
-    """q (B, Q, h, D), k and v (B, K, h, D) -> (B, Q, h, D).
-
-    `counts` has the queries of each frame when only some video rows are queries (text rows always
-    are); else None. It is given whenever the tiling has `key_counts`. `mask` is broadcastable to
-    (B, h, Q, K) and comes on top of the tiles.
-    """
-
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        tiling: Tiling,
-        counts: Counts = None,
-        mask: Mask = None,
-    ) -> Tensor: ...
+#: q (B, Q, h, D), k and v (B, K, h, D), tiling, counts, mask -> (B, Q, h, D). `counts` has the
+#: queries of each frame when only some video rows are queries (text rows always are); else None. It
+#: is given whenever the tiling has `key_counts`. `mask` is broadcastable to (B, h, Q, K) and comes
+#: on top of the tiles.
+Path = Callable[[Tensor, Tensor, Tensor, Tiling, Counts, Mask], Tensor]
 
 
 def tile_mask(tiling: Tiling, device: Any = None) -> Tensor:

@@ -12,8 +12,6 @@ from vidplat.methods.vdit.tiles import density, is_full
 
 
 class SparseKind(kinds.MethodKind):
-    """Frames attend to themselves and to k reference frames."""
-
     name = "sparse"
     seam = kinds.Seam.ATTENTION
     parameters = kinds.parameters(

@@ -2,8 +2,7 @@
 
 Two measures, both of SSIM of RGB frames in [0, 1] with an 11-tap Gaussian window (`quality.py` has
 the formula). Each takes `frames` (N, rows, columns, 3) float32, N - 1 a multiple of
-`temporal_factor`, measures four by four only with `quads`, and raises `ValueError` for frames that
-are not finite.
+`temporal_factor`, measures fours only with `quads`, and raises `ValueError` for what is not finite.
 
     by_neighbours   frames that would be merged with each other, over the whole picture (VGDFR,
                     arXiv 2504.12259). They are alike in any video, and the more so in a blurred
@@ -35,14 +34,12 @@ def by_neighbours(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> L
     alike = _measured(frames, lambda places: float(places.mean()))
     starts, length = slot_starts(len(frames), temporal_factor), 2 * temporal_factor
     pairs = tuple(min(alike(i, i + 1) for i in range(start, start + length, 2)) for start in starts)
-    if not quads:
-        return Lattice(len(frames), pairs, (), temporal_factor)
 
     def quad(start: int) -> float:
         firsts = range(start, start + length, 4)
         return min(alike(*two) for i in firsts for two in combinations(range(i, i + 4), 2))
 
-    fours = [quad(start) for start in starts]
+    fours = [quad(start) for start in starts] if quads else []
     return Lattice(len(frames), pairs, tuple(map(min, pairwise(fours))), temporal_factor)
 
 
@@ -56,12 +53,9 @@ def by_spans(frames: np.ndarray, temporal_factor: int, *, quads: bool) -> Lattic
         return min(alike(first, end) for end in ends)
 
     pairs = tuple(span(first, 2) for first in starts)
-    if not quads:
-        return Lattice(len(frames), pairs, (), temporal_factor)
     # nor may a run of four stray from where its later half begins
-    fours = tuple(
-        min(span(first, 4), *halves) for first, halves in zip(starts, pairwise(pairs), strict=False)
-    )
+    halves = zip(starts, pairwise(pairs), strict=False) if quads else ()
+    fours = tuple(min(span(first, 4), *both) for first, both in halves)
     return Lattice(len(frames), pairs, fours, temporal_factor)
 
 

@@ -18,6 +18,7 @@ Latent 0 is frame 0, latent j >= 1 is frames t (j - 1) + 1 .. t j.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,8 +36,7 @@ LOWEST, HIGHEST, QUADS_BELOW = -1.0, 0.99, 0.5
 class Merges:
     """A plan. `runs` are (first frame, s): s t frames that become t, s of 2 or 4, in order of time.
 
-    Raises `ValueError` for runs that overlap, lie off the latents' lattice, or reach into the last
-    latent.
+    Raises `ValueError` for runs that overlap, lie off the lattice, or reach into the last latent.
     """
 
     num_frames: int
@@ -160,8 +160,7 @@ def merges_of_ratio(lattice: Lattice, ratio: float) -> Merges:
     The threshold is at most `HIGHEST`, so what is all but equal is merged at any ratio. Tried are
     all thresholds down to `LOWEST` with pairs alone, and those under `QUADS_BELOW` with quads; of
     two plans with as many latents the one with fewer quads (our choice, as is the search over the
-    values that are met instead of bisection to 0.001: values of still clips lie closer together
-    than that).
+    values that are met instead of bisection to 0.001: those of still clips lie closer together).
     """
     if not 0 < ratio <= 1:
         raise ValueError(
@@ -207,11 +206,9 @@ def _runs(lattice: Lattice, theta: float, *, quads: bool) -> Iterator[tuple[int,
 
 def _highest_within(lattice: Lattice, thetas: list[float], most: int, *, quads: bool) -> Merges:
     """Bisection: latents never fall as theta rises. The first if even that has too many."""
-    low, high = 0, len(thetas)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if len(_above(lattice, thetas[middle], quads=quads).latents) <= most:
-            low = middle
-        else:
-            high = middle
-    return _above(lattice, thetas[low], quads=quads)
+
+    def left(theta: float) -> int:
+        return len(_above(lattice, theta, quads=quads).latents)
+
+    place = bisect_right(thetas, most, key=left) - 1
+    return _above(lattice, thetas[max(place, 0)], quads=quads)

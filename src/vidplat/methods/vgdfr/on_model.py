@@ -1,5 +1,4 @@
-"""VGDFR: a video's quiet passages are merged in mid-run, and fewer latent frames go on (arXiv
-2504.12259).
+"""VGDFR (arXiv 2504.12259): quiet passages are merged in mid-run, and fewer latent frames go on.
 
 After k steps the model's present idea of the video is decoded at half its height and width. How
 alike its frames are (`likeness.py`) decides which are merged (`merges.py`). The remaining steps run
@@ -72,10 +71,6 @@ class Midway:
     velocity: Tensor
     noise: Tensor
 
-    def clean(self) -> Tensor:
-        """The latents that the video would have, as far as the model knows."""
-        return self.solver.clean(self.latents, self.velocity)
-
 
 #: pictures (N, rows, columns, 3) float32 in [0, 1] -> what of them is merged
 Plan = Callable[[np.ndarray], Merges]
@@ -84,8 +79,6 @@ Merge = Callable[[Midway, Tensor, Tensor, Merges], Tensor]
 
 
 class Vgdfr(Method):
-    """The method `vgdfr`; see the module's text."""
-
     name = "vgdfr"
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -194,7 +187,7 @@ def compressed(midway: Midway, plan: Plan, merge: Merge) -> tuple[Tensor, Merges
     come back as they are and the solver remembers all; else it has forgotten its steps.
     """
     # 1. What the video would be.
-    clean = midway.clean()
+    clean = midway.solver.clean(midway.latents, midway.velocity)
     preview = midway.family.shown(clean, LEVEL)
 
     # 2. What is alike in it.

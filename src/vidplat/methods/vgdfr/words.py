@@ -6,8 +6,6 @@ from vidplat.methods import kinds
 
 
 class VgdfrKind(kinds.MethodKind):
-    """Quiet passages are merged, and fewer latent frames go on."""
-
     name = "vgdfr"
     seam = kinds.Seam.FRAMES
     parameters = kinds.parameters(

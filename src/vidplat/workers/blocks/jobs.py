@@ -1,10 +1,8 @@
-"""One video on a model that makes it block by block: what `generate.py` is for models that see all
-frames at once.
+"""One video on a model that makes it block by block; for all others see `generate.py`.
 
 The driver is stream.py. Of a job's point it gets `point.steps` of the model's own steps for each
 block (`vidplat.methods.blocks.chosen_steps`); of an edit, the source's latents to start from, and
-with the method `lipar` the mask of what the source repeats, in its causal form: no frame decides
-about an earlier one.
+with the method `lipar` the mask of what the source repeats, in its causal form.
 
 Progress counts passes: each block's steps, and the one that remembers it. Between passes the job
 can be cancelled. Before each block the rest is counted against `finish_by`, at the pace of this
@@ -19,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,10 +50,7 @@ from vidplat.workers.models.family import MakesBlocks
 @torch.inference_mode()
 def generate_blocks(family: MakesBlocks, ask: Ask) -> Made:
     """Make one video. What is raised is as in `generate`; `steps_done` is the mean of the blocks'
-    steps.
-
-    `wishes.min_steps` holds for each block.
-    """
+    steps, and `wishes.min_steps` holds for each block."""
     spec, source, tell, blocks = ask.spec, ask.source, ask.wishes.on_step, family.blocks
     plan = plan_of(blocks, ask.point, 1.0 if source is None else source.strength)
     frames = latent_frames(spec.num_frames, family.temporal_factor)
@@ -71,7 +67,9 @@ def generate_blocks(family: MakesBlocks, ask: Ask) -> Made:
     model, keep, recovery = family.transformers[0], None, "noise-aware"
     clean = torch.zeros_like(family.noise(spec)) if source is None else source.latents
     if pruning is not None:
-        keep, recovery = _mask(model, blocks, pruning, clean), _recovery(pruning)
+        keep, recovery = _mask(model, blocks, pruning, clean), pruning["recovery"]
+        if recovery == "auto":  # the memory has clean keys: nothing speaks against them
+            recovery = "noise-aware"
     walk.begin()
     made = stream(
         model,
@@ -112,8 +110,7 @@ def plan_of(blocks: Blocks, point: OperatingPoint, strength: float = 1.0) -> Str
 def _pruning(
     blocks: Blocks, point: OperatingPoint, source: Source | None, frames: int
 ) -> Values | None:
-    """The values of `lipar` where the point asks for it. Raises `SpecError` for all that cannot be
-    done here."""
+    """The values of `lipar` where it is asked for. Raises `SpecError` for what cannot be done."""
     if not point.accelerator:
         return None
     if why := unsuited(point.accelerator, Task(frames, source is not None, in_blocks=True)):
@@ -126,23 +123,17 @@ def _pruning(
     return parse(point.accelerator)[0].values
 
 
-def _mask(model: object, blocks: Blocks, pruning: Values, latents: Tensor) -> Tensor:
+def _mask(model: Any, blocks: Blocks, pruning: Values, latents: Tensor) -> Tensor:
     """(F, h, w) bool of clean latents (1, C, F, H, W), True where tokens run; the first block is
     kept by the driver."""
-    _, rows, columns = model.config.patch_size  # type: ignore[attr-defined]  # any diffusers transformer
-    rule = MaskRule(
-        tau1=float(pruning["tau1"] or 0.0),
-        tau2=float(pruning["tau2"] or 0.0),
-        min_keep=float(pruning["min_keep"] or 0.0),
-        block=blocks.frames,
-        causal=True,
-    )
+    _, rows, columns = model.config.patch_size
+    tau1, tau2, least = (pruning[name] for name in ("tau1", "tau2", "min_keep"))
+    rule = MaskRule(tau1, tau2, blocks.frames, causal=True, min_keep=least)
     return keep_mask(latents[0], (rows, columns), rule)
 
 
 def kept_share(keep: Tensor, plan: StreamPlan) -> float:
-    """Of all tokens, those that run under a mask (F, h, w): blocks that the driver makes whole
-    count whole."""
+    """Of all tokens those that run under a mask (F, h, w), in blocks made whole all of them."""
     whole = keep.clone()
     for number, start in enumerate(range(0, len(keep), plan.block)):
         if number % plan.refresh == 0:
@@ -150,19 +141,12 @@ def kept_share(keep: Tensor, plan: StreamPlan) -> float:
     return float(whole.float().mean())
 
 
-def _recovery(pruning: Values) -> str:
-    asked = str(pruning["recovery"])
-    # The memory has clean keys: nothing speaks against them.
-    return "noise-aware" if asked == "auto" else asked
-
-
 class _Walk:
-    """Counts a video's passes, tells of them, listens for a cancel, and shortens later blocks when
-    time is short."""
+    """Counts a video's passes, tells of them, listens for a cancel, and shortens later blocks."""
 
     def __init__(self, steps: tuple[float, ...], blocks: int, wishes: Wishes) -> None:
         self._steps, self._blocks, self._wishes = steps, blocks, wishes
-        self._pace = Pace(replace(wishes, min_steps=1))
+        self._pace: Pace
         self.done, self.total = 0, blocks * (len(steps) + 1)
         self.taken: list[tuple[float, ...]] = []  # the steps of each block that was begun
 
@@ -193,8 +177,7 @@ class _Walk:
             self._look()
 
     def sigmas(self, plan: StreamPlan) -> tuple[float, ...]:
-        """The levels of a block and where it ends; of all blocks in turn when they are not
-        alike."""
+        """The levels of a block and where it ends; of all in turn when they are not alike."""
         each = self.taken if len(set(self.taken)) > 1 else self.taken[:1]
         return tuple(sigma for steps in each for sigma in (*replace(plan, steps=steps).sigmas, 0.0))
 

@@ -1,5 +1,4 @@
-"""The attention of a block-causal stream: a window of finished frames, and what pruned tokens get
-back from it.
+"""The attention of a block-causal stream: finished frames, and what pruned tokens get from them.
 
 A stream makes S latent frames at a time. Each self-attention reads the keys and values of earlier
 frames from a memory and those of the block under way from the call. Memory holds keys before RoPE
@@ -9,21 +8,18 @@ that length, the recent frames right before it, the sink at 0 (our choice).
 
 A block runs twice over: `denoise` passes read the window and forget; one `remember` pass at time 0
 over the finished latents writes clean keys and values. With pruning (LIPAR, arXiv 2603.05811,
-section 3.3) only kept tokens come in. What stands in for pruned ones in the denoise passes of a
-block:
+section 3.3) only kept tokens come in. In a block's denoise passes pruned ones are stood in for by
 
 noise-aware   the clean keys and values of the frame before the block, at the same place, turned to
-their own position
+              their own position
 noisy         those of the latest kept ancestor in this very pass (the paper's ablation)
 none          nothing: the pruned are absent, later too
-exact         their own: all tokens run, and only their results are copied. Saves nothing; the best
-recovery could do
+exact         their own: all run, and results are copied. Saves nothing; the best there could be
 
 In the remember pass everything is clean: there a pruned token copies the frame before it. The first
 block has no frame before it and cannot be pruned.
 
-Legend: B videos, P tokens per frame, S frames of the block, n tokens that run, h heads, D head
-width.
+Legend: B videos, P tokens per frame, S frames of the block, n tokens run, h heads, D head width.
 """
 
 from __future__ import annotations
@@ -152,10 +148,7 @@ class Block:
 
 class BlockMemory:
     """The memories of a model's branches. Use: `installed`, then per block `begin`, passes,
-    `finish`.
-
-    `mode` says what the next passes are: "denoise" or "remember".
-    """
+    `finish`. `mode` says what the next passes are: "denoise" or "remember"."""
 
     def __init__(
         self, model: Any, rows: int, columns: int, window: Window, recovery: str = "noise-aware"
@@ -176,22 +169,20 @@ class BlockMemory:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Within this context the model's self-attention reads and writes these memories, before
-        all other methods."""
+        """Within this context self-attention reads and writes these, before all other methods."""
         layout = layout_of(self._model)
 
         def link(call: AttentionCall, rest: Attend) -> Tensor:
             return self._attend(call, rest, present)
 
         with (
-            hooked(self._model, layout, "stream", self._choose, _as_it_is) as present,
+            hooked(self._model, layout, "stream", self._choose) as present,
             linked(layout.attentions(self._model), layout.processor, link, first=True),
         ):
             yield
 
     def begin(self, start: int, frames: int, keep: Tensor | None = None) -> None:
-        """A block of `frames` frames from `start` on; `keep` (frames, rows, columns) bool, None for
-        all."""
+        """`frames` frames from `start` on; `keep` (frames, rows, columns) bool, None for all."""
         end, held = start + frames, self.window.held(start, frames)
         if keep is not None and held[-1:] != [start - 1]:
             raise ValueError(
@@ -235,8 +226,7 @@ class BlockMemory:
         self._block = None
 
     def copy_on(self) -> None:
-        """Instead of all passes, for a block that keeps nothing: every frame is remembered as the
-        one before it."""
+        """Instead of all passes, for a block that keeps nothing: its frames are the last one's."""
         block = self._now()
         for memory in self.branches.values():
             for layer in list(memory.keys):
@@ -313,8 +303,7 @@ class BlockMemory:
     def _denoised(
         self, call: AttentionCall, block: Block, memory: Memory, branch: str
     ) -> tuple[Tensor, Tensor]:
-        """Keys turned, and values, of window and block. Only what the pass computed anew is written
-        in later passes."""
+        """Keys turned, and values, of window and block; later passes write only what is new."""
         if (branch, call.layer) not in self._reading:
             self._reading[branch, call.layer] = self._prepared(call, block, memory)
         key, value, past = self._reading[branch, call.layer]
@@ -346,7 +335,3 @@ class BlockMemory:
             torch.cat([past_value, own_value], dim=1),
             past_key.shape[1],
         )
-
-
-def _as_it_is(here: Pass, rows: Tensor | None, output: Tensor) -> Tensor:
-    return output

@@ -17,8 +17,7 @@ the paper's copy of v and x: in the last step both have the same level, and what
 in between is not read. A block that keeps nothing is copied without any pass. The first block, and
 every `refresh`-th, is not pruned (our choice).
 
-Legend: C channels, T latent frames, H/W latent rows and columns, h/w token rows and columns, S
-frames of a block.
+Legend: C channels, T latent frames (S in a block), H/W latent and h/w token rows and columns.
 """
 
 from __future__ import annotations
@@ -76,15 +75,13 @@ def stream(
     next_steps: Callable[[], tuple[float, ...]] | None = None,
     on_passes: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Tensor]:
-    """Finished blocks, latents (1, C, S, H, W) float32 each, the last one with what frames are
-    left.
+    """Finished blocks, latents (1, C, S, H, W) float32 each; the last one may have fewer frames.
 
     `source` (1, C, T, H, W) clean normalised latents; with a first step of 1000 only its shape
     matters. `keep` (T, h, w) bool is the mask; None for no pruning. `recovery` is explained in
-    memory.py. The same seed draws the same noise with and without
-    a mask. `next_steps` is asked before each block for the steps it takes, in place of the plan's.
-    `on_passes` hears after each pass, and of a block that is copied how many it was spared; what it
-    raises ends the stream.
+    memory.py. The same seed draws the same noise with and without a mask. `next_steps` is asked
+    before each block for the steps it takes, in place of the plan's. `on_passes` hears after each
+    pass, and how many a copied block was spared; what it raises ends the stream.
     """
     patch = model.config.patch_size
     rows, columns = source.shape[3] // patch[1], source.shape[4] // patch[2]

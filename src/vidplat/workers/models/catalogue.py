@@ -1,5 +1,4 @@
-"""Which models can be used, where their files are, and what the scheduler must know of them. No
-torch.
+"""Which models can be used, where they are, and what the scheduler must know of them. No torch.
 
 An id is one of three things, tried in this order:
 
@@ -18,8 +17,7 @@ Files of ours that may lie beside `model_index.json`, all optional:
 33};
 `profile.json`   {"points": [...]}, the fields of `domain.ProfilePoint`, measured for this model;
 see also `measured`;
-`causal.json`    the model makes its frames block by block, see `vidplat.methods.blocks`. It decides
-the family.
+`causal.json`    the model makes its frames block by block (`methods.blocks`): sets the family.
 
 Not promised: that weights fit the configs. That shows when a worker loads them.
 """
@@ -85,8 +83,7 @@ class ModelFiles:
 
 
 def list_models() -> list[ModelListing]:
-    """Embedded models and those in the local hub cache, usable or not; never touches the
-    network."""
+    """Embedded models and those in the local hub cache, usable or not, without the network."""
     from vidplat.workers.models import hub
 
     found = [(path.name, "embedded", path) for path in _embedded_roots()]
@@ -96,8 +93,7 @@ def list_models() -> list[ModelListing]:
 
 @lru_cache(maxsize=32)
 def describe_model(model_id: str) -> tuple[ModelRef, ModelShape]:
-    """The exact weights that `model_id` stands for, and what counts their work. Raises
-    `ModelError`."""
+    """The exact weights of `model_id`, and what counts their work. Raises `ModelError`."""
     located = locate(model_id)
     shape, revision = read_shape(located), located.commit or _revision(located)
     # What the user measured goes before what the model came with.
@@ -106,11 +102,9 @@ def describe_model(model_id: str) -> tuple[ModelRef, ModelShape]:
 
 
 def searched_masks(model_id: str, latent_frames: int) -> str:
-    """SHA-256 of the searched masks that are here for videos of so many latent frames; "" when
-    there are none.
+    """SHA-256 of the searched masks that are here for videos of so many latent frames, or "".
 
-    Of each transformer the one that a worker of this machine takes: the user's own before that
-    beside the model.
+    Of each transformer the one that a worker here takes: the user's own before that of the model.
     """
     reference, _ = describe_model(model_id)
     beside = locate(model_id).parts["transformer"].parent
@@ -146,8 +140,7 @@ def locate(model_id: str) -> ModelFiles:
 
 
 def read_shape(located: ModelFiles) -> ModelShape:
-    """`ModelShape` from the config files of a located model. Raises `ModelError` for unreadable
-    ones."""
+    """`ModelShape` from the config files of a model. Raises `ModelError` for unreadable ones."""
     denoiser = _json(located.parts["transformer"] / "config.json")
     vae = _json(located.parts["vae"] / "config.json")
     heads, head_width = (
@@ -178,8 +171,7 @@ def read_shape(located: ModelFiles) -> ModelShape:
 
 
 def read_blocks(located: ModelFiles) -> Blocks | None:
-    """The settings of a model that makes its frames block by block; None of others. Raises
-    `ModelError`."""
+    """The settings of a block-causal model; None of others. Raises `ModelError`."""
     path = located.root / CAUSAL
     if not path.is_file():
         return None
@@ -338,8 +330,7 @@ def _defaults(root: Path, in_blocks: Blocks | None) -> VideoSpec:
 
 
 def _profile(root: Path) -> tuple[ProfilePoint, ...]:
-    """The points of a folder's `profile.json`, without those that a version before this one made in
-    a way that is gone."""
+    """The points of a folder's `profile.json`, without those made in a way that is gone."""
     path = root / "profile.json"
     if not path.is_file():
         return ()
@@ -386,8 +377,7 @@ def _float32_bytes(path: Path) -> int:
 
 
 def _revision(located: ModelFiles) -> str:
-    """16 hex digits that change when any file which decides pixels does: weights, configs,
-    tokenizer."""
+    """16 hex digits that change with what decides pixels: weights, configs, tokenizer."""
     digest = hashlib.sha256()
     for part, folder in sorted(located.parts.items()):
         for path in sorted(folder.iterdir()):
@@ -400,8 +390,7 @@ def _revision(located: ModelFiles) -> str:
 
 
 def _fingerprint(path: Path) -> bytes:
-    """SHA-256 of a file; of a file over 256 MiB, of its size and 64 evenly spaced MiB (seconds, not
-    minutes)."""
+    """SHA-256 of size and content; over 256 MiB of 64 evenly spaced MiB: seconds, not minutes."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

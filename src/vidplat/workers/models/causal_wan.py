@@ -1,5 +1,4 @@
-"""Block-causal Wan models in normal form: Self-Forcing's (arXiv 2506.08009), and our
-flipbook-causal.
+"""Block-causal Wan in normal form: Self-Forcing's (arXiv 2506.08009), and our flipbook-causal.
 
 Their directory is that of any Wan pipeline with a `causal.json` (`vidplat.methods.blocks`) beside
 `model_index.json`; text encoder, autoencoder and weights are read by the same code. What differs is

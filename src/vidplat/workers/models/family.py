@@ -5,11 +5,9 @@ into frames. The loop over steps is ours (`generate.py`), the solver's arithmeti
 `solver.py`; so a method may change latents, positions or solver state between two steps without
 knowing a model by name.
 
-Legend: B videos, C latent channels, F/H/W latent frames, rows and columns, L text tokens, D
-embedding width.
+Legend: C latent channels, F/H/W latent frames, rows and columns, L text tokens, D embedding width.
 
-A new family is one module with this shape, one line in `FAMILIES` of catalogue.py and one in
-loading.py.
+A new family is a module with this shape, a line in `FAMILIES` of catalogue.py and in loading.py.
 """
 
 from __future__ import annotations
@@ -57,19 +55,16 @@ class Family(Protocol):
         """
 
     def noise(self, spec: VideoSpec) -> torch.Tensor:
-        """Start latents (1, C, F, H, W) float32, decided by `spec.seed` alone, equal on every
-        device."""
+        """Start latents (1, C, F, H, W) float32 by `spec.seed` alone, equal on every device."""
 
     def solver(self, steps: int, scheduler: Any = None) -> Solver:
         """A fresh solver for one video of `steps` steps, after `scheduler` or the family's own."""
 
     def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
-        """The model's answer at the solver's present step, guidance included; shape of
-        `latents`."""
+        """The answer, shaped as `latents`, at the solver's present step, guidance included."""
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Frames (4(F-1)+1, rows, columns, 3) uint8 RGB. Raises `JobError` for non-finite
-        values."""
+        """Frames (4(F-1)+1, rows, columns, 3) uint8 RGB. `JobError` for non-finite values."""
 
 
 @runtime_checkable
@@ -84,10 +79,7 @@ class TakesVideo(Family, Protocol):
 @runtime_checkable
 class MakesBlocks(TakesVideo, Protocol):
     """A family whose videos are made block by block (`workers/blocks`): it has no solver over
-    all frames.
-
-    `solver` and `velocity` of such a family raise `SpecError`.
-    """
+    all frames, so `solver` and `velocity` raise `SpecError`."""
 
     @property
     def blocks(self) -> Blocks:

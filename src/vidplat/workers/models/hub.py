@@ -1,7 +1,6 @@
 """Models by hub id: found in the local hub cache, or downloaded into it. No torch.
 
-Only what a pipeline needs is downloaded: JSON, tokenizer files and safetensors, never pickles or
-code.
+Downloaded are only JSON, tokenizer files and safetensors, never pickles or code.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ def looks_like_id(text: str) -> bool:
 
 
 def snapshot(model_id: str) -> Path:
-    """The directory of a hub model on this machine, downloading what is missing. Raises
-    `ModelError`."""
+    """The local directory of a hub model, downloading what is missing. Raises `ModelError`."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -27,8 +27,7 @@ def nearest_multiple(value: int, step: int) -> int:
 
 
 def nearest_frames(frames: int, shape: ModelShape) -> int:
-    """The number of frames of the form factor x k + 1 (k a multiple of the temporal patch) nearest
-    to `frames`."""
+    """The nearest number of the form factor x k + 1, k + 1 a multiple of the temporal patch."""
     factor, patch = shape.temporal_factor, shape.patch[0]
     latent = (
         nearest_multiple(shape.latent_frames(frames), patch)
@@ -39,8 +38,7 @@ def nearest_frames(frames: int, shape: ModelShape) -> int:
 
 
 def check_spec(shape: ModelShape, spec: VideoSpec) -> None:
-    """Raise `SpecError` with every broken rule and the nearest valid value; return nothing when all
-    is well."""
+    """Raises `SpecError` with every broken rule and the nearest valid value."""
     problems = []
     for name, value, axis in (("height", spec.height, 1), ("width", spec.width, 2)):
         step = size_step(shape, axis)

@@ -17,8 +17,7 @@ _FAMILIES = {family.name: family for family in (WanFamily, CausalWanFamily)}
 
 
 def load_family(located: ModelFiles, device: str) -> Family:
-    """Load the weights of a located model on `device`. Raises `ModelError`, or torch's
-    out-of-memory error."""
+    """Load a located model on `device`. Raises `ModelError`, or torch's out-of-memory error."""
     with nullcontext() if device.startswith("cuda") else without_extras():
         try:
             return _FAMILIES[located.family].load(located, device)

@@ -1,5 +1,4 @@
-"""A Wan VAE that works at a lower resolution with the same weights: quick previews, and latents of
-such frames.
+"""A Wan VAE at a lower resolution with the same weights: quick previews, and latents of those.
 
 Between a latent cell and its pixels lie spatial steps of two. Of a copy of the VAE the `level`
 steps nearest to the latents are taken out, in decoder and encoder alike: latents of the same shape
@@ -15,11 +14,9 @@ latents came back at 7.4 and 8.0 of 255 from two clips that way, at 3.1 and 4.1 
 
 The 2 x 2 pixel patches of Wan 2.2's VAE are no such step and stay.
 
-The copy shares all parameters and buffers with the VAE it is made of, which is left as it is. Level
-0 takes nothing out.
+The copy shares all parameters and buffers with the VAE it is made of, which is left as it is.
 
-`decoded` lets it take several latent frames in one pass: at such sizes single ones spend their time
-between kernels.
+`decoded` lets it take several latent frames in a pass: single ones mostly wait between kernels.
 """
 
 from __future__ import annotations
@@ -31,14 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# latent frames in a pass; more gains little (flipbook: 1, 2, 4, 16 take 1, 0.81, 0.72, 0.67 of the
-# time)
+# latent frames in a pass; flipbook takes 1, 0.81, 0.72 and 0.67 of the time with 1, 2, 4 and 16
 AT_ONCE = 4
 
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
-    """What `vae.decode` gives for latents (B, C, F, H, W), up to rounding: (B, 3, t (F - 1) + 1,
-    rows, columns).
+    """`vae.decode` of latents (B, C, F, H, W), but for rounding: (B, 3, t (F - 1) + 1, s H, s W).
 
     An `AutoencoderKLWan` decodes one latent frame after the other, with what its causal
     convolutions must remember of those before in `_feat_map`. They take more than one as they come;
@@ -76,19 +71,20 @@ def lowered(vae: Any, level: int) -> Any:
     Decodes latents (B, C, F, H, W) to (B, 3, t (F - 1) + 1, s H, s W) with s the spatial factor
     over 2^level, and encodes such frames to latents of that shape.
     """
-    steps = min(len(_upsamplers(vae.decoder)), len(_downsamplers(vae.encoder)))
+    steps = min(map(len, _steps(vae)))
     if not 0 <= level <= steps:
         raise ValueError(f"this VAE can work at level 0 to {steps}, not {level}")
     shared = chain(vae.parameters(), vae.buffers())
     low = copy.deepcopy(vae, {id(tensor): tensor for tensor in shared})
-    for block, step in _upsamplers(low.decoder)[:level]:
+    ups, downs = _steps(low)
+    for block, step in ups[:level]:
         step.resample.append(nn.AvgPool2d(2))
         if getattr(block, "avg_shortcut", None) is not None:
             block.avg_shortcut = _ThenHalved(block.avg_shortcut)
-    for block, step in _downsamplers(low.encoder)[::-1][:level]:
+    for block, step in downs[::-1][:level]:
         step.resample.insert(0, _Doubled())
         if getattr(block, "avg_shortcut", None) is not None:
-            block.avg_shortcut = _DoubledBefore(block.avg_shortcut)
+            block.avg_shortcut = nn.Sequential(_Doubled(), block.avg_shortcut)
     low.spatial_compression_ratio //= 2**level
     for name in ("min_height", "min_width", "stride_height", "stride_width"):
         # Tiles of as many latent cells.
@@ -96,26 +92,23 @@ def lowered(vae: Any, level: int) -> Any:
     return low
 
 
-def _upsamplers(decoder: Any) -> list[tuple[Any, Any]]:
-    """Blocks of the decoder that double height and width, with the module that does, in the order
-    they run."""
-    found = []
-    for block in decoder.up_blocks:
-        if getattr(block, "upsampler", None) is not None:  # Wan 2.2
-            found.append((block, block.upsampler))
-        elif getattr(block, "upsamplers", None) is not None:  # Wan 2.1
-            found.append((block, block.upsamplers[0]))
-    return found
+def _steps(vae: Any) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
+    return (
+        _resamplers(vae.decoder.up_blocks, "upsampler"),
+        _resamplers(vae.encoder.down_blocks, "downsampler"),
+    )
 
 
-def _downsamplers(encoder: Any) -> list[tuple[Any, Any]]:
-    """Blocks of the encoder that halve height and width, with the module that does, in the order
-    they run."""
+def _resamplers(blocks: Any, name: str) -> list[tuple[Any, Any]]:
+    """The blocks that double or halve height and width, each with the module in it that does, an
+    `upsampler` or a `downsampler`, in the order they run."""
     found = []
-    for block in encoder.down_blocks:
-        if getattr(block, "downsampler", None) is not None:  # Wan 2.2
-            found.append((block, block.downsampler))
-        elif hasattr(block, "resample"):  # Wan 2.1: the step is a block of its own
+    for block in blocks:
+        if getattr(block, name, None) is not None:  # Wan 2.2
+            found.append((block, getattr(block, name)))
+        elif getattr(block, f"{name}s", None) is not None:  # Wan 2.1's decoder
+            found.append((block, getattr(block, f"{name}s")[0]))
+        elif hasattr(block, "resample"):  # Wan 2.1's encoder: the step is a block of its own
             found.append((block, block))
     return found
 
@@ -137,15 +130,3 @@ class _Doubled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.repeat_interleave(2, -2).repeat_interleave(2, -1)
-
-
-class _DoubledBefore(nn.Module):
-    """A shortcut that halves height and width, given each pixel 2 x 2 times."""
-
-    def __init__(self, shortcut: nn.Module) -> None:
-        super().__init__()
-        self.doubled, self.shortcut = _Doubled(), shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        halved: Tensor = self.shortcut(self.doubled(x))
-        return halved

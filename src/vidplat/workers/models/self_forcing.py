@@ -7,9 +7,8 @@ makes of them, and of the text encoder and autoencoder of the Wan 2.1 pipeline i
 directory that `vidplat submit --model TARGET` takes like any other.
 
 The released causal Wan 2.1 uses the names of Wan's own repository. Here they become diffusers'; the
-network is the same, so nothing but names changes. Among the norms of a block the two differ: Wan's
-`norm3`, the only one with weights, is the norm before cross-attention, which diffusers calls
-`norm2`.
+network is the same, so nothing but names changes. Wan's `norm3`, the only one with weights, is the
+norm before cross-attention, which diffusers calls `norm2`.
 
 Only safetensors are read: the checkpoints are published as pickles, which can run anything when
 they are loaded, so they must be converted where they are trusted. A prefix such as `model.` or
@@ -65,8 +64,7 @@ PUBLISHED = Blocks(frames=3, steps=(1000, 750, 500, 250), shift=5.0, sink=0, rec
 
 
 def diffusers_name(name: str) -> str:
-    """Our name of one of their tensors, prefix removed. Raises `ModelError` for a name that is not
-    of this network."""
+    """Our name of one of their tensors, prefix removed. Raises `ModelError` for other names."""
     found = _BLOCK.fullmatch(name)
     inner, table, start = (
         (found[2], _IN_BLOCK, f"blocks.{found[1]}.") if found else (name, _OUTSIDE, "")
@@ -114,9 +112,8 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def load_self_forcing(path: Path, device: str = "cpu") -> Any:
-    """The transformer of a safetensors file. Raises `ModelError` when it is another kind of file or
-    does not fit."""
+def load_self_forcing(path: Path) -> Any:
+    """The transformer of a safetensors file. Raises `ModelError` for other files and misfits."""
     import torch
     from diffusers import WanTransformer3DModel
     from safetensors import SafetensorError
@@ -128,7 +125,7 @@ def load_self_forcing(path: Path, device: str = "cpu") -> Any:
             "are not read"
         )
     try:
-        state = converted(load_file(path, device=device))
+        state = converted(load_file(path))
     except (SafetensorError, OSError) as problem:
         raise ModelError(f"cannot read {printable(path.name)}: {printable(problem)}") from problem
     with torch.device("meta"):
@@ -137,19 +134,15 @@ def load_self_forcing(path: Path, device: str = "cpu") -> Any:
     if missing or unexpected:
         told = ", ".join([*missing, *unexpected][:3])
         raise ModelError(f"{printable(path.name)} does not fit its own sizes: {printable(told)}")
-    rope = type(model.rope)(
-        model.config.attention_head_dim, model.config.patch_size, model.config.rope_max_seq_len
-    )
-    model.rope = rope.to(device)  # its tables are computed, not loaded
+    config = model.config
+    rope = (config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
+    model.rope = type(model.rope)(*rope)  # its tables are computed, not loaded
     return model.eval().requires_grad_(False)
 
 
 def write(weights: Path, wan: Path, target: Path, blocks: Blocks = PUBLISHED) -> None:
-    """A pipeline directory of converted weights; all other parts are those of the Wan 2.1 pipeline
-    in `wan`.
-
-    They are hard links where the file system allows it, copies elsewhere. Raises `ModelError`.
-    """
+    """A pipeline directory of converted weights and the other parts of the Wan 2.1 pipeline in
+    `wan`: hard links where the file system allows it, else copies. Raises `ModelError`."""
     parts = locate(str(wan))
     load_self_forcing(weights).save_pretrained(target / "transformer", safe_serialization=True)
     for part, folder in parts.parts.items():

@@ -31,13 +31,13 @@ from vidplat.methods.solver import Solver
 from vidplat.workers.fast_decode import use_onednn
 from vidplat.workers.models.catalogue import ModelFiles, text_tokens
 from vidplat.workers.models.family import Condition
+from vidplat.workers.models.low_vae import decoded, lowered
 
 _TEXTS = 256  # whose embeddings are kept
 
 
 def clean_text(text: str) -> str:
-    """Text as the stock pipeline reads it: HTML entities resolved, white space made single
-    blanks."""
+    """Text as the stock pipeline reads it: HTML entities resolved, white space single blanks."""
     return re.sub(r"\s+", " ", html.unescape(html.unescape(text)).strip()).strip()
 
 
@@ -134,8 +134,7 @@ class WanFamily:
         return kept.to(self.transformer.dtype)
 
     def noise(self, spec: VideoSpec) -> torch.Tensor:
-        """Start latents (1, C, F, H, W) float32, drawn on the CPU and moved: equal on every
-        device."""
+        """See `Family`: drawn on the CPU and moved."""
         cell = self.vae.config.scale_factor_spatial
         shape = (
             1,
@@ -162,8 +161,7 @@ class WanFamily:
         return Solver(scheduler or self.scheduler, steps, self.device)
 
     def velocity(self, latents: torch.Tensor, solver: Solver, condition: Condition) -> torch.Tensor:
-        """One call with the text and, when guided, one with the negative text, as the stock loop
-        does.
+        """A call with the text and, when guided, one with the negative text, as the stock loop.
 
         The two are not put into one batch: sums then run in another order, and the latents would
         differ from the stock ones in their last bits.
@@ -196,8 +194,7 @@ class WanFamily:
         return (mask * timestep).flatten().unsqueeze(0).expand(latents.shape[0], -1)
 
     def encode_video(self, frames: np.ndarray) -> torch.Tensor:
-        """See `TakesVideo`; the posterior's mode, as `WanVideoToVideoPipeline.prepare_latents`
-        takes it."""
+        """See `TakesVideo`; the posterior's mode, as in `WanVideoToVideoPipeline`."""
         pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None]
         return self.latents_of(pixels.to(self.vae.device, torch.float32) / 255.0)
 
@@ -223,12 +220,8 @@ class WanFamily:
         latents = latents.to(vae.device, vae.dtype)
         mean, inverse_std = self._scale(latents)
         whole = latents / inverse_std + mean
-        if level:
-            from vidplat.workers.models.low_vae import decoded
-
-            video = decoded(vae, whole)
-        else:  # a frame at a time, as the stock pipeline does
-            video = vae.decode(whole, return_dict=False)[0]
+        # at level 0 a frame at a time, as the stock pipeline does
+        video = decoded(vae, whole) if level else vae.decode(whole, return_dict=False)[0]
         if not bool(torch.isfinite(video).all()):
             raise JobError("the decoder gave values that are not finite")
         frames: torch.Tensor = (video * 0.5 + 0.5).clamp(0, 1)
@@ -245,20 +238,14 @@ class WanFamily:
         return mean, 1.0 / std
 
     def _vae_at(self, level: int) -> Any:
-        """The VAE, or its copy for a lower resolution, which is made when first asked for and
-        shares all weights."""
-        if level == 0:
-            return self.vae
-        if level not in self._low_vaes:
-            from vidplat.workers.models.low_vae import lowered
-
+        """The VAE, or its copy for a lower resolution, which is made when first asked for."""
+        if level and level not in self._low_vaes:
             self._low_vaes[level] = lowered(self.vae, level)
-        return self._low_vaes[level]
+        return self._low_vaes[level] if level else self.vae
 
 
 def _cache_context(model: Any, branch: str, solver: Solver) -> AbstractContextManager[None]:
-    """Tells hooks on the model, diffusers' own caches or our methods, which branch and step this
-    call is.
+    """Tells hooks on the model, diffusers' caches or our methods, the branch and step of a call.
 
     The stock loop opens it always; without hooks it has no effect, but walks over all modules at
     every call and imports torch's compiler at the first (1 s).

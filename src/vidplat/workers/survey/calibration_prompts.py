@@ -1,6 +1,4 @@
-"""What a model is shown to do while it is calibrated: prompts of many kinds of movement. Our own
-sentences.
-"""
+"""What a model is asked for while it is calibrated: movement of many kinds, in our own words."""
 
 from __future__ import annotations
 

@@ -60,8 +60,7 @@ def counted(model: Any) -> Iterator[Flops]:
     for block in blocks:
         found.linear += sum(counts.get(f"{root}.{block}", {}).values())
     for attention in attentions:
-        # The projections of q, k, v and the output are plain products; whatever else runs in here
-        # is QK^T and AV.
+        # The projections are plain products; whatever else runs in here is QK^T and AV.
         inside = sum(
             count
             for op, count in counts.get(f"{root}.{attention}", {}).items()

@@ -1,5 +1,4 @@
-"""Which frames a layer can do without: the layer-wise search for tile masks, by calibration and
-without gradients.
+"""Which frames a layer can do without: the layer-wise search for tile masks, without gradients.
 
 1. `recorded`: run the model's own sampling trajectories, dense, and keep its calls at four noise
    levels of each.
@@ -18,8 +17,7 @@ since its metric is not free of scale.
     sequential           a layer is measured with those before it already sparse; a pass over all
                          calls for each layer
 
-Calibrate the model that will be used: masks of a model before distillation do not hold for it
-afterwards.
+Calibrate the model that will be used: masks do not outlast a distillation.
 
 Legend: L layers, F latent frames, P tokens per frame, k reference frames, r threshold.
 """
@@ -166,10 +164,7 @@ def recorded(
     family: Family, prompts: Sequence[str], spec: VideoSpec, scheduler: Any, on_step: OnStep
 ) -> tuple[list[Sample], ...]:
     """For each transformer its calls at `SIGMAS` evenly spaced steps of those it takes, for every
-    prompt and branch.
-
-    Prompt i starts from the noise of seed `spec.seed` + i.
-    """
+    prompt and branch. Prompt i starts from the noise of seed `spec.seed` + i."""
     kept: tuple[list[Sample], ...] = tuple([] for _ in family.transformers)
     guided = spec.guidance_scale > 1
     negative = family.encode("") if guided else None
@@ -179,28 +174,27 @@ def recorded(
         solver = family.solver(spec.num_inference_steps, scheduler)
         latents = family.noise(replace(spec, seed=spec.seed + number))
         with ExitStack() as stack:
-            calls = [stack.enter_context(_recording(model)) for model in family.transformers]
+            calls = [
+                stack.enter_context(_recording(model, solver.sigmas))
+                for model in family.transformers
+            ]
             while solver.remaining:
                 latents = solver.advance(family.velocity(latents, solver, condition), latents)
                 on_step("sampling", number * solver.total + solver.index, total)
         for mine, made in zip(kept, calls, strict=True):
-            taken = _spread(sorted({place.step for place, _, _ in made}), SIGMAS)
-            mine.extend(
-                Sample(place, solver.sigmas[place.step], args, kwargs)
-                for place, args, kwargs in made
-                if place.step in taken
-            )
+            taken = _spread(sorted({call.place.step for call in made}), SIGMAS)
+            mine.extend(call for call in made if call.place.step in taken)
     return kept
 
 
 @contextmanager
-def _recording(model: Any) -> Iterator[list[tuple[Pass, tuple[Any, ...], dict[str, Any]]]]:
-    calls: list[tuple[Pass, tuple[Any, ...], dict[str, Any]]] = []
+def _recording(model: Any, sigmas: Sequence[float]) -> Iterator[list[Sample]]:
+    calls: list[Sample] = []
 
     def note(here: Pass, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append((here, args, dict(kwargs)))
+        calls.append(Sample(here, sigmas[here.step], args, dict(kwargs)))
 
-    with located(model, layout_of(model), "mask-recording", before=note):
+    with located(model, layout_of(model), "mask-recording", note):
         yield calls
 
 
@@ -300,8 +294,7 @@ class _Trial:
 
 
 class _Probe:
-    """A link that answers as the rest of the chain does, and sums up how far every candidate would
-    be from it."""
+    """A link that changes nothing, and sums up how far from the rest every candidate would be."""
 
     def __init__(self, grid: Grid, ks: Sequence[int], metric: str, layers: Sequence[int]) -> None:
         self._grid, self._ks, self._metric, self._layers = grid, ks, metric, set(layers)
@@ -338,8 +331,7 @@ def _distance(made: Tensor, due: Tensor, metric: str) -> float:
 
 
 def within(errors: Errors, frames: int, threshold: float) -> tuple[int, ...]:
-    """For each layer the sparsest k with an error of at most r = `threshold`, else F. A larger r is
-    never denser."""
+    """For each layer the sparsest k whose error is at most r, else F. More r is never denser."""
     layers = len(next(iter(errors.values())))
     return tuple(
         next((k for k in sorted(errors) if errors[k][layer] <= threshold), frames)
@@ -348,8 +340,7 @@ def within(errors: Errors, frames: int, threshold: float) -> tuple[int, ...]:
 
 
 def budgeted(errors: Errors, frames: int, density: float) -> tuple[int, ...]:
-    """Masks of a mean density of at most `density` with little error in all: greedy, least error
-    per saved FLOP first.
+    """Masks of at most this mean density with little error in all, greedily.
 
     From all layers full, always the change (one layer to one sparser mask) that adds least error
     per share of tiles saved, so the walk follows each layer's lower convex hull. Raises `SpecError`

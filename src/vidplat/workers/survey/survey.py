@@ -1,5 +1,4 @@
-"""The quality-cost picture of every method on one loaded model: what each costs here, and what it
-loses.
+"""What every method costs on one loaded model, and what it loses.
 
 A candidate is a way with one knob, from gentle to hard: a step count, a threshold, a share of work.
 For each target cost the knob is tuned on a few prompts by measured denoising time (`tune`). Then,
@@ -14,11 +13,14 @@ which points a planner takes (`scheduler.profile`).
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import torch
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import SpecError
@@ -115,8 +117,7 @@ def full_point(spec: VideoSpec, solver: str = "") -> OperatingPoint:
 
 
 class Costs:
-    """Measured costs of a candidate's points on a few subjects: median denoising seconds over those
-    of the full run.
+    """A candidate's points on a few subjects: median denoising seconds over the full run's.
 
     A point is measured once. The full runs are made anew for every fourth point, so that slow
     drifts of the machine's speed cancel.
@@ -159,16 +160,10 @@ def tune(candidate: Candidate, cost: Costs, target: float) -> tuple[OperatingPoi
                 break
             low, high = (middle, high) if found < target else (low, middle)
     else:
-        low_index, high_index = 0, len(candidate.settings) - 1  # costs fall along the list
-        while low_index <= high_index:
-            index = (low_index + high_index) // 2
-            if cost(candidate.settings[index]) > target:
-                low_index = index + 1
-            else:
-                high_index = index - 1
-        for index in (low_index - 1, low_index):
-            if 0 <= index < len(candidate.settings):
-                cost(candidate.settings[index])
+        # costs fall along the list
+        place = bisect_left(candidate.settings, -target, key=lambda point: -cost(point))
+        for point in candidate.settings[max(0, place - 1) : place + 1]:
+            cost(point)
     best = min(cost.known, key=lambda point: abs(cost.known[point] - target))
     return best, cost.known[best]
 
@@ -283,27 +278,19 @@ class Peak:
 
 @contextmanager
 def peak_memory(device: str) -> Iterator[Peak]:
-    """Most memory held within the context: of the device on CUDA, of the whole process on Linux,
-    else 0."""
+    """Most memory held within the context: of the CUDA device, of the process on Linux, else 0."""
     peak = Peak()
     if device.startswith("cuda"):
-        _cuda().reset_peak_memory_stats(device)
+        torch.cuda.reset_peak_memory_stats(device)
         yield peak
-        peak.bytes = int(_cuda().max_memory_allocated(device))
+        peak.bytes = int(torch.cuda.max_memory_allocated(device))
         return
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text(
-            "5", encoding="ascii"
-        )  # forget the high-water mark
+        # forget the high-water mark
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     yield peak
     with suppress(OSError):
         status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         peak.bytes = next(
             (int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")), 0
         )
-
-
-def _cuda() -> Any:
-    import torch
-
-    return torch.cuda

@@ -1,8 +1,6 @@
-"""Where each transformer class keeps what the seams need: one module per family, one line each
-below.
+"""Where each transformer class keeps what the seams need: one module per family, one line below.
 
-A layout is asked by the seams, never by a method's arithmetic. What a class cannot do is a sentence
-in its layout.
+A layout is asked by the seams, never by a method's arithmetic; it says what its class cannot do.
 
 Legend: B batch, N video tokens, d model width.
 """

@@ -10,15 +10,16 @@ reach it, nor this one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidplat.methods.protocol import Grid
-from vidplat.methods.seams.attention import AttentionCall, SeamProcessor
+from vidplat.methods.seams.attention import AttentionCall, SeamProcessor, masked_attention
 from vidplat.methods.seams.layouts import Args, Arguments, Kwargs, Layout
 
 
@@ -43,34 +44,19 @@ class CogVideoXSeamProcessor(SeamProcessor):
             query, key, value = attn.to_qkv(joined).chunk(3, dim=-1)
         else:
             query, key, value = attn.to_q(joined), attn.to_k(joined), attn.to_v(joined)
-        # Heads before tokens, as in the stock one, from the norm to torch's kernel: equal strides,
-        # equal sums.
+        # Heads before tokens, as in the stock one, up to torch's kernel: equal strides, equal sums.
         query, key, value = (
             x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value)
         )
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
-        call = AttentionCall(
-            self.layer,
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            image_rotary_emb,
-            partial(rotated, text=text),
-            _dense,
-            mask=attention_mask,
-            text=text,
-            text_first=True,
-        )
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        positions = image_rotary_emb, partial(rotated, text=text)
+        call = AttentionCall(self.layer, query, key, value, *positions, masked_attention)
+        call = replace(call, mask=attention_mask, text=text, text_first=True)
         attended = self.attend(call).flatten(2, 3)
         attended = attn.to_out[1](attn.to_out[0](attended))
         return attended[:, text:], attended[:, :text]
-
-
-def _dense(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    attended: Tensor = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return attended.transpose(1, 2)
 
 
 def rotated(x: Tensor, tables: tuple[Tensor, Tensor], *, text: int) -> Tensor:
@@ -101,11 +87,8 @@ class CogVideoXLayout(Layout):
         return args, changed
 
     def per_token(self, model: Any, args: Args, kwargs: Kwargs) -> Tensor:
-        """The latents of a call as (B, N, values per token), in the order of the output's values:
-        what a v belongs to.
-
-        Channels given beside the latents, those of an image to start from, are left out.
-        """
+        """The latents of a call as (B, N, values per token), in the order of the output's values.
+        Channels given beside the latents, those of an image to start from, are left out."""
         cell, span = model.config.patch_size, model.config.patch_size_t or 1
         latents = self.hidden(args, kwargs)[:, :, : model.config.out_channels]
         videos, frames, channels, height, width = latents.shape

@@ -3,8 +3,7 @@
 Tokens arrive packed, (B, N, values per token), so the grid is told by the call's own num_frames,
 height and width. Blocks are called by keyword. Rotary tables are cos and sin, each (B, N, d): they
 act on the whole width, before it is split into heads. Modulation is (B, 1, 6 d), or (B, N, 6 d)
-when tokens have times of their own. Guidance puts both branches into one batch, in one call named
-"cond_uncond".
+when tokens have times of their own. Guidance makes one batch of both branches, "cond_uncond".
 """
 
 from __future__ import annotations
@@ -34,15 +33,9 @@ class LtxSeamProcessor(SeamProcessor):
         query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(hidden_states))
         value = attn.to_v(hidden_states)
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
+        positions = image_rotary_emb, rotated
         call = AttentionCall(
-            self.layer,
-            query,
-            key,
-            value,
-            image_rotary_emb,
-            rotated,
-            self.dense,
-            mask=attention_mask,
+            self.layer, query, key, value, *positions, self.dense, mask=attention_mask
         )
         attended = self.attend(call).flatten(2, 3).to(query.dtype)
         result: Tensor = attn.to_out[1](attn.to_out[0](attended))

@@ -1,5 +1,4 @@
-"""Wan's rotary tables for any latent frames, and a Wan call made over at time 0: what LIPAR and
-streams need of Wan.
+"""Wan's rotary tables for any latent frames, and a call made over at time 0: for LIPAR and streams.
 
 Legend: P tokens per latent frame, D head width.
 """
@@ -20,10 +19,7 @@ Tables = tuple[Tensor, Tensor]  # cos and sin, each (1, rows, 1, D)
 
 def tables_of(model: Any, grid: Grid, positions: Sequence[int] | None = None) -> Tables:
     """The tables of every token of `grid`, frame-major; with `positions`, of frames at these places
-    in time.
-
-    They are the rows that the model's own `rope` would give, bit for bit. Raises `ValueError` for a
-    place beyond the model's table.
+    in time: the rows of the model's own `rope`, bit for bit. Raises `ValueError` beyond its table.
     """
     wanted = list(range(grid.frames)) if positions is None else list(positions)
     most = int(model.rope.max_seq_len)
