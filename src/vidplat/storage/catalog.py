@@ -38,7 +38,7 @@ from sqlalchemy import (
 from vidplat.domain import Batch, Job, JobRecord, JobState, OpenJob
 from vidplat.errors import CatalogError, UsageError, printable
 from vidplat.storage import adding
-from vidplat.storage.catalog_words import Added, BatchState, Hold, RunningJob, StepTotals
+from vidplat.storage.catalog_words import Added, BatchState, RunningJob, StepTotals
 from vidplat.storage.changes import set_state_of_batch
 from vidplat.storage.database import Database
 from vidplat.storage.journal import event_row, write_events
@@ -141,9 +141,8 @@ class Catalog(Transitions):
         now: float,
         lease_s: float,
         instead_of: str | None = None,
-    ) -> Hold:
-        """Asks to be the process that works on a batch, or renews that. Returns who holds it now:
-        compare the owner.
+    ) -> str:
+        """Asks to be the process that works on a batch, or renews that. Returns who holds it now.
 
         It is given when nobody holds it, when the hold has run out, or when `instead_of` (an owner
         known to be dead) holds it.
@@ -157,8 +156,7 @@ class Catalog(Transitions):
         take = update(batches).where(this, free).values(held_by=owner, held_until=now + lease_s)
         with self.database.writing() as connection:
             connection.execute(take)
-            holder = select(batches.c.held_by, batches.c.held_until).where(this)
-            return Hold(*connection.execute(holder).one())
+            return str(connection.scalar(select(batches.c.held_by).where(this)))
 
     def leave_batch(self, batch_id: str, owner: str) -> None:
         """Ends `owner`'s hold, if it has it."""

@@ -109,14 +109,6 @@ class Added:
 
 
 @dataclass(frozen=True)
-class Hold:
-    """Which platform process works on a batch, and until when unless it says so again."""
-
-    owner: str
-    until: float
-
-
-@dataclass(frozen=True)
 class RunningJob:
     """One job under way, for `status` and `watch`."""
 
@@ -133,8 +125,6 @@ class RunningJob:
     started_at: float
     beat_at: float  # last heartbeat
     lease_until: float
-    predicted_p50_s: float
-    predicted_p90_s: float
 
 
 @dataclass(frozen=True)
@@ -159,8 +149,6 @@ class AttemptRecord:
     started_at: float
     finished_at: float
     steps_done: int
-    predicted_p50_s: float | None = None
-    predicted_p90_s: float | None = None
     phases: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
     # counts towards the job's attempt limit: failed, and not forgiven by a later `retry`
