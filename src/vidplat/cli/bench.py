@@ -103,7 +103,7 @@ def _write(measured: Measured, model: str, folder: Path) -> tuple[Path, Path]:
 
 def _print_table(found: Sequence[Finding]) -> None:
     render.print_table(
-        ["METHOD", render.wide("POINT"), "TIME", "END TO END", "FLOPS", "PSNR", "SSIM", "MIB"],
+        ["METHOD", "POINT", "TIME", "END TO END", "FLOPS", "PSNR", "SSIM", "MIB"],
         [
             (
                 one.method,
@@ -117,6 +117,7 @@ def _print_table(found: Sequence[Finding]) -> None:
             )
             for one in found
         ],
+        wide="POINT",
     )
 
 

@@ -87,8 +87,8 @@ def _print_comparison(result: BatchResult, report: Report) -> None:
         name = f"{group.pool}, {group.point}"
         add(name, group.predicted_s, group.actual_s, many=made, q=quality)
     render.say()
-    numbers = map(render.right, ("VIDEOS", "PREDICTED", "ACTUAL", "OFF BY", "QUALITY"))
-    render.print_table(["", *numbers], rows)
+    numbers = ("VIDEOS", "PREDICTED", "ACTUAL", "OFF BY", "QUALITY")
+    render.print_table(["", *numbers], rows, right=numbers)
     render.say(
         f"{phrases.percent(score.within_p90)} within p90, workers busy "
         f"{phrases.percent(score.busy_share)} of the time after start-up, predicted quality "

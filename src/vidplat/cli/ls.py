@@ -57,16 +57,7 @@ def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
         render.say("no batch yet; start with: vidplat submit PROMPTS --deadline 60s")
         return
     render.print_table(
-        [
-            "BATCH",
-            render.states("STATE"),
-            render.right("MADE"),
-            render.right("LOST"),
-            render.right("OF"),
-            "SUBMITTED",
-            "DEADLINE",
-            render.wide("PROMPTS"),
-        ],
+        ["BATCH", "STATE", "MADE", "LOST", "OF", "SUBMITTED", "DEADLINE", "PROMPTS"],
         [
             (
                 batch.id,
@@ -80,6 +71,9 @@ def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
             )
             for batch, state, counts in rows
         ],
+        right=("MADE", "LOST", "OF"),
+        state="STATE",
+        wide="PROMPTS",
     )
 
 
@@ -92,19 +86,9 @@ def _list_jobs(
         render.print_json([documents.of_job(record) for record in records])
         return
     from_video = any(record.job.input_video for record in records)
+    numbers, source = ("TOOK", "PREDICTED", "QUALITY"), ["FROM"] if from_video else []
     render.print_table(
-        [
-            render.right("ROW"),
-            "JOB",
-            render.states("STATE"),
-            "MADE WITH",
-            render.right("TOOK"),
-            render.right("PREDICTED"),
-            render.right("QUALITY"),
-            "POOL",
-            *(["FROM"] if from_video else []),
-            render.wide("PROMPT"),
-        ],
+        ["ROW", "JOB", "STATE", "MADE WITH", *numbers, "POOL", *source, "PROMPT"],
         [
             (
                 record.job.row,
@@ -120,6 +104,9 @@ def _list_jobs(
             )
             for record in records
         ],
+        right=("ROW", *numbers),
+        state="STATE",
+        wide="PROMPT",
     )
     if len(records) == limit:
         render.say(

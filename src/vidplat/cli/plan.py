@@ -76,13 +76,7 @@ def _print(answer: PlanAnswer) -> None:
     if shares:
         render.say()
         render.print_table(
-            [
-                "POOL",
-                "MADE WITH",
-                render.right("VIDEOS"),
-                render.right("EACH"),
-                render.right("QUALITY"),
-            ],
+            ["POOL", "MADE WITH", "VIDEOS", "EACH", "QUALITY"],
             [
                 (
                     share["pool"],
@@ -93,5 +87,6 @@ def _print(answer: PlanAnswer) -> None:
                 )
                 for share in shares
             ],
+            right=("VIDEOS", "EACH", "QUALITY"),
         )
     sys.stdout.flush()

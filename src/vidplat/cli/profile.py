@@ -160,7 +160,7 @@ def _show(found: Found) -> None:
     )
     render.say()
     render.print_table(
-        [render.right("LAYER"), "REFERENCES", render.right("KEPT TILES"), render.right("ERROR")],
+        ["LAYER", "REFERENCES", "KEPT TILES", "ERROR"],
         [
             (
                 number,
@@ -170,6 +170,7 @@ def _show(found: Found) -> None:
             )
             for number, layer in enumerate(masks.layers)
         ],
+        right=("LAYER", "KEPT TILES", "ERROR"),
     )
     if masks.density == 1:
         render.warn(

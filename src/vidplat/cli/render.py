@@ -14,7 +14,6 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from vidplat.errors import printable
@@ -39,31 +38,6 @@ STATE_STYLES = {
 }
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column: its heading, and how it is drawn."""
-
-    heading: str
-    is_right: bool = False
-    is_state: bool = False
-    gives_way: bool = False
-
-
-def right(heading: str) -> Column:
-    """A column of numbers."""
-    return Column(heading, is_right=True)
-
-
-def states(heading: str) -> Column:
-    """A column of words of STATE_STYLES."""
-    return Column(heading, is_state=True)
-
-
-def wide(heading: str) -> Column:
-    """The column that is cut first on a narrow terminal."""
-    return Column(heading, gives_way=True)
-
-
 def print_json(value: Any) -> None:
     """One JSON value on stdout. ASCII only, so that nothing in it acts on a terminal."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False))
@@ -78,21 +52,32 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def print_table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns without rulers. A cell is cut only on a terminal."""
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    state: str | None = None,
+    wide: str | None = None,
+) -> None:
+    """Aligned columns without rulers. A cell is cut only on a terminal.
+
+    Named by their headings: `right` are columns of numbers, `state` holds words of STATE_STYLES,
+    and `wide` is cut first on a narrow terminal.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    columns = [Column(one) if isinstance(one, str) else one for one in headings]
-    for column in columns:
+    for heading in headings:
         table.add_column(
-            column.heading,
-            justify="right" if column.is_right else "left",
-            no_wrap=not column.gives_way,
+            heading,
+            justify="right" if heading in right else "left",
+            no_wrap=heading != wide,
             overflow="ellipsis",
         )
     for row in rows:
-        table.add_row(*(_cell(value, column) for value, column in zip(row, columns, strict=True)))
+        cells = zip(headings, row, strict=True)
+        table.add_row(*(_cell(value, is_state=heading == state) for heading, value in cells))
     screen = console(sys.stdout)
     if screen.is_terminal:
         screen.print(table)
@@ -149,9 +134,9 @@ def console(to: IO[str]) -> Console:
     return Console(file=to, width=width, highlight=False, markup=False, emoji=False)
 
 
-def _cell(value: object, column: Column) -> Text:
+def _cell(value: object, *, is_state: bool) -> Text:
     from rich.text import Text
 
     text = printable("–" if value is None else value, 400)
-    style = STATE_STYLES.get(text, "") if column.is_state else ""
+    style = STATE_STYLES.get(text, "") if is_state else ""
     return Text(text, style=style, no_wrap=True, overflow="ellipsis")

@@ -75,7 +75,7 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
     under_way = catalog.jobs(batch.id, states=[JobState.RUNNING])
     prompts = {record.job.id: record.job.prompt for record in under_way}
     render.print_table(
-        ["WORKER", "PHASE", *map(render.right, ("STEP", "FOR", "ROW")), render.wide("PROMPT")],
+        ["WORKER", "PHASE", "STEP", "FOR", "ROW", "PROMPT"],
         [
             (
                 job.worker_id,
@@ -87,6 +87,8 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
             )
             for job in running
         ],
+        right=("STEP", "FOR", "ROW"),
+        wide="PROMPT",
     )
 
 
