@@ -34,12 +34,11 @@ def bench_model() -> None:
 def bench_methods(
     model: options.MeasuredModel = "flipbook",
     prompts: Annotated[
-        Path | None,
-        typer.Option("--prompts", help="Prompt file; its first rows are used.", show_default=False),
+        Path | None, options.option("--prompts", help="Prompt file; its first rows are used.")
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many prompts.")] = 4,
     only: Annotated[
-        str | None, typer.Option("--only", help="Methods, separated by commas.", show_default=False)
+        str | None, options.option("--only", help="Methods, separated by commas.")
     ] = None,
     device: options.Device = "cpu",
     threads: options.Threads = 1,

@@ -13,9 +13,7 @@ from vidplat.cli.request import config_of
 def cancel_jobs(
     context: typer.Context,
     batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id or the start of one.")],
-    job: Annotated[
-        str | None, typer.Option("--job", metavar="JOB", help="This job only.", show_default=False)
-    ] = None,
+    job: options.OneJob = None,
     catalog: options.Catalog = None,
     json: options.Json = False,
 ) -> None:

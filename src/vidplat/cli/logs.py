@@ -22,8 +22,7 @@ MOMENTS = ("not_before", "until", "deadline_at")  # details that are times
 def show_logs(
     batch: options.BatchId = None,
     job: Annotated[
-        str | None,
-        typer.Option("--job", metavar="JOB", help="Of this job only.", show_default=False),
+        str | None, options.option("--job", metavar="JOB", help="Of this job only.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The latest so many.")] = 200,
     follow: Annotated[

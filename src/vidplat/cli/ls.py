@@ -17,16 +17,12 @@ if TYPE_CHECKING:
 
 def list_batches_or_jobs(
     batch: Annotated[
-        str | None,
-        typer.Argument(metavar="BATCH", help="List the jobs of this batch.", show_default=False),
+        str | None, options.argument(metavar="BATCH", help="List the jobs of this batch.")
     ] = None,
     state: Annotated[
         list[str] | None,
-        typer.Option(
-            "--state",
-            metavar="STATE",
-            help="Jobs in this state only; repeat for more.",
-            show_default=False,
+        options.option(
+            "--state", metavar="STATE", help="Jobs in this state only; repeat for more."
         ),
     ] = None,
     limit: Annotated[

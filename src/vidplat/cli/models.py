@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
-
 from vidplat.cli import options, phrases, render
 from vidplat.domain import ModelRef
 from vidplat.methods.model_shape import Blocks, ModelShape
@@ -14,8 +12,7 @@ from vidplat.methods.model_shape import Blocks, ModelShape
 
 def list_or_describe_models(
     model: Annotated[
-        str | None,
-        typer.Argument(metavar="MODEL", help="Say all about this one.", show_default=False),
+        str | None, options.argument(metavar="MODEL", help="Say all about this one.")
     ] = None,
     json: options.Json = False,
 ) -> None:

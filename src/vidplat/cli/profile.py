@@ -31,11 +31,7 @@ Error = Annotated[
 ]
 Density = Annotated[
     float | None,
-    typer.Option(
-        "--density",
-        help="Keep at most this share of tiles instead of going by --r.",
-        show_default=False,
-    ),
+    options.option("--density", help="Keep at most this share of tiles instead of going by --r."),
 ]
 Prompts = Annotated[
     int, typer.Option("--prompts", metavar="N", min=1, help="Trajectories to watch.")
@@ -49,20 +45,11 @@ Sequential = Annotated[
 ]
 Solver = Annotated[
     str | None,
-    typer.Option(
-        "--solver",
-        help="euler or unipc, as in a method. [default: the model's own]",
-        show_default=False,
-    ),
+    options.option("--solver", help="euler or unipc, as in a method. [default: the model's own]"),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(
-        "--out",
-        metavar="FILE",
-        help="Where to write instead of your own folder.",
-        show_default=False,
-    ),
+    options.option("--out", metavar="FILE", help="Where to write instead of your own folder."),
 ]
 
 

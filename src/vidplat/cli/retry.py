@@ -14,9 +14,7 @@ from vidplat.cli.resume import run_on
 def retry_jobs(
     context: typer.Context,
     batch: options.BatchId = None,
-    job: Annotated[
-        str | None, typer.Option("--job", metavar="JOB", help="This job only.", show_default=False)
-    ] = None,
+    job: options.OneJob = None,
     queue_only: Annotated[
         bool, typer.Option("--queue-only", help="Queue them; run later with resume.")
     ] = False,
