@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vidplat.domain import Artifact, Batch, Failure, JobRecord, JobState
 
 if TYPE_CHECKING:
+    from vidplat.cli.glance import Glance
     from vidplat.platform.interface import BatchResult, PlanAnswer, Score
     from vidplat.scheduler.decision import Plan
     from vidplat.storage.catalog_words import (
@@ -109,6 +110,16 @@ def of_running(job: RunningJob) -> Document:
         "point": job.point.label,
         **_told(job, "phase", "step", "steps", "started_at"),
         "heard_at": moment(job.beat_at),
+    }
+
+
+def of_glance(glance: Glance, batch_id: str, state: str) -> Document:
+    return {
+        "batch": batch_id,
+        "at": moment(glance.now),
+        "state": state,
+        **_told(glance, "steps_done", "steps_total", "made", "lost", "total"),
+        **_told(glance, "finish_p50_at", "finish_p90_at", "deadline_at"),
     }
 
 

@@ -173,10 +173,6 @@ class _Display(Screen):
         self._glance = Glance(time.time(), "loading")
         super().__init__(lambda: self._glance, quiet=quiet)
 
-    def __enter__(self) -> _Display:
-        super().__enter__()
-        return self
-
     def step(self, phase: str, done: int, total: int) -> None:
         self._glance = Glance(time.time(), phase, done, total)
         self.tick(f"{phase}: ")

@@ -97,28 +97,22 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 def say(text: str = "", *, style: str = "", to: IO[str] | None = None) -> None:
     """A line for people on stdout, or on `to`."""
-    from rich.text import Text
-
-    console(to or sys.stdout).print(Text(clean(text), style=style), soft_wrap=True)
+    say_parts((text, style), to=to)
 
 
-def say_parts(*parts: tuple[str, str]) -> None:
+def say_parts(*parts: tuple[str, str], to: IO[str] | None = None) -> None:
     """A line of parts, each with its style."""
     from rich.text import Text
 
     line = Text()
     for text, style in parts:
         line.append(clean(text), style=style)
-    console(sys.stdout).print(line, soft_wrap=True)
+    console(to or sys.stdout).print(line, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """A line on stderr that starts with `warning:`."""
-    from rich.text import Text
-
-    console(sys.stderr).print(
-        Text("warning: ", style="yellow").append(clean(text), style="default"), soft_wrap=True
-    )
+    say_parts(("warning: ", "yellow"), (text, ""), to=sys.stderr)
 
 
 def clean(text: object, limit: int = 4000) -> str:

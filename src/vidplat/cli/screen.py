@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from vidplat.cli import render
 from vidplat.cli.glance import Glance, sentence, times
@@ -35,7 +35,7 @@ class Screen:
         self._live: Any = None  # on a terminal, while it is entered
         self._ticked_at = 0.0
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self._quiet:
             from rich.live import Live
 
