@@ -23,15 +23,8 @@ from vidplat.storage.prompt_formats import PromptFile, delimiter_of
 from vidplat.storage.stores import NotFound
 
 FORMATS = ("parquet", "csv", "jsonl", "txt")
-_BY_SUFFIX = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".txt": "txt",
-}
+_BY_SUFFIX = {f".{name}": name for name in FORMATS}
+_BY_SUFFIX |= {".pq": "parquet", ".tsv": "csv", ".ndjson": "jsonl"}
 _HEAD_BYTES = 64 << 10
 
 
