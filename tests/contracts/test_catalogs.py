@@ -529,7 +529,6 @@ def test_what_the_store_proves_is_done_whatever_the_catalog_thought(catalog: Cat
             BATCH.id,
             job.id,
             an_artifact(job.id, attempt=won_by[job.id]),
-            won_by[job.id],
             9.0,
             point=small,
         )
@@ -539,7 +538,7 @@ def test_what_the_store_proves_is_done_whatever_the_catalog_thought(catalog: Cat
     done = catalog.jobs(BATCH.id, states=[JobState.DONE])
     assert [record.artifact and record.artifact.attempt for record in done] == [1, 2, 1]
     assert {record.point for record in done} == {small}
-    assert not catalog.mark_done(BATCH.id, queued.id, an_artifact(queued.id), 1, 10.0)
+    assert not catalog.mark_done(BATCH.id, queued.id, an_artifact(queued.id), 10.0)
     assert state_of(catalog, cancelled) is JobState.CANCELLED
 
 
