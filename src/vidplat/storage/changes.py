@@ -168,30 +168,22 @@ def finished(outcome: Outcome, artifact: Artifact, quality: float | None) -> dic
 
 
 def failed(outcome: Outcome, decision: Decision) -> dict[str, Any]:
-    values: dict[str, Any] = {
+    match decision:
+        case Requeue():
+            again, state = decision, JobState.QUEUED
+        case GiveUp(state):
+            assert state.value in GIVEN_UP, f"giving up ends in {GIVEN_UP}, not in {state}"
+            again = Requeue()  # nothing of it is kept
+    return {
         **UNATTENDED,
         **_failure_row(outcome),
         "finished_at": outcome.finished_at,
         "phases": to_json(outcome.phases),
+        "state": state.value,
+        "not_before": again.not_before,
+        "avoid": to_json(sorted(again.avoid)),
+        "rung_down": again.rung_down,
     }
-    match decision:
-        case Requeue(not_before, avoid, rung_down):
-            return {
-                **values,
-                "state": JobState.QUEUED.value,
-                "not_before": not_before,
-                "avoid": to_json(sorted(avoid)),
-                "rung_down": rung_down,
-            }
-        case GiveUp(state):
-            assert state.value in GIVEN_UP, f"giving up ends in {GIVEN_UP}, not in {state}"
-            return {
-                **values,
-                "state": state.value,
-                "not_before": 0.0,
-                "avoid": None,
-                "rung_down": 0,
-            }
 
 
 def started_event(batch_id: str, claim: Claim, attempt: int, at: float) -> dict[str, Any]:

@@ -67,17 +67,13 @@ class Database:
         )
         self._was_reached = False
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """A transaction that sees one state of the database and changes nothing."""
-        with self._transaction(writing=False) as connection:
-            yield connection
+        return self._transaction(writing=False)
 
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """A transaction that holds SQLite's write lock from its start."""
-        with self._transaction(writing=True) as connection:
-            yield connection
+        return self._transaction(writing=True)
 
     def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
         """The rows of one query, in a view of its own."""

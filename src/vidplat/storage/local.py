@@ -22,6 +22,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from vidplat.errors import StoreError, printable
@@ -164,10 +165,8 @@ class LocalStore:
     @staticmethod
     def _drop(partial: Path) -> None:
         """Remove a half-written file; if even that fails, `sweep_unfinished` will."""
-        try:
+        with suppress(OSError):
             partial.unlink(missing_ok=True)
-        except OSError:
-            return
 
     def _make_folder(self, folder: Path) -> None:
         """Raises FileNotFoundError when somebody removes it as empty: worth another try."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
@@ -69,10 +70,8 @@ class S3Store:
         self.delete(source)
 
     def delete(self, key: str) -> None:
-        try:
+        with suppress(NotFound):
             self._bucket.call("delete_object", self._key(key))
-        except NotFound:
-            return
 
     def list(self, prefix: str = "") -> Iterator[str]:
         for page in self._bucket.pages("list_objects_v2", self._below(prefix)):

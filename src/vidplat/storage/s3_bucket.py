@@ -19,6 +19,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -142,11 +143,10 @@ class Bucket:
                 return
 
     def abort_upload(self, key: str, upload: str) -> None:
-        """Forget the parts of an upload, if that is still to be had."""
-        try:
+        """Forget the parts of an upload, if that is still to be had: else it is gone already, or
+        the server is, and a later sweep or its lifecycle rule removes it."""
+        with suppress(ClientError, BotoCoreError):
             self._client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload)
-        except (ClientError, BotoCoreError):
-            return  # gone already, or the server is: a later sweep or its lifecycle rule removes it
 
     def _patiently(self, request: Callable[[], T], key: str, limit_s: int = 0) -> T:
         """`request()`, again and again while its errors are of the kind that passes. A time limit
