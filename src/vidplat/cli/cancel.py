@@ -23,7 +23,7 @@ def cancel_jobs(
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
         job_id = reach.job_named(opened, job, found.id).job.id if job is not None else None
-    many = platform.cancel(found.id, job_id, config_of(context.params))
+    many = platform.cancel(found.id, job_id, config_of(context))
     if json:
         render.print_json({"batch": found.id, "job": job_id, "cancelled": many})
     else:

@@ -28,7 +28,7 @@ def examine_surroundings(
     """Check that everything a run needs is here. Exit code 1 if a run cannot work."""
     from vidplat.platform.checkup import Health, examine
 
-    config = config_of(context.params)
+    config = config_of(context)
     findings = []
     for finding in examine(config, migrate=migrate, quick=quick):
         findings.append(finding)

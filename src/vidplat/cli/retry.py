@@ -30,7 +30,7 @@ def retry_jobs(
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
         job_id = reach.job_named(opened, job, found.id).job.id if job is not None else None
-    many = platform.retry(found.id, job_id, config_of(context.params))
+    many = platform.retry(found.id, job_id, config_of(context))
     if queue_only or not many:
         if json:
             render.print_json({"batch": found.id, "queued": many})
