@@ -662,9 +662,9 @@ def test_a_change_of_the_batchs_state_is_noted_once(catalog: Catalog) -> None:
     catalog.add_batch(BATCH, [])
     assert catalog.batch_state(BATCH.id) == "open"
     for _ in range(2):
-        catalog.set_batch_state(BATCH.id, "paused", at=3.0)
-    assert catalog.batch_state(BATCH.id) == "paused"
-    assert [event.kind for event in catalog.events(BATCH.id)] == ["submitted", "paused"]
+        catalog.set_batch_state(BATCH.id, "infeasible", at=3.0)
+    assert catalog.batch_state(BATCH.id) == "infeasible"
+    assert [event.kind for event in catalog.events(BATCH.id)] == ["submitted", "infeasible"]
     with pytest.raises(ValueError, match="resting"):
         catalog.set_batch_state(BATCH.id, "resting", at=4.0)
     with pytest.raises(UsageError, match="no batch"):

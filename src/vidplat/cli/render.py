@@ -24,17 +24,10 @@ if TYPE_CHECKING:
 
 STATE_STYLES = {
     "queued": "dim",
-    "running": "cyan",
-    "open": "cyan",
-    "done": "green",
-    "failed": "red",
-    "quarantined": "red",
-    "infeasible": "red",
-    "cancelled": "yellow",
-    "paused": "yellow",
-    "ok": "green",
-    "warn": "yellow",
-    "fail": "red",
+    **dict.fromkeys(("running", "open"), "cyan"),
+    **dict.fromkeys(("done", "ok"), "green"),
+    **dict.fromkeys(("cancelled", "warn"), "yellow"),
+    **dict.fromkeys(("failed", "quarantined", "infeasible", "fail"), "red"),
 }
 
 

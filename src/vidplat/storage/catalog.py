@@ -165,7 +165,7 @@ class Catalog(Transitions):
             connection.execute(update(batches).where(*mine).values(held_by=None, held_until=0.0))
 
     def set_batch_state(self, batch_id: str, state: str, *, at: float) -> None:
-        """Records that a batch is open, paused, done, cancelled or infeasible."""
+        """Records where a batch stands, and notes it when that is new."""
         with self.database.writing() as connection:
             set_state_of_batch(connection, batch_id, BatchState(state), at)
 
@@ -183,7 +183,7 @@ class Catalog(Transitions):
         return [to_batch(row) for row in self.database.rows(query)]
 
     def batch_state(self, batch_id: str) -> BatchState:
-        """open, paused, done, cancelled or infeasible."""
+        """Where a batch stands."""
         found = self.database.rows(select(batches.c.state).where(batches.c.batch_id == batch_id))
         if not found:
             raise _no_such_batch(batch_id, [])

@@ -16,7 +16,6 @@ from vidplat.domain import Batch, Failure, JobState, OperatingPoint
 
 class BatchState(StrEnum):
     OPEN = "open"  # has work to do, or is being worked on
-    PAUSED = "paused"  # keeps its jobs, claims none
     DONE = "done"  # every job has reached a final state
     CANCELLED = "cancelled"
     INFEASIBLE = "infeasible"  # refused by admission: nothing was started

@@ -75,13 +75,8 @@ METRICS = pa.schema(
 )
 
 # Our names for columns that the catalog calls otherwise.
-_THEIRS = {
-    "steps": "point_steps",
-    "method": "point_method",
-    "failure": "failure_message",
-    "attempt": "won_by",
-    "attempts": "attempt",
-}
+_THEIRS = {"steps": "point_steps", "method": "point_method", "failure": "failure_message"}
+_THEIRS |= {"attempt": "won_by", "attempts": "attempt"}
 _COMPUTED = {"missed", "actual_s", *(f"{phase}_s" for phase in STAGES), "other_s"}
 _OF_MANIFEST = {name: _THEIRS.get(name, name) for name in MANIFEST.names}
 _OF_METRICS = {name: _THEIRS.get(name, name) for name in METRICS.names if name not in _COMPUTED}

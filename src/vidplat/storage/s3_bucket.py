@@ -49,20 +49,12 @@ _PATIENT_WRITE_S = 20
 _SLOWEST_BYTES_PER_S = 500  # 4 kbit/s: a link that still gets a small video through
 _PASSING_ERRORS = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
 _PASSING_CODES = {
-    "SlowDown",
-    "Throttling",
-    "RequestTimeout",
-    "RequestTimeTooSkewed",
+    "SlowDown", "Throttling", "RequestTimeout", "RequestTimeTooSkewed",
     "ConditionalRequestConflict",
-}
+}  # fmt: skip
 _REFUSED_CODES = {
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "403",
-    "401",
-}
+    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "401",
+}  # fmt: skip
 
 T = TypeVar("T")
 
