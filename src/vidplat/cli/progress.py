@@ -1,7 +1,5 @@
 """A run of this process, as a person follows it: what the platform tells becomes a glance, and the
 glance is shown.
-
-Left to others: what is on screen (screen.py).
 """
 
 from __future__ import annotations

@@ -11,9 +11,6 @@ and policy, which are ours, are taken as they are. The page carries a Content-Se
 allows its own script and style by hash, images and videos from beside it or from data URIs, and
 nothing else; so even a hole in the escaping runs no script and calls no server. It works without
 JavaScript: then each video has the browser's own controls.
-
-Left to others: gathering (`platform/report.py`), where things lie in the charts
-(`report_charts.py`), where the page is written.
 """
 
 from __future__ import annotations

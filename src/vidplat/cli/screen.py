@@ -1,7 +1,4 @@
-"""What moves on stderr: a glance drawn in place on a terminal, now and then a line elsewhere.
-
-Everything goes to stderr, so that stdout stays data.
-"""
+"""What moves on stderr: a glance drawn in place on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ A column is matched without regard to case and surrounding spaces. When two colu
 the one named first in COLUMNS wins and the other is told to be ignored. A name nobody knows is
 ignored too, with a warning that says the nearest known one; only a missing prompt column is an
 error.
-
-Left to others: what the cells hold (prompt_cells.py).
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 The format is told by content that cannot be mistaken (PAR1), then by the file's name, then by its
 first lines. What is not a seekable file (stdin, a pipe, a URL) is first copied to a temporary one.
 
-What cannot be read at all is an InputError in one sentence. Left to others: the rows
-(prompt_formats.py).
+What cannot be read at all is an InputError in one sentence.
 """
 
 from __future__ import annotations

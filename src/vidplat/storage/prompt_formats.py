@@ -12,8 +12,7 @@ below the header for csv, rows for parquet.
 
 What is wrong with the whole file is an InputError in one sentence; what is wrong with a single row
 (a line that is not JSON, a record of the wrong length) is a problem of that row.
-Left to others: how a file is opened and its format told (prompt_files.py), and what cells may hold
-(prompt_cells.py). Not promised: survival of a parquet file that was built to crash its reader.
+Not promised: survival of a parquet file that was built to crash its reader.
 """
 
 from __future__ import annotations

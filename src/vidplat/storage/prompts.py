@@ -16,8 +16,8 @@ or where reading stops.
 Duplicate ids are looked for by 64-bit hashes, 16 bytes per row, and told in a last batch. By
 chance, two different ids of a million share a hash once in 40 million files.
 
-Left to others: what needs the model (sizes it can make, seconds to frames), deadlines, exact
-duplicates, and what an input video holds.
+Left to the platform's intake: what needs the model (sizes it can make, seconds to frames, methods),
+deadlines, exact duplicates, and what an input video holds.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ How it keeps its word:
 - Above 16 MiB an object goes up in parts: it is invisible until complete, and a failed upload is
   aborted.
 
-Left to others: requests, their time limits and their retries (s3_bucket.py).
 Not promised: objects above 5 GiB (a single copy request cannot move them).
 """
 

@@ -10,7 +10,7 @@
   longer than reading a small file.
 
 Credentials come from the usual places of boto3 (environment, profile, instance role), never from
-the URL. Left to others: what a store makes of it (s3.py).
+the URL.
 """
 
 from __future__ import annotations
