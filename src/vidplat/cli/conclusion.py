@@ -15,7 +15,7 @@ from vidplat.errors import ExitCode, VidplatError
 
 if TYPE_CHECKING:
     from vidplat.config import Config
-    from vidplat.platform.interface import BatchResult, Score
+    from vidplat.platform.interface import BatchResult
     from vidplat.platform.report import Report
 
 
@@ -41,7 +41,9 @@ def conclude(result: BatchResult, config: Config, json: bool) -> int:
     if result.computed and report is not None:
         _print_comparison(result, report)
     if result.score.misses:
-        _print_misses(result.score)
+        causes = Counter(miss.cause for miss in result.score.misses).most_common()
+        shown = ", ".join(f"{many:,} by {cause}" for cause, many in causes)
+        render.say(f"late: {shown}", style="yellow")
     if place:
         render.say(f"report  {place}")
     return result.exit_code
@@ -96,9 +98,3 @@ def _print_comparison(result: BatchResult, report: Report) -> None:
         style="dim",
     )
     render.say()
-
-
-def _print_misses(score: Score) -> None:
-    causes = Counter(miss.cause for miss in score.misses).most_common()
-    shown = ", ".join(f"{many:,} by {cause}" for cause, many in causes)
-    render.say(f"late: {shown}", style="yellow")

@@ -68,9 +68,9 @@ def size(value: float | None) -> str:
     return f"{value:.1f} TB"
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
+def count(number: int, noun: str) -> str:
     """`1 video`, `1,200 videos`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def file_name(place: str | None) -> str | None:

@@ -3,9 +3,7 @@
 Data goes to stdout, everything else to stderr. On a terminal a table is cut to its width; in a pipe
 no cell is cut, and there is no colour. `NO_COLOR` is respected. Every cell is escaped here
 (`errors.printable`), and rich's markup is never interpreted, so a prompt cannot colour, move or
-rewrite the screen.
-
-rich is imported when the first table is drawn: `--help` and `--json` stay light.
+rewrite the screen. rich is imported when first drawn with: `--help` and `--json` stay light.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@
     change if still so    change(connection, [changed(row, **values), ...])
     keep the history      append_attempts(connection, ...), write_events(connection, ...)
 
-SQLite's write lock, PostgreSQL's row locks, taken in one order. Left to others: which change is
-when (transitions.py).
+SQLite's write lock, PostgreSQL's row locks, taken in one order.
 """
 
 from __future__ import annotations
@@ -27,12 +26,7 @@ OPEN = (JobState.QUEUED.value, JobState.RUNNING.value)
 GIVEN_UP = (JobState.FAILED.value, JobState.QUARANTINED.value, JobState.CANCELLED.value)
 
 UNATTENDED = dict.fromkeys(("owner", "lease_until", "phase", "step", "steps", "beat_at"))
-BLAMELESS: dict[str, Any] = {
-    "failure_kind": None,
-    "failure_message": None,
-    "avoid": None,
-    "rung_down": 0,
-}
+BLAMELESS = {"failure_kind": None, "failure_message": None, "avoid": None, "rung_down": 0}
 
 # One row of `jobs`, named by its key, if it is still in the expected state and attempt. The bound
 # names differ from the columns' because an UPDATE binds those itself.
@@ -187,16 +181,8 @@ def failed(outcome: Outcome, decision: Decision) -> dict[str, Any]:
 
 
 def started_event(batch_id: str, claim: Claim, attempt: int, at: float) -> dict[str, Any]:
-    return event_row(
-        batch_id,
-        claim.job_id,
-        "started",
-        at,
-        attempt=attempt,
-        worker=claim.worker_id,
-        point=claim.point.label,
-        reason=claim.reason,
-    )
+    how = {"worker": claim.worker_id, "point": claim.point.label, "reason": claim.reason}
+    return event_row(batch_id, claim.job_id, "started", at, attempt=attempt, **how)
 
 
 def ended_event(batch_id: str, outcome: Outcome, kind: str, **more: object) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _RECORD = same_names(JobRecord, jobs, "state", "phases", "metrics")
 _RUNNING = same_names(RunningJob, jobs, "phase", "step", "steps")
 _ATTEMPT = same_names(AttemptRecord, attempts, "phases")
 _EVENT = same_names(Event, events, "detail")
+_ARTIFACT = same_names(Artifact, jobs, "attempt", "poster_uri", "meta_uri")
 
 
 # --- values become rows ---------------------------------------------------------------------------
@@ -117,11 +118,9 @@ def point_row(point: OperatingPoint) -> dict[str, Any]:
 
 def artifact_row(artifact: Artifact) -> dict[str, Any]:
     return {
-        "video_uri": artifact.video_uri,
+        **{name: getattr(artifact, name) for name in _ARTIFACT},
         "poster_uri": beside(artifact.poster_uri, artifact.video_uri),
         "meta_uri": beside(artifact.meta_uri, artifact.video_uri),
-        "sha256": artifact.sha256,
-        "size_bytes": artifact.size_bytes,
         "won_by": artifact.attempt,
     }
 
@@ -163,11 +162,9 @@ def to_artifact(row: RowMapping) -> Artifact | None:
     if video_uri is None:
         return None
     return Artifact(
-        video_uri=video_uri,
+        **_taken(row, _ARTIFACT),
         poster_uri=whole(row["poster_uri"], video_uri),
         meta_uri=whole(row["meta_uri"], video_uri),
-        sha256=row["sha256"],
-        size_bytes=row["size_bytes"],
         attempt=row["won_by"],
     )
 

@@ -210,13 +210,11 @@ class Transitions(Journal):
             found = locked(connection, wanted, JobState.RUNNING)
             change(connection, [changed(row, **queued) for row in found])
             append_attempts(connection, [attempt_row(row, "released", now) for row in found])
-            write_events(
-                connection,
-                [
-                    event_row(batch_id, row["job_id"], "released", now, attempt=row["attempt"])
-                    for row in found
-                ],
-            )
+            history = [
+                event_row(batch_id, row["job_id"], "released", now, attempt=row["attempt"])
+                for row in found
+            ]
+            write_events(connection, history)
         return [row["job_id"] for row in found]
 
     def cancel(self, batch_id: str, job_id: str | None = None, *, now: float) -> int:
