@@ -94,13 +94,8 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
 
 def videos(counts: dict[JobState, int]) -> str:
     """`9 of 16 made, 2 running, 5 queued`."""
-    parts = [f"{counts.get(JobState.DONE, 0):,} of {sum(counts.values()):,} made"]
-    parts += [
-        f"{many:,} {state.value}"
-        for state, many in counts.items()
-        if many and state is not JobState.DONE
-    ]
-    return ", ".join(parts)
+    made = f"{counts.get(JobState.DONE, 0):,} of {sum(counts.values()):,} made"
+    return ", ".join([made, *phrases.not_done(counts)])
 
 
 def what_next(

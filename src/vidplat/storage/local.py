@@ -192,17 +192,12 @@ class LocalStore:
             folder = folder.parent
 
     def _files_below(self, folder: Path) -> Iterator[Path]:
-        try:
-            entries = list(os.scandir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise self._explained(error, folder) from error
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._files_below(Path(entry.path))
-            else:
-                yield Path(entry.path)
+        def unread(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise self._explained(error, folder) from error
+
+        for here, _, names in os.walk(folder, onerror=unread):
+            yield from (Path(here, name) for name in names)
 
     @staticmethod
     def _restless(folder: Path) -> StoreError:

@@ -61,7 +61,7 @@ class ColumnNames:
     def of_table(self, names: Sequence[str]) -> dict[str, str]:
         """What is `chosen` of a file with fixed columns. Raises InputError."""
         doubled = next(
-            (name for name in names if names.count(name) > 1 and self._meaning(name)), None
+            (name for name in names if names.count(name) > 1 and _folded(name) in _MEANING), None
         )
         if doubled is not None:
             raise InputError(
@@ -80,11 +80,12 @@ class ColumnNames:
             if name in self._seen:
                 continue
             self._seen[name] = None
-            meaning = self._meaning(name)
-            if meaning is None:
-                self._ignore(name, self._hint(name))
+            folded = _folded(name)
+            if folded not in _MEANING:
+                nearest = difflib.get_close_matches(folded, _MEANING, n=1, cutoff=0.7)
+                self._ignore(name, f"; did you mean {nearest[0]!r}?" if nearest else "")
                 continue
-            known = self.synonyms.setdefault(meaning[0], [])
+            known = self.synonyms.setdefault(_MEANING[folded][0], [])
             known.append(name)
             known.sort(key=lambda one: _MEANING[_folded(one)][1])
 
@@ -101,15 +102,6 @@ class ColumnNames:
             f"{self._where} has no prompt column: needed one of {', '.join(COLUMNS['text'])}; "
             f"found {shown}{more}{hint}"
         )
-
-    @staticmethod
-    def _meaning(name: str) -> tuple[str, int] | None:
-        return _MEANING.get(_folded(name))
-
-    @staticmethod
-    def _hint(name: str) -> str:
-        nearest = difflib.get_close_matches(_folded(name), _MEANING, n=1, cutoff=0.7)
-        return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
     def _ignore(self, name: str, because: str) -> None:
         if name in self._warned or len(self._warned) > _MOST_WARNINGS:
