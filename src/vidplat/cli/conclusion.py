@@ -66,28 +66,15 @@ def _print_comparison(result: BatchResult, report: Report) -> None:
     """The table of predicted against actual."""
     score, start = result.score, result.batch.submitted_at
     rows: list[tuple[str, ...]] = []
-
-    def add(
-        name: str,
-        predicted_s: float,
-        actual_s: float,
-        *,
-        many: str = "",
-        p90: str = "",
-        q: str = "",
-    ) -> None:
-        predicted, actual = phrases.seconds(predicted_s) + p90, phrases.seconds(actual_s)
-        rows.append((name, many, predicted, actual, phrases.against(actual_s, predicted_s), q))
-
     if score.predicted_p50_at > start and score.finished_at > start:
         p90 = f" (p90 {phrases.seconds(score.predicted_p90_at - start)})"
-        add("finish", score.predicted_p50_at - start, score.finished_at - start, p90=p90)
+        finish = _compared(score.predicted_p50_at - start, score.finished_at - start, p90)
+        rows.append(("finish", "", *finish, ""))
     if score.startup_s:
-        add("start-up", score.predicted_startup_s, score.startup_s)
+        rows.append(("start-up", "", *_compared(score.predicted_startup_s, score.startup_s), ""))
     for group in report.groups:
-        made, quality = f"{group.made:,}", phrases.quality(group.quality)
-        name = f"{group.pool}, {group.point}"
-        add(name, group.predicted_s, group.actual_s, many=made, q=quality)
+        name, took = f"{group.pool}, {group.point}", _compared(group.predicted_s, group.actual_s)
+        rows.append((name, f"{group.made:,}", *took, phrases.quality(group.quality)))
     render.say()
     numbers = ("VIDEOS", "PREDICTED", "ACTUAL", "OFF BY", "QUALITY")
     render.print_table(["", *numbers], rows, right=numbers)
@@ -98,3 +85,9 @@ def _print_comparison(result: BatchResult, report: Report) -> None:
         style="dim",
     )
     render.say()
+
+
+def _compared(predicted_s: float, actual_s: float, p90: str = "") -> tuple[str, str, str]:
+    """Predicted, actual, and how far off."""
+    predicted, actual = phrases.seconds(predicted_s) + p90, phrases.seconds(actual_s)
+    return predicted, actual, phrases.against(actual_s, predicted_s)

@@ -51,7 +51,7 @@ def _print(events: list[Event], json: bool) -> list[Event]:
             detail = "  ".join(
                 f"{name}={_short(name, value)}"
                 for name, value in event.detail.items()
-                if _tells(value)
+                if value and not isinstance(value, dict)  # tables of ids are for --json
             )
             about = event.job_id[:12] if event.job_id else "batch"
             render.say(
@@ -59,11 +59,6 @@ def _print(events: list[Event], json: bool) -> list[Event]:
             )
     sys.stdout.flush()
     return events
-
-
-def _tells(value: object) -> bool:
-    """Whether a person wants to see it: empty details and tables of ids are for --json."""
-    return bool(value) and not isinstance(value, dict)
 
 
 def _short(name: str, value: object) -> str:

@@ -22,18 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    RowMapping,
-    Select,
-    and_,
-    case,
-    func,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, case, func, select, update
 
 from vidplat.domain import Batch, Job, JobRecord, JobState, OpenJob
 from vidplat.errors import CatalogError, UsageError, printable
@@ -147,10 +136,10 @@ class Catalog(Transitions):
         It is given when nobody holds it, when the hold has run out, or when `instead_of` (an owner
         known to be dead) holds it.
         """
-        free = or_(
-            batches.c.held_by.is_(None),
-            batches.c.held_by.in_([owner] if instead_of is None else [owner, instead_of]),
-            batches.c.held_until <= now,
+        free = (
+            batches.c.held_by.is_(None)
+            | batches.c.held_by.in_([owner] if instead_of is None else [owner, instead_of])
+            | (batches.c.held_until <= now)
         )
         this = batches.c.batch_id == batch_id
         take = update(batches).where(this, free).values(held_by=owner, held_until=now + lease_s)
@@ -268,7 +257,7 @@ class Catalog(Transitions):
         by_id = _starts_with(jobs.c.job_id, name)
         found = self.database.rows(query.where(by_id)) if len(name) == ID_DIGITS else ()
         if not found:
-            found = self.database.rows(query.where(or_(by_id, jobs.c.external_id == name)))
+            found = self.database.rows(query.where(by_id | (jobs.c.external_id == name)))
         return [to_job_record(row) for row in found]
 
     def running(self, batch_id: str) -> list[RunningJob]:
@@ -321,7 +310,7 @@ def _no_such_batch(name: str, known: Sequence[str]) -> UsageError:
 
 def _starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
     """A range, which an index answers. Ids hold only a-z and 0-9."""
-    return and_(column >= prefix, column < prefix + "\x7f")
+    return (column >= prefix) & (column < prefix + "\x7f")
 
 
 def _whole_jobs() -> Select[Any]:
