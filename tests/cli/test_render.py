@@ -12,7 +12,7 @@ NASTY = "\x1b[31mred\x1b[0m \x07 [bold]not bold[/bold] :smile: ‮gnp.exe\nnext"
 
 
 def test_a_cell_can_neither_colour_nor_break_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    render.print_table([render.right("ROW"), "PROMPT"], [(1, NASTY)])
+    render.print_table(["ROW", "PROMPT"], [(1, NASTY)], right=["ROW"])
 
     assert capsys.readouterr().out.splitlines() == [
         "ROW  PROMPT",
@@ -21,7 +21,7 @@ def test_a_cell_can_neither_colour_nor_break_the_table(capsys: pytest.CaptureFix
 
 
 def test_in_a_pipe_no_cell_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    render.print_table([render.wide("PROMPT"), "LAST"], [("word " * 60, "end")])
+    render.print_table(["PROMPT", "LAST"], [("word " * 60, "end")], wide="PROMPT")
 
     shown = capsys.readouterr().out
     assert "word " * 59 in shown
@@ -33,7 +33,7 @@ def test_without_a_terminal_there_is_no_colour(
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
-    render.print_table([render.states("STATE")], [("done",), ("failed",)])
+    render.print_table(["STATE"], [("done",), ("failed",)], state="STATE")
 
     assert "\x1b" not in capsys.readouterr().out
 

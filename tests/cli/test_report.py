@@ -258,7 +258,7 @@ def test_an_empty_batch_still_has_a_page() -> None:
 
 
 def test_ticks_are_round_and_few() -> None:
-    assert ticks(61, 8) == [0, 10, 20, 30, 40, 50, 60]
-    assert ticks(0.5, 5) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    assert ticks(7200, 8) == [0, 900, 1800, 2700, 3600, 4500, 5400, 6300, 7200]
-    assert all(len(ticks(top, 8)) <= 10 for top in (1e-4, 3, 59, 1e3, 1e5, 1e7))
+    assert ticks(0, 61, 8) == [0, 10, 20, 30, 40, 50, 60]
+    assert ticks(0, 0.5, 5) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert ticks(0, 7200, 8) == [0, 900, 1800, 2700, 3600, 4500, 5400, 6300, 7200]
+    assert all(len(ticks(0, top, 8)) <= 10 for top in (1e-4, 3, 59, 1e3, 1e5, 1e7))

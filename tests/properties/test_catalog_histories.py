@@ -114,7 +114,7 @@ class Histories(RuleBasedStateMachine):
         """The store proves that some attempt had won, though the catalog never heard of it."""
         job_id, attempt, _owner = data.draw(st.sampled_from(self.in_hand))
         repaired = self.catalog.mark_done(
-            BATCH.id, job_id, an_artifact(job_id, attempt=attempt), attempt, self.now
+            BATCH.id, job_id, an_artifact(job_id, attempt=attempt), self.now
         )
         assert repaired == (job_id not in self.final)
         if repaired:

@@ -63,7 +63,7 @@ def test_claims_heartbeats_and_ends_find_jobs_by_their_key(catalog: Catalog) -> 
         lambda: catalog.claim(BATCH.id, claims, now=0.0, lease_s=30),
         lambda: catalog.heartbeat(BATCH.id, beats, now=0.0, lease_s=30),
         lambda: catalog.finish(BATCH.id, [an_outcome(job.id) for job in JOBS[1:]]),
-        lambda: catalog.mark_done(BATCH.id, JOBS[0].id, an_artifact(JOBS[0].id), 1, 0.0),
+        lambda: catalog.mark_done(BATCH.id, JOBS[0].id, an_artifact(JOBS[0].id), 0.0),
         lambda: catalog.find_job(JOBS[0].id),
     ]
     assert [searches_of_jobs(catalog, call) for call in calls[:4]] == [{BY_KEY}] * 4

@@ -34,12 +34,11 @@ def bench_model() -> None:
 def bench_methods(
     model: options.MeasuredModel = "flipbook",
     prompts: Annotated[
-        Path | None,
-        typer.Option("--prompts", help="Prompt file; its first rows are used.", show_default=False),
+        Path | None, options.option("--prompts", help="Prompt file; its first rows are used.")
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many prompts.")] = 4,
     only: Annotated[
-        str | None, typer.Option("--only", help="Methods, separated by commas.", show_default=False)
+        str | None, options.option("--only", help="Methods, separated by commas.")
     ] = None,
     device: options.Device = "cpu",
     threads: options.Threads = 1,
@@ -103,7 +102,7 @@ def _write(measured: Measured, model: str, folder: Path) -> tuple[Path, Path]:
 
 def _print_table(found: Sequence[Finding]) -> None:
     render.print_table(
-        ["METHOD", render.wide("POINT"), "TIME", "END TO END", "FLOPS", "PSNR", "SSIM", "MIB"],
+        ["METHOD", "POINT", "TIME", "END TO END", "FLOPS", "PSNR", "SSIM", "MIB"],
         [
             (
                 one.method,
@@ -117,6 +116,7 @@ def _print_table(found: Sequence[Finding]) -> None:
             )
             for one in found
         ],
+        wide="POINT",
     )
 
 

@@ -13,9 +13,7 @@ from vidplat.cli.request import config_of
 def cancel_jobs(
     context: typer.Context,
     batch: Annotated[str, typer.Argument(metavar="BATCH", help="A batch id or the start of one.")],
-    job: Annotated[
-        str | None, typer.Option("--job", metavar="JOB", help="This job only.", show_default=False)
-    ] = None,
+    job: options.OneJob = None,
     catalog: options.Catalog = None,
     json: options.Json = False,
 ) -> None:
@@ -25,7 +23,7 @@ def cancel_jobs(
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
         job_id = reach.job_named(opened, job, found.id).job.id if job is not None else None
-    many = platform.cancel(found.id, job_id, config_of(context.params))
+    many = platform.cancel(found.id, job_id, config_of(context))
     if json:
         render.print_json({"batch": found.id, "job": job_id, "cancelled": many})
     else:

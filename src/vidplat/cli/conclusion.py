@@ -15,7 +15,7 @@ from vidplat.errors import ExitCode, VidplatError
 
 if TYPE_CHECKING:
     from vidplat.config import Config
-    from vidplat.platform.interface import BatchResult, Score
+    from vidplat.platform.interface import BatchResult
     from vidplat.platform.report import Report
 
 
@@ -41,7 +41,9 @@ def conclude(result: BatchResult, config: Config, json: bool) -> int:
     if result.computed and report is not None:
         _print_comparison(result, report)
     if result.score.misses:
-        _print_misses(result.score)
+        causes = Counter(miss.cause for miss in result.score.misses).most_common()
+        shown = ", ".join(f"{many:,} by {cause}" for cause, many in causes)
+        render.say(f"late: {shown}", style="yellow")
     if place:
         render.say(f"report  {place}")
     return result.exit_code
@@ -64,31 +66,18 @@ def _print_comparison(result: BatchResult, report: Report) -> None:
     """The table of predicted against actual."""
     score, start = result.score, result.batch.submitted_at
     rows: list[tuple[str, ...]] = []
-
-    def add(
-        name: str,
-        predicted_s: float,
-        actual_s: float,
-        *,
-        many: str = "",
-        p90: str = "",
-        q: str = "",
-    ) -> None:
-        predicted, actual = phrases.seconds(predicted_s) + p90, phrases.seconds(actual_s)
-        rows.append((name, many, predicted, actual, phrases.against(actual_s, predicted_s), q))
-
     if score.predicted_p50_at > start and score.finished_at > start:
         p90 = f" (p90 {phrases.seconds(score.predicted_p90_at - start)})"
-        add("finish", score.predicted_p50_at - start, score.finished_at - start, p90=p90)
+        finish = _compared(score.predicted_p50_at - start, score.finished_at - start, p90)
+        rows.append(("finish", "", *finish, ""))
     if score.startup_s:
-        add("start-up", score.predicted_startup_s, score.startup_s)
+        rows.append(("start-up", "", *_compared(score.predicted_startup_s, score.startup_s), ""))
     for group in report.groups:
-        made, quality = f"{group.made:,}", phrases.quality(group.quality)
-        name = f"{group.pool}, {group.point}"
-        add(name, group.predicted_s, group.actual_s, many=made, q=quality)
+        name, took = f"{group.pool}, {group.point}", _compared(group.predicted_s, group.actual_s)
+        rows.append((name, f"{group.made:,}", *took, phrases.quality(group.quality)))
     render.say()
-    numbers = map(render.right, ("VIDEOS", "PREDICTED", "ACTUAL", "OFF BY", "QUALITY"))
-    render.print_table(["", *numbers], rows)
+    numbers = ("VIDEOS", "PREDICTED", "ACTUAL", "OFF BY", "QUALITY")
+    render.print_table(["", *numbers], rows, right=numbers)
     render.say(
         f"{phrases.percent(score.within_p90)} within p90, workers busy "
         f"{phrases.percent(score.busy_share)} of the time after start-up, predicted quality "
@@ -98,7 +87,7 @@ def _print_comparison(result: BatchResult, report: Report) -> None:
     render.say()
 
 
-def _print_misses(score: Score) -> None:
-    causes = Counter(miss.cause for miss in score.misses).most_common()
-    shown = ", ".join(f"{many:,} by {cause}" for cause, many in causes)
-    render.say(f"late: {shown}", style="yellow")
+def _compared(predicted_s: float, actual_s: float, p90: str = "") -> tuple[str, str, str]:
+    """Predicted, actual, and how far off."""
+    predicted, actual = phrases.seconds(predicted_s) + p90, phrases.seconds(actual_s)
+    return predicted, actual, phrases.against(actual_s, predicted_s)

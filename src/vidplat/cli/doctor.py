@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -28,7 +29,7 @@ def examine_surroundings(
     """Check that everything a run needs is here. Exit code 1 if a run cannot work."""
     from vidplat.platform.checkup import Health, examine
 
-    config = config_of(context.params)
+    config = config_of(context)
     findings = []
     for finding in examine(config, migrate=migrate, quick=quick):
         findings.append(finding)
@@ -43,10 +44,5 @@ def examine_surroundings(
                 render.say(f"{'':15}{finding.todo}", style="dim")
             sys.stdout.flush()
     if json:
-        render.print_json(
-            [
-                {"name": f.name, "health": f.health.value, "found": f.found, "todo": f.todo}
-                for f in findings
-            ]
-        )
+        render.print_json([asdict(finding) for finding in findings])
     return 1 if any(finding.health is Health.FAIL for finding in findings) else 0

@@ -13,9 +13,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from vidplat.domain import Artifact, Batch, Failure, JobRecord, JobState
+from vidplat.domain import Batch, Failure, JobRecord, JobState
 
 if TYPE_CHECKING:
+    from vidplat.cli.glance import Glance
     from vidplat.platform.interface import BatchResult, PlanAnswer, Score
     from vidplat.scheduler.decision import Plan
     from vidplat.storage.catalog_words import (
@@ -62,7 +63,7 @@ def _of_counts(counts: Mapping[JobState, int]) -> Document:
 
 
 def of_job(record: JobRecord) -> Document:
-    job, point = record.job, record.point
+    job, point, artifact = record.job, record.point, record.artifact
     return {
         "batch": record.batch_id,
         "job": job.id,
@@ -78,21 +79,15 @@ def of_job(record: JobRecord) -> Document:
         **_told(record, "predicted_p50_s", "predicted_p90_s", "predicted_quality"),
         "worker": record.worker_id,
         **_told(record, "pool", "started_at", "finished_at"),
-        **_of_artifact(record.artifact),
-        "failure": _of_failure(record.failure),
-        "phases_s": dict(record.phases),
-        "metrics": dict(record.metrics),
-        "reused_from": record.reused_from,
-    }
-
-
-def _of_artifact(artifact: Artifact | None) -> Document:
-    return {
         "video": artifact and artifact.video_uri,
         "poster": artifact and artifact.poster_uri,
         "meta": artifact and artifact.meta_uri,
         "sha256": artifact and artifact.sha256,
         "size_bytes": artifact and artifact.size_bytes,
+        "failure": _of_failure(record.failure),
+        "phases_s": dict(record.phases),
+        "metrics": dict(record.metrics),
+        "reused_from": record.reused_from,
     }
 
 
@@ -109,6 +104,16 @@ def of_running(job: RunningJob) -> Document:
         "point": job.point.label,
         **_told(job, "phase", "step", "steps", "started_at"),
         "heard_at": moment(job.beat_at),
+    }
+
+
+def of_glance(glance: Glance, batch_id: str, state: str) -> Document:
+    return {
+        "batch": batch_id,
+        "at": moment(glance.now),
+        "state": state,
+        **_told(glance, "steps_done", "steps_total", "made", "lost", "total"),
+        **_told(glance, "finish_p50_at", "finish_p90_at", "deadline_at"),
     }
 
 

@@ -25,16 +25,11 @@ def export_batch(
         ),
     ],
     batch: Annotated[
-        str | None,
-        typer.Option(
-            "--batch", "-b", metavar="BATCH", help="Default: the latest.", show_default=False
-        ),
+        str | None, options.option("--batch", "-b", metavar="BATCH", help="Default: the latest.")
     ] = None,
     what: Annotated[
         What | None,
-        typer.Option(
-            "--what", help="Default: videos for a folder, else manifest.", show_default=False
-        ),
+        options.option("--what", help="Default: videos for a folder, else manifest."),
     ] = None,
     catalog: options.Catalog = None,
     json: options.Json = False,

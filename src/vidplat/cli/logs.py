@@ -22,8 +22,7 @@ MOMENTS = ("not_before", "until", "deadline_at")  # details that are times
 def show_logs(
     batch: options.BatchId = None,
     job: Annotated[
-        str | None,
-        typer.Option("--job", metavar="JOB", help="Of this job only.", show_default=False),
+        str | None, options.option("--job", metavar="JOB", help="Of this job only.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The latest so many.")] = 200,
     follow: Annotated[
@@ -52,7 +51,7 @@ def _print(events: list[Event], json: bool) -> list[Event]:
             detail = "  ".join(
                 f"{name}={_short(name, value)}"
                 for name, value in event.detail.items()
-                if _tells(value)
+                if value and not isinstance(value, dict)  # tables of ids are for --json
             )
             about = event.job_id[:12] if event.job_id else "batch"
             render.say(
@@ -60,11 +59,6 @@ def _print(events: list[Event], json: bool) -> list[Event]:
             )
     sys.stdout.flush()
     return events
-
-
-def _tells(value: object) -> bool:
-    """Whether a person wants to see it: empty details and tables of ids are for --json."""
-    return bool(value) and not isinstance(value, dict)
 
 
 def _short(name: str, value: object) -> str:

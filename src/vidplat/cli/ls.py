@@ -17,16 +17,12 @@ if TYPE_CHECKING:
 
 def list_batches_or_jobs(
     batch: Annotated[
-        str | None,
-        typer.Argument(metavar="BATCH", help="List the jobs of this batch.", show_default=False),
+        str | None, options.argument(metavar="BATCH", help="List the jobs of this batch.")
     ] = None,
     state: Annotated[
         list[str] | None,
-        typer.Option(
-            "--state",
-            metavar="STATE",
-            help="Jobs in this state only; repeat for more.",
-            show_default=False,
+        options.option(
+            "--state", metavar="STATE", help="Jobs in this state only; repeat for more."
         ),
     ] = None,
     limit: Annotated[
@@ -57,16 +53,7 @@ def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
         render.say("no batch yet; start with: vidplat submit PROMPTS --deadline 60s")
         return
     render.print_table(
-        [
-            "BATCH",
-            render.states("STATE"),
-            render.right("MADE"),
-            render.right("LOST"),
-            render.right("OF"),
-            "SUBMITTED",
-            "DEADLINE",
-            render.wide("PROMPTS"),
-        ],
+        ["BATCH", "STATE", "MADE", "LOST", "OF", "SUBMITTED", "DEADLINE", "PROMPTS"],
         [
             (
                 batch.id,
@@ -80,6 +67,9 @@ def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
             )
             for batch, state, counts in rows
         ],
+        right=("MADE", "LOST", "OF"),
+        state="STATE",
+        wide="PROMPTS",
     )
 
 
@@ -92,19 +82,9 @@ def _list_jobs(
         render.print_json([documents.of_job(record) for record in records])
         return
     from_video = any(record.job.input_video for record in records)
+    numbers, source = ("TOOK", "PREDICTED", "QUALITY"), ["FROM"] if from_video else []
     render.print_table(
-        [
-            render.right("ROW"),
-            "JOB",
-            render.states("STATE"),
-            "MADE WITH",
-            render.right("TOOK"),
-            render.right("PREDICTED"),
-            render.right("QUALITY"),
-            "POOL",
-            *(["FROM"] if from_video else []),
-            render.wide("PROMPT"),
-        ],
+        ["ROW", "JOB", "STATE", "MADE WITH", *numbers, "POOL", *source, "PROMPT"],
         [
             (
                 record.job.row,
@@ -120,6 +100,9 @@ def _list_jobs(
             )
             for record in records
         ],
+        right=("ROW", *numbers),
+        state="STATE",
+        wide="PROMPT",
     )
     if len(records) == limit:
         render.say(

@@ -5,10 +5,10 @@ Where everything lies is worked out here; `page/methods.svg.j2` draws it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from vidplat.cli.report_charts import ticks
 from vidplat.cli.templates import rendered
 
 COLOURS = (
@@ -67,12 +67,8 @@ class _Chart:
 
     @property
     def ticks(self) -> list[float]:
-        """Marks of the quality axis: round values, about six."""
-        units = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
-        apart = (self.high - self.low) / 6
-        unit = next((unit for unit in units if unit >= apart), units[-1])
-        first, last = math.ceil(self.low / unit), math.floor(self.high / unit)
-        return [round(unit * k, 6) for k in range(first, last + 1)]
+        """Marks of the quality axis."""
+        return ticks(self.low, self.high, 6)
 
     @property
     def lines(self) -> Iterator[_Line]:

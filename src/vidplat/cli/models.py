@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
-
 from vidplat.cli import options, phrases, render
 from vidplat.domain import ModelRef
 from vidplat.methods.model_shape import Blocks, ModelShape
@@ -14,8 +12,7 @@ from vidplat.methods.model_shape import Blocks, ModelShape
 
 def list_or_describe_models(
     model: Annotated[
-        str | None,
-        typer.Argument(metavar="MODEL", help="Say all about this one.", show_default=False),
+        str | None, options.argument(metavar="MODEL", help="Say all about this one.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -31,7 +28,7 @@ def list_or_describe_models(
         render.print_json([asdict(listing) for listing in listings])
         return
     render.print_table(
-        ["MODEL", "FROM", render.states("USABLE"), render.wide("ABOUT")],
+        ["MODEL", "FROM", "USABLE", "ABOUT"],
         [
             (
                 listing.id,
@@ -42,6 +39,8 @@ def list_or_describe_models(
             )
             for listing in listings
         ],
+        state="USABLE",
+        wide="ABOUT",
     )
     render.say(
         "a folder with a diffusers pipeline, or a hub id, can be given to --model as well",
@@ -82,14 +81,7 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
     if shape.profile:
         render.say()
         render.print_table(
-            [
-                render.right("STEPS"),
-                "METHOD",
-                render.right("QUALITY"),
-                render.right("PSNR"),
-                render.right("PROMPT FIT"),
-                render.right("SAMPLES"),
-            ],
+            ["STEPS", "METHOD", "QUALITY", "PSNR", "PROMPT FIT", "SAMPLES"],
             [
                 (
                     phrases.percent(point.steps_fraction),
@@ -101,6 +93,7 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
                 )
                 for point in shape.profile
             ],
+            right=("STEPS", "QUALITY", "PSNR", "PROMPT FIT", "SAMPLES"),
         )
 
 

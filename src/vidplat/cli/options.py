@@ -10,12 +10,12 @@ import typer
 from vidplat.cli.reach import complete_batch
 
 # An option that is left out is None, and its help says what holds then.
-_option = partial(typer.Option, show_default=False)
-_argument = partial(typer.Argument, show_default=False)
+option = partial(typer.Option, show_default=False)
+argument = partial(typer.Argument, show_default=False)
 
 Catalog = Annotated[
     str | None,
-    _option(
+    option(
         "--catalog",
         metavar="URL",
         help="Where jobs are remembered: sqlite:///path or postgresql://... [VIDPLAT_CATALOG; "
@@ -24,7 +24,7 @@ Catalog = Annotated[
 ]
 Output = Annotated[
     str | None,
-    _option(
+    option(
         "--output",
         "-o",
         metavar="URL",
@@ -35,7 +35,7 @@ Output = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 BatchId = Annotated[
     str | None,
-    _argument(
+    argument(
         metavar="BATCH",
         help="A batch id or the start of one. Default: the latest.",
         autocompletion=complete_batch,
@@ -47,9 +47,8 @@ JobId = Annotated[
         metavar="JOB", help="A job id, the start of one, or your own id from the prompt file."
     ),
 ]
-InBatch = Annotated[
-    str | None, _option("--batch", metavar="BATCH", help="Look in this batch only.")
-]
+OneJob = Annotated[str | None, option("--job", metavar="JOB", help="This job only.")]
+InBatch = Annotated[str | None, option("--batch", metavar="BATCH", help="Look in this batch only.")]
 Source = Annotated[
     str,
     typer.Argument(
@@ -60,13 +59,13 @@ Source = Annotated[
 ]
 Format = Annotated[
     str | None,
-    _option(
+    option(
         "--format", metavar="NAME", help="parquet, csv, jsonl or txt, if the name does not say."
     ),
 ]
 Deadline = Annotated[
     str | None,
-    _option(
+    option(
         "--deadline",
         "-d",
         metavar="WHEN",
@@ -75,7 +74,7 @@ Deadline = Annotated[
 ]
 Model = Annotated[
     str | None,
-    _option(
+    option(
         "--model",
         "-m",
         metavar="MODEL",
@@ -87,7 +86,7 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")]
 OnInfeasible = Annotated[
     str | None,
-    _option(
+    option(
         "--on-infeasible",
         metavar="reject|degrade|best-effort",
         help="When not every video can be made in time. [default: degrade]",
@@ -95,33 +94,33 @@ OnInfeasible = Annotated[
 ]
 QualityFloor = Annotated[
     float | None,
-    _option("--quality-floor", metavar="Q", help="Least acceptable predicted quality, 0 to 1."),
+    option("--quality-floor", metavar="Q", help="Least acceptable predicted quality, 0 to 1."),
 ]
 Method = Annotated[
     str | None,
-    _option("--method", metavar="NAME", help="Force how videos are made: full, steps:12, eco:5."),
+    option("--method", metavar="NAME", help="Force how videos are made: full, steps:12, eco:5."),
 ]
-Seed = Annotated[int | None, _option("--seed", help="Base seed for rows that give none.")]
-Width = Annotated[int | None, _option("--width", help="Pixels.")]
-Height = Annotated[int | None, _option("--height", help="Pixels.")]
-NumFrames = Annotated[int | None, _option("--num-frames", help="Frames per video.")]
-Fps = Annotated[int | None, _option("--fps", help="Frames per second.")]
-Steps = Annotated[int | None, _option("--steps", help="Denoising steps at full quality.")]
+Seed = Annotated[int | None, option("--seed", help="Base seed for rows that give none.")]
+Width = Annotated[int | None, option("--width", help="Pixels.")]
+Height = Annotated[int | None, option("--height", help="Pixels.")]
+NumFrames = Annotated[int | None, option("--num-frames", help="Frames per video.")]
+Fps = Annotated[int | None, option("--fps", help="Frames per second.")]
+Steps = Annotated[int | None, option("--steps", help="Denoising steps at full quality.")]
 GuidanceScale = Annotated[
-    float | None, _option("--guidance-scale", help="How strictly to follow the prompt.")
+    float | None, option("--guidance-scale", help="How strictly to follow the prompt.")
 ]
 Pool = Annotated[
     list[str] | None,
-    _option(
+    option(
         "--pool",
         metavar="NAME=WORKERS[:THREADS][:light]",
         help="Workers of a pool; repeat for more. [default: cloud=1 edge=1]",
     ),
 ]
-Priority = Annotated[int | None, _option("--priority", help="Higher goes first.")]
+Priority = Annotated[int | None, option("--priority", help="Higher goes first.")]
 Address = Annotated[
     str | None,
-    _option(
+    option(
         "--address",
         metavar="ADDRESS",
         help="A running Ray cluster to use. [RAY_ADDRESS; default: start one here]",

@@ -8,7 +8,10 @@ Pure text; nothing here knows a terminal or HTML. Scripts get plain numbers inst
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
+
+from vidplat.domain import JobState
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
@@ -68,9 +71,18 @@ def size(value: float | None) -> str:
     return f"{value:.1f} TB"
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
+def count(number: int, noun: str) -> str:
     """`1 video`, `1,200 videos`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
+def not_done(counts: Mapping[JobState, int]) -> list[str]:
+    """`2 running`, `5 queued`, `1 failed`: jobs that are in any state but done."""
+    return [
+        f"{many:,} {state.value}"
+        for state, many in counts.items()
+        if many and state is not JobState.DONE
+    ]
 
 
 def file_name(place: str | None) -> str | None:

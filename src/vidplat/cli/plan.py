@@ -9,7 +9,7 @@ import typer
 
 from vidplat.cli import documents, options, phrases, render
 from vidplat.cli.progress import RunDisplay
-from vidplat.cli.request import Wishes
+from vidplat.cli.request import config_of, request_of
 from vidplat.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -44,16 +44,15 @@ def plan_batch(
 
     Reads the rows and what is known of costs; stores nothing, loads no model, starts no worker.
     """
-    wishes = Wishes.from_options(context)
-    return answer_plan(wishes, json)
+    return answer_plan(context, json)
 
 
-def answer_plan(wishes: Wishes, json: bool) -> int:
+def answer_plan(context: typer.Context, json: bool) -> int:
     """Ask the platform and print its answer; exit code 3 when it is a no."""
     from vidplat import platform
 
     with RunDisplay(quiet=True) as display:
-        answer = platform.plan_only(wishes.request(), wishes.config(), display)
+        answer = platform.plan_only(request_of(context), config_of(context), display)
     if json:
         render.print_json(documents.of_answer(answer))
     else:
@@ -76,13 +75,7 @@ def _print(answer: PlanAnswer) -> None:
     if shares:
         render.say()
         render.print_table(
-            [
-                "POOL",
-                "MADE WITH",
-                render.right("VIDEOS"),
-                render.right("EACH"),
-                render.right("QUALITY"),
-            ],
+            ["POOL", "MADE WITH", "VIDEOS", "EACH", "QUALITY"],
             [
                 (
                     share["pool"],
@@ -93,5 +86,6 @@ def _print(answer: PlanAnswer) -> None:
                 )
                 for share in shares
             ],
+            right=("VIDEOS", "EACH", "QUALITY"),
         )
     sys.stdout.flush()

@@ -31,11 +31,7 @@ Error = Annotated[
 ]
 Density = Annotated[
     float | None,
-    typer.Option(
-        "--density",
-        help="Keep at most this share of tiles instead of going by --r.",
-        show_default=False,
-    ),
+    options.option("--density", help="Keep at most this share of tiles instead of going by --r."),
 ]
 Prompts = Annotated[
     int, typer.Option("--prompts", metavar="N", min=1, help="Trajectories to watch.")
@@ -49,20 +45,11 @@ Sequential = Annotated[
 ]
 Solver = Annotated[
     str | None,
-    typer.Option(
-        "--solver",
-        help="euler or unipc, as in a method. [default: the model's own]",
-        show_default=False,
-    ),
+    options.option("--solver", help="euler or unipc, as in a method. [default: the model's own]"),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(
-        "--out",
-        metavar="FILE",
-        help="Where to write instead of your own folder.",
-        show_default=False,
-    ),
+    options.option("--out", metavar="FILE", help="Where to write instead of your own folder."),
 ]
 
 
@@ -160,7 +147,7 @@ def _show(found: Found) -> None:
     )
     render.say()
     render.print_table(
-        [render.right("LAYER"), "REFERENCES", render.right("KEPT TILES"), render.right("ERROR")],
+        ["LAYER", "REFERENCES", "KEPT TILES", "ERROR"],
         [
             (
                 number,
@@ -170,6 +157,7 @@ def _show(found: Found) -> None:
             )
             for number, layer in enumerate(masks.layers)
         ],
+        right=("LAYER", "KEPT TILES", "ERROR"),
     )
     if masks.density == 1:
         render.warn(
@@ -184,10 +172,6 @@ class _Display(Screen):
     def __init__(self, *, quiet: bool) -> None:
         self._glance = Glance(time.time(), "loading")
         super().__init__(lambda: self._glance, quiet=quiet)
-
-    def __enter__(self) -> _Display:
-        super().__enter__()
-        return self
 
     def step(self, phase: str, done: int, total: int) -> None:
         self._glance = Glance(time.time(), phase, done, total)

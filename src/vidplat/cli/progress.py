@@ -1,7 +1,5 @@
 """A run of this process, as a person follows it: what the platform tells becomes a glance, and the
 glance is shown.
-
-Left to others: what is on screen (screen.py).
 """
 
 from __future__ import annotations
@@ -60,32 +58,22 @@ class _Story:
         return beat.step if beat.steps <= planned else planned * beat.step // beat.steps
 
 
-class RunDisplay:
-    """A `platform.Listener` that shows what it hears on stderr. `quiet` shows warnings only.
-
-    A context manager; at the end the moving part is cleared away.
-    """
+class RunDisplay(Screen):
+    """A `platform.Listener` that shows what it hears on stderr. `quiet` shows warnings only."""
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(self.glance, quiet=quiet)
         self._clock = clock
         self._lock = threading.Lock()
         self._story = _Story()
-        self._screen = Screen(self.glance, quiet=quiet)
         self._failures = 0
-
-    def __enter__(self) -> RunDisplay:
-        self._screen.__enter__()
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        self._screen.__exit__(*problem)
 
     # --- platform.Listener ---
 
     def phase(self, text: str) -> None:
         with self._lock:
             self._story.phase = text
-        self._screen.say(text)
+        self.say(text)
 
     def begun(self, batch: Batch, counts: Mapping[JobState, int]) -> None:
         with self._lock:
@@ -101,14 +89,14 @@ class RunDisplay:
                 if one.job_id not in self._story.made:
                     self._story.count_steps(one.job_id, one.point.steps)
         if answer is not None:
-            self._screen.keep(answer.headline)
+            self.keep(answer.headline)
             for detail in answer.details:
-                self._screen.keep(f"  {detail}", style="dim")
+                self.keep(f"  {detail}", style="dim")
 
     def progress(self, progress: Progress) -> None:
         with self._lock:
             self._story.running[progress.worker_id] = progress
-        self._screen.tick()
+        self.tick()
 
     def outcome(self, outcome: Outcome) -> None:
         with self._lock:
@@ -127,14 +115,11 @@ class RunDisplay:
                 self.warn(f"{which}: {outcome.failure.message}")
             elif self._failures == FAILURES_SHOWN + 1:
                 self.warn("more failures are not shown here; see `vidplat logs`")
-        self._screen.tick()
+        self.tick()
 
     def finished(self, result: BatchResult) -> None:
         with self._lock:
             self._story.phase = result.message
-
-    def warn(self, text: str) -> None:
-        self._screen.warn(text)
 
     # --- what is shown ---
 

@@ -8,7 +8,7 @@ where there is no file yet, the answer is that nothing was submitted from here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +34,8 @@ def open_catalog(url: str | None) -> Iterator[Catalog]:
             f"nothing has been submitted here yet: there is no catalog at {printable(file)}\n"
             "Start with: vidplat submit PROMPTS --deadline 60s, or name another with --catalog"
         )
-    catalog = open_at(url)
-    try:
+    with closing(open_at(url)) as catalog:
         yield catalog
-    finally:
-        catalog.close()
 
 
 def sqlite_file(url: str) -> Path | None:

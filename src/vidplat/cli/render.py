@@ -3,9 +3,7 @@
 Data goes to stdout, everything else to stderr. On a terminal a table is cut to its width; in a pipe
 no cell is cut, and there is no colour. `NO_COLOR` is respected. Every cell is escaped here
 (`errors.printable`), and rich's markup is never interpreted, so a prompt cannot colour, move or
-rewrite the screen.
-
-rich is imported when the first table is drawn: `--help` and `--json` stay light.
+rewrite the screen. rich is imported when first drawn with: `--help` and `--json` stay light.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from vidplat.errors import printable
@@ -25,43 +22,11 @@ if TYPE_CHECKING:
 
 STATE_STYLES = {
     "queued": "dim",
-    "running": "cyan",
-    "open": "cyan",
-    "done": "green",
-    "failed": "red",
-    "quarantined": "red",
-    "infeasible": "red",
-    "cancelled": "yellow",
-    "paused": "yellow",
-    "ok": "green",
-    "warn": "yellow",
-    "fail": "red",
+    **dict.fromkeys(("running", "open"), "cyan"),
+    **dict.fromkeys(("done", "ok"), "green"),
+    **dict.fromkeys(("cancelled", "warn"), "yellow"),
+    **dict.fromkeys(("failed", "quarantined", "infeasible", "fail"), "red"),
 }
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its heading, and how it is drawn."""
-
-    heading: str
-    is_right: bool = False
-    is_state: bool = False
-    gives_way: bool = False
-
-
-def right(heading: str) -> Column:
-    """A column of numbers."""
-    return Column(heading, is_right=True)
-
-
-def states(heading: str) -> Column:
-    """A column of words of STATE_STYLES."""
-    return Column(heading, is_state=True)
-
-
-def wide(heading: str) -> Column:
-    """The column that is cut first on a narrow terminal."""
-    return Column(heading, gives_way=True)
 
 
 def print_json(value: Any) -> None:
@@ -78,21 +43,32 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def print_table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns without rulers. A cell is cut only on a terminal."""
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    state: str | None = None,
+    wide: str | None = None,
+) -> None:
+    """Aligned columns without rulers. A cell is cut only on a terminal.
+
+    Named by their headings: `right` are columns of numbers, `state` holds words of STATE_STYLES,
+    and `wide` is cut first on a narrow terminal.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    columns = [Column(one) if isinstance(one, str) else one for one in headings]
-    for column in columns:
+    for heading in headings:
         table.add_column(
-            column.heading,
-            justify="right" if column.is_right else "left",
-            no_wrap=not column.gives_way,
+            heading,
+            justify="right" if heading in right else "left",
+            no_wrap=heading != wide,
             overflow="ellipsis",
         )
     for row in rows:
-        table.add_row(*(_cell(value, column) for value, column in zip(row, columns, strict=True)))
+        cells = zip(headings, row, strict=True)
+        table.add_row(*(_cell(value, is_state=heading == state) for heading, value in cells))
     screen = console(sys.stdout)
     if screen.is_terminal:
         screen.print(table)
@@ -112,28 +88,22 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 def say(text: str = "", *, style: str = "", to: IO[str] | None = None) -> None:
     """A line for people on stdout, or on `to`."""
-    from rich.text import Text
-
-    console(to or sys.stdout).print(Text(clean(text), style=style), soft_wrap=True)
+    say_parts((text, style), to=to)
 
 
-def say_parts(*parts: tuple[str, str]) -> None:
+def say_parts(*parts: tuple[str, str], to: IO[str] | None = None) -> None:
     """A line of parts, each with its style."""
     from rich.text import Text
 
     line = Text()
     for text, style in parts:
         line.append(clean(text), style=style)
-    console(sys.stdout).print(line, soft_wrap=True)
+    console(to or sys.stdout).print(line, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """A line on stderr that starts with `warning:`."""
-    from rich.text import Text
-
-    console(sys.stderr).print(
-        Text("warning: ", style="yellow").append(clean(text), style="default"), soft_wrap=True
-    )
+    say_parts(("warning: ", "yellow"), (text, ""), to=sys.stderr)
 
 
 def clean(text: object, limit: int = 4000) -> str:
@@ -149,9 +119,9 @@ def console(to: IO[str]) -> Console:
     return Console(file=to, width=width, highlight=False, markup=False, emoji=False)
 
 
-def _cell(value: object, column: Column) -> Text:
+def _cell(value: object, *, is_state: bool) -> Text:
     from rich.text import Text
 
     text = printable("–" if value is None else value, 400)
-    style = STATE_STYLES.get(text, "") if column.is_state else ""
+    style = STATE_STYLES.get(text, "") if is_state else ""
     return Text(text, style=style, no_wrap=True, overflow="ellipsis")

@@ -23,11 +23,8 @@ def write_report(
     batch: options.BatchId = None,
     to: Annotated[
         Path | None,
-        typer.Option(
-            "--to",
-            metavar="FILE",
-            help="Write here, videos inside. Default: beside the videos.",
-            show_default=False,
+        options.option(
+            "--to", metavar="FILE", help="Write here, videos inside. Default: beside the videos."
         ),
     ] = None,
     embed: Annotated[

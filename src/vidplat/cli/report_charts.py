@@ -7,6 +7,7 @@ draws them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -143,7 +144,7 @@ class Clock:
     def ticks(self) -> list[tuple[float, float]]:
         """(place, seconds)."""
         start = self.report.batch.submitted_at
-        return [(self.x(start + tick), tick) for tick in ticks(self.span_s, 8)]
+        return [(self.x(start + tick), tick) for tick in ticks(0, self.span_s, 8)]
 
     @property
     def flags(self) -> Iterator[Flag]:
@@ -199,18 +200,19 @@ class Scatter:
 
     @property
     def ticks(self) -> list[float]:
-        return ticks(self.most, 4)
+        return ticks(0, self.most, 4)
 
 
-def ticks(top: float, about: int) -> list[float]:
-    """Round numbers from 0 up to `top`, about as many as asked for: steps of 1, 2 or 5 times a
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers from `low` to `high`, about as many as asked for: steps of 1, 2 or 5 times a
     power of ten, or of whole minutes and hours."""
     steps: Sequence[float] = [
         *(digit * 10.0**power for power in range(-3, 2) for digit in (1, 2, 5)),
         *(60.0 * many for many in (1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440)),
     ]
     step = next(
-        (step for step in steps if top / step <= about),
-        86_400.0 * max(1, round(top / 86_400 / about)),
+        (step for step in steps if (high - low) / step <= about),
+        86_400.0 * max(1, round((high - low) / 86_400 / about)),
     )
-    return [round(index * step, 6) for index in range(int(top / step) + 1)]
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [round(index * step, 6) for index in range(first, last + 1)]

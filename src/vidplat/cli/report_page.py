@@ -11,9 +11,6 @@ and policy, which are ours, are taken as they are. The page carries a Content-Se
 allows its own script and style by hash, images and videos from beside it or from data URIs, and
 nothing else; so even a hole in the escaping runs no script and calls no server. It works without
 JavaScript: then each video has the browser's own controls.
-
-Left to others: gathering (`platform/report.py`), where things lie in the charts
-(`report_charts.py`), where the page is written.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
@@ -28,7 +26,7 @@ from vidplat import __version__
 from vidplat.cli import phrases
 from vidplat.cli.report_charts import Clock, Scatter, pool_classes
 from vidplat.cli.templates import own, rendered
-from vidplat.domain import JobRecord, JobState, OnInfeasible
+from vidplat.domain import JobRecord, OnInfeasible, VideoSpec
 from vidplat.platform.report import Report
 
 TINY = 160  # videos narrower than this are enlarged pixel by pixel instead of blurred
@@ -51,7 +49,8 @@ WISHES = {
 
 def page(report: Report) -> str:
     """The whole document."""
-    style, script = own("report.css") + _aspect(report), own("report.js")
+    specs = [card.record.job.spec for card in report.cards]
+    style, script = own("report.css") + _aspect(specs), own("report.js")
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "img-src 'self' data:; media-src 'self' data:; base-uri 'none'; form-action 'none'"
@@ -68,8 +67,8 @@ def page(report: Report) -> str:
         scatter=Scatter.of(report, colours),
         causes=CAUSES,
         failures=failures,
-        is_tiny=all(card.record.job.spec.width < TINY for card in report.cards),
-        specs=_specs(report),
+        is_tiny=all(spec.width < TINY for spec in specs),
+        specs=_commonest(specs),
         wishes=WISHES,
         version=__version__,
         style=Markup(style),
@@ -109,32 +108,25 @@ def headline(report: Report) -> str:
 
 def _not_done(report: Report) -> list[str]:
     """What is to be said beside the number of videos: `1 failed`, `2 made earlier`."""
-    others = [
-        f"{many:,} {state.value}"
-        for state, many in report.counts.items()
-        if many and state is not JobState.DONE
-    ]
-    return others + ([f"{report.reused:,} made earlier"] if report.reused else [])
+    earlier = [f"{report.reused:,} made earlier"] if report.reused else []
+    return phrases.not_done(report.counts) + earlier
 
 
-def _specs(report: Report) -> list[str]:
+def _commonest(specs: Sequence[VideoSpec]) -> list[str]:
     """The commonest full qualities."""
     counted = Counter(
         f"{spec.width}×{spec.height}, {spec.num_frames} frames at {spec.fps} fps, "
         f"{spec.num_inference_steps} steps"
-        for spec in (card.record.job.spec for card in report.cards)
+        for spec in specs
     )
     return [spec for spec, _ in counted.most_common(3)]
 
 
-def _aspect(report: Report) -> str:
+def _aspect(specs: Sequence[VideoSpec]) -> str:
     """The commonest shape of a frame, as a style rule: two whole numbers from checked specs."""
-    shapes = Counter(
-        (card.record.job.spec.width, card.record.job.spec.height) for card in report.cards
-    )
-    if not shapes:
+    if not specs:
         return ""
-    width, height = shapes.most_common(1)[0][0]
+    [((width, height), _)] = Counter((spec.width, spec.height) for spec in specs).most_common(1)
     return f":root {{ --aspect: {int(width)} / {int(height)}; }}\n"
 
 

@@ -1,19 +1,16 @@
 """What a person typed, as the platform wants to hear it: options become a SubmitRequest and a
 Config.
 
-`plan` and `submit` have the same options, so both hand over their typer context here. An option
-that was not given stays None and leaves the choice to the environment, to vidplat.toml and to the
-defaults (see `vidplat.config`).
+`plan` and `submit` have the same options, so both hand over their typer context, whose `obj` is the
+moment the command was entered. An option that was not given stays None and leaves the choice to the
+environment, to vidplat.toml and to the defaults (see `vidplat.config`).
 """
 
 from __future__ import annotations
 
 import math
 import sys
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vidplat.config import Config, load_config
 from vidplat.domain import OnInfeasible
@@ -34,55 +31,40 @@ _SPEC = {
 }
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """Options by name, and the moment the command was entered."""
+def request_of(context: typer.Context) -> SubmitRequest:
+    """Raises UsageError for a value that no model or file could make right."""
+    from vidplat.platform.interface import SubmitRequest
 
-    given: Mapping[str, Any]
-    entered_at: float
-
-    @classmethod
-    def from_options(cls, context: typer.Context) -> Wishes:
-        return cls(
-            dict(context.params), context.obj if isinstance(context.obj, float) else time.time()
-        )
-
-    def request(self) -> SubmitRequest:
-        """Raises UsageError for a value that no model or file could make right."""
-        from vidplat.platform.interface import SubmitRequest
-
-        given = self.given
-        spec = {
-            field: given[option] for option, field in _SPEC.items() if given.get(option) is not None
-        }
-        for option in ("width", "height", "num_frames", "fps", "steps"):
-            value = given.get(option)
-            if value is not None and value < 1:
-                raise UsageError(f"--{option.replace('_', '-')} must be 1 or more, not {value}")
-        guidance = given.get("guidance_scale")
-        if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
-            raise UsageError(f"--guidance-scale must be a number from 0 up, not {guidance}")
-        return SubmitRequest(
-            source=given["source"],
-            deadline=given.get("deadline"),
-            model=given.get("model") or "",
-            on_infeasible=_on_infeasible(given.get("on_infeasible")),
-            quality_floor=_quality(given.get("quality_floor")),
-            method=given.get("method"),
-            seed=given.get("seed") or 0,
-            spec=spec,
-            priority=given.get("priority") or 0,
-            format=given.get("format"),
-            stdin=sys.stdin.buffer if given["source"] == "-" else None,
-            submitted_at=self.entered_at,
-        )
-
-    def config(self) -> Config:
-        return config_of(self.given)
+    given = context.params
+    spec = {
+        field: given[option] for option, field in _SPEC.items() if given.get(option) is not None
+    }
+    for option in ("width", "height", "num_frames", "fps", "steps"):
+        value = given.get(option)
+        if value is not None and value < 1:
+            raise UsageError(f"--{option.replace('_', '-')} must be 1 or more, not {value}")
+    guidance = given.get("guidance_scale")
+    if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
+        raise UsageError(f"--guidance-scale must be a number from 0 up, not {guidance}")
+    return SubmitRequest(
+        source=given["source"],
+        deadline=given.get("deadline"),
+        model=given.get("model") or "",
+        on_infeasible=_on_infeasible(given.get("on_infeasible")),
+        quality_floor=_quality(given.get("quality_floor")),
+        method=given.get("method"),
+        seed=given.get("seed") or 0,
+        spec=spec,
+        priority=given.get("priority") or 0,
+        format=given.get("format"),
+        stdin=sys.stdin.buffer if given["source"] == "-" else None,
+        submitted_at=context.obj,
+    )
 
 
-def config_of(given: Mapping[str, Any]) -> Config:
-    """The configuration under these options."""
+def config_of(context: typer.Context) -> Config:
+    """The configuration under the options that this verb has."""
+    given = context.params
     return load_config(
         {
             "catalog": given.get("catalog"),

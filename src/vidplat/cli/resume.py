@@ -29,7 +29,7 @@ def resume_batch(
 def run_on(batch: Batch, context: typer.Context, json: bool) -> int:
     from vidplat import platform
 
-    config = config_of(context.params)
+    config = config_of(context)
     with RunDisplay(quiet=json) as display:
         result = platform.resume(batch.id, config, display)
     return conclude(result, config, json)

@@ -14,9 +14,7 @@ from vidplat.cli.resume import run_on
 def retry_jobs(
     context: typer.Context,
     batch: options.BatchId = None,
-    job: Annotated[
-        str | None, typer.Option("--job", metavar="JOB", help="This job only.", show_default=False)
-    ] = None,
+    job: options.OneJob = None,
     queue_only: Annotated[
         bool, typer.Option("--queue-only", help="Queue them; run later with resume.")
     ] = False,
@@ -32,7 +30,7 @@ def retry_jobs(
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
         job_id = reach.job_named(opened, job, found.id).job.id if job is not None else None
-    many = platform.retry(found.id, job_id, config_of(context.params))
+    many = platform.retry(found.id, job_id, config_of(context))
     if queue_only or not many:
         if json:
             render.print_json({"batch": found.id, "queued": many})

@@ -1,7 +1,4 @@
-"""What moves on stderr: a glance drawn in place on a terminal, now and then a line elsewhere.
-
-Everything goes to stderr, so that stdout stays data.
-"""
+"""What moves on stderr: a glance drawn in place on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from vidplat.cli import render
 from vidplat.cli.glance import Glance, sentence, times
@@ -35,7 +32,7 @@ class Screen:
         self._live: Any = None  # on a terminal, while it is entered
         self._ticked_at = 0.0
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self._quiet:
             from rich.live import Live
 

@@ -26,15 +26,7 @@ def show_job(
     if len(attempts) > 1 or any(attempt.failure for attempt in attempts):
         render.say()
         render.print_table(
-            [
-                render.right("ATTEMPT"),
-                "ENDED",
-                "WORKER",
-                "MADE WITH",
-                "AT",
-                render.right("TOOK"),
-                render.wide("FAILURE"),
-            ],
+            ["ATTEMPT", "ENDED", "WORKER", "MADE WITH", "AT", "TOOK", "FAILURE"],
             [
                 (
                     one.attempt,
@@ -47,6 +39,8 @@ def show_job(
                 )
                 for one in attempts
             ],
+            right=("ATTEMPT", "TOOK"),
+            wide="FAILURE",
         )
 
 

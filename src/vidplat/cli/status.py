@@ -75,7 +75,7 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
     under_way = catalog.jobs(batch.id, states=[JobState.RUNNING])
     prompts = {record.job.id: record.job.prompt for record in under_way}
     render.print_table(
-        ["WORKER", "PHASE", *map(render.right, ("STEP", "FOR", "ROW")), render.wide("PROMPT")],
+        ["WORKER", "PHASE", "STEP", "FOR", "ROW", "PROMPT"],
         [
             (
                 job.worker_id,
@@ -87,18 +87,15 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
             )
             for job in running
         ],
+        right=("STEP", "FOR", "ROW"),
+        wide="PROMPT",
     )
 
 
 def videos(counts: dict[JobState, int]) -> str:
     """`9 of 16 made, 2 running, 5 queued`."""
-    parts = [f"{counts.get(JobState.DONE, 0):,} of {sum(counts.values()):,} made"]
-    parts += [
-        f"{many:,} {state.value}"
-        for state, many in counts.items()
-        if many and state is not JobState.DONE
-    ]
-    return ", ".join(parts)
+    made = f"{counts.get(JobState.DONE, 0):,} of {sum(counts.values()):,} made"
+    return ", ".join([made, *phrases.not_done(counts)])
 
 
 def what_next(

@@ -10,7 +10,7 @@ from vidplat.cli import options
 from vidplat.cli.conclusion import conclude
 from vidplat.cli.plan import answer_plan
 from vidplat.cli.progress import RunDisplay
-from vidplat.cli.request import Wishes
+from vidplat.cli.request import config_of, request_of
 
 
 def submit_batch(
@@ -45,12 +45,11 @@ def submit_batch(
     Submitting the same file again finds what is finished and goes on from there. The first Ctrl-C
     finishes what is running, the second stops at once; `vidplat resume` goes on after either.
     """
-    wishes = Wishes.from_options(context)
     if dry_run:
-        return answer_plan(wishes, json)
+        return answer_plan(context, json)
     from vidplat import platform
 
-    config, request = wishes.config(), wishes.request()
+    config, request = config_of(context), request_of(context)
     with RunDisplay(quiet=json) as display:
         result = platform.submit(request, config, display)
     return conclude(result, config, json)

@@ -98,17 +98,5 @@ def _print(catalog: Catalog, batch: Batch, glance: Glance, json: bool) -> None:
         render.say(sentence(glance))
         sys.stdout.flush()
         return
-    document = {
-        "batch": batch.id,
-        "at": documents.moment(glance.now),
-        "state": catalog.batch_state(batch.id),
-        "steps_done": glance.steps_done,
-        "steps_total": glance.steps_total,
-        "made": glance.made,
-        "lost": glance.lost,
-        "total": glance.total,
-        "finish_p50_at": documents.moment(glance.finish_p50_at),
-        "finish_p90_at": documents.moment(glance.finish_p90_at),
-        "deadline_at": documents.moment(glance.deadline_at),
-    }
-    print(json_module.dumps(document), flush=True)
+    state = catalog.batch_state(batch.id)
+    print(json_module.dumps(documents.of_glance(glance, batch.id, state)), flush=True)

@@ -95,10 +95,12 @@ def renew_wishes(connection: Connection, batch: Batch, wanted: Iterable[Job]) ->
 
 def insert_jobs(connection: Connection, batch: Batch, wanted: Iterable[Job]) -> int:
     """All jobs of a new batch, queued; how many."""
-    write = _copy if _is_postgres(connection) else _insert
     inserted = 0
     for rows in _chunks(new_job_row(job, batch) for job in wanted):
-        write(connection, rows)
+        if _is_postgres(connection):
+            _copy(connection, rows)
+        else:
+            connection.exec_driver_sql(_INSERT_JOB, rows)
         inserted += len(rows)
     if _is_postgres(connection) and inserted >= JOBS_PER_ANALYZE:
         # Its planner otherwise believes the table empty and walks a million queued rows for each
@@ -111,10 +113,6 @@ def insert_jobs(connection: Connection, batch: Batch, wanted: Iterable[Job]) -> 
 
 def _is_postgres(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
-
-
-def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
-    connection.exec_driver_sql(_INSERT_JOB, rows)
 
 
 def _copy(connection: Connection, rows: list[tuple[Any, ...]]) -> None:

@@ -66,7 +66,9 @@ class Commit:
 
 @dataclass(frozen=True)
 class _File:
-    size_bytes: int
+    """One file, in the words of COMMIT.json."""
+
+    bytes: int
     sha256: str
 
 
@@ -195,9 +197,9 @@ def sweep(store: Store, batch_id: str, older_than_s: float) -> int:
 
 def _verify(store: Store, key: str, promised: _File) -> None:
     found = store.facts(key)
-    if found is None or (found.size_bytes, found.sha256) != (promised.size_bytes, promised.sha256):
+    if found is None or _File(found.size_bytes, found.sha256 or "") != promised:
         raise StoreError(
-            f"{printable(store.uri(key))}: wrote {promised.size_bytes} bytes, the store has "
+            f"{printable(store.uri(key))}: wrote {promised.bytes} bytes, the store has "
             f"{'nothing' if found is None else f'{found.size_bytes} bytes'} or other content"
         )
 
@@ -214,9 +216,7 @@ def _winner(store: Store, folder: str, mine: _Record) -> _Record:
     return mine
 
 
-def _publish(
-    store: Store, folder: str, record: _Record, at: Callable[[str], object] = lambda point: None
-) -> None:
+def _publish(store: Store, folder: str, record: _Record, at: Callable[[str], object]) -> None:
     for name in _FILES:
         try:
             store.move(_attempt_key(folder, record, name), f"{folder}/{name}")
@@ -247,11 +247,9 @@ def _placed(store: Store, folder: str, record: _Record, name: str) -> bool:
 
 
 def _holds(store: Store, key: str, promised: _File) -> bool:
-    found = store.facts(key)
-    return found is not None and (found.size_bytes, found.sha256 or _sha256(store.get(key))) == (
-        promised.size_bytes,
-        promised.sha256,
-    )
+    if (found := store.facts(key)) is None:
+        return False
+    return _File(found.size_bytes, found.sha256 or _sha256(store.get(key))) == promised
 
 
 def _remove_attempt(store: Store, folder: str, record: _Record) -> None:
@@ -271,16 +269,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _to_json(record: _Record) -> bytes:
-    document = {
-        "version": 1,
-        "attempt": record.attempt,
-        "token": record.token,
-        "files": {
-            name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in record.files.items()
-        },
-        "meta": record.meta,
-    }
-    return json.dumps(document, ensure_ascii=False).encode()
+    return json.dumps({"version": 1, **vars(record)}, ensure_ascii=False, default=vars).encode()
 
 
 def _read_record(store: Store, folder: str) -> _Record | None:
@@ -303,7 +292,7 @@ def _as_commit(store: Store, folder: str, record: _Record, won: bool) -> Commit:
         poster_uri=store.uri(f"{folder}/{POSTER}"),
         meta_uri=store.uri(f"{folder}/{META}"),
         sha256=video.sha256,
-        size_bytes=video.size_bytes,
+        size_bytes=video.bytes,
         attempt=record.attempt,
     )
     return Commit(won, artifact, record.meta)

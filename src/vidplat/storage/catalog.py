@@ -22,23 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    RowMapping,
-    Select,
-    and_,
-    case,
-    func,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, case, func, select, update
 
 from vidplat.domain import Batch, Job, JobRecord, JobState, OpenJob
 from vidplat.errors import CatalogError, UsageError, printable
 from vidplat.storage import adding
-from vidplat.storage.catalog_words import Added, BatchState, Hold, RunningJob, StepTotals
+from vidplat.storage.catalog_words import Added, BatchState, RunningJob, StepTotals
 from vidplat.storage.changes import set_state_of_batch
 from vidplat.storage.database import Database
 from vidplat.storage.journal import event_row, write_events
@@ -141,24 +130,22 @@ class Catalog(Transitions):
         now: float,
         lease_s: float,
         instead_of: str | None = None,
-    ) -> Hold:
-        """Asks to be the process that works on a batch, or renews that. Returns who holds it now:
-        compare the owner.
+    ) -> str:
+        """Asks to be the process that works on a batch, or renews that. Returns who holds it now.
 
         It is given when nobody holds it, when the hold has run out, or when `instead_of` (an owner
         known to be dead) holds it.
         """
-        free = or_(
-            batches.c.held_by.is_(None),
-            batches.c.held_by.in_([owner] if instead_of is None else [owner, instead_of]),
-            batches.c.held_until <= now,
+        free = (
+            batches.c.held_by.is_(None)
+            | batches.c.held_by.in_([owner] if instead_of is None else [owner, instead_of])
+            | (batches.c.held_until <= now)
         )
         this = batches.c.batch_id == batch_id
         take = update(batches).where(this, free).values(held_by=owner, held_until=now + lease_s)
         with self.database.writing() as connection:
             connection.execute(take)
-            holder = select(batches.c.held_by, batches.c.held_until).where(this)
-            return Hold(*connection.execute(holder).one())
+            return str(connection.scalar(select(batches.c.held_by).where(this)))
 
     def leave_batch(self, batch_id: str, owner: str) -> None:
         """Ends `owner`'s hold, if it has it."""
@@ -167,7 +154,7 @@ class Catalog(Transitions):
             connection.execute(update(batches).where(*mine).values(held_by=None, held_until=0.0))
 
     def set_batch_state(self, batch_id: str, state: str, *, at: float) -> None:
-        """Records that a batch is open, paused, done, cancelled or infeasible."""
+        """Records where a batch stands, and notes it when that is new."""
         with self.database.writing() as connection:
             set_state_of_batch(connection, batch_id, BatchState(state), at)
 
@@ -185,7 +172,7 @@ class Catalog(Transitions):
         return [to_batch(row) for row in self.database.rows(query)]
 
     def batch_state(self, batch_id: str) -> BatchState:
-        """open, paused, done, cancelled or infeasible."""
+        """Where a batch stands."""
         found = self.database.rows(select(batches.c.state).where(batches.c.batch_id == batch_id))
         if not found:
             raise _no_such_batch(batch_id, [])
@@ -270,7 +257,7 @@ class Catalog(Transitions):
         by_id = _starts_with(jobs.c.job_id, name)
         found = self.database.rows(query.where(by_id)) if len(name) == ID_DIGITS else ()
         if not found:
-            found = self.database.rows(query.where(or_(by_id, jobs.c.external_id == name)))
+            found = self.database.rows(query.where(by_id | (jobs.c.external_id == name)))
         return [to_job_record(row) for row in found]
 
     def running(self, batch_id: str) -> list[RunningJob]:
@@ -323,7 +310,7 @@ def _no_such_batch(name: str, known: Sequence[str]) -> UsageError:
 
 def _starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
     """A range, which an index answers. Ids hold only a-z and 0-9."""
-    return and_(column >= prefix, column < prefix + "\x7f")
+    return (column >= prefix) & (column < prefix + "\x7f")
 
 
 def _whole_jobs() -> Select[Any]:

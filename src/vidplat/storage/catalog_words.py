@@ -16,7 +16,6 @@ from vidplat.domain import Batch, Failure, JobState, OperatingPoint
 
 class BatchState(StrEnum):
     OPEN = "open"  # has work to do, or is being worked on
-    PAUSED = "paused"  # keeps its jobs, claims none
     DONE = "done"  # every job has reached a final state
     CANCELLED = "cancelled"
     INFEASIBLE = "infeasible"  # refused by admission: nothing was started
@@ -109,14 +108,6 @@ class Added:
 
 
 @dataclass(frozen=True)
-class Hold:
-    """Which platform process works on a batch, and until when unless it says so again."""
-
-    owner: str
-    until: float
-
-
-@dataclass(frozen=True)
 class RunningJob:
     """One job under way, for `status` and `watch`."""
 
@@ -133,8 +124,6 @@ class RunningJob:
     started_at: float
     beat_at: float  # last heartbeat
     lease_until: float
-    predicted_p50_s: float
-    predicted_p90_s: float
 
 
 @dataclass(frozen=True)
@@ -159,8 +148,6 @@ class AttemptRecord:
     started_at: float
     finished_at: float
     steps_done: int
-    predicted_p50_s: float | None = None
-    predicted_p90_s: float | None = None
     phases: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
     # counts towards the job's attempt limit: failed, and not forgiven by a later `retry`

@@ -4,8 +4,7 @@
     change if still so    change(connection, [changed(row, **values), ...])
     keep the history      append_attempts(connection, ...), write_events(connection, ...)
 
-SQLite's write lock, PostgreSQL's row locks, taken in one order. Left to others: which change is
-when (transitions.py).
+SQLite's write lock, PostgreSQL's row locks, taken in one order.
 """
 
 from __future__ import annotations
@@ -27,12 +26,7 @@ OPEN = (JobState.QUEUED.value, JobState.RUNNING.value)
 GIVEN_UP = (JobState.FAILED.value, JobState.QUARANTINED.value, JobState.CANCELLED.value)
 
 UNATTENDED = dict.fromkeys(("owner", "lease_until", "phase", "step", "steps", "beat_at"))
-BLAMELESS: dict[str, Any] = {
-    "failure_kind": None,
-    "failure_message": None,
-    "avoid": None,
-    "rung_down": 0,
-}
+BLAMELESS = {"failure_kind": None, "failure_message": None, "avoid": None, "rung_down": 0}
 
 # One row of `jobs`, named by its key, if it is still in the expected state and attempt. The bound
 # names differ from the columns' because an UPDATE binds those itself.
@@ -168,43 +162,27 @@ def finished(outcome: Outcome, artifact: Artifact, quality: float | None) -> dic
 
 
 def failed(outcome: Outcome, decision: Decision) -> dict[str, Any]:
-    values: dict[str, Any] = {
+    match decision:
+        case Requeue():
+            again, state = decision, JobState.QUEUED
+        case GiveUp(state):
+            assert state.value in GIVEN_UP, f"giving up ends in {GIVEN_UP}, not in {state}"
+            again = Requeue()  # nothing of it is kept
+    return {
         **UNATTENDED,
         **_failure_row(outcome),
         "finished_at": outcome.finished_at,
         "phases": to_json(outcome.phases),
+        "state": state.value,
+        "not_before": again.not_before,
+        "avoid": to_json(sorted(again.avoid)),
+        "rung_down": again.rung_down,
     }
-    match decision:
-        case Requeue(not_before, avoid, rung_down):
-            return {
-                **values,
-                "state": JobState.QUEUED.value,
-                "not_before": not_before,
-                "avoid": to_json(sorted(avoid)),
-                "rung_down": rung_down,
-            }
-        case GiveUp(state):
-            assert state.value in GIVEN_UP, f"giving up ends in {GIVEN_UP}, not in {state}"
-            return {
-                **values,
-                "state": state.value,
-                "not_before": 0.0,
-                "avoid": None,
-                "rung_down": 0,
-            }
 
 
 def started_event(batch_id: str, claim: Claim, attempt: int, at: float) -> dict[str, Any]:
-    return event_row(
-        batch_id,
-        claim.job_id,
-        "started",
-        at,
-        attempt=attempt,
-        worker=claim.worker_id,
-        point=claim.point.label,
-        reason=claim.reason,
-    )
+    how = {"worker": claim.worker_id, "point": claim.point.label, "reason": claim.reason}
+    return event_row(batch_id, claim.job_id, "started", at, attempt=attempt, **how)
 
 
 def ended_event(batch_id: str, outcome: Outcome, kind: str, **more: object) -> dict[str, Any]:

@@ -15,8 +15,7 @@ again with growing pauses; a connection that breaks inside a block is not, becau
 knows whether the block may be repeated. Every error leaves as a `CatalogError` without a password
 in it.
 
-This file knows no table but Alembic's own. It does not promise that two processes see the same
-clock.
+This file knows no table but Alembic's own.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ CONNECT_TIMEOUT_S = 5
 RECONNECT_S = 20.0  # how long a lost PostgreSQL is waited for before giving up
 SQLITE_CACHE_KIB = 65_536
 
-# PostgreSQL: lock not available, deadlock, and what a session refused for lack of rights or
-# password says.
+# PostgreSQL: lock not available, deadlock, serialization failure.
 _LOCKED = {"55P03", "40P01", "40001"}
 
 
@@ -67,17 +65,13 @@ class Database:
         )
         self._was_reached = False
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """A transaction that sees one state of the database and changes nothing."""
-        with self._transaction(writing=False) as connection:
-            yield connection
+        return self._transaction(writing=False)
 
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """A transaction that holds SQLite's write lock from its start."""
-        with self._transaction(writing=True) as connection:
-            yield connection
+        return self._transaction(writing=True)
 
     def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
         """The rows of one query, in a view of its own."""

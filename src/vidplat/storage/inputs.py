@@ -7,8 +7,6 @@ So a worker needs no credentials and no path of somebody else's, a video is the 
 at submit, and a thousand rows with one source keep it once. A copy is written whole or not at all
 (`Store.put`), and checked against its name whenever it is read. Copies are shared by the batches of
 a prefix and never removed by vidplat.
-
-Left to others: where the videos come from (input_places.py).
 """
 
 from __future__ import annotations

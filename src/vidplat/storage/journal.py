@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, update
@@ -19,14 +19,12 @@ from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, upd
 from vidplat.domain import WorkerState
 from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, PointShare, told_point
 from vidplat.storage.database import Database
-from vidplat.storage.rows import from_json, to_attempt, to_event, to_json
+from vidplat.storage.rows import from_json, same_names, to_attempt, to_event, to_json
 from vidplat.storage.tables import attempts, cost_states, events, jobs, observations, plans, workers
 
-_OBSERVATION = ("at", "model_id", "device_class", "stage", "seconds")
-_WORKER = ("pool", "device_class", "free_bytes", "ready_at", "speed", "running", "price_per_s")
+_WORKER = same_names(WorkerState, workers, "alive", "suspect")
 # What of a PlanRecord has a column of its own; the rest is one JSON document.
-_IN_DETAIL = ("shares", "deferred", "notes")
-_PLAN_COLUMNS = [each.name for each in fields(PlanRecord) if each.name not in _IN_DETAIL]
+_PLAN = same_names(PlanRecord, plans)
 
 
 class Journal:
@@ -83,7 +81,7 @@ class Journal:
         """Keeps a plan's promise and shape."""
         detail = {"shares": plan.shares, "deferred": plan.deferred, "notes": plan.notes}
         row = {
-            **{name: getattr(plan, name) for name in _PLAN_COLUMNS},
+            **{name: getattr(plan, name) for name in _PLAN},
             "batch_id": batch_id,
             "detail": json.dumps(detail, separators=(",", ":"), default=astuple),
         }
@@ -101,29 +99,12 @@ class Journal:
         """Keeps measured seconds; keys: model_id, device_class, stage, seconds, features, at,
         [batch_id, job_id]."""
         rows = [
-            {
-                **{name: each[name] for name in _OBSERVATION},
-                "batch_id": each.get("batch_id"),
-                "job_id": each.get("job_id"),
-                "features": json.dumps(each["features"], separators=(",", ":")),
-            }
+            {**each, "features": json.dumps(each["features"], separators=(",", ":"))}
             for each in seen
         ]
         if rows:
             with self.database.writing() as connection:
                 connection.execute(insert(observations), rows)
-
-    def observations(
-        self, *, model_id: str | None = None, device_class: str | None = None, limit: int = 1000
-    ) -> list[dict[str, Any]]:
-        """The latest measured stage seconds, oldest first, in the form `add_observations` takes."""
-        query = select(observations).order_by(observations.c.id.desc()).limit(limit)
-        if model_id is not None:
-            query = query.where(observations.c.model_id == model_id)
-        if device_class is not None:
-            query = query.where(observations.c.device_class == device_class)
-        found = reversed(self.database.rows(query))
-        return [{**row, "features": from_json(row["features"])} for row in found]
 
     def cost_state(self, key: str) -> dict[str, Any] | None:
         """The document kept under `key`, or None."""
@@ -158,20 +139,6 @@ class Journal:
             if rows:
                 connection.execute(insert(workers), rows)
 
-    def workers(self, batch_id: str) -> list[WorkerState]:
-        """The workers that a batch last saw, by pool and name."""
-        by_name = (workers.c.pool, workers.c.worker_id)
-        query = select(workers).where(workers.c.batch_id == batch_id).order_by(*by_name)
-        return [
-            WorkerState(
-                **{name: row[name] for name in _WORKER},
-                id=row["worker_id"],
-                alive=bool(row["alive"]),
-                suspect=bool(row["suspect"]),
-            )
-            for row in self.database.rows(query)
-        ]
-
 
 def event_row(
     batch_id: str, job_id: str | None, kind: str, at: float, /, **detail: object
@@ -197,7 +164,7 @@ def _to_plan(row: RowMapping) -> PlanRecord:
         for pool, (steps, *keyframes, method), count, quality, seconds in detail["shares"]
     )
     return PlanRecord(
-        **{name: row[name] for name in _PLAN_COLUMNS},
+        **{name: row[name] for name in _PLAN},
         shares=shares,
         deferred=tuple((job_id, reason) for job_id, reason in detail["deferred"]),
         notes=tuple(detail["notes"]),

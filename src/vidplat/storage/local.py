@@ -22,6 +22,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from vidplat.errors import StoreError, printable
@@ -164,10 +165,8 @@ class LocalStore:
     @staticmethod
     def _drop(partial: Path) -> None:
         """Remove a half-written file; if even that fails, `sweep_unfinished` will."""
-        try:
+        with suppress(OSError):
             partial.unlink(missing_ok=True)
-        except OSError:
-            return
 
     def _make_folder(self, folder: Path) -> None:
         """Raises FileNotFoundError when somebody removes it as empty: worth another try."""
@@ -193,17 +192,12 @@ class LocalStore:
             folder = folder.parent
 
     def _files_below(self, folder: Path) -> Iterator[Path]:
-        try:
-            entries = list(os.scandir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise self._explained(error, folder) from error
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._files_below(Path(entry.path))
-            else:
-                yield Path(entry.path)
+        def unread(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise self._explained(error, folder) from error
+
+        for here, _, names in os.walk(folder, onerror=unread):
+            yield from (Path(here, name) for name in names)
 
     @staticmethod
     def _restless(folder: Path) -> StoreError:

@@ -4,9 +4,6 @@ Cells come raw: text from CSV, typed values from parquet and JSON, None where th
 column has a `Cell`: a quick test that nearly every cell passes as it is, and a parser for the rest,
 which gives the clean value or raises `Wrong` with what is wrong. A million rows of twelve columns
 take seconds.
-
-Left to others: whether the model can make such a size or length (the platform's intake), what a
-deadline means (config), whether a model or method exists.
 """
 
 from __future__ import annotations

@@ -4,14 +4,12 @@ A column is matched without regard to case and surrounding spaces. When two colu
 the one named first in COLUMNS wins and the other is told to be ignored. A name nobody knows is
 ignored too, with a warning that says the nearest known one; only a missing prompt column is an
 error.
-
-Left to others: what the cells hold (prompt_cells.py).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vidplat.errors import InputError, printable
 
@@ -46,46 +44,56 @@ _MOST_WARNINGS = 20
 
 
 class ColumnNames:
-    """Resolves the names of one file and warns once about each it does not use."""
+    """What the names of one file mean; it warns once about each that is not used."""
 
     def __init__(self, where: str, warn: Callable[[str], None]) -> None:
+        self.synonyms: dict[str, list[str]] = {}  # our word -> the file's, the preferred one first
         self._where = where
         self._warn = warn
+        self._seen: dict[str, None] = {}
         self._warned: set[str] = set()
 
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Our word -> the file's name that counts."""
+        return {field: known[0] for field, known in self.synonyms.items()}
+
     def of_table(self, names: Sequence[str]) -> dict[str, str]:
-        """{our word: the file's name} for a file with fixed columns. Raises InputError."""
+        """What is `chosen` of a file with fixed columns. Raises InputError."""
         doubled = next(
-            (name for name in names if names.count(name) > 1 and self._meaning(name)), None
+            (name for name in names if names.count(name) > 1 and _folded(name) in _MEANING), None
         )
         if doubled is not None:
             raise InputError(
                 f"{self._where} has two columns named '{printable(doubled, 40)}': rename one"
             )
-        synonyms: dict[str, list[str]] = {}
-        self.add_synonyms(synonyms, names)
-        for chosen, *others in synonyms.values():
+        self.add(names)
+        for chosen, *others in self.synonyms.values():
             for other in others:
                 self._ignore(other, f": '{printable(chosen, 40)}' means the same")
-        self.need_text(synonyms, names)
-        return {field: known[0] for field, known in synonyms.items()}
+        self.need_text()
+        return self.chosen
 
-    def add_synonyms(self, synonyms: dict[str, list[str]], names: Iterable[str]) -> None:
+    def add(self, names: Iterable[str]) -> None:
         """Enter `names` under our words for them, the preferred ones first; warn of others."""
         for name in names:
-            meaning = self._meaning(name)
-            if meaning is None:
-                self._ignore(name, self._hint(name))
+            if name in self._seen:
                 continue
-            known = synonyms.setdefault(meaning[0], [])
+            self._seen[name] = None
+            folded = _folded(name)
+            if folded not in _MEANING:
+                nearest = difflib.get_close_matches(folded, _MEANING, n=1, cutoff=0.7)
+                self._ignore(name, f"; did you mean {nearest[0]!r}?" if nearest else "")
+                continue
+            known = self.synonyms.setdefault(_MEANING[folded][0], [])
             known.append(name)
             known.sort(key=lambda one: _MEANING[_folded(one)][1])
 
-    def need_text(self, chosen: Mapping[str, object], names: Iterable[str]) -> None:
+    def need_text(self) -> None:
         """InputError, with what there is and comes nearest, unless a column holds prompts."""
-        if "text" in chosen:
+        if "text" in self.synonyms:
             return
-        names = list(dict.fromkeys(names))
+        names = list(self._seen)
         nearest = _nearest_to_a_prompt(names)
         shown = ", ".join(printable(name, 40) for name in names[:_MOST_SHOWN]) or "none"
         more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
@@ -94,15 +102,6 @@ class ColumnNames:
             f"{self._where} has no prompt column: needed one of {', '.join(COLUMNS['text'])}; "
             f"found {shown}{more}{hint}"
         )
-
-    @staticmethod
-    def _meaning(name: str) -> tuple[str, int] | None:
-        return _MEANING.get(_folded(name))
-
-    @staticmethod
-    def _hint(name: str) -> str:
-        nearest = difflib.get_close_matches(_folded(name), _MEANING, n=1, cutoff=0.7)
-        return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
     def _ignore(self, name: str, because: str) -> None:
         if name in self._warned or len(self._warned) > _MOST_WARNINGS:

@@ -3,8 +3,7 @@
 The format is told by content that cannot be mistaken (PAR1), then by the file's name, then by its
 first lines. What is not a seekable file (stdin, a pipe, a URL) is first copied to a temporary one.
 
-What cannot be read at all is an InputError in one sentence. Left to others: the rows
-(prompt_formats.py).
+What cannot be read at all is an InputError in one sentence.
 """
 
 from __future__ import annotations
@@ -23,15 +22,8 @@ from vidplat.storage.prompt_formats import PromptFile, delimiter_of
 from vidplat.storage.stores import NotFound
 
 FORMATS = ("parquet", "csv", "jsonl", "txt")
-_BY_SUFFIX = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".txt": "txt",
-}
+_BY_SUFFIX = {f".{name}": name for name in FORMATS}
+_BY_SUFFIX |= {".pq": "parquet", ".tsv": "csv", ".ndjson": "jsonl"}
 _HEAD_BYTES = 64 << 10
 
 

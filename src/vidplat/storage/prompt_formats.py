@@ -12,8 +12,7 @@ below the header for csv, rows for parquet.
 
 What is wrong with the whole file is an InputError in one sentence; what is wrong with a single row
 (a line that is not JSON, a record of the wrong length) is a problem of that row.
-Left to others: how a file is opened and its format told (prompt_files.py), and what cells may hold
-(prompt_cells.py). Not promised: survival of a parquet file that was built to crash its reader.
+Not promised: survival of a parquet file that was built to crash its reader.
 """
 
 from __future__ import annotations
@@ -56,27 +55,25 @@ class PromptFile:
     format: str
     where: str
 
-    def blocks(self, names: dict[str, str], warn: Callable[[str], None]) -> Iterator[Block]:
-        """All rows in order. `names` is filled with the file's own name for each of our columns."""
+    def blocks(self, columns: ColumnNames) -> Iterator[Block]:
+        """All rows in order. `columns` is told the names of the file's."""
         readers = {
             "parquet": _parquet_blocks,
             "csv": _csv_blocks,
             "jsonl": _json_blocks,
             "txt": _text_blocks,
         }
-        return readers[self.format](self, ColumnNames(self.where, warn), names)
+        return readers[self.format](self, columns)
 
 
 # --- parquet --------------------------------------------------------------------------------------
 
 
-def _parquet_blocks(
-    source: PromptFile, columns: ColumnNames, names: dict[str, str]
-) -> Iterator[Block]:
+def _parquet_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
     try:
         plain = pq.ParquetFile(source.file)
         schema = plain.schema_arrow
-        names |= columns.of_table(schema.names)
+        names = columns.of_table(schema.names)
         for ours, name in names.items():
             _check_type(schema.field(name).type, ours, name, source.where)
         _check_chunks(plain.metadata, set(names.values()), source.where)
@@ -193,10 +190,8 @@ def _filled_lines(source: PromptFile) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(_lines(source), 1) if line.strip())
 
 
-def _text_blocks(
-    source: PromptFile, columns: ColumnNames, names: dict[str, str]
-) -> Iterator[Block]:
-    names["text"] = "prompt"
+def _text_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
+    columns.add(["prompt"])
     for lines in _in_blocks(_filled_lines(source), lambda item: len(item[1])):
         texts = [line.rstrip("\r\n") for _, line in lines]
         yield Block([number for number, _ in lines], {"text": texts})
@@ -206,7 +201,7 @@ def delimiter_of(header: str) -> str:
     return next((mark for mark in (",", "\t", ";") if mark in header), ",")
 
 
-def _csv_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str]) -> Iterator[Block]:
+def _csv_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
     lines = _lines(source)
     header_line = next((line for line in lines if line.strip()), "")
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_LINE_BYTES))
@@ -224,8 +219,7 @@ def _csv_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str])
 
     try:
         header = next(records, [])
-        names |= columns.of_table(header)
-        places = {ours: header.index(name) for ours, name in names.items()}
+        places = {ours: header.index(name) for ours, name in columns.of_table(header).items()}
         for block in _in_blocks(numbered(), lambda item: sum(map(len, item[1]))):
             wrong = {
                 number: f"has {len(record)} cells, the header has {len(header)}"
@@ -245,12 +239,7 @@ def _csv_blocks(source: PromptFile, columns: ColumnNames, names: dict[str, str])
         ) from error
 
 
-def _json_blocks(
-    source: PromptFile, columns: ColumnNames, names: dict[str, str]
-) -> Iterator[Block]:
-    # our word -> the file's names for it, the preferred one first
-    synonyms: dict[str, list[str]] = {}
-    seen: set[str] = set()
+def _json_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
     for block in _in_blocks(_filled_lines(source), lambda item: len(item[1])):
         rows: list[int] = []
         objects: list[dict[str, Any]] = []
@@ -262,13 +251,10 @@ def _json_blocks(
             except (ValueError, RecursionError) as error:
                 cut = "" if line.endswith("\n") else " (the file may be truncated)"
                 unreadable[number] = f"is not a JSON object: {printable(error, 80)}{cut}"
-        new = dict.fromkeys(name for found in objects for name in found if name not in seen)
-        seen.update(new)
-        columns.add_synonyms(synonyms, new)
+        columns.add(chain.from_iterable(objects))
         if objects:
-            columns.need_text(synonyms, seen)
-        names |= {ours: known[0] for ours, known in synonyms.items()}
-        cells = {ours: _first_of(known, objects) for ours, known in synonyms.items()}
+            columns.need_text()
+        cells = {ours: _first_of(known, objects) for ours, known in columns.synonyms.items()}
         yield Block(rows, cells, unreadable)
 
 

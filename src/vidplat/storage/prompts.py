@@ -16,8 +16,8 @@ or where reading stops.
 Duplicate ids are looked for by 64-bit hashes, 16 bytes per row, and told in a last batch. By
 chance, two different ids of a million share a hash once in 40 million files.
 
-Left to others: what needs the model (sizes it can make, seconds to frames), deadlines, exact
-duplicates, and what an input video holds.
+Left to the platform's intake: what needs the model (sizes it can make, seconds to frames, methods),
+deadlines, exact duplicates, and what an input video holds.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from vidplat.domain import Prompt
 from vidplat.errors import InputError, UsageError
 from vidplat.storage.input_places import folder_of, resolve
 from vidplat.storage.prompt_cells import RowProblem, clean_column
+from vidplat.storage.prompt_columns import ColumnNames
 from vidplat.storage.prompt_files import open_prompt_file
 from vidplat.storage.prompt_formats import Block
 
@@ -70,13 +71,13 @@ def read_prompts(
     rows = 0
     folder = folder_of(source)
     with open_prompt_file(source, stdin, format) as prompts:
-        names: dict[str, str] = {}
-        for block in prompts.blocks(names, warn):
+        columns = ColumnNames(prompts.where, warn)
+        for block in prompts.blocks(columns):
             rows += len(block.rows) + len(block.unreadable)
-            yield _batch(block, names, ids, folder)
+            yield _batch(block, columns.chosen, ids, folder)
     if rows == 0:
         raise InputError(f"{prompts.where} has no rows: needed at least one prompt")
-    yield from ids.problems(names.get("external_id", "id"))
+    yield from ids.problems(columns.chosen.get("external_id", "id"))
 
 
 class _Cells:

@@ -27,37 +27,28 @@ from vidplat.stages import STAGES
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.rows import from_json, whole
 
-_IDS = [
-    ("job_id", pa.string()),
-    ("row", pa.int64()),
-    ("external_id", pa.string()),
-    ("state", pa.string()),
-]
+
+def _of(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, kind) for name in names]
+
+
+_IDS = [("job_id", pa.string()), ("row", pa.int64()), *_of(pa.string(), "external_id", "state")]
 _POINT = [("steps", pa.int32()), ("method", pa.string())]
 
 MANIFEST = pa.schema(
     [
         *_IDS,
-        ("prompt", pa.string()),
-        ("negative_prompt", pa.string()),
-        ("video_uri", pa.string()),
-        ("poster_uri", pa.string()),
-        ("meta_uri", pa.string()),
-        ("sha256", pa.string()),
+        *_of(pa.string(), "prompt", "negative_prompt"),
+        *_of(pa.string(), "video_uri", "poster_uri", "meta_uri", "sha256"),
         ("size_bytes", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("num_frames", pa.int32()),
-        ("fps", pa.int32()),
+        *_of(pa.int32(), "width", "height", "num_frames", "fps"),
         ("num_inference_steps", pa.int32()),  # asked for; `steps` were spent
         ("guidance_scale", pa.float64()),
         ("seed", pa.int64()),
         # of video-to-video jobs: where the source was, its bytes, how much is changed
-        ("input_video", pa.string()),
-        ("input_sha256", pa.string()),
+        *_of(pa.string(), "input_video", "input_sha256"),
         ("strength", pa.float64()),
-        ("model_id", pa.string()),
-        ("model_revision", pa.string()),
+        *_of(pa.string(), "model_id", "model_revision"),
         *_POINT,
         ("attempt", pa.int32()),  # the one that won
         ("reused_from", pa.string()),  # the batch that made this video, when it was not this one
@@ -69,36 +60,26 @@ METRICS = pa.schema(
     [
         *_IDS,
         *_POINT,
-        ("pool", pa.string()),
-        ("worker_id", pa.string()),
+        *_of(pa.string(), "pool", "worker_id"),
         ("attempts", pa.int32()),
-        ("started_at", pa.float64()),
-        ("finished_at", pa.float64()),
+        *_of(pa.float64(), "started_at", "finished_at"),
         ("deadline_at", pa.float64()),  # the row's own, else the batch's
         # true when done after its deadline or not done; null without a deadline
         ("missed", pa.bool_()),
-        ("predicted_p50_s", pa.float64()),
-        ("predicted_p90_s", pa.float64()),
-        ("actual_s", pa.float64()),
-        ("predicted_quality", pa.float64()),
-        *((f"{phase}_s", pa.float64()) for phase in STAGES),
+        *_of(pa.float64(), "predicted_p50_s", "predicted_p90_s", "actual_s", "predicted_quality"),
+        *_of(pa.float64(), *(f"{phase}_s" for phase in STAGES)),
         ("other_s", pa.float64()),  # phases with other names, summed
         ("metrics", pa.map_(pa.string(), pa.float64())),  # quality facts measured on the video
-        ("reused_from", pa.string()),
-        ("failure_kind", pa.string()),
-        ("failure", pa.string()),
+        *_of(pa.string(), "reused_from", "failure_kind", "failure"),
     ]
 )
 
 # Our names for columns that the catalog calls otherwise.
-_RENAMED = {"steps": "point_steps", "method": "point_method", "failure": "failure_message"}
+_THEIRS = {"steps": "point_steps", "method": "point_method", "failure": "failure_message"}
+_THEIRS |= {"attempt": "won_by", "attempts": "attempt"}
 _COMPUTED = {"missed", "actual_s", *(f"{phase}_s" for phase in STAGES), "other_s"}
-_OF_MANIFEST = {name: {**_RENAMED, "attempt": "won_by"}.get(name, name) for name in MANIFEST.names}
-_OF_METRICS = {
-    name: {**_RENAMED, "attempts": "attempt"}.get(name, name)
-    for name in METRICS.names
-    if name not in _COMPUTED
-}
+_OF_MANIFEST = {name: _THEIRS.get(name, name) for name in MANIFEST.names}
+_OF_METRICS = {name: _THEIRS.get(name, name) for name in METRICS.names if name not in _COMPUTED}
 
 
 def export_manifest(catalog: Catalog, batch_id: str) -> bytes:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, Table
 
 from vidplat.domain import (
     Artifact,
@@ -29,34 +30,26 @@ from vidplat.domain import (
     VideoSpec,
 )
 from vidplat.storage.catalog_words import AttemptRecord, Event, RunningJob
+from vidplat.storage.tables import attempts, batches, events, jobs
 
 POINT_COLUMNS = ("point_steps", "point_method")
 
-# Columns that hold what the field of their name holds.
-_BATCH = (
-    "source", "output_prefix", "submitted_at", "deadline_at", "priority", "quality_floor", "total",
-    "method",
-)  # fmt: skip
-_SPEC = (
-    "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "seed",
-)  # fmt: skip
-_JOB = (
-    "prompt", "negative_prompt", "row", "external_id", "priority", "method", "input_video",
-    "input_sha256", "strength",
-)  # fmt: skip
-_OPEN = ("attempt", "not_before", "rung_down")
-_RECORD = (
-    "batch_id", "attempt", "predicted_p50_s", "predicted_p90_s", "predicted_quality", "worker_id",
-    "pool", "started_at", "finished_at", "not_before", "reused_from",
-)  # fmt: skip
-_RUNNING = (
-    "job_id", "row", "attempt", "worker_id", "pool", "owner", "started_at", "beat_at",
-    "lease_until", "predicted_p50_s", "predicted_p90_s",
-)  # fmt: skip
-_ATTEMPT = (
-    "job_id", "attempt", "ended", "worker_id", "pool", "started_at", "finished_at", "steps_done",
-    "predicted_p50_s", "predicted_p90_s",
-)  # fmt: skip
+
+def same_names(kind: type[Any], table: Table, *differing: str) -> tuple[str, ...]:
+    """The fields of a dataclass that a column of their name holds as they are."""
+    names = (each.name for each in fields(kind))
+    return tuple(name for name in names if name in table.c and name not in differing)
+
+
+_BATCH = same_names(Batch, batches, "on_infeasible")
+_SPEC = same_names(VideoSpec, jobs)
+_JOB = same_names(Job, jobs, "deadline_at")
+_OPEN = same_names(OpenJob, jobs, "avoid")
+_RECORD = same_names(JobRecord, jobs, "state", "phases", "metrics")
+_RUNNING = same_names(RunningJob, jobs, "phase", "step", "steps")
+_ATTEMPT = same_names(AttemptRecord, attempts, "phases")
+_EVENT = same_names(Event, events, "detail")
+_ARTIFACT = same_names(Artifact, jobs, "attempt", "poster_uri", "meta_uri")
 
 
 # --- values become rows ---------------------------------------------------------------------------
@@ -125,11 +118,9 @@ def point_row(point: OperatingPoint) -> dict[str, Any]:
 
 def artifact_row(artifact: Artifact) -> dict[str, Any]:
     return {
-        "video_uri": artifact.video_uri,
+        **{name: getattr(artifact, name) for name in _ARTIFACT},
         "poster_uri": beside(artifact.poster_uri, artifact.video_uri),
         "meta_uri": beside(artifact.meta_uri, artifact.video_uri),
-        "sha256": artifact.sha256,
-        "size_bytes": artifact.size_bytes,
         "won_by": artifact.attempt,
     }
 
@@ -171,11 +162,9 @@ def to_artifact(row: RowMapping) -> Artifact | None:
     if video_uri is None:
         return None
     return Artifact(
-        video_uri=video_uri,
+        **_taken(row, _ARTIFACT),
         poster_uri=whole(row["poster_uri"], video_uri),
         meta_uri=whole(row["meta_uri"], video_uri),
-        sha256=row["sha256"],
-        size_bytes=row["size_bytes"],
         attempt=row["won_by"],
     )
 
@@ -220,9 +209,7 @@ def to_attempt(row: RowMapping) -> AttemptRecord:
 
 
 def to_event(row: RowMapping) -> Event:
-    return Event(
-        row["id"], row["at"], row["batch_id"], row["job_id"], row["kind"], from_json(row["detail"])
-    )
+    return Event(**_taken(row, _EVENT), detail=from_json(row["detail"]))
 
 
 def _taken(row: RowMapping, names: Iterable[str]) -> dict[str, Any]:

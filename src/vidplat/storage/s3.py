@@ -13,7 +13,6 @@ How it keeps its word:
 - Above 16 MiB an object goes up in parts: it is invisible until complete, and a failed upload is
   aborted.
 
-Left to others: requests, their time limits and their retries (s3_bucket.py).
 Not promised: objects above 5 GiB (a single copy request cannot move them).
 """
 
@@ -22,6 +21,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
@@ -69,10 +69,8 @@ class S3Store:
         self.delete(source)
 
     def delete(self, key: str) -> None:
-        try:
+        with suppress(NotFound):
             self._bucket.call("delete_object", self._key(key))
-        except NotFound:
-            return
 
     def list(self, prefix: str = "") -> Iterator[str]:
         for page in self._bucket.pages("list_objects_v2", self._below(prefix)):

@@ -10,7 +10,7 @@
   longer than reading a small file.
 
 Credentials come from the usual places of boto3 (environment, profile, instance role), never from
-the URL. Left to others: what a store makes of it (s3.py).
+the URL.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -48,20 +49,12 @@ _PATIENT_WRITE_S = 20
 _SLOWEST_BYTES_PER_S = 500  # 4 kbit/s: a link that still gets a small video through
 _PASSING_ERRORS = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
 _PASSING_CODES = {
-    "SlowDown",
-    "Throttling",
-    "RequestTimeout",
-    "RequestTimeTooSkewed",
+    "SlowDown", "Throttling", "RequestTimeout", "RequestTimeTooSkewed",
     "ConditionalRequestConflict",
-}
+}  # fmt: skip
 _REFUSED_CODES = {
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "403",
-    "401",
-}
+    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "401",
+}  # fmt: skip
 
 T = TypeVar("T")
 
@@ -142,11 +135,10 @@ class Bucket:
                 return
 
     def abort_upload(self, key: str, upload: str) -> None:
-        """Forget the parts of an upload, if that is still to be had."""
-        try:
+        """Forget the parts of an upload, if that is still to be had: else it is gone already, or
+        the server is, and a later sweep or its lifecycle rule removes it."""
+        with suppress(ClientError, BotoCoreError):
             self._client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload)
-        except (ClientError, BotoCoreError):
-            return  # gone already, or the server is: a later sweep or its lifecycle rule removes it
 
     def _patiently(self, request: Callable[[], T], key: str, limit_s: int = 0) -> T:
         """`request()`, again and again while its errors are of the kind that passes. A time limit

@@ -7,8 +7,6 @@ video (artifacts.py).
 Keys are ours, never a user's: segments of `[A-Za-z0-9._-]` joined by `/`. No key can leave the
 prefix.
 
-Left to others: which store a URL names (places.py), and the order in which a video's keys are
-written (artifacts.py).
 Not promised: listing order, or that two stores with different prefixes do not overlap.
 """
 

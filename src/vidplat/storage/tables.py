@@ -36,31 +36,24 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from vidplat.storage.columns import Id, counter, needed, optional
+
 metadata = MetaData()
-
-# Ids of ours sort by their bytes everywhere, so that a range of an index answers "starts with".
-Id = Text().with_variant(Text(collation="C"), "postgresql")
-
-# A number that counts up by itself: SQLite does that for INTEGER keys alone.
-Counter = BigInteger().with_variant(Integer, "sqlite")
 
 batches = Table(
     "batches",
     metadata,
     Column("batch_id", Id, primary_key=True),
-    Column("source", Text, nullable=False),
-    Column("output_prefix", Text, nullable=False),
-    Column("model_id", Text, nullable=False),
-    Column("model_revision", Text, nullable=False),
-    Column("submitted_at", Double, nullable=False),
-    Column("deadline_at", Double),
-    Column("priority", Integer, nullable=False),
-    Column("quality_floor", Double, nullable=False),
-    Column("on_infeasible", Text, nullable=False),
-    Column("total", Integer, nullable=False),
-    Column("method", Text),
-    Column("state", Text, nullable=False),
-    Column("held_by", Text),  # the platform process that works on it
+    *needed(Text, "source", "output_prefix", "model_id", "model_revision"),
+    *needed(Double, "submitted_at"),
+    *optional(Double, "deadline_at"),
+    *needed(Integer, "priority"),
+    *needed(Double, "quality_floor"),
+    *needed(Text, "on_infeasible"),
+    *needed(Integer, "total"),
+    *optional(Text, "method"),
+    *needed(Text, "state"),
+    *optional(Text, "held_by"),  # the platform process that works on it
     Column("held_until", Double, nullable=False, default=0.0),
     Index("batches_by_prefix", "output_prefix"),
     Index("batches_by_time", "submitted_at"),
@@ -69,67 +62,50 @@ batches = Table(
 jobs = Table(
     "jobs",
     metadata,
-    # what is asked for
-    Column("job_id", Id, nullable=False),
-    # no foreign key: it would be checked a million times per submit
-    Column("batch_id", Id, nullable=False),
-    Column("row", Integer, nullable=False),
-    Column("external_id", Text),
-    Column("prompt", Text, nullable=False),
-    Column("negative_prompt", Text, nullable=False),
-    Column("width", Integer, nullable=False),
-    Column("height", Integer, nullable=False),
-    Column("num_frames", Integer, nullable=False),
-    Column("fps", Integer, nullable=False),
-    Column("num_inference_steps", Integer, nullable=False),
-    Column("guidance_scale", Double, nullable=False),
-    Column("seed", BigInteger, nullable=False),
-    Column("model_id", Text),  # NULL: the batch's
-    Column("model_revision", Text),
-    Column("priority", Integer, nullable=False),
-    Column("deadline_at", Double, nullable=False),  # infinity: none
-    Column("method", Text),
+    # what is asked for; batch_id is no foreign key: it would be checked a million times per submit
+    *needed(Id, "job_id", "batch_id"),
+    *needed(Integer, "row"),
+    *optional(Text, "external_id"),
+    *needed(Text, "prompt", "negative_prompt"),
+    *needed(Integer, "width", "height", "num_frames", "fps", "num_inference_steps"),
+    *needed(Double, "guidance_scale"),
+    *needed(BigInteger, "seed"),
+    *optional(Text, "model_id", "model_revision"),  # NULL: the batch's
+    *needed(Integer, "priority"),
+    *needed(Double, "deadline_at"),  # infinity: none
+    *optional(Text, "method"),
     # where the source was at submit, without secrets; NULL: made from text alone
-    Column("input_video", Text),
-    Column("input_sha256", Text),
-    Column("strength", Double),
+    *optional(Text, "input_video", "input_sha256"),
+    *optional(Double, "strength"),
     # where it stands
-    Column("state", Text, nullable=False),
+    *needed(Text, "state"),
     # number of the latest attempt: the fencing token
     Column("attempt", Integer, nullable=False, default=0),
     # attempts up to this one no longer count against it
     Column("forgiven", Integer, nullable=False, default=0),
     Column("not_before", Double, nullable=False, default=0.0),
-    Column("avoid", Text),  # JSON list of worker ids
+    *optional(Text, "avoid"),  # JSON list of worker ids
     Column("rung_down", Integer, nullable=False, default=0),
     # the attempt under way, or the last one
-    Column("owner", Text),  # the platform process that claimed it; NULL unless running
-    Column("worker_id", Text),
-    Column("pool", Text),
-    Column("point_steps", Integer),
-    Column("point_method", Text),
-    Column("predicted_p50_s", Double),
-    Column("predicted_p90_s", Double),
-    Column("predicted_quality", Double),
-    Column("started_at", Double),
-    Column("lease_until", Double),
-    Column("phase", Text),
-    Column("step", Integer),
-    Column("steps", Integer),
-    Column("beat_at", Double),
+    *optional(Text, "owner"),  # the platform process that claimed it; NULL unless running
+    *optional(Text, "worker_id", "pool"),
+    *optional(Integer, "point_steps"),
+    *optional(Text, "point_method"),
+    *optional(Double, "predicted_p50_s", "predicted_p90_s", "predicted_quality"),
+    *optional(Double, "started_at", "lease_until"),
+    *optional(Text, "phase"),
+    *optional(Integer, "step", "steps"),
+    *optional(Double, "beat_at"),
     # what came of it
-    Column("finished_at", Double),
-    Column("video_uri", Text),
-    Column("poster_uri", Text),  # a bare name lies beside the video
-    Column("meta_uri", Text),
-    Column("sha256", Text),
-    Column("size_bytes", BigInteger),
-    Column("won_by", Integer),  # the attempt that won the commit
-    Column("phases", Text),  # JSON
-    Column("metrics", Text),  # JSON
-    Column("failure_kind", Text),  # of the last failed attempt, while not done
-    Column("failure_message", Text),
-    Column("reused_from", Text),  # the batch that made this video
+    *optional(Double, "finished_at"),
+    *optional(Text, "video_uri"),
+    *optional(Text, "poster_uri", "meta_uri"),  # a bare name lies beside the video
+    *optional(Text, "sha256"),
+    *optional(BigInteger, "size_bytes"),
+    *optional(Integer, "won_by"),  # the attempt that won the commit
+    *optional(Text, "phases", "metrics"),  # JSON
+    *optional(Text, "failure_kind", "failure_message"),  # of the last failure, while not done
+    *optional(Text, "reused_from"),  # the batch that made this video
     # job_id leads, so that one index finds a job of a batch, a job anywhere, and a prefix typed by
     # a person
     PrimaryKeyConstraint("job_id", "batch_id"),
@@ -148,22 +124,16 @@ Index(
 attempts = Table(
     "attempts",
     metadata,
-    Column("job_id", Id, nullable=False),
-    Column("batch_id", Id, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("ended", Text, nullable=False),
-    Column("worker_id", Text, nullable=False),
-    Column("pool", Text, nullable=False),
-    Column("point_steps", Integer, nullable=False),
-    Column("point_method", Text, nullable=False),
-    Column("predicted_p50_s", Double),
-    Column("predicted_p90_s", Double),
-    Column("started_at", Double, nullable=False),
-    Column("finished_at", Double, nullable=False),
-    Column("steps_done", Integer, nullable=False),
-    Column("phases", Text),  # JSON
-    Column("failure_kind", Text),
-    Column("failure_message", Text),
+    *needed(Id, "job_id", "batch_id"),
+    *needed(Integer, "attempt"),
+    *needed(Text, "ended", "worker_id", "pool"),
+    *needed(Integer, "point_steps"),
+    *needed(Text, "point_method"),
+    *optional(Double, "predicted_p50_s", "predicted_p90_s"),
+    *needed(Double, "started_at", "finished_at"),
+    *needed(Integer, "steps_done"),
+    *optional(Text, "phases"),  # JSON
+    *optional(Text, "failure_kind", "failure_message"),
     PrimaryKeyConstraint("job_id", "batch_id", "attempt"),
     # rows are short: kept inside their key's index they take a quarter less
     sqlite_with_rowid=False,
@@ -172,49 +142,38 @@ attempts = Table(
 events = Table(
     "events",
     metadata,
-    Column("id", Counter, primary_key=True, autoincrement=True),
-    Column("batch_id", Id, nullable=False),
-    Column("job_id", Id),
-    Column("kind", Text, nullable=False),
-    Column("at", Double, nullable=False),
-    Column("detail", Text),  # JSON
+    counter(),
+    *needed(Id, "batch_id"),
+    *optional(Id, "job_id"),
+    *needed(Text, "kind"),
+    *needed(Double, "at"),
+    *optional(Text, "detail"),  # JSON
     Index("events_by_batch", "batch_id", "id"),
 )
 
 plans = Table(
     "plans",
     metadata,
-    Column("id", Counter, primary_key=True, autoincrement=True),
-    Column("batch_id", Id, nullable=False),
-    Column("at", Double, nullable=False),
-    Column("inputs_sha256", Text, nullable=False),
-    Column("verdict", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("earliest_at", Double, nullable=False),
-    Column("full_quality_at", Double, nullable=False),
-    Column("finish_p50_at", Double, nullable=False),
-    Column("finish_p90_at", Double, nullable=False),
-    Column("device_seconds", Double, nullable=False),
-    Column("mean_quality", Double, nullable=False),
-    Column("quality_bound", Double, nullable=False),
-    Column("jobs", Integer, nullable=False),
-    Column("deferred_count", Integer, nullable=False),
-    Column("detail", Text, nullable=False),  # JSON: shares, deferred, notes
+    counter(),
+    *needed(Id, "batch_id"),
+    *needed(Double, "at"),
+    *needed(Text, "inputs_sha256", "verdict", "reason"),
+    *needed(Double, "earliest_at", "full_quality_at", "finish_p50_at", "finish_p90_at"),
+    *needed(Double, "device_seconds", "mean_quality", "quality_bound"),
+    *needed(Integer, "jobs", "deferred_count"),
+    *needed(Text, "detail"),  # JSON: shares, deferred, notes
     Index("plans_by_batch", "batch_id", "id"),
 )
 
 observations = Table(
     "observations",
     metadata,
-    Column("id", Counter, primary_key=True, autoincrement=True),
-    Column("at", Double, nullable=False),
-    Column("batch_id", Id),
-    Column("job_id", Id),
-    Column("model_id", Text, nullable=False),
-    Column("device_class", Text, nullable=False),
-    Column("stage", Text, nullable=False),
-    Column("seconds", Double, nullable=False),
-    Column("features", Text, nullable=False),  # JSON
+    counter(),
+    *needed(Double, "at"),
+    *optional(Id, "batch_id", "job_id"),
+    *needed(Text, "model_id", "device_class", "stage"),
+    *needed(Double, "seconds"),
+    *needed(Text, "features"),  # JSON
     Index("observations_by_cell", "model_id", "device_class", "stage", "id"),
 )
 
@@ -222,23 +181,19 @@ cost_states = Table(
     "cost_states",
     metadata,
     Column("key", Text, primary_key=True),
-    Column("document", Text, nullable=False),  # JSON
+    *needed(Text, "document"),  # JSON
 )
 
 workers = Table(
     "workers",
     metadata,
-    Column("batch_id", Id, nullable=False),
-    Column("worker_id", Text, nullable=False),
-    Column("pool", Text, nullable=False),
-    Column("device_class", Text, nullable=False),
-    Column("free_bytes", BigInteger, nullable=False),
-    Column("ready_at", Double, nullable=False),
-    Column("speed", Double, nullable=False),
-    Column("running", Text),
-    Column("price_per_s", Double, nullable=False),
-    Column("alive", Integer, nullable=False),
-    Column("suspect", Integer, nullable=False),
-    Column("seen_at", Double, nullable=False),
+    *needed(Id, "batch_id"),
+    *needed(Text, "worker_id", "pool", "device_class"),
+    *needed(BigInteger, "free_bytes"),
+    *needed(Double, "ready_at", "speed"),
+    *optional(Text, "running"),
+    *needed(Double, "price_per_s"),
+    *needed(Integer, "alive", "suspect"),
+    *needed(Double, "seen_at"),
     PrimaryKeyConstraint("batch_id", "worker_id"),
 )

@@ -152,15 +152,14 @@ class Transitions(Journal):
         batch_id: str,
         job_id: str,
         artifact: Artifact,
-        attempt: int,
         at: float,
         *,
         point: OperatingPoint | None = None,
         phases: Mapping[str, float] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> bool:
-        """The store proves that `attempt` won: the job is done, whatever non-final state the
-        catalog had it in.
+        """The store proves that the artifact's attempt won: the job is done, whatever non-final
+        state the catalog had it in.
 
         Give `point`, `phases` and `metrics` of the winner where they are known: the row may hold
         those of another attempt. Returns False, and changes nothing, when the job had a final state
@@ -173,11 +172,10 @@ class Transitions(Journal):
             **(point_row(point) if point is not None else {}),
             "state": JobState.DONE.value,
             "finished_at": at,
-            "won_by": attempt,
             "phases": to_json(phases or {}),
             "metrics": to_json(metrics or {}),
         }
-        event = event_row(batch_id, job_id, "done", at, attempt=attempt, repaired=True)
+        event = event_row(batch_id, job_id, "done", at, attempt=artifact.attempt, repaired=True)
         with self.database.writing() as connection:
             one = these(batch_id, [job_id])
             found = locked(connection, one, JobState.QUEUED, JobState.RUNNING)
@@ -185,7 +183,7 @@ class Transitions(Journal):
                 return False
             row = found[0]
             change(connection, [changed(row, **values)])
-            if row["state"] == JobState.RUNNING.value and row["attempt"] == attempt:
+            if row["state"] == JobState.RUNNING.value and row["attempt"] == artifact.attempt:
                 append_attempts(connection, [attempt_row(row, "done", at)])
             write_events(connection, [event])
         return True
@@ -212,13 +210,11 @@ class Transitions(Journal):
             found = locked(connection, wanted, JobState.RUNNING)
             change(connection, [changed(row, **queued) for row in found])
             append_attempts(connection, [attempt_row(row, "released", now) for row in found])
-            write_events(
-                connection,
-                [
-                    event_row(batch_id, row["job_id"], "released", now, attempt=row["attempt"])
-                    for row in found
-                ],
-            )
+            history = [
+                event_row(batch_id, row["job_id"], "released", now, attempt=row["attempt"])
+                for row in found
+            ]
+            write_events(connection, history)
         return [row["job_id"] for row in found]
 
     def cancel(self, batch_id: str, job_id: str | None = None, *, now: float) -> int:

@@ -88,9 +88,8 @@ class Endings:
             if outcome.artifact is not None and outcome.job_id not in changed:
                 # Its lease had run out, or another attempt was under way: the store has the last
                 # word.
-                made = outcome.artifact
                 self._site.catalog.mark_done(
-                    self._batch_id, outcome.job_id, made, made.attempt, outcome.finished_at
+                    self._batch_id, outcome.job_id, outcome.artifact, outcome.finished_at
                 )
         self._site.crash_point("after-finish")
         for held, outcome in self._unwritten:

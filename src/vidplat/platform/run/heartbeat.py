@@ -47,7 +47,7 @@ def _renew(world: World, now: float) -> None:
     catalog, owner, batch_id = world.site.catalog, world.site.owner, world.batch.id
     lease_s = world.config.lease_s
     catalog.renew(batch_id, owner, now=now, lease_s=lease_s)
-    if catalog.hold_batch(batch_id, owner, now=now, lease_s=lease_s).owner != owner:
+    if catalog.hold_batch(batch_id, owner, now=now, lease_s=lease_s) != owner:
         raise ClusterError(f"another process has taken over batch {batch_id}; this one stops")
     catalog.save_workers(batch_id, world.worker_states(world.dispatcher.seats(), now), now=now)
     world.learner.save()

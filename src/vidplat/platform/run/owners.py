@@ -55,9 +55,9 @@ def held(site: Site, batch_id: str, interrupts: Interrupts) -> Iterator[bool]:
 def _take(site: Site, batch_id: str) -> bool:
     """Whether the batch is ours now; it is taken over from a process that is surely gone."""
     ask = partial(site.catalog.hold_batch, batch_id, site.owner, lease_s=site.config.run.lease_s)
-    owner = ask(now=site.clock()).owner
+    owner = ask(now=site.clock())
     if owner != site.owner and is_surely_gone(owner):
-        owner = ask(now=site.clock(), instead_of=owner).owner
+        owner = ask(now=site.clock(), instead_of=owner)
     return owner == site.owner
 
 

@@ -67,7 +67,6 @@ def _adopt(catalog: Catalog, store: Store, batch_id: str, job_id: str, now: floa
         batch_id,
         job_id,
         commit.artifact,
-        commit.artifact.attempt,
         now,
         point=_point_of(commit.facts),
         phases=_numbers(commit.facts.get("phases_s")),
