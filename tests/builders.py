@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from vidplat.domain import Job, ModelRef, OpenJob, OperatingPoint, VideoSpec, WorkerState, job_id
+from vidplat.domain import (
+    Job,
+    ModelRef,
+    OpenJob,
+    OperatingPoint,
+    VideoSpec,
+    WorkerState,
+    around_seed,
+    id_at_seed,
+)
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.scheduler.cost import CostModel, Observation
 from vidplat.scheduler.decision import Snapshot
@@ -62,6 +71,13 @@ def a_shape(*, profile: tuple[ProfilePoint, ...] = PROFILE) -> ModelShape:
         defaults=a_spec(),
         profile=profile,
     )
+
+
+def job_id(
+    text: str, negative: str, spec: VideoSpec, model: ModelRef, *more: object, **named: object
+) -> str:
+    """The id of this job; `more` as in `domain.around_seed`."""
+    return id_at_seed(around_seed(text, negative, spec, model, *more, **named), spec.seed)  # type: ignore[arg-type]
 
 
 def a_job(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.builders import job_id
 from vidplat.domain import (
     Artifact,
     Batch,
@@ -19,7 +20,6 @@ from vidplat.domain import (
     ModelRef,
     OperatingPoint,
     VideoSpec,
-    job_id,
 )
 
 SUBMITTED_AT = 1_700_000_000.0
