@@ -21,9 +21,8 @@ from benchmarks.common import answer, head, options, plain
 from vidplat.domain import Job, OpenJob, OperatingPoint, WorkerState, around_seed, id_at_seed
 from vidplat.scheduler import plan
 from vidplat.scheduler.cost import CostModel, Observation
-from vidplat.scheduler.decision import Finisher, Snapshot
+from vidplat.scheduler.decision import Finisher, Policy, Snapshot
 from vidplat.scheduler.menu import Knowledge
-from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.work import features
 from vidplat.stages import STAGES
 from vidplat.workers.models.catalogue import describe_model
@@ -94,7 +93,7 @@ def batch(jobs: int, case: Case, known: Knowledge) -> Snapshot:
         text, method = f"prompt {row}", "eco" if case.light else None
         job = id_at_seed(around_seed(text, "", spec, MODEL), spec.seed)
         listed.append(OpenJob(Job(job, text, "", spec, MODEL, row, None, 0, due, method)))
-    alone = Snapshot(0.0, tuple(listed), there, passed, 0.0)
+    alone = Snapshot(0.0, tuple(listed), there, passed)
     return replace(alone, finishers=LIGHT) if case.light else alone
 
 

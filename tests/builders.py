@@ -22,9 +22,8 @@ from vidplat.domain import (
 )
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.scheduler.cost import CostModel, Observation
-from vidplat.scheduler.decision import Snapshot
+from vidplat.scheduler.decision import Policy, Snapshot
 from vidplat.scheduler.menu import Knowledge
-from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.work import (
     features,
 )
@@ -159,9 +158,8 @@ def a_snapshot(
     workers: Iterable[WorkerState] = (a_worker(),),
     now: float = 0.0,
     deadline_at: float | None = None,
-    quality_floor: float = 0.0,
 ) -> Snapshot:
-    return Snapshot(now, tuple(jobs), tuple(workers), deadline_at, quality_floor)
+    return Snapshot(now, tuple(jobs), tuple(workers), deadline_at)
 
 
 def a_policy(**changed: object) -> Policy:

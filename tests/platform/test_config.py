@@ -83,6 +83,11 @@ def test_a_message_about_two_settings_quotes_both():
         RunConfig(lease_s=2.0)
 
 
+def test_a_job_has_at_least_one_attempt():
+    with pytest.raises(UsageError, match=r"run\.max_attempts must be 1 to 100, not 0"):
+        RunConfig(max_attempts=0)
+
+
 def test_bounds_of_input_videos_come_from_the_file_and_are_checked(tmp_path):
     file = tmp_path / "vidplat.toml"
     file.write_text("[inputs]\nmax_seconds = 30.5\n")

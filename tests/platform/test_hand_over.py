@@ -357,7 +357,7 @@ def test_light_workers_are_given_no_jobs_and_no_promise_rests_on_them(scene):
 
     learner, jobs = stage.world.learner, list(stage.catalog.open_jobs("b1"))
     with_them, without = (
-        make_promise(stage.batch, Queue(jobs, len(jobs)), seats, learner, stage.world.policy, 0.0)
+        make_promise(stage.batch, Queue(jobs, len(jobs)), seats, learner, 0.0)
         for seats in (stage.dispatcher.seats(), stage.dispatcher.seats()[:1])
     )
     assert with_them.plan == without.plan

@@ -33,7 +33,6 @@ from vidplat.platform.run.owners import this_owner
 from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Queue
-from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.places import probe
@@ -82,8 +81,7 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         learner.shapes |= taken.models
         queue = _still_open(catalog, taken)
         seats = _seats(config, store.url, batch, learner)
-        policy = Policy(batch.on_infeasible, batch.quality_floor)
-        promise = make_promise(batch, queue, seats, learner, policy, time.time())
+        promise = make_promise(batch, queue, seats, learner, time.time())
         reused = batch.total - queue.total
         return PlanAnswer(batch, promise.plan, promise.answer, batch.total, reused)
 

@@ -17,10 +17,10 @@ clock or draws a random number, and it imports only NumPy beside the standard li
 
 from vidplat.scheduler.admission import Answer, answer
 from vidplat.scheduler.cost import CostModel, Estimate, Observation, updated_speed
+from vidplat.scheduler.decision import Policy
 from vidplat.scheduler.groups import Backlog
 from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.planner import latest_free, plan
-from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.retry import Again, Stop, after, suspects
 from vidplat.scheduler.work import features
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from vidplat.domain import OnInfeasible
 from vidplat.scheduler import wording
-from vidplat.scheduler.decision import Plan, Verdict
-from vidplat.scheduler.policy import Policy
+from vidplat.scheduler.decision import Plan, Policy, Verdict
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vidplat.domain import Failure, FailureKind, JobState
-from vidplat.scheduler.policy import Policy
+
+_MOST_INFRASTRUCTURE_ATTEMPTS = 10  # of one job, when the surroundings are to blame
+_POISON_WORKERS = 3  # as many different workers failing one job: the job is poison
+_SUSPECT_JOBS = 3  # as many different jobs failing on one worker: the worker is suspect
+_BACKOFF_S = 0.5  # wait before the second attempt; doubles with each further one
+_BACKOFF_CAP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def after(
     worker_id: str,
     attempt: int,
     now: float,
-    policy: Policy,
+    max_attempts: int,
     avoid: frozenset[str] = frozenset(),
     rung_down: int = 0,
     deadline_at: float | None = None,
@@ -63,27 +68,27 @@ def after(
     if kind is FailureKind.REQUEST:
         return Stop(JobState.FAILED, message)
     if kind is FailureKind.INFRASTRUCTURE:
-        if attempt >= policy.max_infrastructure_attempts:
+        if attempt >= _MOST_INFRASTRUCTURE_ATTEMPTS:
             return Stop(JobState.FAILED, f"gave up after {attempt} attempts: {message}")
-        wait_s = _wait_s(job_id, attempt, now, deadline_at, policy)
+        wait_s = _wait_s(job_id, attempt, now, deadline_at)
         return Again(now + wait_s, avoid, rung_down, f"again in {wait_s:.1f} s: {message}")
     if kind is FailureKind.OUT_OF_MEMORY:
-        if attempt >= policy.max_attempts:
+        if attempt >= max_attempts:
             return Stop(JobState.FAILED, f"out of memory in {attempt} attempts: {message}")
         return Again(now, avoid, rung_down + 1, f"one rung lower: {message}")
     blamed = avoid | {worker_id}
     lost = kind is FailureKind.WORKER_LOST
-    if len(blamed) >= policy.poison_workers:
+    if len(blamed) >= _POISON_WORKERS:
         return Stop(JobState.QUARANTINED, f"{len(blamed)} workers failed it: {message}")
-    if attempt >= policy.max_attempts:
+    if attempt >= max_attempts:
         state = JobState.QUARANTINED if lost else JobState.FAILED
         return Stop(state, f"gave up after {attempt} attempts: {message}")
-    wait_s = 0.0 if lost else _wait_s(job_id, attempt, now, deadline_at, policy)
+    wait_s = 0.0 if lost else _wait_s(job_id, attempt, now, deadline_at)
     return Again(now + wait_s, blamed, rung_down, f"again, rather not on {worker_id}: {message}")
 
 
-def suspects(history: Iterable[tuple[str, str, bool]], policy: Policy) -> frozenset[str]:
-    """Workers on which `policy.suspect_jobs` different jobs failed since their last success.
+def suspects(history: Iterable[tuple[str, str, bool]]) -> frozenset[str]:
+    """Workers on which three different jobs failed since their last success.
 
     `history` is (worker id, job id, ok) in order of time; leave out failures that blame no worker
     (request, out of memory).
@@ -94,14 +99,12 @@ def suspects(history: Iterable[tuple[str, str, bool]], policy: Policy) -> frozen
             failed.pop(worker_id, None)
         else:
             failed.setdefault(worker_id, set()).add(job_id)
-    return frozenset(w for w, jobs in failed.items() if len(jobs) >= policy.suspect_jobs)
+    return frozenset(w for w, jobs in failed.items() if len(jobs) >= _SUSPECT_JOBS)
 
 
-def _wait_s(
-    job_id: str, attempt: int, now: float, deadline_at: float | None, policy: Policy
-) -> float:
+def _wait_s(job_id: str, attempt: int, now: float, deadline_at: float | None) -> float:
     """Exponential, capped, with jitter in [0.5, 1): equal jobs do not come back in step."""
-    wait_s = min(policy.backoff_cap_s, policy.backoff_s * 2.0 ** min(attempt - 1, 30))
+    wait_s = min(_BACKOFF_CAP_S, _BACKOFF_S * 2.0 ** min(attempt - 1, 30))
     if deadline_at is not None:
         wait_s = min(wait_s, max(0.0, (deadline_at - now) / 10))
     digest = hashlib.sha256(f"{job_id}:{attempt}".encode()).digest()

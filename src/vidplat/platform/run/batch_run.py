@@ -183,7 +183,7 @@ def _promise(
     window.read()
     _tell_of_gone(site, window.jobs.values())
     now = site.clock()
-    promise = make_promise(batch, window.queue(), seats, learner, site.policy(batch), now)
+    promise = make_promise(batch, window.queue(), seats, learner, now)
     record = plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
     site.catalog.save_plan(batch.id, record)
     return promise

@@ -21,7 +21,7 @@ from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
-from vidplat.scheduler import Again, Policy, after, suspects
+from vidplat.scheduler import Again, after, suspects
 from vidplat.storage.catalog_words import GiveUp, Requeue
 
 CATALOG_PATIENCE_S = 120.0  # how long a run goes on without being able to write
@@ -32,11 +32,8 @@ _BLAMELESS = (FailureKind.REQUEST, FailureKind.OUT_OF_MEMORY)  # no sign that th
 class Endings:
     """Endings of one batch, on their way into the catalog."""
 
-    def __init__(
-        self, site: Site, batch_id: str, window: Window, policy: Policy, tally: Tally
-    ) -> None:
-        self._site, self._batch_id, self._window = site, batch_id, window
-        self._policy, self._tally = policy, tally
+    def __init__(self, site: Site, batch_id: str, window: Window, tally: Tally) -> None:
+        self._site, self._batch_id, self._window, self._tally = site, batch_id, window, tally
         self._unwritten: list[tuple[InHand, Outcome]] = []
         self._unbegun: dict[str, InHand] = {}
         self._refused_since: float | None = None
@@ -53,7 +50,7 @@ class Endings:
         if outcome.failure is None or outcome.failure.kind not in _BLAMELESS:
             self._recent.append((outcome.worker_id, outcome.job_id, outcome.ok))
         if not outcome.ok:
-            self.suspects = suspects(self._recent, self._policy)
+            self.suspects = suspects(self._recent)
 
     def give_back(self, unbegun: Iterable[InHand]) -> None:
         """Orders that never began return to the queue without blame."""
@@ -116,7 +113,7 @@ class Endings:
             worker_id=outcome.worker_id,
             attempt=sum(each.counts for each in before) + 1,
             now=self._site.clock(),
-            policy=self._policy,
+            max_attempts=self._site.config.run.max_attempts,
             avoid=held.open_job.avoid,
             rung_down=held.open_job.rung_down,
             deadline_at=held.order.job.deadline_at,

@@ -31,7 +31,7 @@ class Promise:
 
 
 def make_promise(
-    batch: Batch, queue: Queue, seats: Sequence[Seat], learner: Learner, policy: Policy, now: float
+    batch: Batch, queue: Queue, seats: Sequence[Seat], learner: Learner, now: float
 ) -> Promise:
     """`seats` are to be started now. Light ones are not counted on: what they take over only
     makes a promise come true sooner."""
@@ -44,9 +44,8 @@ def make_promise(
             seat.state(now + startup.p90_s) for seat, startup in zip(makers, startups, strict=True)
         ),
         deadline_at=batch.deadline_at,
-        quality_floor=batch.quality_floor,
     )
-    backlog = queue.backlog()
+    policy, backlog = Policy(batch.on_infeasible, batch.quality_floor), queue.backlog()
     decided = plan(snapshot, policy, learner.knowledge, backlog)
     startup_s = max(each.p50_s for each in startups)
     inputs = hashlib.sha256(repr((snapshot, policy, learner.knowledge, backlog)).encode())

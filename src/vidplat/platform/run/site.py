@@ -15,7 +15,6 @@ from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat
 from vidplat.platform.interface import Listener
 from vidplat.platform.run.learning import Learner
-from vidplat.scheduler import Policy
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.stores import Store
 
@@ -34,10 +33,3 @@ class Site:
     open_dispatcher: Callable[[Sequence[Seat]], Dispatcher]
     clock: Callable[[], float] = time.time
     crash_point: Callable[[str], None] = field(default=lambda name: None)
-
-    def policy(self, batch: Batch) -> Policy:
-        return Policy(
-            on_infeasible=batch.on_infeasible,
-            quality_floor=batch.quality_floor,
-            max_attempts=self.config.run.max_attempts,
-        )

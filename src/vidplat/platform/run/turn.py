@@ -115,7 +115,6 @@ def observe(world: World) -> Snapshot:
         jobs=tuple(world.window.jobs.values()),
         workers=world.worker_states(world.makers(), now),
         deadline_at=world.batch.deadline_at,
-        quality_floor=world.batch.quality_floor,
         finishers=world.hand_over.finishers(now),
     )
 
