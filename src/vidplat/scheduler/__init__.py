@@ -21,7 +21,7 @@ from vidplat.scheduler.decision import Policy
 from vidplat.scheduler.groups import Backlog
 from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.planner import latest_free, plan
-from vidplat.scheduler.retry import Again, Stop, after, suspects
+from vidplat.scheduler.retry import Again, after, suspects
 from vidplat.scheduler.work import features
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "Knowledge",
     "Observation",
     "Policy",
-    "Stop",
     "after",
     "answer",
     "features",

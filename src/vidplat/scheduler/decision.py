@@ -1,4 +1,4 @@
-"""What a decision looks at and what it comes to, as frozen values: Snapshot and Policy in, Plan out.
+"""What a decision looks at and comes to, in frozen values: Snapshot and Policy in, Plan out.
 
 Left to others: jobs and workers themselves (`domain`), how a plan is made (`planner`), what is kept
 of it in the catalog (`storage.catalog_words`).

@@ -20,7 +20,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vidplat.domain import Failure, FailureKind, JobState
+from vidplat.domain import FailureKind, JobState
 
 _MOST_INFRASTRUCTURE_ATTEMPTS = 10  # of one job, when the surroundings are to blame
 _POISON_WORKERS = 3  # as many different workers failing one job: the job is poison
@@ -36,19 +36,10 @@ class Again:
     not_before: float
     avoid: frozenset[str]
     rung_down: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Give the job up."""
-
-    state: JobState  # FAILED or QUARANTINED
-    reason: str
 
 
 def after(
-    failure: Failure,
+    kind: FailureKind,
     *,
     job_id: str,
     worker_id: str,
@@ -58,33 +49,26 @@ def after(
     avoid: frozenset[str] = frozenset(),
     rung_down: int = 0,
     deadline_at: float | None = None,
-) -> Again | Stop:
-    """What to do with a job whose `attempt` (counted from 1) just failed on `worker_id`.
+) -> Again | JobState:
+    """What to do with a job whose `attempt` (counted from 1) just failed on `worker_id`: again, or
+    the state in which it is given up, FAILED or QUARANTINED.
 
     `avoid` and `rung_down` are the job's so far (`OpenJob`). A wait never takes more than a tenth
     of the time that is left to the deadline.
     """
-    kind, message = failure.kind, failure.message
+    is_infrastructure = kind is FailureKind.INFRASTRUCTURE
+    is_last = attempt >= (_MOST_INFRASTRUCTURE_ATTEMPTS if is_infrastructure else max_attempts)
+    later = now + _wait_s(job_id, attempt, now, deadline_at)
     if kind is FailureKind.REQUEST:
-        return Stop(JobState.FAILED, message)
-    if kind is FailureKind.INFRASTRUCTURE:
-        if attempt >= _MOST_INFRASTRUCTURE_ATTEMPTS:
-            return Stop(JobState.FAILED, f"gave up after {attempt} attempts: {message}")
-        wait_s = _wait_s(job_id, attempt, now, deadline_at)
-        return Again(now + wait_s, avoid, rung_down, f"again in {wait_s:.1f} s: {message}")
+        return JobState.FAILED
+    if is_infrastructure:
+        return JobState.FAILED if is_last else Again(later, avoid, rung_down)
     if kind is FailureKind.OUT_OF_MEMORY:
-        if attempt >= max_attempts:
-            return Stop(JobState.FAILED, f"out of memory in {attempt} attempts: {message}")
-        return Again(now, avoid, rung_down + 1, f"one rung lower: {message}")
-    blamed = avoid | {worker_id}
-    lost = kind is FailureKind.WORKER_LOST
-    if len(blamed) >= _POISON_WORKERS:
-        return Stop(JobState.QUARANTINED, f"{len(blamed)} workers failed it: {message}")
-    if attempt >= max_attempts:
-        state = JobState.QUARANTINED if lost else JobState.FAILED
-        return Stop(state, f"gave up after {attempt} attempts: {message}")
-    wait_s = 0.0 if lost else _wait_s(job_id, attempt, now, deadline_at)
-    return Again(now + wait_s, blamed, rung_down, f"again, rather not on {worker_id}: {message}")
+        return JobState.FAILED if is_last else Again(now, avoid, rung_down + 1)
+    is_lost, blamed = kind is FailureKind.WORKER_LOST, avoid | {worker_id}
+    if len(blamed) >= _POISON_WORKERS or (is_last and is_lost):
+        return JobState.QUARANTINED
+    return JobState.FAILED if is_last else Again(now if is_lost else later, blamed, rung_down)
 
 
 def suspects(history: Iterable[tuple[str, str, bool]]) -> frozenset[str]:

@@ -108,7 +108,7 @@ class Endings:
         assert outcome.failure is not None, "an outcome has an artifact or a failure"
         before = self._site.catalog.attempts(self._batch_id, outcome.job_id)
         decision = after(
-            outcome.failure,
+            outcome.failure.kind,
             job_id=outcome.job_id,
             worker_id=outcome.worker_id,
             attempt=sum(each.counts for each in before) + 1,
@@ -119,8 +119,8 @@ class Endings:
             deadline_at=held.order.job.deadline_at,
         )
         if isinstance(decision, Again):
-            return Requeue(decision.not_before, decision.avoid, decision.rung_down)
-        return GiveUp(decision.state)
+            return Requeue(**vars(decision))
+        return GiveUp(decision)
 
     def _settle(self, held: InHand, outcome: Outcome, decision: Requeue | GiveUp | None) -> None:
         self._tally.ended(held.order, outcome)
