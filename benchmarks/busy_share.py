@@ -17,7 +17,8 @@ from pathlib import Path
 
 from benchmarks.common import FIRST_SEEDS, answer, head, options, subject
 from vidplat.config import CatalogConfig, Config, PoolConfig, RunConfig, StoreConfig
-from vidplat.platform import Silence, SubmitRequest, submit
+from vidplat.platform import submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.storage import open_catalog
 
 MODEL_PHASES = ("encode", "denoise", "decode", "reconstruct")

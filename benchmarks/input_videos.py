@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks.common import answer, head, options
 from vidplat.config import CatalogConfig, Config, InputConfig, RunConfig, StoreConfig
 from vidplat.errors import InputError
-from vidplat.platform import Silence, SubmitRequest, plan_only
+from vidplat.platform import plan_only
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.workers.source_video import look_at
 from vidplat.workers.video import read_video, to_mp4
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from benchmarks.common import answer, head, options
 from vidplat.config import CatalogConfig, Config, PoolConfig, RunConfig, StoreConfig
-from vidplat.platform import Silence, SubmitRequest, submit
+from vidplat.platform import submit
+from vidplat.platform.interface import Silence, SubmitRequest
 
 
 def figures(jobs: int, *, local: bool) -> dict[str, float]:

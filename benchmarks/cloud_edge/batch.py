@@ -16,7 +16,8 @@ from benchmarks.common import FIRST_SEEDS, subject
 from vidplat.config import CatalogConfig, Config, PoolConfig, RayConfig, StoreConfig
 from vidplat.domain import OnInfeasible, Outcome
 from vidplat.methods.frames import kept_latents
-from vidplat.platform import Silence, SubmitRequest, submit
+from vidplat.platform import submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.storage import open_catalog
 
 FRAMES = 65

@@ -20,7 +20,8 @@ from uuid import uuid4
 from tests.platform.builders import Memory
 from vidplat.config import CatalogConfig, Config, PoolConfig, RayConfig, RunConfig, StoreConfig
 from vidplat.domain import JobState
-from vidplat.platform import BatchResult, SubmitRequest, resume, submit
+from vidplat.platform import resume, submit
+from vidplat.platform.interface import BatchResult, SubmitRequest
 from vidplat.storage import open_catalog
 
 TWO_WORKERS = (PoolConfig("cloud"), PoolConfig("edge"))

@@ -18,7 +18,8 @@ from tests.source_videos import a_video, an_mp4, counted, cut
 from vidplat.config import PoolConfig, StoreConfig
 from vidplat.domain import JobState
 from vidplat.errors import InputError
-from vidplat.platform import Silence, SubmitRequest, plan_only, resume, retry, submit
+from vidplat.platform import plan_only, resume, retry, submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.storage import open_catalog, open_store
 from vidplat.storage.inputs import load_input
 

@@ -15,7 +15,8 @@ from tests.servers_s3 import S3Server
 from vidplat.config import CatalogConfig, StoreConfig
 from vidplat.domain import JobState
 from vidplat.errors import CatalogError, StoreError
-from vidplat.platform import Silence, SubmitRequest, submit
+from vidplat.platform import submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.storage import open_catalog
 
 pytestmark = pytest.mark.server

@@ -12,7 +12,8 @@ from tests.platform.builders import Memory
 from vidplat.config import PoolConfig
 from vidplat.domain import JobState, OnInfeasible
 from vidplat.errors import InputError, StoreError, UsageError
-from vidplat.platform import Silence, SubmitRequest, cancel, plan_only, resume, retry, submit
+from vidplat.platform import cancel, plan_only, resume, retry, submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.scheduler.decision import Verdict
 from vidplat.storage import open_catalog
 

@@ -20,7 +20,9 @@ from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.promise import make_promise
 from vidplat.platform.run.turn import observe
 from vidplat.platform.run.window import Queue
-from vidplat.scheduler import Observation, features, plan
+from vidplat.scheduler import plan
+from vidplat.scheduler.cost import Observation
+from vidplat.scheduler.work import features
 from vidplat.workers.draft import Draft
 
 

@@ -10,7 +10,7 @@ from tests.builders import FLIPBOOK, a_job, a_shape, knowledge
 from tests.catalog_builders import an_artifact
 from vidplat.domain import Job, OperatingPoint, Outcome
 from vidplat.platform.run.learning import Learner
-from vidplat.scheduler import features
+from vidplat.scheduler.work import features
 
 CLASSES = {"w1": "cpu-1"}
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tests.builders import a_policy, a_snapshot, a_worker, knowledge, open_jobs
 from vidplat.domain import FailureKind, JobState, OpenJob
-from vidplat.scheduler import Again, after, plan, suspects
+from vidplat.scheduler import after, plan, suspects
+from vidplat.scheduler.retry import Again
 
 KNOWN = knowledge()
 fates = st.sampled_from(["ok", "ok", *FailureKind])

@@ -21,8 +21,9 @@ from tests.builders import (
     open_jobs,
 )
 from vidplat.domain import OnInfeasible, OperatingPoint
-from vidplat.scheduler import Backlog, Policy, latest_free, plan
-from vidplat.scheduler.decision import Deferred, Plan, Snapshot, Verdict
+from vidplat.scheduler import latest_free, plan
+from vidplat.scheduler.decision import Deferred, Plan, Policy, Snapshot, Verdict
+from vidplat.scheduler.groups import Backlog
 
 KNOWN = knowledge()
 CLOUD_AND_EDGE = (a_worker("cloud-1", device_class="cpu-2"), a_worker("edge-1", pool="edge"))

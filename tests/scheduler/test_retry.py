@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vidplat.domain import FailureKind, JobState
-from vidplat.scheduler import Again, after, suspects
+from vidplat.scheduler import after, suspects
+from vidplat.scheduler.retry import Again
 
 
 def decide(

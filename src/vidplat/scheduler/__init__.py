@@ -11,33 +11,11 @@ clock or draws a random number, and it imports only NumPy beside the standard li
     slack       better points for what is left      bound       how good any plan could be
     account     from a trial to the Plan            planner     the plan itself, on one page
     admission   the answer a person gets            retry       what follows a failure
-    policy      what the owner allows               wording     sentences about plans
-    link        how fast a link is, from transfers
+    link        how fast a link is, from transfers  wording     sentences about plans
 """
 
-from vidplat.scheduler.admission import Answer, answer
-from vidplat.scheduler.cost import CostModel, Estimate, Observation, updated_speed
-from vidplat.scheduler.decision import Policy
-from vidplat.scheduler.groups import Backlog
-from vidplat.scheduler.menu import Knowledge
+from vidplat.scheduler.admission import answer
 from vidplat.scheduler.planner import latest_free, plan
-from vidplat.scheduler.retry import Again, after, suspects
-from vidplat.scheduler.work import features
+from vidplat.scheduler.retry import after, suspects
 
-__all__ = [
-    "Again",
-    "Answer",
-    "Backlog",
-    "CostModel",
-    "Estimate",
-    "Knowledge",
-    "Observation",
-    "Policy",
-    "after",
-    "answer",
-    "features",
-    "latest_free",
-    "plan",
-    "suspects",
-    "updated_speed",
-]
+__all__ = ["after", "answer", "latest_free", "plan", "suspects"]

@@ -21,7 +21,8 @@ from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
-from vidplat.scheduler import Again, after, suspects
+from vidplat.scheduler import after, suspects
+from vidplat.scheduler.retry import Again
 from vidplat.storage.catalog_words import GiveUp, Requeue
 
 CATALOG_PATIENCE_S = 120.0  # how long a run goes on without being able to write

@@ -16,12 +16,12 @@ from typing import Any
 from vidplat.domain import Job, OperatingPoint, Outcome, VideoSpec
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import DRAFT_BYTES, Seat, WorkerUp
-from vidplat.scheduler import CostModel, Knowledge, Observation, features, updated_speed
-from vidplat.scheduler.cost import Estimate
+from vidplat.scheduler.cost import CostModel, Estimate, Observation, updated_speed
 from vidplat.scheduler.decision import Finisher
 from vidplat.scheduler.link import Link, after
+from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.relay import finishing
-from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, StageFeatures, decoded_frames
+from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, StageFeatures, decoded_frames, features
 from vidplat.stages import AFTER_DRAFT, LOAD, NETWORK, STARTUP, STORE
 from vidplat.storage.catalog import Catalog
 from vidplat.workers.draft import Draft

@@ -16,8 +16,9 @@ from vidplat.domain import Batch
 from vidplat.platform.dispatch.dispatcher import Seat
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.window import Queue
-from vidplat.scheduler import Answer, Policy, answer, plan
-from vidplat.scheduler.decision import Plan, Snapshot
+from vidplat.scheduler import answer, plan
+from vidplat.scheduler.admission import Answer
+from vidplat.scheduler.decision import Plan, Policy, Snapshot
 
 PLANNED_BY_NAME = 10_000
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vidplat.domain import JobState, OpenJob
-from vidplat.scheduler import Backlog
+from vidplat.scheduler.groups import Backlog
 from vidplat.storage.catalog import Catalog
 
 

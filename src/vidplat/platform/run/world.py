@@ -29,7 +29,7 @@ from vidplat.platform.run.plan_age import PlanAge
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
-from vidplat.scheduler import Policy
+from vidplat.scheduler.decision import Policy
 from vidplat.storage.catalog_words import BatchState
 
 
