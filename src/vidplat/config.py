@@ -173,24 +173,15 @@ class Config:
         )
 
 
-def default_pools(*, cpus: int | None = None, gpus: int | None = None) -> tuple[PoolConfig, ...]:
-    """One cloud and one edge worker on this machine, which share its cores; the cloud gets the
-    GPUs.
-
-    With GPUs the cloud has one worker per GPU. `cpus` and `gpus` are counted here when not given;
-    GPUs are counted without loading a GPU library.
-    """
-    cores = cpus if cpus is not None else usable_cores()
-    cards = gpus if gpus is not None else len(gpu_names())
-    threads = max(1, cores // 2)
-    if cards:
-        return (
-            PoolConfig(
-                "cloud", workers=cards, threads=max(1, threads // cards), gpus=1.0, price_per_s=4.0
-            ),
-            PoolConfig("edge", workers=1, threads=threads),
-        )
-    return (PoolConfig("cloud", threads=threads), PoolConfig("edge", threads=threads))
+def default_pools() -> tuple[PoolConfig, ...]:
+    """One cloud and one edge worker on this machine, which share its cores; with GPUs the cloud
+    has one worker per GPU. GPUs are counted without loading a GPU library."""
+    threads = max(1, usable_cores() // 2)
+    cloud, edge = PoolConfig("cloud", threads=threads), PoolConfig("edge", threads=threads)
+    if cards := len(gpu_names()):
+        each = max(1, threads // cards)
+        cloud = replace(cloud, workers=cards, threads=each, gpus=1.0, price_per_s=4.0)
+    return cloud, edge
 
 
 def usable_cores() -> int:
@@ -216,12 +207,7 @@ def gpu_names() -> tuple[str, ...]:
 # --- loading -------------------------------------------------------------------------------------
 
 
-def load_config(
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    file: Path | None = None,
-    env: Mapping[str, str] | None = None,
-) -> Config:
+def load_config(overrides: Mapping[str, Any]) -> Config:
     """The configuration of this run.
 
     `overrides` are options that were given, with `None` for those that were not: `catalog`,
@@ -229,13 +215,12 @@ def load_config(
     `name=workers[:threads]`). Raises UsageError for an unknown key, a wrong type or a value out of
     bounds.
     """
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    environment = os.environ if env is None else env
-    written = _read_file(file)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    written = _read_file()
 
     chosen = {}
     for key, (variable, default) in _TOP.items():
-        told = (given.pop(key, None), environment.get(variable) or None, written.pop(key, None))
+        told = (given.pop(key, None), os.environ.get(variable) or None, written.pop(key, None))
         chosen[key] = next((value for value in told if value is not None), default)
     pools = _pools_of(written.pop("pools", {}))
     ray = _section(RayConfig, "ray", written.pop("ray", {}))
@@ -244,8 +229,8 @@ def load_config(
     if written:
         raise UsageError(f"{CONFIG_FILE}: unknown key {printable(next(iter(written)))!r}")
 
-    if environment.get("RAY_ADDRESS"):
-        ray = replace(ray, address=environment["RAY_ADDRESS"])
+    if os.environ.get("RAY_ADDRESS"):
+        ray = replace(ray, address=os.environ["RAY_ADDRESS"])
     ray = replace(ray, **{key: given.pop(key) for key in ("address", "dashboard") if key in given})
     run = replace(run, **{key: given.pop(key) for key in ("local", "max_attempts") if key in given})
     pools = tuple(parse_pool(text) for text in given.pop("pools", ())) or pools
@@ -277,16 +262,14 @@ def parse_pool(text: str) -> PoolConfig:
     return replace(made, gpus=0.0, light=True) if found[4] else made
 
 
-def _read_file(file: Path | None) -> dict[str, Any]:
-    path = file or Path(CONFIG_FILE)
+def _read_file() -> dict[str, Any]:
+    path = Path(CONFIG_FILE)
     if not path.is_file():
-        if file is not None:
-            raise UsageError(f"no configuration file at {printable(path)}")
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{printable(path)} is not readable TOML: {printable(error)}") from error
+        raise UsageError(f"{CONFIG_FILE} is not readable TOML: {printable(error)}") from error
 
 
 def _pools_of(written: Any) -> tuple[PoolConfig, ...]:

@@ -4,7 +4,6 @@
   bytes. It loads the source of a job that has one, and looks at its bytes no further. It is chosen
   by a model id that starts with `fake`, so that it also works through the command line and in
   worker processes: `fake`, `fake:step_s=0.02,load_s=0.5`.
-- `MemoryStore`: the in-memory artifact store.
 - `crash_points`: dies at the instrumented point that the environment variable CRASH_AT names or
   counts.
 
@@ -28,7 +27,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidplat.domain import Job, ModelRef, OperatingPoint, VideoSpec
 from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
@@ -37,11 +36,6 @@ from vidplat.methods.language import chosen
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.workers.draft import Draft, Rendered
 from vidplat.workers.making import OnStep, Wishes
-
-if TYPE_CHECKING:
-    from vidplat.storage.memory import MemoryStore
-
-__all__ = ["FAKE_SHAPE", "FakeModel", "MemoryStore", "crash_points", "describe_fake"]
 
 FAKE_SHAPE = ModelShape(
     family="fake",
@@ -274,11 +268,3 @@ def crash_points() -> Callable[[str], None] | None:
         return None
     log = os.environ.get("CRASH_LOG")
     return _crash_points.setdefault(at, _CrashPoints(at, Path(log) if log else None))
-
-
-def __getattr__(name: str) -> Any:
-    if name == "MemoryStore":  # on first use: the storage room is heavy
-        from vidplat.storage.memory import MemoryStore
-
-        return MemoryStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,9 +41,8 @@ _LEAST_SECONDS = 1e-3  # shorter stages are all the same to a plan (a cached emb
 
 # Dense GFLOP/s reached in practice (about 40 % of the peak), by a word in the device's name.
 _GPU_GFLOPS = {
-    "B200": 900_000, "H200": 400_000, "H100": 400_000, "A100": 125_000, "L40": 70_000, "4090":
-    66_000,
-    "A10": 50_000, "L4": 45_000, "T4": 25_000,
+    "B200": 900_000, "H200": 400_000, "H100": 400_000, "A100": 125_000, "L40": 70_000,
+    "4090": 66_000, "A10": 50_000, "L4": 45_000, "T4": 25_000,
 }  # fmt: skip
 _OTHER_GPU_GFLOPS = 40_000.0
 _CPU_THREAD_GFLOPS = 40.0  # float32; an AVX2 core of 2020 reaches 40 to 60
@@ -106,10 +105,9 @@ class StageCost:
             cells={int(cell): (mean, count) for cell, mean, count in data["cells"]},
         )
 
-    def borrowed(self, times: float = 1.0) -> StageCost:
-        """The slopes alone, `times` as steep, to start another model or stage from."""
-        theta = tuple(times * t for t in self.theta)
-        return StageCost(theta, theta, _doubt(theta))
+    def borrowed(self) -> StageCost:
+        """The slopes alone, to start another model or stage from."""
+        return StageCost(self.theta, self.theta, _doubt(self.theta))
 
     def _clip(self, ratio: float) -> float:
         """How far one timing may pull: three robust deviations (1.4826 MAD), once 10 are known. A

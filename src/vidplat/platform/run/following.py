@@ -23,7 +23,7 @@ from vidplat.scheduler.decision import Assignment, Plan
 from vidplat.stages import AFTER_DRAFT
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
-LONGEST_WAIT_S = 0.25  # between two turns without events
+_LONGEST_WAIT_S = 0.25  # between two turns without events
 _SHORTEST_WAIT_S = 0.01
 _HURRY_S = 0.25  # a finish time moves by so much before a running job hears of it
 # A busy machine adds so much to any end: a thread that wakes late, a disk that flushes.
@@ -118,7 +118,7 @@ class Following:
 
     def wait_s(self, at: Standing) -> float:
         """How long nothing needs to be done, if nothing is heard, before an order is due."""
-        wait_s = LONGEST_WAIT_S
+        wait_s = _LONGEST_WAIT_S
         for seat in at.seats:
             chain = self.chains.get(seat.worker_id)
             if not seat.up or not chain or at.hands.count(seat.worker_id) >= MOST_IN_HAND:
