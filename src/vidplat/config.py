@@ -62,8 +62,7 @@ def _need_within(least: float, most: float, what: str, value: float) -> None:
 
 @dataclass(frozen=True)
 class CatalogConfig:
-    """Where the truth is kept: `sqlite:///path` (relative to the working directory) or a PostgreSQL
-    URL."""
+    """Where the truth is: `sqlite:///path` (relative to the working directory) or PostgreSQL."""
 
     url: str = DEFAULT_CATALOG
 
@@ -137,8 +136,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How large the input videos of rows may be. Beyond these a row is refused; see docs/decisions
-    on input videos."""
+    """How large the input videos of rows may be; beyond, a row is refused (decision 0010)."""
 
     max_bytes: int = 256 * 2**20  # of one file: a worker holds it in memory
     max_seconds: float = 120.0
@@ -192,8 +190,7 @@ def usable_cores() -> int:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them; empty
-    when none."""
+    """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
         return ()
@@ -248,8 +245,7 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
 
 
 def parse_pool(text: str) -> PoolConfig:
-    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three that load
-    no model."""
+    """`cloud=2`, `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three light."""
     found = re.fullmatch(r"([^=:]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?", text.strip())
     if found is None:
         raise UsageError(

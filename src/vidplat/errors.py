@@ -1,5 +1,4 @@
-"""One tree of errors. Whether a retry can help is an attribute, so nobody reads message text to
-decide.
+"""One tree of errors. Whether a retry can help is an attribute: nobody reads messages to decide.
 
     VidplatError
     ├── RequestError            the request is wrong; the same request will be wrong again  (exit 2)

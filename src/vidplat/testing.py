@@ -4,8 +4,7 @@
   bytes. It loads the source of a job that has one, and looks at its bytes no further. It is chosen
   by a model id that starts with `fake`, so that it also works through the command line and in
   worker processes: `fake`, `fake:step_s=0.02,load_s=0.5`.
-- `crash_points`: dies at the instrumented point that the environment variable CRASH_AT names or
-  counts.
+- `crash_points`: dies at the instrumented point that the variable CRASH_AT names or counts.
 
 A word in square brackets in a prompt makes the fake model misbehave there:
 
@@ -87,8 +86,7 @@ class FakeModel:
 
     @classmethod
     def from_id(cls, model_id: str, load_source: Callable[[Job], bytes] | None = None) -> FakeModel:
-        """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for
-        unknown settings."""
+        """What `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
         kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(
             ("step_s", "decode_s", "source_s", "kept", "load_s", "reconstruct_s"), float
         )
@@ -216,8 +214,7 @@ class FakeModel:
 
 
 def describe_fake(model_id: str) -> tuple[ModelRef, ModelShape]:
-    """What the platform must know of a fake model. Its settings change seconds, never bytes: one
-    revision."""
+    """What the platform must know of one. Settings change seconds, never bytes: one revision."""
     FakeModel.from_id(model_id)
     return ModelRef(model_id, "1"), replace(FAKE_SHAPE)
 
@@ -241,8 +238,7 @@ def _bytes_of(text: str, count: int) -> bytes:
 
 
 class _CrashPoints:
-    """Counts the instrumented points this process passes and dies, as by `kill -9`, at the n-th, or
-    at a name."""
+    """Counts the points that this process passes; dies, as by `kill -9`, at the n-th or a name."""
 
     def __init__(self, at: str, log: Path | None) -> None:
         self._at, self._log, self._passed = at, log, 0

@@ -1,9 +1,8 @@
 """What there is to say about a batch after (or while) it runs, gathered from the catalog.
 
 `gather` walks the batch's jobs once, page by page, and keeps sums and a bounded number of cards, so
-that a batch of a million rows makes a page of ordinary size. `link` finds out how a page that lies
-beside the batch's videos reaches them: a relative path, or the bytes themselves as a data URI where
-the whole is small.
+that a batch of a million rows makes a page of ordinary size. `link` finds out how a page beside the
+batch's videos reaches them: a relative path, or a data URI with the bytes where the whole is small.
 
 The page itself is made by `cli/report_page.py`, a pure function of `Report`. Nothing here decides
 or corrects anything: what the catalog says is what is told.
@@ -124,8 +123,7 @@ def gather(
     promise: PlanRecord | None = None,
     causes: Mapping[str, str] | None = None,
 ) -> Report:
-    """Walk the jobs of `batch` once. `causes` maps job ids to the cause of a miss, where the
-    platform knows it."""
+    """Walk the jobs of `batch` once. `causes` are those known of misses, by job id."""
     tally = _Tally(batch, causes or {})
     for record in catalog.every_job(batch.id):
         tally.add(record)
@@ -133,8 +131,7 @@ def gather(
 
 
 def actual_s(record: JobRecord) -> float | None:
-    """Seconds from a job's start to its committed end; None for one that was reused or has not
-    ended."""
+    """Seconds from a job's start to its committed end; None for one reused or not ended."""
     if record.started_at is None or record.finished_at is None or record.reused_from is not None:
         return None
     return record.finished_at - record.started_at
@@ -156,8 +153,7 @@ def lateness_s(record: JobRecord, batch: Batch) -> float | None:
 
 
 def remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
-    """Job ids of misses and their causes, as the runs of this batch scored themselves when they
-    ended."""
+    """Causes of misses by job id, as the runs of this batch scored themselves at their ends."""
     causes: dict[str, str] = {}
     for event in reversed(catalog.events(batch_id, limit=EVENTS_SEARCHED, newest_first=True)):
         if event.kind == "scored":
@@ -166,8 +162,7 @@ def remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
 
 
 def likely_cause(record: JobRecord) -> str:
-    """Why a video was late, as far as its own record tells: what `score.py` says when nobody
-    remembers the run."""
+    """Why a video was late, as far as its record tells; `score.py` knows more while it runs."""
     return "retry" if record.attempt > 1 else "estimate"
 
 

@@ -1,5 +1,4 @@
-"""Decisions, as arithmetic on frozen data: what a video costs, who makes it and how well, what
-follows a failure.
+"""Decisions as arithmetic on frozen data: costs of videos, who makes them and how, after failures.
 
 The entry is `plan(snapshot, policy, knowledge) -> Plan`. Nothing in this room does I/O, reads a
 clock or draws a random number, and it imports only NumPy beside the standard library.

@@ -1,7 +1,6 @@
 """The answer to `vidplat plan` and `submit`: may it start, and what a person is told.
 
-Left to others: making the plan (`planner`), acting on the answer and its exit code (`platform`,
-`cli`).
+Left to others: making the plan (`planner`), acting on the answer (`platform`, `cli`).
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ class Answer:
 def answer(plan: Plan, policy: Policy, now: float) -> Answer:
     """Admit feasible and degraded plans; an infeasible one under best-effort, if it does anything.
 
-    `reject` never sees a plan below the quality floor and `degrade` may (the planner keeps that
-    rule).
+    Under `reject` the planner makes no plan below the quality floor, under `degrade` it may.
     """
     infeasible = plan.verdict is Verdict.INFEASIBLE
     best_effort = policy.on_infeasible is OnInfeasible.BEST_EFFORT

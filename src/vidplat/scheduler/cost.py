@@ -16,8 +16,7 @@ level. What `lipar` leaves of an edit is learnt beside the seconds (`kept_share`
 
 A CostModel is a frozen value: `observe` returns a new one, `to_dict` and `from_dict` carry it as
 JSON. Left to others: features (`work`), per-worker speed (`updated_speed` here, kept by the
-platform), storage. Not promised: contention between workers on one machine, other than as the speed
-that was measured.
+platform), storage. Not promised: contention of workers on one machine, other than in their speed.
 """
 
 from __future__ import annotations

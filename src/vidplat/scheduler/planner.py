@@ -1,8 +1,7 @@
 """plan(snapshot, policy, knowledge) -> Plan: who makes what, how well, and when.
 
 A pure function: no clock, no I/O, no randomness; the same snapshot gives the same plan whatever the
-order of its rows. How it works (PACE: prices, assign, chain-fill; the early stop is the workers'
-half):
+order of its rows. How (PACE: prices, assign, chain-fill; the early stop is the workers' half):
 
   1. Group    equal jobs with one deadline (`groups`); what nobody can take is deferred with the
               reason. Where light workers are up, makers count as relieved by them (`relay`) as far
@@ -45,8 +44,7 @@ def plan(
     """The plan for every job of `snapshot`: each is assigned once, or deferred with a reason.
 
     `backlog` stands for further queued jobs: their work is planned around, so that a window of a
-    long queue is not given time that belongs to the rest. Nothing here raises for an infeasible
-    plan: read `verdict`.
+    long queue is not given time that belongs to the rest. An infeasible plan has that `verdict`.
     """
     floor = policy.quality_floor
     decided = _plan_above(floor, snapshot, knowledge, backlog)

@@ -1,7 +1,6 @@
 """What is known of one stage on one device class, and how a timing changes it.
 
-seconds = theta . features, times a residual of the cell (octave of work per call) the features fall
-in.
+seconds = theta . features, times a residual of their cell (octave of work per call)
   prior      FLOP/s guessed from the device class's name, so that the very first plan has numbers;
   level      the first observation scales the prior: a guess tenfold off costs one sample;
   fit        recursive least squares on *relative* error, forgetting; a lone straggler is clipped;
@@ -9,8 +8,7 @@ in.
   p90        the conformal 90 % quantile of log(observed / predicted) over the last 200 samples; a
              default of 1.5 fades out linearly over the first 20.
 
-Left to others: which stage of which model on which device (`cost`). Not promised: anything below a
-millisecond.
+Left to others: which stage of which model on which device (`cost`). Not promised: below 1 ms.
 """
 
 from __future__ import annotations

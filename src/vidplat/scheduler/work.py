@@ -118,8 +118,7 @@ def features(
 
 
 def needed_bytes(shape: ModelShape, spec: VideoSpec) -> int:
-    """Memory one video needs beside the loaded weights: the larger of denoising and decoding,
-    float32.
+    """Memory one video needs beside the weights: the larger of denoising and decoding, in float32.
 
     Denoising keeps a dozen token-sized activations and two of the feed forward; decoding keeps the
     video twice and about 96 channels of the frames of one latent step, four deep. Block by block,

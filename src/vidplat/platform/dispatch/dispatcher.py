@@ -43,8 +43,7 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class Order:
-    """Make this job like that. `finish_by` (epoch seconds) asks the worker to spend fewer steps if
-    it must.
+    """Make this job like that. `finish_by` (epoch seconds) asks for fewer steps if need be.
 
     With `hand_over` a video of which frames were left out comes back as a draft. With a draft that
     one is finished.

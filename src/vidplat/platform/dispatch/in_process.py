@@ -1,5 +1,4 @@
-"""The dispatcher that works in this process: one thread per worker. For `--local`, tests and small
-machines.
+"""The dispatcher that works in this process, a thread per worker: `--local`, tests, small machines.
 
 It needs no cluster and is ready at once. It promises less than Ray: the threads share one Python
 interpreter and one torch thread pool, and a job that crashes the process takes everything with it

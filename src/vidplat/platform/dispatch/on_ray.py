@@ -5,12 +5,10 @@
     take(), always one out ◄──────────────    its outbox: heartbeats, outcomes
 
 Events come up by a long poll: each actor always holds one unanswered `take`, which it answers as
-soon as it has something to say; heartbeats of one second are one answer. A dead actor is noticed at
-once because its `take` fails.
+soon as it has something to say; heartbeats of one second are one answer. A dead one's `take` fails.
 
 Ray is disposable: it places processes and moves small messages. What is true is in the catalog.
-Actors are never restarted or retried by Ray; a dead one is replaced here by a new actor with a new
-id.
+Actors are never restarted or retried by Ray; a dead one is replaced here by another with a new id.
 
 A cluster started here has one node; pools then are custom resources `pool_<name>`. On a cluster we
 attach to, a pool takes nodes with the label `vidplat-pool=<name>`, or nodes with that custom
@@ -195,8 +193,7 @@ class RayDispatcher:
                 actor.recall.remote(frozenset(job_ids)), timeout=_RECALL_WITHIN_S
             )
         except RayError:
-            # Dead, or it may have given back what nobody will carry out then: all it holds comes
-            # with its WorkerLost.
+            # It may have given back what nobody carries out then: its WorkerLost has all it holds.
             ray.kill(actor, no_restart=True)
             return frozenset()
         return taken
@@ -313,8 +310,7 @@ class RayDispatcher:
             ray.init(address=self._config.address, **quiet)
             self._attached = True
             return
-        # Ray would run workers at the lowest priority but a few; here they do the work that the
-        # deadline is about.
+        # Ray would run workers at almost the lowest priority; here theirs is the work that counts.
         os.environ.setdefault("RAY_worker_niceness", "0")
         specs = [seat.spec for seat in self._seats.all()]
         with _fewer_processes():

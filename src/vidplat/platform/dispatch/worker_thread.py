@@ -121,8 +121,7 @@ class Outbox:
 
     def take(self, wait_s: float, gather_s: float = 0.0) -> list[WorkerEvent]:
         """All events so far, oldest first; waits up to `wait_s` for the first. Heartbeats alone
-        wait `gather_s` for more, since every answer costs some kilobytes of a link that may be
-        thin."""
+        wait `gather_s` for more: every answer costs kilobytes of a link that may be thin."""
         with self._changed:
             if not self._events:
                 self._changed.wait(wait_s)

@@ -1,9 +1,7 @@
-"""What a worker process puts together for itself: its video maker, and its ways into and out of the
-store.
+"""What a worker process puts together for itself: its video maker, its ways to and from the store.
 
 The worker's half of `assemble`. It loads the storage room's commit and, for a real model, the
-workers room; SQL, the scheduler and Ray stay outside, since every second here is start-up that
-counts towards a deadline.
+workers room; SQL, scheduler and Ray stay outside: start-up counts towards a deadline.
 """
 
 from __future__ import annotations

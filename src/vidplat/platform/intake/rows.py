@@ -5,8 +5,7 @@ against any machine and then against the model, and given a seed and an id. What
 (model and size, deadline, method, masks) is worked out once per distinct value and remembered; of
 each row one integer stays, by which a video asked for twice is noticed.
 
-Left to others: what is taken note of when a row is good (take_in.py), what a source video holds
-(source_videos.py).
+Left to others: what is noted of a good row (take_in.py), what a source holds (source_videos.py).
 """
 
 from __future__ import annotations

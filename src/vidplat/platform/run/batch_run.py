@@ -8,8 +8,7 @@
     6. records     manifest.parquet and metrics.parquet beside the videos
     7. score       predicted against actual, and the exit code
 
-Left to others: rows to jobs (`intake`, before this), one turn (`turn`), putting objects together
-(`assemble`).
+Left to others: rows to jobs (`intake`, before this), one turn (`turn`), objects (`assemble`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""How attempts end: outcomes become rows of the catalog, failures become decisions, unbegun orders
-go back.
+"""How attempts end: outcomes become rows, failures become decisions, unbegun orders go back.
 
 All that ended since the last turn is written in one transaction. While the catalog cannot be
 written, endings wait here, for up to two minutes; nothing is lost by that, since leases are long
 and the store's COMMIT.json files outlast everything.
 
-Whether and where to try again is decided by `scheduler.retry`; this hands it the history and
-carries the answer out.
+Whether and where to try again is decided by `scheduler.retry`, from the history that it gets here.
 """
 
 from __future__ import annotations
@@ -84,8 +82,7 @@ class Endings:
         changed = self._site.catalog.finish(self._batch_id, outcomes, decisions)
         for outcome in outcomes:
             if outcome.artifact is not None and outcome.job_id not in changed:
-                # Its lease had run out, or another attempt was under way: the store has the last
-                # word.
+                # Its lease had run out, or another attempt was under way: the store decides.
                 made = outcome.artifact
                 self._site.catalog.mark_done(
                     self._batch_id, outcome.job_id, made, made.attempt, outcome.finished_at

@@ -1,5 +1,4 @@
-"""What runs teach about seconds: stage timings go into the cost model, a worker's own pace into its
-speed.
+"""What runs teach about seconds: timings go into the cost model, a worker's pace into its speed.
 
 The cost model itself is arithmetic of the scheduler; this holds its newest value between turns,
 carries it to and from the catalog, and keeps learning cheap: when jobs take milliseconds, only some
@@ -115,8 +114,7 @@ class Learner:
         if self._spent > 0.05 + _BUDGET * (began - self._began):
             return
         model_id, shape = job.model.id, self.shapes[job.model.id]
-        # By the tokens that really ran: what a still source saves must not pass for a fast worker,
-        # or a cheap FLOP.
+        # By the tokens that ran: what a still source saves is no fast worker, and no cheap FLOP.
         kept, is_edit = outcome.metrics.get(KEPT_SHARE), job.input_video is not None
         if kept is not None:
             self.costs = self.costs.observe_kept(model_id, outcome.point, kept)

@@ -2,8 +2,7 @@
 
 The workers are those that would be started, free when their start-up is over at p90; the jobs are
 the open ones, the first ten thousand by name and the rest as their number. The plan made here is
-the one the user is shown, and by which the run is scored afterwards. Nothing here starts or stores
-anything.
+the one the user is shown, and by which the run is scored afterwards. Nothing is started or stored.
 """
 
 from __future__ import annotations

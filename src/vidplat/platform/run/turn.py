@@ -5,8 +5,7 @@ failed or took other than its p90 said, a worker has nothing left to do), not af
 between it is followed. What an event means is said in `heeding`, what is due in `following`, how
 leases are kept in `heartbeat`; `world` is all that lives between two turns.
 
-Left to others: whether to begin at all (`promise`), what follows a failure (`scheduler.retry`),
-transport (`dispatch`).
+Left to others: whether to begin (`promise`), failures (`scheduler.retry`), transport (`dispatch`).
 """
 
 from __future__ import annotations

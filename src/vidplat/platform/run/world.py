@@ -47,8 +47,7 @@ class World:
         self.site, self.batch, self.dispatcher = site, batch, dispatcher
         self.learner, self.tally, self.listener = learner, tally, site.listener
         self.config = site.config.run
-        # What is admitted is finished, late if it must be: a promise is never taken back for
-        # another job.
+        # What is admitted is finished, late if it must be: no promise is taken back for another.
         self.policy = Policy(OnInfeasible.BEST_EFFORT, batch.quality_floor)
         self.hands = Hands()
         self.window = Window(site.catalog, batch.id, self.config.window, learner.know, passed_at)
