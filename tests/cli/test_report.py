@@ -56,7 +56,7 @@ def test_late_and_missing_videos_are_counted_by_cause() -> None:
 
     assert report.late == 1
     assert report.causes == {"worker lost": 1, "failed": 1}
-    assert report.failures == {"out of memory": (2,)}
+    assert report.failures == {"out of memory": [2]}
 
 
 def test_a_row_with_its_own_deadline_is_judged_by_it() -> None:

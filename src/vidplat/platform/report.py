@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -77,28 +77,28 @@ class Group:
     quality: float  # mean predicted
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """All that a page about a batch says."""
+    """All that a page about a batch says; complete when `gather` returns it."""
 
     batch: Batch
     state: str
     told_at: float
-    counts: Mapping[JobState, int]
-    promise: PlanRecord | None = None  # the plan in force when the run began
+    promise: PlanRecord | None  # the plan in force when the run began
+    notes: tuple[str, ...]
+    counts: Counter[JobState] = field(default_factory=Counter)
     finished_at: float | None = None  # when the last video so far was committed
     device_seconds: float = 0.0
     mean_quality: float | None = None  # predicted, over finished videos
     reduced: int = 0  # finished videos made below full quality
     reused: int = 0  # finished videos that another batch already had
     late: int = 0  # finished after their deadline
-    groups: tuple[Group, ...] = ()
+    groups: Sequence[Group] = ()
     causes: Mapping[str, int] = field(default_factory=dict)  # of late and missing videos
-    failures: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # message -> rows
-    cards: tuple[Card, ...] = ()
+    failures: dict[str, list[int]] = field(default_factory=dict)  # message -> rows
+    cards: Sequence[Card] = ()
     # Jobs with a start and an end, for the charts; thinned out when many.
-    marks: tuple[JobRecord, ...] = ()
-    notes: tuple[str, ...] = ()
+    marks: list[JobRecord] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -124,10 +124,11 @@ def gather(
     causes: Mapping[str, str] | None = None,
 ) -> Report:
     """Walk the jobs of `batch` once. `causes` are those known of misses, by job id."""
-    tally = _Tally(batch, causes or {})
+    report = Report(batch, state, now, promise, notes=promise.notes if promise else ())
+    tally = _Tally(report, causes or {})
     for record in catalog.every_job(batch.id):
         tally.add(record)
-    return tally.report(state, now, promise)
+    return tally.report()
 
 
 def actual_s(record: JobRecord) -> float | None:
@@ -166,100 +167,75 @@ def likely_cause(record: JobRecord) -> str:
     return "retry" if record.attempt > 1 else "estimate"
 
 
-@dataclass
 class _Tally:
-    """Sums over records, and the cards worth showing."""
+    """Fills a report record by record: sums, and the cards worth showing."""
 
-    batch: Batch
-    known_causes: Mapping[str, str]
-    counts: Counter[JobState] = field(default_factory=Counter)
-    causes: Counter[str] = field(default_factory=Counter)
-    failures: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    groups: defaultdict[tuple[str, OperatingPoint], _Sums] = field(
-        default_factory=lambda: defaultdict(_Sums)
-    )
-    quality_sum: float = 0.0
-    quality_of: int = 0
-    reduced: int = 0
-    reused: int = 0
-    late: int = 0
-    device_seconds: float = 0.0
-    finished_at: float | None = None
-    troubled: list[Card] = field(default_factory=list)
-    fine: list[Card] = field(default_factory=list)
-    marks: list[JobRecord] = field(default_factory=list)
-    stride: int = 1
-    timed: int = 0
+    def __init__(self, report: Report, known_causes: Mapping[str, str]) -> None:
+        self._report, self._known_causes = report, known_causes
+        self._causes: Counter[str] = Counter()
+        self._groups: defaultdict[tuple[str, OperatingPoint], _Sums] = defaultdict(_Sums)
+        self._quality_sum, self._quality_of = 0.0, 0
+        self._troubled: list[Card] = []
+        self._fine: list[Card] = []
+        self._stride, self._timed = 1, 0
 
     def add(self, record: JobRecord) -> None:
-        is_done = record.state is JobState.DONE
-        late_s = lateness_s(record, self.batch)
+        report, is_done = self._report, record.state is JobState.DONE
+        late_s = lateness_s(record, report.batch)
         is_late = late_s is not None and late_s > 0
         cause = ""
-        if is_late or (record.state.is_final and not is_done):
+        if is_late or record.state.is_lost:
             ours = likely_cause(record) if is_late else record.state.value
-            cause = self.known_causes.get(record.job.id) or ours
-            self.causes[cause] += 1
-        self.counts[record.state] += 1
-        self.late += is_late
+            cause = self._known_causes.get(record.job.id) or ours
+            self._causes[cause] += 1
+        report.counts[record.state] += 1
+        report.late += is_late
         if is_done:
             self._add_done(record)
         elif record.failure is not None:
-            self.failures[record.failure.message].append(record.job.row)
+            report.failures.setdefault(record.failure.message, []).append(record.job.row)
         if (took_s := actual_s(record)) is not None:
             self._mark(record)
             if is_done:
                 self._time(record, took_s)
-        cards = self.troubled if cause else self.fine
+        cards = self._troubled if cause else self._fine
         if len(cards) < CARDS:
             cards.append(Card(record, late_s, cause))
 
     def _add_done(self, record: JobRecord) -> None:
+        report = self._report
         if record.reused_from is not None:
-            self.reused += 1
+            report.reused += 1
         elif record.finished_at is not None:
-            self.finished_at = max(self.finished_at or 0.0, record.finished_at)
+            report.finished_at = max(report.finished_at or 0.0, record.finished_at)
         if record.predicted_quality is not None:
-            self.quality_sum += record.predicted_quality
-            self.quality_of += 1
-        if is_reduced(record):
-            self.reduced += 1
+            self._quality_sum += record.predicted_quality
+            self._quality_of += 1
+        report.reduced += is_reduced(record)
 
     def _time(self, record: JobRecord, took_s: float) -> None:
-        self.device_seconds += took_s
+        self._report.device_seconds += took_s
         if record.point is not None and record.predicted_p50_s is not None:
-            self.groups[record.pool or "?", record.point].add(record, took_s)
+            self._groups[record.pool or "?", record.point].add(record, took_s)
 
     def _mark(self, record: JobRecord) -> None:
-        if self.timed % self.stride == 0:
-            self.marks.append(record)
-        self.timed += 1
-        if len(self.marks) > MARKS:  # thin out evenly, so that a large batch keeps its shape
-            self.marks = self.marks[::2]
-            self.stride *= 2
+        if self._timed % self._stride == 0:
+            self._report.marks.append(record)
+        self._timed += 1
+        if len(self._report.marks) > MARKS:  # thin out evenly: a large batch keeps its shape
+            del self._report.marks[1::2]
+            self._stride *= 2
 
-    def report(self, state: str, now: float, promise: PlanRecord | None) -> Report:
-        shown = [*self.troubled, *self.fine][:CARDS]
-        groups = sorted(self.groups.items(), key=lambda item: _full_quality_first(*item[0]))
-        return Report(
-            batch=self.batch,
-            state=state,
-            told_at=now,
-            counts=dict(self.counts),
-            promise=promise,
-            finished_at=self.finished_at,
-            device_seconds=self.device_seconds,
-            mean_quality=self.quality_sum / self.quality_of if self.quality_of else None,
-            reduced=self.reduced,
-            reused=self.reused,
-            late=self.late,
-            groups=tuple(sums.group(*key) for key, sums in groups),
-            causes=dict(self.causes.most_common()),
-            failures={message: tuple(rows) for message, rows in self.failures.items()},
-            cards=tuple(sorted(shown, key=lambda card: card.record.job.row)),
-            marks=tuple(self.marks),
-            notes=promise.notes if promise else (),
-        )
+    def report(self) -> Report:
+        """The report of all that was added."""
+        report, shown = self._report, [*self._troubled, *self._fine][:CARDS]
+        groups = sorted(self._groups.items(), key=lambda item: _full_quality_first(*item[0]))
+        report.groups = tuple(sums.group(*key) for key, sums in groups)
+        report.causes = dict(self._causes.most_common())
+        report.cards = tuple(sorted(shown, key=lambda card: card.record.job.row))
+        if self._quality_of:
+            report.mean_quality = self._quality_sum / self._quality_of
+        return report
 
 
 def _full_quality_first(pool: str, point: OperatingPoint) -> tuple[object, ...]:
