@@ -25,6 +25,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -237,21 +238,18 @@ def _bytes_of(text: str, count: int) -> bytes:
     return bytes(out[:count])
 
 
-class _CrashPoints:
+@cache
+def _dying_at(at: str, log: str | None) -> Callable[[str], None]:
     """Counts the points that this process passes; dies, as by `kill -9`, at the n-th or a name."""
+    passed = itertools.count(1)
 
-    def __init__(self, at: str, log: Path | None) -> None:
-        self._at, self._log, self._passed = at, log, 0
-
-    def __call__(self, name: str) -> None:
-        self._passed += 1
-        if self._at in (name, str(self._passed)):
-            if self._log is not None:
-                self._log.write_text(name)
+    def point(name: str) -> None:
+        if at in (str(next(passed)), name):
+            if log:
+                Path(log).write_text(name)
             os._exit(137)
 
-
-_crash_points: dict[str, _CrashPoints] = {}
+    return point
 
 
 def crash_points() -> Callable[[str], None] | None:
@@ -260,7 +258,4 @@ def crash_points() -> Callable[[str], None] | None:
     CRASH_LOG names a file that receives the name of the point it died at.
     """
     at = os.environ.get("CRASH_AT")
-    if not at:
-        return None
-    log = os.environ.get("CRASH_LOG")
-    return _crash_points.setdefault(at, _CrashPoints(at, Path(log) if log else None))
+    return _dying_at(at, os.environ.get("CRASH_LOG")) if at else None
