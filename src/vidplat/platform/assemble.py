@@ -145,18 +145,14 @@ def _seats(config: Config, store_url: str, batch: Batch, learner: Learner) -> li
         for number in range(1, pool.workers + 1):
             spec = WorkerSpec(
                 worker_id=f"{pool.name}-{number}",
-                pool=pool.name,
+                pool=pool,
                 batch_id=batch.id,
                 model=batch.model,
                 store_url=store_url,
-                device="cuda" if pool.gpus > 0 else "cpu",
-                gpus=pool.gpus,
-                threads=pool.threads,
                 calibrate=not is_measured,
                 inputs=config.inputs,
-                light=pool.light,
             )
-            seats.append(Seat(spec, device_class, now, price_per_s=pool.price_per_s))
+            seats.append(Seat(spec, device_class, now))
     return seats
 
 

@@ -317,9 +317,9 @@ class RayDispatcher:
             ray.init(
                 address="local",
                 # Every actor gets its place, also where threads outnumber cores: the user decides.
-                num_cpus=max(1, sum(spec.threads for spec in specs)),
-                num_gpus=sum(spec.gpus for spec in specs) or None,
-                resources=Counter(pool_resource(spec.pool) for spec in specs),
+                num_cpus=max(1, sum(spec.pool.threads for spec in specs)),
+                num_gpus=sum(spec.pool.gpus for spec in specs) or None,
+                resources=Counter(pool_resource(spec.pool.name) for spec in specs),
                 include_dashboard=self._config.dashboard,
                 # Videos go from workers to the store; Ray carries small messages only.
                 object_store_memory=80 * 2**20,
@@ -329,11 +329,11 @@ class RayDispatcher:
 
     def _open_actor(self, spec: WorkerSpec) -> None:
         options: dict[str, Any] = {
-            "num_cpus": spec.threads,
-            "num_gpus": spec.gpus,
+            "num_cpus": spec.pool.threads,
+            "num_gpus": spec.pool.gpus,
             "max_restarts": 0,
             "max_concurrency": 16,
-            **self._placement(spec.pool),
+            **self._placement(spec.pool.name),
         }
         self._actors[spec.worker_id] = ray.remote(WorkerActor).options(**options).remote(spec)
         self._listen(spec.worker_id)

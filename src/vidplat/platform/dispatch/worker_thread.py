@@ -225,15 +225,15 @@ class WorkerThread:
         began = time.monotonic()
         maker = self._maker(self.spec.model, tools)
         load_s = time.monotonic() - began
-        spec = self.spec
-        device = light_class(maker.device_class) if spec.light else maker.device_class
-        seen = tuple(maker.calibrate()) if spec.calibrate and not spec.light else ()
+        spec, is_light = self.spec, self.spec.pool.light
+        device = light_class(maker.device_class) if is_light else maker.device_class
+        seen = tuple(maker.calibrate()) if spec.calibrate and not is_light else ()
         return WorkerUp(spec.worker_id, device, maker.free_bytes, load_s, seen, tools.clock())
 
     def _maker(self, model: ModelRef, tools: Tools) -> VideoMaker:
         if model not in self._makers:
             maker = tools.maker(model)
-            if self.spec.light:
+            if self.spec.pool.light:
                 maker.prepare_to_finish()
             else:
                 maker.load()

@@ -56,8 +56,8 @@ def _video_maker(
 
     return Worker(
         model,
-        device=spec.device,
-        threads=spec.threads,
+        device="cuda" if spec.pool.gpus > 0 else "cpu",
+        threads=spec.pool.threads,
         id=spec.worker_id,
         load_source=load_source,
         limits=spec.inputs,
