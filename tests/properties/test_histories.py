@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from tests.builders import a_policy, a_snapshot, a_worker, knowledge, open_jobs
 from vidplat.domain import FailureKind, JobState, OpenJob
 from vidplat.scheduler import after, plan, suspects
-from vidplat.scheduler.retry import Again
 
 KNOWN = knowledge()
 fates = st.sampled_from(["ok", "ok", *FailureKind])
@@ -59,21 +58,9 @@ def test_every_job_ends_in_one_final_state_and_nobody_waits_for_ever(
             continue
         if kind not in (FailureKind.REQUEST, FailureKind.OUT_OF_MEMORY):
             history.append((first.worker_id, first.job_id, False))
-        decision = after(
-            kind,
-            job_id=first.job_id,
-            worker_id=first.worker_id,
-            attempt=attempt,
-            now=now,
-            max_attempts=3,
-            avoid=open_job.avoid,
-            rung_down=open_job.rung_down,
-            deadline_at=due,
-        )
-        if isinstance(decision, Again):
-            queue[first.job_id] = OpenJob(
-                open_job.job, attempt, decision.not_before, decision.avoid, decision.rung_down
-            )
+        decision = after(kind, open_job, first.worker_id, attempt=attempt, max_attempts=3, now=now)
+        if isinstance(decision, OpenJob):
+            queue[first.job_id] = replace(decision, attempt=attempt)
         else:
             ends[first.job_id].append(decision)
 

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from vidplat.domain import FailureKind, JobState
+from tests.builders import an_open_job
+from vidplat.domain import FailureKind, JobState, OpenJob
 from vidplat.scheduler import after, suspects
-from vidplat.scheduler.retry import Again
 
 
-def decide(
-    kind: FailureKind,
-    *,
-    attempt: int = 1,
-    worker: str = "w1",
-    avoid: frozenset[str] = frozenset(),
-    **more,
-):
-    """The decision about job `j` at second 100."""
-    return after(
-        kind,
-        job_id="j",
-        worker_id=worker,
-        attempt=attempt,
-        now=100.0,
-        max_attempts=3,
-        avoid=avoid,
-        **more,
-    )
+def decide(kind: FailureKind, *, attempt: int = 1, worker: str = "w1", **job) -> OpenJob | JobState:
+    """The decision about `job` at second 100."""
+    failed = an_open_job(**job)
+    return after(kind, failed, worker, attempt=attempt, max_attempts=3, now=100.0)
 
 
 def test_a_wrong_request_is_failed_at_once():
@@ -35,7 +20,7 @@ def test_a_wrong_request_is_failed_at_once():
 def test_a_failed_job_goes_elsewhere_after_a_short_wait():
     again = decide(FailureKind.JOB)
 
-    assert isinstance(again, Again)
+    assert isinstance(again, OpenJob)
     assert again.avoid == {"w1"}
     assert again.rung_down == 0
     assert 100.25 <= again.not_before < 100.5  # half a second, with jitter in [0.5, 1)
@@ -44,14 +29,14 @@ def test_a_failed_job_goes_elsewhere_after_a_short_wait():
 def test_a_lost_worker_costs_one_attempt_and_no_wait():
     again = decide(FailureKind.WORKER_LOST)
 
-    assert isinstance(again, Again)
+    assert isinstance(again, OpenJob)
     assert (again.not_before, again.avoid) == (100.0, {"w1"})
 
 
 def test_running_out_of_memory_goes_one_rung_lower_and_blames_no_worker():
     again = decide(FailureKind.OUT_OF_MEMORY, rung_down=1)
 
-    assert isinstance(again, Again)
+    assert isinstance(again, OpenJob)
     assert (again.not_before, again.avoid, again.rung_down) == (100.0, frozenset(), 2)
 
 

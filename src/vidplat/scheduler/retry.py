@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 
-from vidplat.domain import FailureKind, JobState
+from vidplat.domain import FailureKind, Job, JobState, OpenJob
 
 _MOST_INFRASTRUCTURE_ATTEMPTS = 10  # of one job, when the surroundings are to blame
 _POISON_WORKERS = 3  # as many different workers failing one job: the job is poison
@@ -28,46 +28,35 @@ _BACKOFF_S = 0.5  # wait before the second attempt; doubles with each further on
 _BACKOFF_CAP_S = 60.0
 
 
-@dataclass(frozen=True)
-class Again:
-    """Queue the job again. The fields are those of `OpenJob`."""
-
-    not_before: float
-    avoid: frozenset[str]
-    rung_down: int
-
-
 def after(
     kind: FailureKind,
-    *,
-    job_id: str,
+    failed: OpenJob,
     worker_id: str,
+    *,
     attempt: int,
-    now: float,
     max_attempts: int,
-    avoid: frozenset[str] = frozenset(),
-    rung_down: int = 0,
-    deadline_at: float | None = None,
-) -> Again | JobState:
-    """What to do with a job whose `attempt` (counted from 1) just failed on `worker_id`: again, or
-    the state in which it is given up, FAILED or QUARANTINED.
+    now: float,
+) -> OpenJob | JobState:
+    """What to do with a job whose `attempt` (counted from 1) just failed on `worker_id`: how to
+    queue it again, or the state in which it is given up, FAILED or QUARANTINED.
 
-    `avoid` and `rung_down` are the job's so far (`OpenJob`). A wait never takes more than a tenth
-    of the time that is left to the deadline.
+    A wait never takes more than a tenth of the time that is left to the job's own deadline.
     """
     is_infrastructure = kind is FailureKind.INFRASTRUCTURE
     is_last = attempt >= (_MOST_INFRASTRUCTURE_ATTEMPTS if is_infrastructure else max_attempts)
-    later = now + _wait_s(job_id, attempt, now, deadline_at)
+    later = now + _wait_s(failed.job, attempt, now)
     if kind is FailureKind.REQUEST:
         return JobState.FAILED
     if is_infrastructure:
-        return JobState.FAILED if is_last else Again(later, avoid, rung_down)
+        return JobState.FAILED if is_last else replace(failed, not_before=later)
     if kind is FailureKind.OUT_OF_MEMORY:
-        return JobState.FAILED if is_last else Again(now, avoid, rung_down + 1)
-    is_lost, blamed = kind is FailureKind.WORKER_LOST, avoid | {worker_id}
+        lower = replace(failed, not_before=now, rung_down=failed.rung_down + 1)
+        return JobState.FAILED if is_last else lower
+    is_lost, blamed = kind is FailureKind.WORKER_LOST, failed.avoid | {worker_id}
     if len(blamed) >= _POISON_WORKERS or (is_last and is_lost):
         return JobState.QUARANTINED
-    return JobState.FAILED if is_last else Again(now if is_lost else later, blamed, rung_down)
+    elsewhere = replace(failed, not_before=now if is_lost else later, avoid=blamed)
+    return JobState.FAILED if is_last else elsewhere
 
 
 def suspects(history: Iterable[tuple[str, str, bool]]) -> frozenset[str]:
@@ -85,10 +74,10 @@ def suspects(history: Iterable[tuple[str, str, bool]]) -> frozenset[str]:
     return frozenset(w for w, jobs in failed.items() if len(jobs) >= _SUSPECT_JOBS)
 
 
-def _wait_s(job_id: str, attempt: int, now: float, deadline_at: float | None) -> float:
+def _wait_s(job: Job, attempt: int, now: float) -> float:
     """Exponential, capped, with jitter in [0.5, 1): equal jobs do not come back in step."""
     wait_s = min(_BACKOFF_CAP_S, _BACKOFF_S * 2.0 ** min(attempt - 1, 30))
-    if deadline_at is not None:
-        wait_s = min(wait_s, max(0.0, (deadline_at - now) / 10))
-    digest = hashlib.sha256(f"{job_id}:{attempt}".encode()).digest()
+    if job.deadline_at is not None:
+        wait_s = min(wait_s, max(0.0, (job.deadline_at - now) / 10))
+    digest = hashlib.sha256(f"{job.id}:{attempt}".encode()).digest()
     return wait_s * (0.5 + int.from_bytes(digest[:4], "big") / 2**33)

@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from vidplat.domain import FailureKind, Outcome
+from vidplat.domain import FailureKind, JobState, Outcome
 from vidplat.errors import CatalogError
 from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
 from vidplat.scheduler import after, suspects
-from vidplat.scheduler.retry import Again
 from vidplat.storage.catalog_words import GiveUp, Requeue
 
 CATALOG_PATIENCE_S = 120.0  # how long a run goes on without being able to write
@@ -105,20 +104,17 @@ class Endings:
     def _decide(self, held: InHand, outcome: Outcome) -> Requeue | GiveUp:
         assert outcome.failure is not None, "an outcome has an artifact or a failure"
         before = self._site.catalog.attempts(self._batch_id, outcome.job_id)
-        decision = after(
+        again = after(
             outcome.failure.kind,
-            job_id=outcome.job_id,
-            worker_id=outcome.worker_id,
+            held.open_job,
+            outcome.worker_id,
             attempt=sum(each.counts for each in before) + 1,
-            now=self._site.clock(),
             max_attempts=self._site.config.run.max_attempts,
-            avoid=held.open_job.avoid,
-            rung_down=held.open_job.rung_down,
-            deadline_at=held.order.job.deadline_at,
+            now=self._site.clock(),
         )
-        if isinstance(decision, Again):
-            return Requeue(**vars(decision))
-        return GiveUp(decision)
+        if isinstance(again, JobState):
+            return GiveUp(again)
+        return Requeue(again.not_before, again.avoid, again.rung_down)
 
     def _settle(self, held: InHand, outcome: Outcome, decision: Requeue | GiveUp | None) -> None:
         self._tally.ended(held.order, outcome)
