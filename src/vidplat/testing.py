@@ -252,10 +252,9 @@ def _dying_at(at: str, log: str | None) -> Callable[[str], None]:
     return point
 
 
-def crash_points() -> Callable[[str], None] | None:
-    """The hook that CRASH_AT asks for (a count over the whole process, or a point's name), or None.
+def crash_points() -> Callable[[str], None]:
+    """The hook that CRASH_AT asks for: a count over the whole process, or a point's name.
 
     CRASH_LOG names a file that receives the name of the point it died at.
     """
-    at = os.environ.get("CRASH_AT")
-    return _dying_at(at, os.environ.get("CRASH_LOG")) if at else None
+    return _dying_at(os.environ.get("CRASH_AT", ""), os.environ.get("CRASH_LOG"))

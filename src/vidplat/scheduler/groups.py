@@ -58,10 +58,7 @@ class Group:
 
 
 def group_jobs(
-    snapshot: Snapshot,
-    menu: Menu,
-    backlog: Sequence[Backlog],
-    makers_at: float,
+    snapshot: Snapshot, menu: Menu, backlog: Sequence[Backlog], makers_at: float
 ) -> tuple[list[Group], list[Deferred]]:
     """Groups in the order they are to be made, and the jobs that nobody here can make, with why.
 

@@ -342,11 +342,8 @@ class RayDispatcher:
         """How Ray finds the nodes of a pool."""
         if self._started_here or pool_resource(pool) in ray.cluster_resources():
             return {"resources": {pool_resource(pool): 1}}
-        if any(
-            node.get("Labels", {}).get(POOL_LABEL) == pool
-            for node in ray.nodes()
-            if node.get("Alive")
-        ):
+        alive = (node for node in ray.nodes() if node.get("Alive"))
+        if any(node.get("Labels", {}).get(POOL_LABEL) == pool for node in alive):
             return {"label_selector": {POOL_LABEL: pool}}
         return {}
 

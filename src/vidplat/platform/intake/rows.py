@@ -14,14 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
-from vidplat.domain import (
-    DEFAULT_STRENGTH,
-    ModelRef,
-    Prompt,
-    VideoSpec,
-    around_seed,
-    id_at_seed,
-)
+from vidplat.domain import DEFAULT_STRENGTH, ModelRef, Prompt, VideoSpec, around_seed, id_at_seed
 from vidplat.errors import RequestError, UsageError, printable
 from vidplat.methods.kinds import Task
 from vidplat.methods.language import asked, unsuited, uses_searched_masks

@@ -132,9 +132,8 @@ class _Good:
 
     def tell(self, warn: Callable[[str], None]) -> None:
         for what, (count, first) in self._conversions.items():
-            rows = (
-                f"row {first} has" if count == 1 else f"{count:,} rows (the first is {first}) have"
-            )
+            many = f"{count:,} rows (the first is {first}) have"
+            rows = f"row {first} has" if count == 1 else many
             warn(f"{rows} an input video with {what}")
 
 

@@ -39,10 +39,7 @@ class Learner:
     """`describe` tells the shape of a model by its id; without a catalog nothing is remembered."""
 
     def __init__(
-        self,
-        describe: Callable[[str], ModelShape],
-        catalog: Catalog | None = None,
-        batch_id: str = "",
+        self, describe: Callable[[str], ModelShape], catalog: Catalog | None, batch_id: str
     ) -> None:
         document = catalog.cost_state(COST_KEY) if catalog is not None else None
         self.costs = CostModel.from_dict(document) if document else CostModel()
