@@ -114,18 +114,12 @@ class Report:
         return self.total - len(self.cards)
 
 
-def gather(
-    catalog: Catalog,
-    batch: Batch,
-    *,
-    state: str,
-    now: float,
-    promise: PlanRecord | None = None,
-    causes: Mapping[str, str] | None = None,
-) -> Report:
-    """Walk the jobs of `batch` once. `causes` are those known of misses, by job id."""
-    report = Report(batch, state, now, promise, notes=promise.notes if promise else ())
-    tally = _Tally(report, causes or {})
+def gather(catalog: Catalog, batch: Batch, now: float) -> Report:
+    """Walk the jobs of `batch` once."""
+    promise = next(iter(catalog.plans(batch.id)), None)
+    notes = promise.notes if promise else ()
+    report = Report(batch, catalog.batch_state(batch.id), now, promise, notes)
+    tally = _Tally(report, _remembered_causes(catalog, batch.id))
     for record in catalog.every_job(batch.id):
         tally.add(record)
     return tally.report()
@@ -153,7 +147,7 @@ def lateness_s(record: JobRecord, batch: Batch) -> float | None:
     return record.finished_at - deadline_at if is_made else None
 
 
-def remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
+def _remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
     """Causes of misses by job id, as the runs of this batch scored themselves at their ends."""
     causes: dict[str, str] = {}
     for event in reversed(catalog.events(batch_id, limit=EVENTS_SEARCHED, newest_first=True)):
