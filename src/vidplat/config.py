@@ -209,8 +209,7 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
 
     `overrides` are options that were given, with `None` for those that were not: `catalog`,
     `output`, `model`, `address`, `local`, `dashboard`, `max_attempts` and `pools` (a sequence of
-    `name=workers[:threads]`). Raises UsageError for an unknown key, a wrong type or a value out of
-    bounds.
+    `name=workers[:threads]`). Raises UsageError for unknown keys, wrong types, wrong values.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     written = _read_file()

@@ -51,8 +51,7 @@ def _float(frames: np.ndarray) -> np.ndarray:
 
 
 def ssim_map(x: np.ndarray, y: np.ndarray, peak: float) -> np.ndarray:
-    """SSIM around each window position inside two images (rows, columns[, channels]) float32 with
-    values up to `peak`.
+    """SSIM at each window position in images (rows, columns[, channels]), float32 up to `peak`.
 
     Images smaller than the window use all of it.
     """

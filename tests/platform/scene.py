@@ -110,7 +110,7 @@ class Scene:
             Config(run=RunConfig(**run)),
             self.heard,
             ME,
-            describe=lambda model_id: a_shape(),
+            describe=lambda model_id: (FLIPBOOK, a_shape()),
             seats=lambda batch, learner: (),
             open_dispatcher=lambda seats: self.dispatcher,
             clock=lambda: self.now,

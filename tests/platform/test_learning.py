@@ -24,7 +24,7 @@ def an_outcome_of(phases: dict[str, float]) -> Outcome:
 
 def a_learner() -> Learner:
     """It knows the world of tests/builders.py from 40 timings: a job takes ten seconds on cpu-1."""
-    learner = Learner(lambda model_id: a_shape(), None, "b1")
+    learner = Learner(lambda model_id: (FLIPBOOK, a_shape()), None, "b1")
     learner.know(FLIPBOOK.id)
     learner.costs = knowledge().costs
     return learner

@@ -2,8 +2,7 @@
 
 Each public function is one verb of the command line. Rooms that must not know each other meet here:
 intake is handed what the workers know of models, the run is handed its dispatcher. What a worker
-process puts together for itself is in `dispatch/worker_tools`, apart from this file, so that it
-need not load what only the platform uses.
+process puts together is in `dispatch/worker_tools`: it need not load what the platform uses.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         batch = taken.batch
         if (catalog := _catalog_if_there(config.catalog.url)) is not None:
             stack.enter_context(closing(catalog))
-        learner = Learner(_shape_of, catalog, batch.id)
+        learner = Learner(_describe, catalog, batch.id)
         learner.shapes |= taken.models
         queue = _still_open(catalog, taken)
         seats = _seats(config, store.url, batch, learner)
@@ -127,7 +126,7 @@ def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) ->
         config=config,
         listener=listener,
         owner=this_owner(),
-        describe=_shape_of,
+        describe=_describe,
         seats=partial(_seats, config, store.url),
         open_dispatcher=partial(_open_dispatcher, config),
         crash_point=crash_points_for(config.model),
@@ -247,10 +246,6 @@ def _whole_id(catalog: Catalog, batch: Batch, job_id: str | None) -> str | None:
 
 
 # --- what is known of models ----------------------------------------------------------------------
-
-
-def _shape_of(model_id: str) -> ModelShape:
-    return _describe(model_id)[1]
 
 
 def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:

@@ -223,17 +223,13 @@ class _Tally:
     def report(self) -> Report:
         """The report of all that was added."""
         report, shown = self._report, [*self._troubled, *self._fine][:CARDS]
-        groups = sorted(self._groups.items(), key=lambda item: _full_quality_first(*item[0]))
-        report.groups = tuple(sums.group(*key) for key, sums in groups)
+        full_first = sorted(self._groups, key=lambda at: (at[0], -at[1].steps, at[1].method))
+        report.groups = tuple(self._groups[at].group(*at) for at in full_first)
         report.causes = dict(self._causes.most_common())
         report.cards = tuple(sorted(shown, key=lambda card: card.record.job.row))
         if self._quality_of:
             report.mean_quality = self._quality_sum / self._quality_of
         return report
-
-
-def _full_quality_first(pool: str, point: OperatingPoint) -> tuple[object, ...]:
-    return pool, -point.steps, point.method
 
 
 class _Sums:

@@ -164,8 +164,7 @@ def _planned_kind(method: str) -> MethodKind | None:
 
 
 def _is_measured(shape: ModelShape, method: str) -> bool:
-    """Whether its quality rests on the profile: its own line or, where plans choose how many
-    frames are kept, a curve of others."""
+    """Whether its quality rests on the profile: its own line or, of planned frames, a curve."""
     if method in _accelerated(shape.profile):
         return True
     kind = _planned_kind(method)

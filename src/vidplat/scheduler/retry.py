@@ -62,8 +62,7 @@ def after(
 def suspects(history: Iterable[tuple[str, str, bool]]) -> frozenset[str]:
     """Workers on which three different jobs failed since their last success.
 
-    `history` is (worker id, job id, ok) in order of time; leave out failures that blame no worker
-    (request, out of memory).
+    `history` is (worker id, job id, ok) in order of time, without failures that blame no worker.
     """
     failed: dict[str, set[str]] = {}
     for worker_id, job_id, ok in history:

@@ -93,8 +93,7 @@ def features(
 
     `point.steps` are steps that are taken: an edit of strength s takes the last s of a longer
     schedule, so its denoising costs as much as any. Its source is counted in pixels of the video to
-    be made, since those are what the VAE encodes. `kept`: the share of tokens that run, see
-    `method_work`.
+    be made, which the VAE encodes. `kept`: the share of tokens that run, see `method_work`.
     """
     forwards, linear, attention = denoising(shape, spec, point)
     left = method_work(shape, spec, point, kept)

@@ -140,8 +140,6 @@ def _carried(draft: Draft) -> bytes:
 
 
 class RayDispatcher:
-    """`seats` are what the plan should know of each worker before it is up."""
-
     def __init__(self, seats: Sequence[Seat], config: RayConfig) -> None:
         self._seats = Seats(seats)
         self._config = config

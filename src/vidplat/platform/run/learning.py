@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from vidplat.domain import Job, OperatingPoint, Outcome, VideoSpec
+from vidplat.domain import Job, ModelRef, OperatingPoint, Outcome, VideoSpec
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import DRAFT_BYTES, Seat, WorkerUp
 from vidplat.scheduler.cost import CostModel, Estimate, Observation, updated_speed
@@ -33,13 +33,14 @@ KEPT_SHARE = "kept_share"  # metric of a video whose method left tokens out by i
 _DRAFT_WEIGHT = 0.3  # of the newest draft in what drafts are expected to weigh
 _NONE = StageFeatures()
 _ANY_POINT = OperatingPoint(steps=1)
+_Described = tuple[ModelRef, ModelShape]
 
 
 class Learner:
-    """`describe` tells the shape of a model by its id; without a catalog nothing is remembered."""
+    """`describe` tells of a model by its id; without a catalog nothing is remembered."""
 
     def __init__(
-        self, describe: Callable[[str], ModelShape], catalog: Catalog | None, batch_id: str
+        self, describe: Callable[[str], _Described], catalog: Catalog | None, batch_id: str
     ) -> None:
         document = catalog.cost_state(COST_KEY) if catalog is not None else None
         self.costs = CostModel.from_dict(document) if document else CostModel()
@@ -55,7 +56,7 @@ class Learner:
     def know(self, model_id: str) -> None:
         """Whatever is asked of a model is asked after this."""
         if model_id not in self.shapes:
-            self.shapes[model_id] = self._describe(model_id)
+            self.shapes[model_id] = self._describe(model_id)[1]
 
     @property
     def knowledge(self) -> Knowledge:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from vidplat.config import Config
-from vidplat.domain import Batch
+from vidplat.domain import Batch, ModelRef
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat
 from vidplat.platform.interface import Listener
@@ -28,7 +28,7 @@ class Site:
     config: Config
     listener: Listener
     owner: str  # this process, see `owners`
-    describe: Callable[[str], ModelShape]  # of a model id; raises ModelError
+    describe: Callable[[str], tuple[ModelRef, ModelShape]]  # of a model id; raises ModelError
     seats: Callable[[Batch, Learner], Sequence[Seat]]  # the workers to be started
     open_dispatcher: Callable[[Sequence[Seat]], Dispatcher]
     clock: Callable[[], float] = time.time
