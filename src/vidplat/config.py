@@ -1,4 +1,4 @@
-"""Configuration: one frozen class per room, put together in `Config`.
+"""Configuration: frozen classes, put together in `Config`.
 
 How a value is found, the strongest first: an option of the command line (`overrides`), an
 environment variable (`VIDPLAT_CATALOG`, `VIDPLAT_OUTPUT`, `VIDPLAT_MODEL`, `RAY_ADDRESS`),
@@ -57,21 +57,7 @@ def _need_within(least: float, most: float, what: str, value: float) -> None:
     _check(least <= value <= most, f"{what} must be {least:g} to {most:g}, not {value}")
 
 
-# --- one class per room --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CatalogConfig:
-    """Where the truth is: `sqlite:///path` (relative to the working directory) or PostgreSQL."""
-
-    url: str = DEFAULT_CATALOG
-
-
-@dataclass(frozen=True)
-class StoreConfig:
-    """Where videos go: a directory, or a URL such as `s3://bucket/prefix` or `memory://name`."""
-
-    output: str = DEFAULT_OUTPUT
+# --- the classes ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -154,8 +140,9 @@ class InputConfig:
 class Config:
     """Everything a run needs to know before its first file is opened."""
 
-    catalog: CatalogConfig = CatalogConfig()
-    store: StoreConfig = StoreConfig()
+    # Where the truth is: `sqlite:///path` (relative to the working directory) or PostgreSQL.
+    catalog: str = DEFAULT_CATALOG
+    output: str = DEFAULT_OUTPUT  # a directory, `s3://bucket/prefix`, `memory://name`: for videos
     pools: tuple[PoolConfig, ...] = field(default_factory=lambda: default_pools())
     ray: RayConfig = RayConfig()
     run: RunConfig = RunConfig()
@@ -233,12 +220,10 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
     if given:
         raise UsageError(f"unknown setting {printable(next(iter(given)))!r}")
     return Config(
-        catalog=CatalogConfig(str(chosen["catalog"])),
-        store=StoreConfig(str(chosen["output"])),
+        **{key: str(value) for key, value in chosen.items()},
         pools=pools or default_pools(),
         ray=ray,
         run=run,
-        model=str(chosen["model"]),
         inputs=inputs,
     )
 

@@ -38,8 +38,8 @@ def test_options_win_over_the_environment_which_wins_over_the_file(file, monkeyp
     config = load_config({"catalog": "sqlite:///option.db", "output": None})
 
     # then
-    assert config.catalog.url == "sqlite:///option.db"
-    assert config.store.output == "env"
+    assert config.catalog == "sqlite:///option.db"
+    assert config.output == "env"
     assert config.model == "file"
     assert config.run.max_attempts == 7
 

@@ -55,13 +55,13 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
     jobs, a missed deadline and Ctrl-C are ends of the story and come back in `exit_code`.
     """
     asked_at = request.submitted_at or time.time()
-    store = open_store(config.store.output)
+    store = open_store(config.output)
     with _taken(request, config, store, listener, asked_at) as taken:
         probe(store)
         if taken.inputs:
             listener.phase(f"keeping {_videos(len(taken.inputs))}")
             keep(store, taken.inputs)
-        with closing(open_catalog(config.catalog.url)) as catalog:
+        with closing(open_catalog(config.catalog)) as catalog:
             listener.phase(f"enqueuing {taken.batch.total:,} jobs")
             added = catalog.add_batch(taken.batch, taken.jobs)
             submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
@@ -71,10 +71,10 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
 def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> PlanAnswer:
     """What `submit` would promise. Reads rows and catalog; starts nothing and enqueues nothing."""
     now = request.submitted_at or time.time()
-    store = open_store(config.store.output)
+    store = open_store(config.output)
     with _taken(request, config, store, listener, now) as taken, ExitStack() as stack:
         batch = taken.batch
-        if (catalog := _catalog_if_there(config.catalog.url)) is not None:
+        if (catalog := _catalog_if_there(config.catalog)) is not None:
             stack.enter_context(closing(catalog))
         learner = Learner(_describe, catalog, batch.id)
         learner.shapes |= taken.models
@@ -89,7 +89,7 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
     """Repair catalog and store of an interrupted batch from each other, then run what is open.
     `batch_id` may be any unique prefix; raises RequestError when there is no such batch."""
     asked_at = time.time()
-    with closing(open_catalog(config.catalog.url)) as catalog:
+    with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
         if catalog.batch_state(batch.id) is BatchState.CANCELLED:
             raise UsageError(
@@ -104,14 +104,14 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
 
 def cancel(batch_id: str, job_id: str | None, config: Config) -> int:
     """Cancel one job, or all open ones; returns how many. A running platform hears of it soon."""
-    with closing(open_catalog(config.catalog.url)) as catalog:
+    with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
         return catalog.cancel(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
 
 
 def retry(batch_id: str, job_id: str | None, config: Config) -> int:
     """Put failed, quarantined and cancelled jobs back; returns how many. `resume` runs them."""
-    with closing(open_catalog(config.catalog.url)) as catalog:
+    with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
         return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
 
