@@ -16,8 +16,9 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.common import FIRST_SEEDS, answer, head, options, subject
-from vidplat.config import CatalogConfig, Config, PoolConfig, RunConfig, StoreConfig
-from vidplat.platform import Silence, SubmitRequest, submit
+from vidplat.config import Config, PoolConfig, RunConfig
+from vidplat.platform import submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.storage import open_catalog
 
 MODEL_PHASES = ("encode", "denoise", "decode", "reconstruct")
@@ -34,15 +35,15 @@ def main() -> None:
         captions = (subject(FIRST_SEEDS["busy_share"], n).caption for n in range(told.jobs))
         prompts.write_text("".join(f"{caption}\n" for caption in captions))
         config = Config(
-            catalog=CatalogConfig(f"sqlite:///{folder}/catalog.db"),
-            store=StoreConfig(f"{folder}/out"),
+            catalog=f"sqlite:///{folder}/catalog.db",
+            output=f"{folder}/out",
             pools=(PoolConfig("cloud"), PoolConfig("edge")),
             run=RunConfig(local=told.local),
         )
         spec = {"num_inference_steps": told.steps} if told.steps else {}
         request = SubmitRequest(str(prompts), spec=spec, submitted_at=time.time())
         result = submit(request, config, Silence())
-        catalog = open_catalog(config.catalog.url)
+        catalog = open_catalog(config.catalog)
         records = catalog.jobs(result.batch.id)
         catalog.close()
 

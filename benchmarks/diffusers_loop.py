@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.common import FIRST_SEEDS, answer, head, options, subject
 from benchmarks.rivals.plain_loop import PlainLoop
-from vidplat.domain import Job, OperatingPoint, job_id
+from vidplat.domain import Job, OperatingPoint, around_seed, id_at_seed
 from vidplat.workers.video import to_frames
 from vidplat.workers.worker import Worker
 
@@ -42,7 +42,8 @@ def main() -> None:
             subject(FIRST_SEEDS["diffusers_loop"], number).caption,
             replace(spec, seed=number),
         )
-        job = Job(job_id(text, "", mine, worker.ref), text, "", mine, worker.ref, row=number + 1)
+        name = id_at_seed(around_seed(text, "", mine, worker.ref), mine.seed)
+        job = Job(name, text, "", mine, worker.ref, row=number + 1)
         ways = (lambda job=job: worker.make(job, point).video, lambda job=job: loop.make(job))
         order = (0, 1) if number % 2 else (1, 0)
         made = {way: timed(ways[way]) for way in order}

@@ -23,9 +23,10 @@ import av
 import numpy as np
 
 from benchmarks.common import answer, head, options
-from vidplat.config import CatalogConfig, Config, InputConfig, RunConfig, StoreConfig
+from vidplat.config import Config, InputConfig, RunConfig
 from vidplat.errors import InputError
-from vidplat.platform import Silence, SubmitRequest, plan_only
+from vidplat.platform import plan_only
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.workers.source_video import look_at
 from vidplat.workers.video import read_video, to_mp4
 
@@ -64,8 +65,8 @@ def plans(folder: Path, rows: int, sources: int) -> dict[str, float]:
         box = (12).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big")
         (folder / f"{number}.mp4").write_bytes(video + box)
     config = Config(
-        catalog=CatalogConfig(f"sqlite:///{folder}/none.db"),
-        store=StoreConfig(str(folder / "none")),
+        catalog=f"sqlite:///{folder}/none.db",
+        output=str(folder / "none"),
         run=RunConfig(local=True),
         model="fake",
     )

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import answer, head, options
-from vidplat.config import CatalogConfig, Config, PoolConfig, RunConfig, StoreConfig
-from vidplat.platform import Silence, SubmitRequest, submit
+from vidplat.config import Config, PoolConfig, RunConfig
+from vidplat.platform import submit
+from vidplat.platform.interface import Silence, SubmitRequest
 
 
 def figures(jobs: int, *, local: bool) -> dict[str, float]:
@@ -27,8 +28,8 @@ def figures(jobs: int, *, local: bool) -> dict[str, float]:
         lines = (f"a red circle drifts to the left, take {n}\n" for n in range(jobs))
         prompts.write_text("".join(lines))
         config = Config(
-            catalog=CatalogConfig(f"sqlite:///{folder}/catalog.db"),
-            store=StoreConfig(f"{folder}/out"),
+            catalog=f"sqlite:///{folder}/catalog.db",
+            output=f"{folder}/out",
             pools=(PoolConfig("cloud"), PoolConfig("edge")),
             run=RunConfig(local=local),
             model="fake:step_s=0.0",

@@ -18,12 +18,11 @@ import time
 from dataclasses import dataclass, replace
 
 from benchmarks.common import answer, head, options, plain
-from vidplat.domain import Job, OpenJob, OperatingPoint, WorkerState, job_id
+from vidplat.domain import Job, OpenJob, OperatingPoint, WorkerState, around_seed, id_at_seed
 from vidplat.scheduler import plan
 from vidplat.scheduler.cost import CostModel, Observation
-from vidplat.scheduler.decision import Finisher, Snapshot
+from vidplat.scheduler.decision import Finisher, Policy, Snapshot
 from vidplat.scheduler.menu import Knowledge
-from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.work import features
 from vidplat.stages import STAGES
 from vidplat.workers.models.catalogue import describe_model
@@ -92,9 +91,9 @@ def batch(jobs: int, case: Case, known: Knowledge) -> Snapshot:
         passed += known.costs.predict(MODEL.id, SHAPE, "cpu-1", spec, full).p50_s / capacity / 2
         due = 20.0 + passed * rnd.uniform(0.95, 1.5) if case.own_deadlines else None
         text, method = f"prompt {row}", "eco" if case.light else None
-        job = job_id(text, "", spec, MODEL)
+        job = id_at_seed(around_seed(text, "", spec, MODEL), spec.seed)
         listed.append(OpenJob(Job(job, text, "", spec, MODEL, row, None, 0, due, method)))
-    alone = Snapshot(0.0, tuple(listed), there, passed, 0.0)
+    alone = Snapshot(0.0, tuple(listed), there, passed)
     return replace(alone, finishers=LIGHT) if case.light else alone
 
 

@@ -10,12 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from vidplat.domain import Job, ModelRef, OpenJob, OperatingPoint, VideoSpec, WorkerState, job_id
+from vidplat.domain import (
+    Job,
+    ModelRef,
+    OpenJob,
+    OperatingPoint,
+    VideoSpec,
+    WorkerState,
+    around_seed,
+    id_at_seed,
+)
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.scheduler.cost import CostModel, Observation
-from vidplat.scheduler.decision import Snapshot
+from vidplat.scheduler.decision import Policy, Snapshot
 from vidplat.scheduler.menu import Knowledge
-from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.work import (
     features,
 )
@@ -62,6 +70,13 @@ def a_shape(*, profile: tuple[ProfilePoint, ...] = PROFILE) -> ModelShape:
         defaults=a_spec(),
         profile=profile,
     )
+
+
+def job_id(
+    text: str, negative: str, spec: VideoSpec, model: ModelRef, *more: object, **named: object
+) -> str:
+    """The id of this job; `more` as in `domain.around_seed`."""
+    return id_at_seed(around_seed(text, negative, spec, model, *more, **named), spec.seed)  # type: ignore[arg-type]
 
 
 def a_job(
@@ -143,9 +158,8 @@ def a_snapshot(
     workers: Iterable[WorkerState] = (a_worker(),),
     now: float = 0.0,
     deadline_at: float | None = None,
-    quality_floor: float = 0.0,
 ) -> Snapshot:
-    return Snapshot(now, tuple(jobs), tuple(workers), deadline_at, quality_floor)
+    return Snapshot(now, tuple(jobs), tuple(workers), deadline_at)
 
 
 def a_policy(**changed: object) -> Policy:

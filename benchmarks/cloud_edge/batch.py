@@ -13,10 +13,11 @@ from pathlib import Path
 
 from benchmarks.cloud_edge.hosts import CLOUD, CLOUD_IP, RAY_PORT, in_host, s3, stored_bytes
 from benchmarks.common import FIRST_SEEDS, subject
-from vidplat.config import CatalogConfig, Config, PoolConfig, RayConfig, StoreConfig
+from vidplat.config import Config, PoolConfig, RayConfig
 from vidplat.domain import OnInfeasible, Outcome
 from vidplat.methods.frames import kept_latents
-from vidplat.platform import Silence, SubmitRequest, submit
+from vidplat.platform import submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.storage import open_catalog
 
 FRAMES = 65
@@ -92,8 +93,8 @@ class Ears(Silence):
 def main() -> None:
     asked, ears, submitted_at = Asked(**json.loads(sys.argv[1])), Ears(), time.time()
     config = Config(
-        catalog=CatalogConfig(f"sqlite:///{asked.catalog}"),
-        store=StoreConfig(asked.output),
+        catalog=f"sqlite:///{asked.catalog}",
+        output=asked.output,
         pools=tuple(PoolConfig(name, light=light) for name, light in asked.pools),
         ray=RayConfig(address=f"{CLOUD_IP}:{RAY_PORT}"),
     )
@@ -109,7 +110,7 @@ def main() -> None:
     result = submit(request, config, ears)
     if result.exit_code not in (0, 5):  # 5: the deadline was missed
         sys.exit(f"exit {result.exit_code}: {result.message}")
-    catalog = open_catalog(config.catalog.url)
+    catalog = open_catalog(config.catalog)
     row_of = {record.job.id: record.job.row for record in catalog.jobs(result.batch.id)}
     catalog.close()
     videos = [stored(each, row_of[each.job_id]) for each in ears.outcomes if each.artifact]

@@ -1,5 +1,3 @@
-"""vidplat renders thousands of text-to-video prompts by a deadline, on whatever machines its user
-has.
-"""
+"""Thousands of text-to-video prompts, rendered by a deadline, on whatever machines you have."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Configuration: one frozen class per room, put together in `Config`.
+"""Configuration: frozen classes, put together in `Config`.
 
 How a value is found, the strongest first: an option of the command line (`overrides`), an
 environment variable (`VIDPLAT_CATALOG`, `VIDPLAT_OUTPUT`, `VIDPLAT_MODEL`, `RAY_ADDRESS`),
@@ -57,22 +57,7 @@ def _need_within(least: float, most: float, what: str, value: float) -> None:
     _check(least <= value <= most, f"{what} must be {least:g} to {most:g}, not {value}")
 
 
-# --- one class per room --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CatalogConfig:
-    """Where the truth is kept: `sqlite:///path` (relative to the working directory) or a PostgreSQL
-    URL."""
-
-    url: str = DEFAULT_CATALOG
-
-
-@dataclass(frozen=True)
-class StoreConfig:
-    """Where videos go: a directory, or a URL such as `s3://bucket/prefix` or `memory://name`."""
-
-    output: str = DEFAULT_OUTPUT
+# --- the classes ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -137,8 +122,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How large the input videos of rows may be. Beyond these a row is refused; see docs/decisions
-    on input videos."""
+    """How large the input videos of rows may be; beyond, a row is refused (decision 0010)."""
 
     max_bytes: int = 256 * 2**20  # of one file: a worker holds it in memory
     max_seconds: float = 120.0
@@ -156,8 +140,9 @@ class InputConfig:
 class Config:
     """Everything a run needs to know before its first file is opened."""
 
-    catalog: CatalogConfig = CatalogConfig()
-    store: StoreConfig = StoreConfig()
+    # Where the truth is: `sqlite:///path` (relative to the working directory) or PostgreSQL.
+    catalog: str = DEFAULT_CATALOG
+    output: str = DEFAULT_OUTPUT  # a directory, `s3://bucket/prefix`, `memory://name`: for videos
     pools: tuple[PoolConfig, ...] = field(default_factory=lambda: default_pools())
     ray: RayConfig = RayConfig()
     run: RunConfig = RunConfig()
@@ -173,24 +158,15 @@ class Config:
         )
 
 
-def default_pools(*, cpus: int | None = None, gpus: int | None = None) -> tuple[PoolConfig, ...]:
-    """One cloud and one edge worker on this machine, which share its cores; the cloud gets the
-    GPUs.
-
-    With GPUs the cloud has one worker per GPU. `cpus` and `gpus` are counted here when not given;
-    GPUs are counted without loading a GPU library.
-    """
-    cores = cpus if cpus is not None else usable_cores()
-    cards = gpus if gpus is not None else len(gpu_names())
-    threads = max(1, cores // 2)
-    if cards:
-        return (
-            PoolConfig(
-                "cloud", workers=cards, threads=max(1, threads // cards), gpus=1.0, price_per_s=4.0
-            ),
-            PoolConfig("edge", workers=1, threads=threads),
-        )
-    return (PoolConfig("cloud", threads=threads), PoolConfig("edge", threads=threads))
+def default_pools() -> tuple[PoolConfig, ...]:
+    """One cloud and one edge worker on this machine, which share its cores; with GPUs the cloud
+    has one worker per GPU. GPUs are counted without loading a GPU library."""
+    threads = max(1, usable_cores() // 2)
+    cloud, edge = PoolConfig("cloud", threads=threads), PoolConfig("edge", threads=threads)
+    if cards := len(gpu_names()):
+        each = max(1, threads // cards)
+        cloud = replace(cloud, workers=cards, threads=each, gpus=1.0, price_per_s=4.0)
+    return cloud, edge
 
 
 def usable_cores() -> int:
@@ -201,8 +177,7 @@ def usable_cores() -> int:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them; empty
-    when none."""
+    """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
         return ()
@@ -216,26 +191,19 @@ def gpu_names() -> tuple[str, ...]:
 # --- loading -------------------------------------------------------------------------------------
 
 
-def load_config(
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    file: Path | None = None,
-    env: Mapping[str, str] | None = None,
-) -> Config:
+def load_config(overrides: Mapping[str, Any]) -> Config:
     """The configuration of this run.
 
     `overrides` are options that were given, with `None` for those that were not: `catalog`,
     `output`, `model`, `address`, `local`, `dashboard`, `max_attempts` and `pools` (a sequence of
-    `name=workers[:threads]`). Raises UsageError for an unknown key, a wrong type or a value out of
-    bounds.
+    `name=workers[:threads]`). Raises UsageError for unknown keys, wrong types, wrong values.
     """
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    environment = os.environ if env is None else env
-    written = _read_file(file)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    written = _read_file()
 
     chosen = {}
     for key, (variable, default) in _TOP.items():
-        told = (given.pop(key, None), environment.get(variable) or None, written.pop(key, None))
+        told = (given.pop(key, None), os.environ.get(variable) or None, written.pop(key, None))
         chosen[key] = next((value for value in told if value is not None), default)
     pools = _pools_of(written.pop("pools", {}))
     ray = _section(RayConfig, "ray", written.pop("ray", {}))
@@ -244,27 +212,24 @@ def load_config(
     if written:
         raise UsageError(f"{CONFIG_FILE}: unknown key {printable(next(iter(written)))!r}")
 
-    if environment.get("RAY_ADDRESS"):
-        ray = replace(ray, address=environment["RAY_ADDRESS"])
+    if os.environ.get("RAY_ADDRESS"):
+        ray = replace(ray, address=os.environ["RAY_ADDRESS"])
     ray = replace(ray, **{key: given.pop(key) for key in ("address", "dashboard") if key in given})
     run = replace(run, **{key: given.pop(key) for key in ("local", "max_attempts") if key in given})
     pools = tuple(parse_pool(text) for text in given.pop("pools", ())) or pools
     if given:
         raise UsageError(f"unknown setting {printable(next(iter(given)))!r}")
     return Config(
-        catalog=CatalogConfig(str(chosen["catalog"])),
-        store=StoreConfig(str(chosen["output"])),
+        **{key: str(value) for key, value in chosen.items()},
         pools=pools or default_pools(),
         ray=ray,
         run=run,
-        model=str(chosen["model"]),
         inputs=inputs,
     )
 
 
 def parse_pool(text: str) -> PoolConfig:
-    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three that load
-    no model."""
+    """`cloud=2`, `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three light."""
     found = re.fullmatch(r"([^=:]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?", text.strip())
     if found is None:
         raise UsageError(
@@ -277,16 +242,14 @@ def parse_pool(text: str) -> PoolConfig:
     return replace(made, gpus=0.0, light=True) if found[4] else made
 
 
-def _read_file(file: Path | None) -> dict[str, Any]:
-    path = file or Path(CONFIG_FILE)
+def _read_file() -> dict[str, Any]:
+    path = Path(CONFIG_FILE)
     if not path.is_file():
-        if file is not None:
-            raise UsageError(f"no configuration file at {printable(path)}")
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{printable(path)} is not readable TOML: {printable(error)}") from error
+        raise UsageError(f"{CONFIG_FILE} is not readable TOML: {printable(error)}") from error
 
 
 def _pools_of(written: Any) -> tuple[PoolConfig, ...]:

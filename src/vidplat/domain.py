@@ -2,8 +2,7 @@
 
 They hold no behaviour beyond small facts about themselves, do no I/O and import only the standard
 library. A change is a new value (`dataclasses.replace`). Times called `*_at` are seconds since the
-Unix epoch (UTC); durations end in `_s`; sizes end in `_bytes`. Frames and sizes count pixels unless
-a name says latent.
+Unix epoch (UTC); durations end in `_s`, sizes in `_bytes`. Counts are pixels unless named latent.
 
 One job's journey is a walk through this file:
 row -> Prompt -> Job -> OpenJob -> OperatingPoint -> Outcome with an Artifact -> JobRecord.
@@ -74,7 +73,7 @@ class ModelRef:
 class Job:
     """A Prompt with its VideoSpec and model."""
 
-    id: str  # 32 hex digits: a hash of all that decides the pixels at full quality, see `job_id`
+    id: str  # 32 hex digits: a hash of all that decides the pixels, see `around_seed`
     prompt: str
     negative_prompt: str
     spec: VideoSpec
@@ -90,26 +89,6 @@ class Job:
     strength: float | None = None  # in (0, 1]: how much of it is noised away
 
 
-def job_id(
-    prompt: str,
-    negative_prompt: str,
-    spec: VideoSpec,
-    model: ModelRef,
-    input_sha256: str | None = None,
-    strength: float | None = None,
-    masks_sha256: str = "",
-) -> str:
-    """32 hex digits of SHA-256 over the canonical JSON of everything that decides the pixels at
-    full quality.
-
-    A source video counts by its content, not by its place, and so do the searched masks of a method
-    that reads them: a method's text does not change when they do. Jobs without either have the ids
-    they always had.
-    """
-    around = around_seed(prompt, negative_prompt, spec, model, input_sha256, strength, masks_sha256)
-    return id_at_seed(around, spec.seed)
-
-
 def around_seed(
     prompt: str,
     negative_prompt: str,
@@ -119,9 +98,12 @@ def around_seed(
     strength: float | None = None,
     masks_sha256: str = "",
 ) -> tuple[str, str]:
-    """The JSON text of a job's id before and after the seed, for whoever looks for a free one.
+    """Canonical JSON of everything that decides the pixels at full quality, before and after the
+    seed: a job's id is `id_at_seed` of it.
 
-    Spelled out: intake builds a million of them, and an encoder takes twice as long.
+    A source video counts by its content, not by its place, and so do the searched masks of a method
+    that reads them: a method's text does not change when they do. Jobs without either have the ids
+    they always had. Spelled out: intake builds a million of them, an encoder takes twice as long.
     """
     before = (
         f"[{_quoted(prompt)},{_quoted(negative_prompt)},{spec.width},{spec.height},"
@@ -136,7 +118,7 @@ def around_seed(
 
 
 def id_at_seed(around: tuple[str, str], seed: int) -> str:
-    """The `job_id` of what `around_seed` was told, at this seed."""
+    """The id of what `around_seed` was told, at this seed: 32 hex digits of its SHA-256."""
     before, after = around
     return hashlib.sha256(f"{before}{seed}{after}".encode("ascii")).hexdigest()[:32]
 

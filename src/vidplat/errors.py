@@ -1,16 +1,15 @@
-"""One tree of errors. Whether a retry can help is an attribute, so nobody reads message text to
-decide.
+"""One tree of errors. Whether a retry can help is an attribute: nobody reads messages to decide.
 
     VidplatError
     ├── RequestError            the request is wrong; the same request will be wrong again  (exit 2)
     │   ├── UsageError              an option or its value
     │   ├── InputError              the prompt file, or rows of it (all listed at once)
-    │   ├── ModelError              unknown model, missing or refused files
+    │   ├── ModelError              a model that is unknown, incomplete or refused for safety
     │   └── SpecError               a size, length or step count the model cannot make
     ├── JobError                this job failed                                             (exit 4)
     │   └── OutOfMemoryError        one rung cheaper may fit
     └── InfrastructureError     the surroundings failed; a retry can help                   (exit 1)
-        ├── StoreError              object storage or disk
+        ├── StoreError              object storage or a disk refused, vanished or is full
         ├── CatalogError            the SQL catalog: unreachable, locked, from a newer version
         └── ClusterError            Ray, or a worker of it
 
@@ -69,8 +68,7 @@ class RequestError(VidplatError):
     exit_code = ExitCode.USAGE
 
 
-class UsageError(RequestError):
-    """An option, or the value of one."""
+class UsageError(RequestError): ...
 
 
 class InputError(RequestError):
@@ -81,8 +79,7 @@ class InputError(RequestError):
         self.problems = tuple(problems)
 
 
-class ModelError(RequestError):
-    """A model that is unknown, incomplete or refused for safety."""
+class ModelError(RequestError): ...
 
 
 class SpecError(RequestError):
@@ -101,13 +98,10 @@ class InfrastructureError(VidplatError):
     retry_can_help = True
 
 
-class StoreError(InfrastructureError):
-    """Object storage or a disk refused, vanished or is full."""
+class StoreError(InfrastructureError): ...
 
 
-class CatalogError(InfrastructureError):
-    """The job catalog cannot be used."""
+class CatalogError(InfrastructureError): ...
 
 
-class ClusterError(InfrastructureError):
-    """The Ray cluster, or a worker of it."""
+class ClusterError(InfrastructureError): ...

@@ -1,5 +1,4 @@
-"""Where this machine's user keeps what was measured about a model: one folder per revision of its
-weights.
+"""Where a machine's user keeps what was measured of models: a folder per revision of weights.
 
 `$VIDPLAT_MEASURED`, else `vidplat/models` under the user's data folder (`$XDG_DATA_HOME` or
 `~/.local/share`). In the folder of a revision lie `profile.json`, written by `vidplat bench`, and
@@ -35,19 +34,14 @@ def root() -> Path:
 
 
 def folder(revision: str) -> Path:
-    """The folder of one revision; it need not exist. Raises `ValueError` for a text that could
-    leave its prefix."""
+    """The folder of a revision, there or not. Raises ValueError for a text that could leave it."""
     if not _REVISION.fullmatch(revision) or revision.startswith("."):
         raise ValueError(f"not a revision: {revision!r}")
     return root() / revision
 
 
 def content_sha256(document: Mapping[str, Any]) -> str:
-    """SHA-256 of a JSON document's canonical text: equal for equal content, however its file is
-    laid out."""
-    plain = json.loads(
-        json.dumps(document)
-    )  # keys become the texts that they are in a file, and sort like them
-    return hashlib.sha256(
-        json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    """SHA-256 of a JSON document's canonical text: equal for equal content, whatever its layout."""
+    plain = json.loads(json.dumps(document))  # keys become texts, as in a file, and sort like them
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

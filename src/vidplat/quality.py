@@ -1,17 +1,12 @@
-"""Figures about frames: how near two videos are, how a video moves. NumPy and OpenCV's filters
-only.
+"""Figures about frames: how near two videos are, how one moves. NumPy and OpenCV's filters only.
 
 Videos are (frames, rows, columns, 3) uint8 RGB.
 
-psnr_db        10 log10(255^2 / mean squared error) over all pixels of all frames; equal videos:
-infinity
-ssim           Wang et al. 2004 on luma, 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, L
-= 255;
-               mean over window positions inside the frame and over frames; in [-1, 1], equal
-               videos: 1
+psnr_db        10 log10(255^2 / mean squared error) over all pixels; equal videos: infinity
+ssim           Wang et al. 2004 on luma, 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03,
+               L = 255; mean over windows inside the frame and over frames; in [-1, 1], equal: 1
 flicker        mean |I[t+1] - 2 I[t] + I[t-1]| / 255: change that does not go on, 0 for steady
-motion of
-               brightness; under 3 frames: 0
+               motion of brightness; under 3 frames: 0
 motion_energy  mean |I[t+1] - I[t]| / 255: how much changes from frame to frame; one frame: 0
 """
 
@@ -32,14 +27,8 @@ def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Mean structural similarity over frames."""
-    return float(
-        np.mean(
-            [
-                _ssim_of_images(x @ _LUMA, y @ _LUMA)
-                for x, y in zip(_float(a), _float(b), strict=True)
-            ]
-        )
-    )
+    pairs = zip(_float(a), _float(b), strict=True)
+    return float(np.mean([float(ssim_map(x @ _LUMA, y @ _LUMA, 255.0).mean()) for x, y in pairs]))
 
 
 def flicker(frames: np.ndarray) -> float:
@@ -61,14 +50,8 @@ def _float(frames: np.ndarray) -> np.ndarray:
     return frames.astype(np.float32)
 
 
-def _ssim_of_images(x: np.ndarray, y: np.ndarray) -> float:
-    """SSIM of two luma images (rows, columns) float32."""
-    return float(ssim_map(x, y, 255.0).mean())
-
-
 def ssim_map(x: np.ndarray, y: np.ndarray, peak: float) -> np.ndarray:
-    """SSIM around each window position inside two images (rows, columns[, channels]) float32 with
-    values up to `peak`.
+    """SSIM at each window position in images (rows, columns[, channels]), float32 up to `peak`.
 
     Images smaller than the window use all of it.
     """

@@ -4,9 +4,7 @@
   bytes. It loads the source of a job that has one, and looks at its bytes no further. It is chosen
   by a model id that starts with `fake`, so that it also works through the command line and in
   worker processes: `fake`, `fake:step_s=0.02,load_s=0.5`.
-- `MemoryStore`: the in-memory artifact store.
-- `crash_points`: dies at the instrumented point that the environment variable CRASH_AT names or
-  counts.
+- `crash_points`: dies at the instrumented point that the variable CRASH_AT names or counts.
 
 A word in square brackets in a prompt makes the fake model misbehave there:
 
@@ -27,8 +25,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidplat.domain import Job, ModelRef, OperatingPoint, VideoSpec
 from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
@@ -37,11 +36,6 @@ from vidplat.methods.language import chosen
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.workers.draft import Draft, Rendered
 from vidplat.workers.making import OnStep, Wishes
-
-if TYPE_CHECKING:
-    from vidplat.storage.memory import MemoryStore
-
-__all__ = ["FAKE_SHAPE", "FakeModel", "MemoryStore", "crash_points", "describe_fake"]
 
 FAKE_SHAPE = ModelShape(
     family="fake",
@@ -93,8 +87,7 @@ class FakeModel:
 
     @classmethod
     def from_id(cls, model_id: str, load_source: Callable[[Job], bytes] | None = None) -> FakeModel:
-        """The fake model that `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for
-        unknown settings."""
+        """What `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
         kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(
             ("step_s", "decode_s", "source_s", "kept", "load_s", "reconstruct_s"), float
         )
@@ -222,8 +215,7 @@ class FakeModel:
 
 
 def describe_fake(model_id: str) -> tuple[ModelRef, ModelShape]:
-    """What the platform must know of a fake model. Its settings change seconds, never bytes: one
-    revision."""
+    """What the platform must know of one. Settings change seconds, never bytes: one revision."""
     FakeModel.from_id(model_id)
     return ModelRef(model_id, "1"), replace(FAKE_SHAPE)
 
@@ -246,39 +238,23 @@ def _bytes_of(text: str, count: int) -> bytes:
     return bytes(out[:count])
 
 
-class _CrashPoints:
-    """Counts the instrumented points this process passes and dies, as by `kill -9`, at the n-th, or
-    at a name."""
+@cache
+def _dying_at(at: str, log: str | None) -> Callable[[str], None]:
+    """Counts the points that this process passes; dies, as by `kill -9`, at the n-th or a name."""
+    passed = itertools.count(1)
 
-    def __init__(self, at: str, log: Path | None) -> None:
-        self._at, self._log, self._passed = at, log, 0
-
-    def __call__(self, name: str) -> None:
-        self._passed += 1
-        if self._at in (name, str(self._passed)):
-            if self._log is not None:
-                self._log.write_text(name)
+    def point(name: str) -> None:
+        if at in (str(next(passed)), name):
+            if log:
+                Path(log).write_text(name)
             os._exit(137)
 
+    return point
 
-_crash_points: dict[str, _CrashPoints] = {}
 
-
-def crash_points() -> Callable[[str], None] | None:
-    """The hook that CRASH_AT asks for (a count over the whole process, or a point's name), or None.
+def crash_points() -> Callable[[str], None]:
+    """The hook that CRASH_AT asks for: a count over the whole process, or a point's name.
 
     CRASH_LOG names a file that receives the name of the point it died at.
     """
-    at = os.environ.get("CRASH_AT")
-    if not at:
-        return None
-    log = os.environ.get("CRASH_LOG")
-    return _crash_points.setdefault(at, _CrashPoints(at, Path(log) if log else None))
-
-
-def __getattr__(name: str) -> Any:
-    if name == "MemoryStore":  # on first use: the storage room is heavy
-        from vidplat.storage.memory import MemoryStore
-
-        return MemoryStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _dying_at(os.environ.get("CRASH_AT", ""), os.environ.get("CRASH_LOG"))

@@ -17,8 +17,7 @@ _LONGEST_S = 3660 * 86_400.0  # ten years: farther is a slip of the pen
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in `90m`, `1h30m`, `2d`. Raises UsageError; a bare number is refused, since its unit
-    is a guess."""
+    """Seconds in `90m`, `1h30m`, `2d`. Raises UsageError, also for a number without its unit."""
     plain = text.strip().lower()
     shown = printable(text)
     if re.fullmatch(r"\d+(\.\d+)?", plain):

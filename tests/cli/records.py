@@ -4,10 +4,11 @@ named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.builders import job_id
 from vidplat.domain import (
     Artifact,
     Batch,
@@ -19,8 +20,8 @@ from vidplat.domain import (
     ModelRef,
     OperatingPoint,
     VideoSpec,
-    job_id,
 )
+from vidplat.storage.catalog_words import Event, PlanRecord
 
 SUBMITTED_AT = 1_700_000_000.0
 MODEL = ModelRef("flipbook", "0123456789abcdef")
@@ -99,7 +100,19 @@ def a_record(
 class Rows:
     """Records as a catalog would give them, in the order of their rows."""
 
-    records: Sequence[JobRecord] = field(default_factory=tuple)
+    records: Sequence[JobRecord] = ()
+    state: str = "done"  # of the batch
+    promise: PlanRecord | None = None
+    causes: Mapping[str, str] = field(default_factory=dict)  # that a run's score remembers
+
+    def batch_state(self, batch_id: str) -> str:
+        return self.state
+
+    def plans(self, batch_id: str) -> list[PlanRecord]:
+        return [self.promise] if self.promise else []
+
+    def events(self, batch_id: str, *, limit: int, newest_first: bool) -> list[Event]:
+        return [Event(1, SUBMITTED_AT, batch_id, None, "scored", {"causes": self.causes})]
 
     def every_job(
         self, batch_id: str, *, states: Iterable[JobState] | None = None

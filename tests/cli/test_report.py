@@ -26,7 +26,7 @@ NASTY = (
 
 def a_report(*records: JobRecord, state: str = "done", **wishes: object) -> Report:
     batch = a_batch(total=len(records), **wishes)
-    return gather(Rows(records), batch, state=state, now=SUBMITTED_AT + 70)
+    return gather(Rows(records, state), batch, SUBMITTED_AT + 70)
 
 
 # --- gathering ------------------------------------------------------------------------------------
@@ -50,13 +50,11 @@ def test_late_and_missing_videos_are_counted_by_cause() -> None:
     failed = a_record(2, state=JobState.FAILED, failure="out of memory")
     batch = a_batch(total=2)
 
-    report = gather(
-        Rows([late, failed]), batch, state="done", now=0, causes={late.job.id: "worker lost"}
-    )
+    report = gather(Rows([late, failed], causes={late.job.id: "worker lost"}), batch, 0)
 
     assert report.late == 1
     assert report.causes == {"worker lost": 1, "failed": 1}
-    assert report.failures == {"out of memory": (2,)}
+    assert report.failures == {"out of memory": [2]}
 
 
 def test_a_row_with_its_own_deadline_is_judged_by_it() -> None:
@@ -185,12 +183,9 @@ def a_report_full_of(text: str) -> Report:
         0.0, "", text, text, 0, 0, SUBMITTED_AT + 1, SUBMITTED_AT + 2, 1, 1, 1, 2, notes=(text,)
     )
     return gather(
-        Rows(records),
+        Rows(records, promise=plan, causes={record.job.id: text for record in records}),
         a_batch(source=text, method=text, output_prefix=text, model=model, total=2),
-        state="done",
-        now=0,
-        promise=plan,
-        causes={record.job.id: text for record in records},
+        0,
     )
 
 

@@ -56,7 +56,7 @@ def write(
             store.put(record.artifact.video_uri.removeprefix(f"{folder}/"), video[0])
             store.put(record.artifact.poster_uri.removeprefix(f"{folder}/"), video[1])
     batch = a_batch(output_prefix=str(folder), total=len(records))
-    report = gather(Rows(records), batch, state="done", now=SUBMITTED_AT + 70)
+    report = gather(Rows(records), batch, SUBMITTED_AT + 70)
     key = page_key(batch.id)
     store.put(key, page(link(report, store, embed=embed)).encode())
     return folder / key

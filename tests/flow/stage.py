@@ -18,9 +18,10 @@ from typing import Any
 from uuid import uuid4
 
 from tests.platform.builders import Memory
-from vidplat.config import CatalogConfig, Config, PoolConfig, RayConfig, RunConfig, StoreConfig
+from vidplat.config import Config, PoolConfig, RayConfig, RunConfig
 from vidplat.domain import JobState
-from vidplat.platform import BatchResult, SubmitRequest, resume, submit
+from vidplat.platform import resume, submit
+from vidplat.platform.interface import BatchResult, SubmitRequest
 from vidplat.storage import open_catalog
 
 TWO_WORKERS = (PoolConfig("cloud"), PoolConfig("edge"))
@@ -39,8 +40,8 @@ class Stage:
     @property
     def config(self) -> Config:
         return Config(
-            catalog=CatalogConfig(f"sqlite:///{self.folder}/catalog.db"),
-            store=StoreConfig(self.output or f"{self.folder}/out"),
+            catalog=f"sqlite:///{self.folder}/catalog.db",
+            output=self.output or f"{self.folder}/out",
             pools=self.pools,
             ray=RayConfig(address=self.address),
             run=replace(self.run, local=self.local),
@@ -80,7 +81,7 @@ class Stage:
 
     def counts(self) -> dict[JobState, int]:
         """States that occur, over all batches of the catalog."""
-        catalog = open_catalog(self.config.catalog.url)
+        catalog = open_catalog(self.config.catalog)
         try:
             found: dict[JobState, int] = {}
             for batch in catalog.batches():
@@ -96,7 +97,7 @@ class Stage:
         promised."""
         import hashlib
 
-        catalog = open_catalog(self.config.catalog.url)
+        catalog = open_catalog(self.config.catalog)
         try:
             for batch in catalog.batches():
                 for record in catalog.jobs(batch.id, states=[JobState.DONE]):
@@ -120,7 +121,7 @@ class Stage:
 
     def has_failures(self) -> bool:
         """Whether any attempt has failed so far."""
-        catalog = open_catalog(self.config.catalog.url)
+        catalog = open_catalog(self.config.catalog)
         try:
             records = [record for each in catalog.batches() for record in catalog.jobs(each.id)]
             return any(record.failure is not None for record in records)

@@ -12,7 +12,8 @@ from tests.flow.stage import Stage
 from vidplat.config import Config, RayConfig
 from vidplat.domain import JobState
 from vidplat.errors import ClusterError
-from vidplat.platform import Silence, SubmitRequest, submit
+from vidplat.platform import submit
+from vidplat.platform.interface import Silence, SubmitRequest
 
 pytestmark = pytest.mark.ray
 

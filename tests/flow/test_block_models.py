@@ -17,7 +17,8 @@ from tests.source_videos import an_mp4, counted
 from tests.workers.tiny_models import a_tiny_causal
 from vidplat.config import PoolConfig
 from vidplat.errors import InputError
-from vidplat.platform import Silence, SubmitRequest, plan_only, submit
+from vidplat.platform import plan_only, submit
+from vidplat.platform.interface import Silence, SubmitRequest
 
 
 @pytest.fixture(scope="session")

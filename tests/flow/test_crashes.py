@@ -141,7 +141,7 @@ def test_what_was_admitted_is_finished_by_resume_though_its_deadline_has_passed(
     wait_for(stage, 8 + 2, process)
     process.kill()
     process.communicate()
-    catalog = open_catalog(stage.config.catalog.url)
+    catalog = open_catalog(stage.config.catalog)
     (batch,) = [each for each in catalog.batches() if each.deadline_at]
     catalog.close()
     assert batch.deadline_at is not None
@@ -237,7 +237,7 @@ def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(
         assert counts.get(JobState.DONE, 0) >= 1
         assert counts.get(JobState.QUEUED, 0) + counts.get(JobState.FAILED, 0) >= 1
         stage.check_nothing_lost_or_twice()
-        catalog = open_catalog(stage.config.catalog.url)
+        catalog = open_catalog(stage.config.catalog)
         failures = [
             r.failure for r in catalog.jobs(catalog.batches()[0].id) if r.failure is not None
         ]

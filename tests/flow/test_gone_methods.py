@@ -46,7 +46,7 @@ def test_such_a_batch_is_resumed_as_the_planner_chooses_with_one_warning(tmp_pat
 def test_its_jobs_are_shown_as_they_were_asked_for(tmp_path: Path) -> None:
     stage = Stage(tmp_path, model="fake:step_s=0.1")
     batch_id = a_batch_of_before(stage)
-    catalog = open_catalog(stage.config.catalog.url)
+    catalog = open_catalog(stage.config.catalog)
     try:
         assert [record.job.method for record in catalog.jobs(batch_id)] == list(GONE)
     finally:

@@ -15,10 +15,11 @@ from tests import source_videos as videos
 from tests.flow.stage import Stage
 from tests.platform.builders import Memory
 from tests.source_videos import a_video, an_mp4, counted, cut
-from vidplat.config import PoolConfig, StoreConfig
+from vidplat.config import PoolConfig
 from vidplat.domain import JobState
 from vidplat.errors import InputError
-from vidplat.platform import Silence, SubmitRequest, plan_only, resume, retry, submit
+from vidplat.platform import plan_only, resume, retry, submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.storage import open_catalog, open_store
 from vidplat.storage.inputs import load_input
 
@@ -37,7 +38,7 @@ class Editing(Stage):
         return submit(SubmitRequest(self.rows(*rows), **wishes), self.config, listener or Memory())
 
     def jobs(self):
-        catalog = open_catalog(self.config.catalog.url)
+        catalog = open_catalog(self.config.catalog)
         try:
             return [record for batch in catalog.batches() for record in catalog.jobs(batch.id)]
         finally:
@@ -293,7 +294,7 @@ def test_sources_beside_a_prompt_file_in_a_bucket_are_edited_into_a_bucket(
     store.put("clips/a.mp4", (stage.folder / "clips" / "a.mp4").read_bytes())
     store.put("prompts.jsonl", b'{"prompt": "a red circle", "video": "clips/a.mp4"}\n')
     url, mark, options = store.url.partition("?")
-    config = replace(stage.config, store=StoreConfig(output))
+    config = replace(stage.config, output=output)
 
     result = submit(SubmitRequest(f"{url}/prompts.jsonl{mark}{options}"), config, Memory())
 

@@ -42,7 +42,7 @@ def test_a_prompt_that_kills_its_worker_is_quarantined_and_the_others_are_made(
     assert stage.counts() == {JobState.DONE: 10, JobState.QUARANTINED: 1}
     stage.check_nothing_lost_or_twice()
     # three attempts, each on another worker, and every death was told
-    catalog = open_catalog(stage.config.catalog.url)
+    catalog = open_catalog(stage.config.catalog)
     (poison,) = catalog.jobs(result.batch.id, states=[JobState.QUARANTINED])
     attempts = [each for each in catalog.attempts(result.batch.id, poison.job.id) if each.counts]
     catalog.close()

@@ -12,10 +12,10 @@ import pytest
 from tests.flow.stage import Stage
 from tests.platform.builders import Memory
 from tests.servers_s3 import S3Server
-from vidplat.config import CatalogConfig, StoreConfig
 from vidplat.domain import JobState
 from vidplat.errors import CatalogError, StoreError
-from vidplat.platform import Silence, SubmitRequest, submit
+from vidplat.platform import submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.storage import open_catalog
 
 pytestmark = pytest.mark.server
@@ -29,8 +29,8 @@ def test_a_batch_runs_on_postgresql_and_s3_and_a_rerun_is_free(
     stage, heard = Stage(tmp_path), Memory()
     config = replace(
         stage.config,
-        catalog=CatalogConfig(postgres_catalog),
-        store=StoreConfig(moto_server.bucket_url()),
+        catalog=postgres_catalog,
+        output=moto_server.bucket_url(),
     )
     prompts = stage.write(["one", "two", "[flaky] three", "[wrong] four"])
 
@@ -62,9 +62,7 @@ def test_an_unreachable_store_or_wrong_keys_are_one_message_without_a_secret(
 
 def test_an_unreachable_catalog_is_one_message_without_its_password(tmp_path: Path):
     stage = Stage(tmp_path)
-    config = replace(
-        stage.config, catalog=CatalogConfig("postgresql://me:canarysecret@127.0.0.1:9/vidplat")
-    )
+    config = replace(stage.config, catalog="postgresql://me:canarysecret@127.0.0.1:9/vidplat")
     with pytest.raises(CatalogError) as caught:
         submit(SubmitRequest(stage.write(1)), config, Silence())
     assert "canarysecret" not in str(caught.value)

@@ -12,7 +12,8 @@ from tests.platform.builders import Memory
 from vidplat.config import PoolConfig
 from vidplat.domain import JobState, OnInfeasible
 from vidplat.errors import InputError, StoreError, UsageError
-from vidplat.platform import Silence, SubmitRequest, cancel, plan_only, resume, retry, submit
+from vidplat.platform import cancel, plan_only, resume, retry, submit
+from vidplat.platform.interface import Silence, SubmitRequest
 from vidplat.scheduler.decision import Verdict
 from vidplat.storage import open_catalog
 
@@ -95,7 +96,7 @@ def test_a_job_that_turns_out_slow_spends_fewer_steps_rather_than_be_late(tmp_pa
 
     # then
     assert result.exit_code == 0
-    catalog = open_catalog(stage.config.catalog.url)
+    catalog = open_catalog(stage.config.catalog)
     (record,) = catalog.jobs(result.batch.id)
     assert record.point is not None
     assert 3 <= record.point.steps < 8
@@ -114,7 +115,7 @@ def test_a_failing_job_is_tried_three_times_and_does_not_stop_the_others(tmp_pat
     # then
     assert result.exit_code == 4
     assert stage.counts() == {JobState.DONE: 3, JobState.FAILED: 2}
-    catalog = open_catalog(stage.config.catalog.url)
+    catalog = open_catalog(stage.config.catalog)
     by_prompt = {record.job.prompt: record for record in catalog.jobs(result.batch.id)}
     assert by_prompt["[fail] always"].attempt in (
         2,
@@ -129,7 +130,7 @@ def test_out_of_memory_is_cured_one_rung_lower(tmp_path):
     stage = Stage(tmp_path)
     result = stage.submit(["[oom] at full steps"])
     assert result.exit_code == 0
-    catalog = open_catalog(stage.config.catalog.url)
+    catalog = open_catalog(stage.config.catalog)
     (record,) = catalog.jobs(result.batch.id)
     assert record.point is not None
     assert record.point.steps < 8
@@ -163,7 +164,7 @@ def test_a_cancelled_batch_stays_cancelled_until_retried(tmp_path):
 def test_one_job_can_be_cancelled_by_its_own_id(tmp_path):
     stage = Stage(tmp_path, model="fake:step_s=1")
     batch = stage.submit(3, deadline="1s").batch
-    catalog = open_catalog(stage.config.catalog.url)
+    catalog = open_catalog(stage.config.catalog)
     job = catalog.jobs(batch.id)[1].job
     catalog.close()
     assert cancel(batch.id, job.id[:12], stage.config) == 1

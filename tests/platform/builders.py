@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vidplat.config import PoolConfig
 from vidplat.domain import (
     Batch,
     JobState,
@@ -102,7 +103,8 @@ def a_seat(
     worker_id: str = "w1", *, pool: str = "cloud", light: bool = False, **known: Any
 ) -> Seat:
     """Its worker is up, of class cpu-1, unless `known` says otherwise."""
-    spec = WorkerSpec(worker_id, pool, "b1", ModelRef("fake", "1"), "memory://", light=light)
+    where = PoolConfig(pool, light=light)
+    spec = WorkerSpec(worker_id, where, "b1", ModelRef("fake", "1"), "memory://")
     return replace(Seat(spec, "cpu-1", since=0.0, up=True, free_bytes=2**34), **known)
 
 

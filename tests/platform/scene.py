@@ -18,7 +18,7 @@ from vidplat.platform.run.world import World
 from vidplat.scheduler.decision import Plan, Verdict
 from vidplat.storage import open_catalog
 from vidplat.storage.artifacts import commit
-from vidplat.testing import MemoryStore
+from vidplat.storage.memory import MemoryStore
 
 ME = "host:1:1"
 SECONDS = 10.0  # of one job at full quality, by `knowledge()`
@@ -110,7 +110,7 @@ class Scene:
             Config(run=RunConfig(**run)),
             self.heard,
             ME,
-            describe=lambda model_id: a_shape(),
+            describe=lambda model_id: (FLIPBOOK, a_shape()),
             seats=lambda batch, learner: (),
             open_dispatcher=lambda seats: self.dispatcher,
             clock=lambda: self.now,
@@ -123,7 +123,7 @@ class Scene:
 
     def turn(self, at: float | None = None) -> None:
         self.now = self.now + 0.1 if at is None else at
-        take_turn(self.world, 0.0)
+        take_turn(self.world)
 
     @property
     def is_over(self) -> bool:

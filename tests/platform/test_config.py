@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from vidplat.config import (
@@ -15,26 +17,34 @@ from vidplat.config import (
 from vidplat.errors import UsageError
 
 
-def test_options_win_over_the_environment_which_wins_over_the_file(tmp_path):
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`vidplat.toml` of a working directory without one, and an environment that says nothing."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("VIDPLAT_CATALOG", "VIDPLAT_OUTPUT", "VIDPLAT_MODEL", "RAY_ADDRESS"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path / "vidplat.toml"
+
+
+def test_options_win_over_the_environment_which_wins_over_the_file(file, monkeypatch):
     # given all three
-    file = tmp_path / "vidplat.toml"
     file.write_text(
         'catalog = "sqlite:///file.db"\noutput = "file"\nmodel = "file"\n[run]\nmax_attempts = 7\n'
     )
-    env = {"VIDPLAT_CATALOG": "sqlite:///env.db", "VIDPLAT_OUTPUT": "env"}
+    monkeypatch.setenv("VIDPLAT_CATALOG", "sqlite:///env.db")
+    monkeypatch.setenv("VIDPLAT_OUTPUT", "env")
 
     # when
-    config = load_config({"catalog": "sqlite:///option.db", "output": None}, file=file, env=env)
+    config = load_config({"catalog": "sqlite:///option.db", "output": None})
 
     # then
-    assert config.catalog.url == "sqlite:///option.db"
-    assert config.store.output == "env"
+    assert config.catalog == "sqlite:///option.db"
+    assert config.output == "env"
     assert config.model == "file"
     assert config.run.max_attempts == 7
 
 
-def test_a_file_with_an_unknown_key_or_a_wrong_type_is_refused(tmp_path):
-    file = tmp_path / "vidplat.toml"
+def test_a_file_with_an_unknown_key_or_a_wrong_type_is_refused(file):
     for text, said in (
         ("speed = 3", "unknown key 'speed'"),
         ("[run]\nmax_attempts = 'many'", "max_attempts must be a int"),
@@ -44,7 +54,7 @@ def test_a_file_with_an_unknown_key_or_a_wrong_type_is_refused(tmp_path):
     ):
         file.write_text(text)
         with pytest.raises(UsageError, match=said):
-            load_config(file=file, env={})
+            load_config({})
 
 
 def test_pools_are_written_as_name_workers_threads():
@@ -66,16 +76,21 @@ def test_pools_are_written_as_name_workers_threads():
             parse_pool(wrong)
 
 
-def test_somebody_must_have_a_model():
+def test_somebody_must_have_a_model(file):
     with pytest.raises(UsageError, match="not light"):
-        load_config({"pools": ["edge=2:light"]}, env={})
+        load_config({"pools": ["edge=2:light"]})
 
 
-def test_by_default_one_cloud_and_one_edge_worker_share_the_cores():
-    cloud, edge = default_pools(cpus=8, gpus=0)
+def test_by_default_one_cloud_and_one_edge_worker_share_the_cores(monkeypatch):
+    monkeypatch.setattr("vidplat.config.usable_cores", lambda: 8)
+    monkeypatch.setattr("vidplat.config.gpu_names", lambda: ())
+    cloud, edge = default_pools()
     assert (cloud.name, cloud.workers, cloud.threads) == ("cloud", 1, 4)
     assert (edge.name, edge.workers, edge.threads) == ("edge", 1, 4)
-    assert default_pools(cpus=8, gpus=2)[0].gpus == 1.0
+    monkeypatch.setattr("vidplat.config.gpu_names", lambda: ("H200", "H200"))
+    cloud, edge = default_pools()
+    assert (cloud.workers, cloud.threads, cloud.gpus, cloud.price_per_s) == (2, 2, 1.0, 4.0)
+    assert (edge.workers, edge.threads, edge.gpus, edge.price_per_s) == (1, 4, 0.0, 1.0)
 
 
 def test_a_message_about_two_settings_quotes_both():
@@ -83,10 +98,14 @@ def test_a_message_about_two_settings_quotes_both():
         RunConfig(lease_s=2.0)
 
 
-def test_bounds_of_input_videos_come_from_the_file_and_are_checked(tmp_path):
-    file = tmp_path / "vidplat.toml"
+def test_a_job_has_at_least_one_attempt():
+    with pytest.raises(UsageError, match=r"run\.max_attempts must be 1 to 100, not 0"):
+        RunConfig(max_attempts=0)
+
+
+def test_bounds_of_input_videos_come_from_the_file_and_are_checked(file):
     file.write_text("[inputs]\nmax_seconds = 30.5\n")
-    assert load_config(file=file, env={}).inputs == InputConfig(max_seconds=30.5)
+    assert load_config({}).inputs == InputConfig(max_seconds=30.5)
     file.write_text("[inputs]\nmax_bytes = 0\n")
     with pytest.raises(UsageError, match=r"inputs\.max_bytes must be 1 to"):
-        load_config(file=file, env={})
+        load_config({})

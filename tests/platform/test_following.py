@@ -27,7 +27,7 @@ def standing(
     hands: Hands | None = None,
     now: float = 0.0,
 ) -> Standing:
-    learner = Learner(lambda model_id: a_shape())
+    learner = Learner(lambda model_id: (FLIPBOOK, a_shape()), None, "b1")
     learner.know(FLIPBOOK.id)
     learner.costs = knowledge().costs
     by_id = {each.job.id: each for each in waiting}

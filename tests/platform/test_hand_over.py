@@ -20,7 +20,9 @@ from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.promise import make_promise
 from vidplat.platform.run.turn import observe
 from vidplat.platform.run.window import Queue
-from vidplat.scheduler import Observation, features, plan
+from vidplat.scheduler import plan
+from vidplat.scheduler.cost import Observation
+from vidplat.scheduler.work import features
 from vidplat.workers.draft import Draft
 
 
@@ -357,7 +359,7 @@ def test_light_workers_are_given_no_jobs_and_no_promise_rests_on_them(scene):
 
     learner, jobs = stage.world.learner, list(stage.catalog.open_jobs("b1"))
     with_them, without = (
-        make_promise(stage.batch, Queue(jobs, len(jobs)), seats, learner, stage.world.policy, 0.0)
+        make_promise(stage.batch, Queue(jobs, len(jobs)), seats, learner, 0.0)
         for seats in (stage.dispatcher.seats(), stage.dispatcher.seats()[:1])
     )
     assert with_them.plan == without.plan

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.builders import job_id
 from tests.platform.builders import NOW, FakeSources, a_prompt, a_source, taken
-from vidplat.domain import DEFAULT_STRENGTH, ModelRef, VideoSpec, job_id
+from vidplat.domain import DEFAULT_STRENGTH, ModelRef, VideoSpec
 from vidplat.errors import InputError, ModelError, UsageError
 from vidplat.platform.intake.spool import JobSpool, Row
 from vidplat.storage.prompt_cells import RowProblem

@@ -10,7 +10,7 @@ from tests.builders import FLIPBOOK, a_job, a_shape, knowledge
 from tests.catalog_builders import an_artifact
 from vidplat.domain import Job, OperatingPoint, Outcome
 from vidplat.platform.run.learning import Learner
-from vidplat.scheduler import features
+from vidplat.scheduler.work import features
 
 CLASSES = {"w1": "cpu-1"}
 
@@ -24,7 +24,7 @@ def an_outcome_of(phases: dict[str, float]) -> Outcome:
 
 def a_learner() -> Learner:
     """It knows the world of tests/builders.py from 40 timings: a job takes ten seconds on cpu-1."""
-    learner = Learner(lambda model_id: a_shape())
+    learner = Learner(lambda model_id: (FLIPBOOK, a_shape()), None, "b1")
     learner.know(FLIPBOOK.id)
     learner.costs = knowledge().costs
     return learner

@@ -20,7 +20,8 @@ from vidplat.domain import (
 from vidplat.errors import CatalogError, ClusterError, ModelError
 from vidplat.platform.dispatch.dispatcher import WorkerUp
 from vidplat.platform.run.turn import drain, observe
-from vidplat.scheduler import Observation, features
+from vidplat.scheduler.cost import Observation
+from vidplat.scheduler.work import features
 from vidplat.storage.catalog_words import BatchState
 
 

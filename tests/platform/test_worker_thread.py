@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import a_job
+from vidplat.config import PoolConfig
 from vidplat.domain import Artifact, FailureKind, ModelRef, OperatingPoint, Outcome, Progress
 from vidplat.errors import (
     ClusterError,
@@ -34,7 +35,7 @@ from vidplat.testing import FakeModel
 from vidplat.workers.draft import Draft
 
 FAKE = ModelRef("fake", "1")
-SPEC = WorkerSpec("cloud-1", "cloud", "b1", FAKE, "memory://")
+SPEC = WorkerSpec("cloud-1", PoolConfig("cloud"), "b1", FAKE, "memory://")
 ARTIFACT = Artifact("v", "p", "m", "0" * 64, 1, 1)
 
 

@@ -20,7 +20,7 @@ from tests.builders import (
 )
 from vidplat.domain import OnInfeasible, OpenJob, WorkerState
 from vidplat.scheduler import answer, plan
-from vidplat.scheduler.decision import Snapshot, Verdict
+from vidplat.scheduler.decision import Policy, Snapshot, Verdict
 from vidplat.scheduler.work import needed_bytes
 
 KNOWN = knowledge()
@@ -91,11 +91,11 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         workers=draw(some_workers()),
         now=draw(st.sampled_from([0.0, 10.0])),
         deadline_at=draw(deadlines),
-        quality_floor=draw(st.sampled_from([0.0, 0.0, 0.85, 1.0])),
     )
 
 
-policies = st.sampled_from([a_policy(on_infeasible=choice) for choice in OnInfeasible])
+floors = st.sampled_from([0.0, 0.0, 0.85, 1.0])
+policies = st.builds(Policy, st.sampled_from(OnInfeasible), floors)
 known = st.sampled_from([KNOWN, WIDE])
 
 
@@ -203,8 +203,10 @@ def test_the_earliest_time_told_can_be_promised(jobs, workers, knows):
     assert again.verdict is not Verdict.INFEASIBLE or told.deferred
 
 
-@given(snapshots(), known, st.floats(0, 500))
-def test_postponing_every_deadline_never_makes_a_feasible_plan_infeasible(snapshot, knows, more_s):
+@given(snapshots(), floors, known, st.floats(0, 500))
+def test_postponing_every_deadline_never_makes_a_feasible_plan_infeasible(
+    snapshot, floor, knows, more_s
+):
     jobs = tuple(
         replace(
             o,
@@ -216,8 +218,9 @@ def test_postponing_every_deadline_never_makes_a_feasible_plan_infeasible(snapsh
     )
     later = None if snapshot.deadline_at is None else snapshot.deadline_at + more_s
 
-    if plan(snapshot, a_policy(), knows).verdict is not Verdict.INFEASIBLE:
-        postponed = plan(replace(snapshot, jobs=jobs, deadline_at=later), a_policy(), knows)
+    policy = a_policy(quality_floor=floor)
+    if plan(snapshot, policy, knows).verdict is not Verdict.INFEASIBLE:
+        postponed = plan(replace(snapshot, jobs=jobs, deadline_at=later), policy, knows)
         assert postponed.verdict is not Verdict.INFEASIBLE
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_matrix
 
-from tests.builders import a_policy
 from vidplat.scheduler.decision import Snapshot
 from vidplat.scheduler.groups import group_jobs
 from vidplat.scheduler.menu import Knowledge, Menu
@@ -25,7 +24,7 @@ def best_mean_quality(
     """The most mean quality of any plan with every job in time (a bound if `seconds` run out);
     None: not known."""
     workers = sorted(snapshot.workers, key=lambda w: w.id)
-    groups, _ = group_jobs(snapshot, a_policy(), Menu(workers, knowledge, snapshot.quality_floor))
+    groups, _ = group_jobs(snapshot, Menu(workers, knowledge, floor=0.0), (), makers_at=0.0)
     columns = [  # (place in deadline order, worker, seconds, quality)
         (k, i, rungs.seconds(rung), rungs.qualities[rung])
         for k, group in enumerate(g for g in groups for _ in g.jobs)

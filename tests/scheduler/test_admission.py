@@ -6,8 +6,9 @@ import pytest
 
 from tests.builders import a_policy, a_snapshot, a_spec, a_worker, an_open_job, knowledge, open_jobs
 from vidplat.domain import OnInfeasible
-from vidplat.scheduler import Answer, Policy, answer, plan, wording
-from vidplat.scheduler.decision import Verdict
+from vidplat.scheduler import answer, plan, wording
+from vidplat.scheduler.admission import Answer
+from vidplat.scheduler.decision import Policy, Verdict
 
 KNOWN = knowledge()
 WORKERS = (a_worker("cloud-1", device_class="cpu-2"), a_worker("edge-1", pool="edge"))

@@ -11,8 +11,7 @@ import pytest
 from tests.builders import a_shape, a_spec, knowledge
 from vidplat.domain import OperatingPoint
 from vidplat.methods.model_shape import ModelShape
-from vidplat.scheduler import CostModel, Observation, updated_speed
-from vidplat.scheduler.cost import spread_of_sum
+from vidplat.scheduler.cost import CostModel, Observation, spread_of_sum, updated_speed
 from vidplat.scheduler.work import (
     StageFeatures,
     features,

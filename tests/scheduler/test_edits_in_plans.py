@@ -23,7 +23,8 @@ from tests.builders import (
 from vidplat.domain import Job, OperatingPoint
 from vidplat.methods.model_shape import ProfilePoint
 from vidplat.methods.work import method_work
-from vidplat.scheduler import CostModel, Observation, plan
+from vidplat.scheduler import plan
+from vidplat.scheduler.cost import CostModel, Observation
 from vidplat.scheduler.kept_share import KeptShare, expected
 from vidplat.scheduler.work import (
     StageFeatures,

@@ -21,8 +21,9 @@ from tests.builders import (
     open_jobs,
 )
 from vidplat.domain import OnInfeasible, OperatingPoint
-from vidplat.scheduler import Backlog, Policy, latest_free, plan
-from vidplat.scheduler.decision import Deferred, Plan, Snapshot, Verdict
+from vidplat.scheduler import latest_free, plan
+from vidplat.scheduler.decision import Deferred, Plan, Policy, Snapshot, Verdict
+from vidplat.scheduler.groups import Backlog
 
 KNOWN = knowledge()
 CLOUD_AND_EDGE = (a_worker("cloud-1", device_class="cpu-2"), a_worker("edge-1", pool="edge"))
@@ -175,14 +176,14 @@ def test_early_rows_start_first_among_equals():
 
 def test_the_quality_floor_is_held_where_it_can_be():
     # a floor of 0.92 is 12 of 24 steps: 5.5 s a job; four take 22 s
-    decided = planned(a_snapshot(jobs=open_jobs(4), deadline_at=23.0, quality_floor=0.92))
+    decided = planned(a_snapshot(jobs=open_jobs(4), deadline_at=23.0), a_policy(quality_floor=0.92))
 
     assert decided.verdict is Verdict.DEGRADED
     assert min(a.quality for a in decided.assignments) >= 0.92
 
 
 def test_the_quality_floor_gives_way_when_degrading_is_allowed():
-    decided = planned(a_snapshot(jobs=open_jobs(4), deadline_at=15.0, quality_floor=0.92))
+    decided = planned(a_snapshot(jobs=open_jobs(4), deadline_at=15.0), a_policy(quality_floor=0.92))
 
     assert decided.verdict is Verdict.DEGRADED
     assert decided.notes == ("the quality floor of 0.92 cannot be held: some jobs go below it",)
@@ -195,6 +196,11 @@ def test_the_quality_floor_stands_when_the_policy_is_to_reject():
 
     assert decided.verdict is Verdict.INFEASIBLE
     assert decided.earliest_at == pytest.approx(22.3, abs=0.2)
+
+
+def test_a_quality_floor_that_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="quality_floor"):
+        a_policy(quality_floor=1.5)
 
 
 def test_a_job_too_big_for_every_worker_is_deferred_with_the_reason():

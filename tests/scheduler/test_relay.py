@@ -24,9 +24,12 @@ from tests.builders import (
 )
 from vidplat.domain import OnInfeasible, OperatingPoint
 from vidplat.methods.frames import kept_latents
-from vidplat.scheduler import Knowledge, Observation, features, plan, wording
+from vidplat.scheduler import plan, wording
+from vidplat.scheduler.cost import Observation
 from vidplat.scheduler.decision import Finisher, Plan, Snapshot, Verdict
+from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.relay import added, lag_before
+from vidplat.scheduler.work import features
 from vidplat.stages import (
     AFTER_DRAFT,
 )

@@ -55,7 +55,7 @@ def _report(result: BatchResult, config: Config) -> tuple[Report | None, str | N
     if result.exit_code is ExitCode.INFEASIBLE:
         return None, None
     try:
-        with reach.open_catalog(config.catalog.url) as catalog:
+        with reach.open_catalog(config.catalog) as catalog:
             return write_page(catalog, result.batch)
     except VidplatError as error:
         render.warn(f"no report page: {error}; try `vidplat report {result.batch.id}` later")

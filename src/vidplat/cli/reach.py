@@ -27,7 +27,7 @@ def open_catalog(url: str | None) -> Iterator[Catalog]:
     """The catalog of this option, closed at the end. Raises UsageError without a file."""
     from vidplat.storage import open_catalog as open_at
 
-    url = load_config({"catalog": url}).catalog.url
+    url = load_config({"catalog": url}).catalog
     file = sqlite_file(url)
     if file is not None and not file.exists():
         raise UsageError(

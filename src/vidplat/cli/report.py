@@ -69,14 +69,7 @@ def write_page(
     from vidplat.storage import open_store
 
     store = open_store(batch.output_prefix)
-    data = reports.gather(
-        catalog,
-        batch,
-        state=catalog.batch_state(batch.id),
-        now=time.time(),
-        promise=next(iter(catalog.plans(batch.id)), None),
-        causes=reports.remembered_causes(catalog, batch.id),
-    )
+    data = reports.gather(catalog, batch, time.time())
     linked = reports.link(data, store, embed=True if to is not None else embed)
     html = page(linked)
     if to is None:

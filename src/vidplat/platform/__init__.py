@@ -2,22 +2,13 @@
 
 The way in is `submit`; `plan_only` answers without doing, `resume` continues what was interrupted,
 `cancel` and `retry` change the fate of jobs; `list_models` and `describe_model` tell what videos
-can be made with. Bodies are imported on first use.
+can be made with. Bodies are imported on first use; the words they speak are in `interface.py`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from vidplat.platform.interface import (
-    BatchResult,
-    Listener,
-    PlanAnswer,
-    Score,
-    Silence,
-    SubmitRequest,
-)
 
 if TYPE_CHECKING:
     from vidplat.platform.assemble import cancel, plan_only, resume, retry, submit
@@ -27,21 +18,7 @@ _HOME = {
     **dict.fromkeys(("submit", "plan_only", "resume", "cancel", "retry"), f"{__name__}.assemble"),
     **dict.fromkeys(("describe_model", "list_models"), "vidplat.workers"),
 }
-__all__ = [
-    "BatchResult",
-    "Listener",
-    "PlanAnswer",
-    "Score",
-    "Silence",
-    "SubmitRequest",
-    "cancel",
-    "describe_model",
-    "list_models",
-    "plan_only",
-    "resume",
-    "retry",
-    "submit",
-]
+__all__ = ["cancel", "describe_model", "list_models", "plan_only", "resume", "retry", "submit"]
 
 
 def __getattr__(name: str) -> Any:

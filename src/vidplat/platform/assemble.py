@@ -2,8 +2,7 @@
 
 Each public function is one verb of the command line. Rooms that must not know each other meet here:
 intake is handed what the workers know of models, the run is handed its dispatcher. What a worker
-process puts together for itself is in `dispatch/worker_tools`, apart from this file, so that it
-need not load what only the platform uses.
+process puts together is in `dispatch/worker_tools`: it need not load what the platform uses.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from vidplat.platform.run.owners import this_owner
 from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Queue
-from vidplat.scheduler import Policy
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.places import probe
@@ -57,13 +55,13 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
     jobs, a missed deadline and Ctrl-C are ends of the story and come back in `exit_code`.
     """
     asked_at = request.submitted_at or time.time()
-    store = open_store(config.store.output)
+    store = open_store(config.output)
     with _taken(request, config, store, listener, asked_at) as taken:
         probe(store)
         if taken.inputs:
             listener.phase(f"keeping {_videos(len(taken.inputs))}")
             keep(store, taken.inputs)
-        with closing(open_catalog(config.catalog.url)) as catalog:
+        with closing(open_catalog(config.catalog)) as catalog:
             listener.phase(f"enqueuing {taken.batch.total:,} jobs")
             added = catalog.add_batch(taken.batch, taken.jobs)
             submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
@@ -73,17 +71,16 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
 def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> PlanAnswer:
     """What `submit` would promise. Reads rows and catalog; starts nothing and enqueues nothing."""
     now = request.submitted_at or time.time()
-    store = open_store(config.store.output)
+    store = open_store(config.output)
     with _taken(request, config, store, listener, now) as taken, ExitStack() as stack:
         batch = taken.batch
-        if (catalog := _catalog_if_there(config.catalog.url)) is not None:
+        if (catalog := _catalog_if_there(config.catalog)) is not None:
             stack.enter_context(closing(catalog))
-        learner = Learner(_shape_of, catalog, batch.id)
+        learner = Learner(_describe, catalog, batch.id)
         learner.shapes |= taken.models
         queue = _still_open(catalog, taken)
         seats = _seats(config, store.url, batch, learner)
-        policy = Policy(batch.on_infeasible, batch.quality_floor)
-        promise = make_promise(batch, queue, seats, learner, policy, time.time())
+        promise = make_promise(batch, queue, seats, learner, time.time())
         reused = batch.total - queue.total
         return PlanAnswer(batch, promise.plan, promise.answer, batch.total, reused)
 
@@ -92,7 +89,7 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
     """Repair catalog and store of an interrupted batch from each other, then run what is open.
     `batch_id` may be any unique prefix; raises RequestError when there is no such batch."""
     asked_at = time.time()
-    with closing(open_catalog(config.catalog.url)) as catalog:
+    with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
         if catalog.batch_state(batch.id) is BatchState.CANCELLED:
             raise UsageError(
@@ -107,14 +104,14 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
 
 def cancel(batch_id: str, job_id: str | None, config: Config) -> int:
     """Cancel one job, or all open ones; returns how many. A running platform hears of it soon."""
-    with closing(open_catalog(config.catalog.url)) as catalog:
+    with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
         return catalog.cancel(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
 
 
 def retry(batch_id: str, job_id: str | None, config: Config) -> int:
     """Put failed, quarantined and cancelled jobs back; returns how many. `resume` runs them."""
-    with closing(open_catalog(config.catalog.url)) as catalog:
+    with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
         return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
 
@@ -129,7 +126,7 @@ def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) ->
         config=config,
         listener=listener,
         owner=this_owner(),
-        describe=_shape_of,
+        describe=_describe,
         seats=partial(_seats, config, store.url),
         open_dispatcher=partial(_open_dispatcher, config),
         crash_point=crash_points_for(config.model),
@@ -147,18 +144,14 @@ def _seats(config: Config, store_url: str, batch: Batch, learner: Learner) -> li
         for number in range(1, pool.workers + 1):
             spec = WorkerSpec(
                 worker_id=f"{pool.name}-{number}",
-                pool=pool.name,
+                pool=pool,
                 batch_id=batch.id,
                 model=batch.model,
                 store_url=store_url,
-                device="cuda" if pool.gpus > 0 else "cpu",
-                gpus=pool.gpus,
-                threads=pool.threads,
                 calibrate=not is_measured,
                 inputs=config.inputs,
-                light=pool.light,
             )
-            seats.append(Seat(spec, device_class, now, price_per_s=pool.price_per_s))
+            seats.append(Seat(spec, device_class, now))
     return seats
 
 
@@ -253,10 +246,6 @@ def _whole_id(catalog: Catalog, batch: Batch, job_id: str | None) -> str | None:
 
 
 # --- what is known of models ----------------------------------------------------------------------
-
-
-def _shape_of(model_id: str) -> ModelShape:
-    return _describe(model_id)[1]
 
 
 def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:

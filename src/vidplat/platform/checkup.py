@@ -58,9 +58,9 @@ def examine(config: Config, *, migrate: bool = False, quick: bool = False) -> It
         "python": _python,
         "packages": _packages,
         "machine": _machine,
-        "catalog": lambda: _catalog(config.catalog.url, migrate),
-        "store": lambda: _store(config.store.output),
-        "disk": lambda: _disk(config.store.output),
+        "catalog": lambda: _catalog(config.catalog, migrate),
+        "store": lambda: _store(config.output),
+        "disk": lambda: _disk(config.output),
         "models": lambda: _models(config.model),
     }
     heavy = {"video": _video, "torch": _torch, "ray": lambda: _ray(config.ray.address)}

@@ -1,7 +1,6 @@
 """What a batch has made, for elsewhere: its records as the bytes of a file, its videos as files.
 
-Left to others: the columns of the records (`storage.records`), and how files of them look
-(`storage.reformat`).
+Left to others: the columns of the records (`storage.records`), their files (`storage.reformat`).
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ def records(catalog: Catalog, batch_id: str, what: What, suffix: str) -> bytes:
 
 
 def copy_videos(catalog: Catalog, batch: Batch, folder: Path) -> int:
-    """Copy every finished video to `folder`, checked against its SHA-256; returns how many. Raises
-    StoreError."""
+    """Copy finished videos to `folder`, checked by SHA-256; how many. Raises StoreError."""
     from vidplat.storage import open_store
 
     store = open_store(batch.output_prefix)
@@ -65,8 +63,7 @@ def copy_videos(catalog: Catalog, batch: Batch, folder: Path) -> int:
 
 
 def file_name(record: JobRecord, digits: int) -> str:
-    """`007-a-small-red-circle-drifts-left.mp4`: letters a to z, digits and dashes only, whatever
-    the prompt says."""
+    """`007-a-small-red-circle-drifts-left.mp4`: only a to z, digits and dashes of the prompt."""
     words = re.sub(r"[^a-z0-9]+", "-", record.job.prompt.lower()).strip("-")[:60].rstrip("-")
     return f"{record.job.row:0{digits}}{'-' if words else ''}{words}.mp4"
 

@@ -1,8 +1,7 @@
 """What the platform is asked, what it tells meanwhile, and what it answers.
 
-`SubmitRequest` goes in, a `Listener` hears the story as it happens, `BatchResult` comes out. The
-command line, tests and other programs speak to the platform in these words and those of `domain.py`
-only.
+`SubmitRequest` goes in, a `Listener` hears the story as it happens, `BatchResult` comes out. Who
+speaks to the platform does so in these words and those of `domain.py`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """What there is to say about a batch after (or while) it runs, gathered from the catalog.
 
 `gather` walks the batch's jobs once, page by page, and keeps sums and a bounded number of cards, so
-that a batch of a million rows makes a page of ordinary size. `link` finds out how a page that lies
-beside the batch's videos reaches them: a relative path, or the bytes themselves as a data URI where
-the whole is small.
+that a batch of a million rows makes a page of ordinary size. `link` finds out how a page beside the
+batch's videos reaches them: a relative path, or a data URI with the bytes where the whole is small.
 
 The page itself is made by `cli/report_page.py`, a pure function of `Report`. Nothing here decides
 or corrects anything: what the catalog says is what is told.
@@ -14,7 +13,7 @@ from __future__ import annotations
 import base64
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -78,28 +77,28 @@ class Group:
     quality: float  # mean predicted
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """All that a page about a batch says."""
+    """All that a page about a batch says; complete when `gather` returns it."""
 
     batch: Batch
     state: str
     told_at: float
-    counts: Mapping[JobState, int]
-    promise: PlanRecord | None = None  # the plan in force when the run began
+    promise: PlanRecord | None  # the plan in force when the run began
+    notes: tuple[str, ...]
+    counts: Counter[JobState] = field(default_factory=Counter)
     finished_at: float | None = None  # when the last video so far was committed
     device_seconds: float = 0.0
     mean_quality: float | None = None  # predicted, over finished videos
     reduced: int = 0  # finished videos made below full quality
     reused: int = 0  # finished videos that another batch already had
     late: int = 0  # finished after their deadline
-    groups: tuple[Group, ...] = ()
+    groups: Sequence[Group] = ()
     causes: Mapping[str, int] = field(default_factory=dict)  # of late and missing videos
-    failures: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # message -> rows
-    cards: tuple[Card, ...] = ()
+    failures: dict[str, list[int]] = field(default_factory=dict)  # message -> rows
+    cards: Sequence[Card] = ()
     # Jobs with a start and an end, for the charts; thinned out when many.
-    marks: tuple[JobRecord, ...] = ()
-    notes: tuple[str, ...] = ()
+    marks: list[JobRecord] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -115,26 +114,19 @@ class Report:
         return self.total - len(self.cards)
 
 
-def gather(
-    catalog: Catalog,
-    batch: Batch,
-    *,
-    state: str,
-    now: float,
-    promise: PlanRecord | None = None,
-    causes: Mapping[str, str] | None = None,
-) -> Report:
-    """Walk the jobs of `batch` once. `causes` maps job ids to the cause of a miss, where the
-    platform knows it."""
-    tally = _Tally(batch, causes or {})
+def gather(catalog: Catalog, batch: Batch, now: float) -> Report:
+    """Walk the jobs of `batch` once."""
+    promise = next(iter(catalog.plans(batch.id)), None)
+    notes = promise.notes if promise else ()
+    report = Report(batch, catalog.batch_state(batch.id), now, promise, notes)
+    tally = _Tally(report, _remembered_causes(catalog, batch.id))
     for record in catalog.every_job(batch.id):
         tally.add(record)
-    return tally.report(state, now, promise)
+    return tally.report()
 
 
 def actual_s(record: JobRecord) -> float | None:
-    """Seconds from a job's start to its committed end; None for one that was reused or has not
-    ended."""
+    """Seconds from a job's start to its committed end; None for one reused or not ended."""
     if record.started_at is None or record.finished_at is None or record.reused_from is not None:
         return None
     return record.finished_at - record.started_at
@@ -155,9 +147,8 @@ def lateness_s(record: JobRecord, batch: Batch) -> float | None:
     return record.finished_at - deadline_at if is_made else None
 
 
-def remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
-    """Job ids of misses and their causes, as the runs of this batch scored themselves when they
-    ended."""
+def _remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
+    """Causes of misses by job id, as the runs of this batch scored themselves at their ends."""
     causes: dict[str, str] = {}
     for event in reversed(catalog.events(batch_id, limit=EVENTS_SEARCHED, newest_first=True)):
         if event.kind == "scored":
@@ -166,109 +157,79 @@ def remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
 
 
 def likely_cause(record: JobRecord) -> str:
-    """Why a video was late, as far as its own record tells: what `score.py` says when nobody
-    remembers the run."""
+    """Why a video was late, as far as its record tells; `score.py` knows more while it runs."""
     return "retry" if record.attempt > 1 else "estimate"
 
 
-@dataclass
 class _Tally:
-    """Sums over records, and the cards worth showing."""
+    """Fills a report record by record: sums, and the cards worth showing."""
 
-    batch: Batch
-    known_causes: Mapping[str, str]
-    counts: Counter[JobState] = field(default_factory=Counter)
-    causes: Counter[str] = field(default_factory=Counter)
-    failures: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    groups: defaultdict[tuple[str, OperatingPoint], _Sums] = field(
-        default_factory=lambda: defaultdict(_Sums)
-    )
-    quality_sum: float = 0.0
-    quality_of: int = 0
-    reduced: int = 0
-    reused: int = 0
-    late: int = 0
-    device_seconds: float = 0.0
-    finished_at: float | None = None
-    troubled: list[Card] = field(default_factory=list)
-    fine: list[Card] = field(default_factory=list)
-    marks: list[JobRecord] = field(default_factory=list)
-    stride: int = 1
-    timed: int = 0
+    def __init__(self, report: Report, known_causes: Mapping[str, str]) -> None:
+        self._report, self._known_causes = report, known_causes
+        self._causes: Counter[str] = Counter()
+        self._groups: defaultdict[tuple[str, OperatingPoint], _Sums] = defaultdict(_Sums)
+        self._quality_sum, self._quality_of = 0.0, 0
+        self._troubled: list[Card] = []
+        self._fine: list[Card] = []
+        self._stride, self._timed = 1, 0
 
     def add(self, record: JobRecord) -> None:
-        is_done = record.state is JobState.DONE
-        late_s = lateness_s(record, self.batch)
+        report, is_done = self._report, record.state is JobState.DONE
+        late_s = lateness_s(record, report.batch)
         is_late = late_s is not None and late_s > 0
         cause = ""
-        if is_late or (record.state.is_final and not is_done):
+        if is_late or record.state.is_lost:
             ours = likely_cause(record) if is_late else record.state.value
-            cause = self.known_causes.get(record.job.id) or ours
-            self.causes[cause] += 1
-        self.counts[record.state] += 1
-        self.late += is_late
+            cause = self._known_causes.get(record.job.id) or ours
+            self._causes[cause] += 1
+        report.counts[record.state] += 1
+        report.late += is_late
         if is_done:
             self._add_done(record)
         elif record.failure is not None:
-            self.failures[record.failure.message].append(record.job.row)
+            report.failures.setdefault(record.failure.message, []).append(record.job.row)
         if (took_s := actual_s(record)) is not None:
             self._mark(record)
             if is_done:
                 self._time(record, took_s)
-        cards = self.troubled if cause else self.fine
+        cards = self._troubled if cause else self._fine
         if len(cards) < CARDS:
             cards.append(Card(record, late_s, cause))
 
     def _add_done(self, record: JobRecord) -> None:
+        report = self._report
         if record.reused_from is not None:
-            self.reused += 1
+            report.reused += 1
         elif record.finished_at is not None:
-            self.finished_at = max(self.finished_at or 0.0, record.finished_at)
+            report.finished_at = max(report.finished_at or 0.0, record.finished_at)
         if record.predicted_quality is not None:
-            self.quality_sum += record.predicted_quality
-            self.quality_of += 1
-        if is_reduced(record):
-            self.reduced += 1
+            self._quality_sum += record.predicted_quality
+            self._quality_of += 1
+        report.reduced += is_reduced(record)
 
     def _time(self, record: JobRecord, took_s: float) -> None:
-        self.device_seconds += took_s
+        self._report.device_seconds += took_s
         if record.point is not None and record.predicted_p50_s is not None:
-            self.groups[record.pool or "?", record.point].add(record, took_s)
+            self._groups[record.pool or "?", record.point].add(record, took_s)
 
     def _mark(self, record: JobRecord) -> None:
-        if self.timed % self.stride == 0:
-            self.marks.append(record)
-        self.timed += 1
-        if len(self.marks) > MARKS:  # thin out evenly, so that a large batch keeps its shape
-            self.marks = self.marks[::2]
-            self.stride *= 2
+        if self._timed % self._stride == 0:
+            self._report.marks.append(record)
+        self._timed += 1
+        if len(self._report.marks) > MARKS:  # thin out evenly: a large batch keeps its shape
+            del self._report.marks[1::2]
+            self._stride *= 2
 
-    def report(self, state: str, now: float, promise: PlanRecord | None) -> Report:
-        shown = [*self.troubled, *self.fine][:CARDS]
-        groups = sorted(self.groups.items(), key=lambda item: _full_quality_first(*item[0]))
-        return Report(
-            batch=self.batch,
-            state=state,
-            told_at=now,
-            counts=dict(self.counts),
-            promise=promise,
-            finished_at=self.finished_at,
-            device_seconds=self.device_seconds,
-            mean_quality=self.quality_sum / self.quality_of if self.quality_of else None,
-            reduced=self.reduced,
-            reused=self.reused,
-            late=self.late,
-            groups=tuple(sums.group(*key) for key, sums in groups),
-            causes=dict(self.causes.most_common()),
-            failures={message: tuple(rows) for message, rows in self.failures.items()},
-            cards=tuple(sorted(shown, key=lambda card: card.record.job.row)),
-            marks=tuple(self.marks),
-            notes=promise.notes if promise else (),
-        )
-
-
-def _full_quality_first(pool: str, point: OperatingPoint) -> tuple[object, ...]:
-    return pool, -point.steps, point.method
+    def report(self) -> Report:
+        """The report of all that was added."""
+        report, shown = self._report, [*self._troubled, *self._fine][:CARDS]
+        full_first = sorted(self._groups, key=lambda at: (at[0], -at[1].steps, at[1].method))
+        report.groups = tuple(self._groups[at].group(*at) for at in full_first)
+        report.causes = dict(self._causes.most_common())
+        report.cards = tuple(sorted(shown, key=lambda card: card.record.job.row))
+        if self._quality_of:
+            report.mean_quality = self._quality_sum / self._quality_of
+        return report
 
 
 class _Sums:

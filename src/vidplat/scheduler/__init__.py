@@ -1,5 +1,4 @@
-"""Decisions, as arithmetic on frozen data: what a video costs, who makes it and how well, what
-follows a failure.
+"""Decisions as arithmetic on frozen data: costs of videos, who makes them and how, after failures.
 
 The entry is `plan(snapshot, policy, knowledge) -> Plan`. Nothing in this room does I/O, reads a
 clock or draws a random number, and it imports only NumPy beside the standard library.
@@ -11,34 +10,11 @@ clock or draws a random number, and it imports only NumPy beside the standard li
     slack       better points for what is left      bound       how good any plan could be
     account     from a trial to the Plan            planner     the plan itself, on one page
     admission   the answer a person gets            retry       what follows a failure
-    policy      what the owner allows               wording     sentences about plans
-    link        how fast a link is, from transfers
+    link        how fast a link is, from transfers  wording     sentences about plans
 """
 
-from vidplat.scheduler.admission import Answer, answer
-from vidplat.scheduler.cost import CostModel, Estimate, Observation, updated_speed
-from vidplat.scheduler.groups import Backlog
-from vidplat.scheduler.menu import Knowledge
+from vidplat.scheduler.admission import answer
 from vidplat.scheduler.planner import latest_free, plan
-from vidplat.scheduler.policy import Policy
-from vidplat.scheduler.retry import Again, Stop, after, suspects
-from vidplat.scheduler.work import features
+from vidplat.scheduler.retry import after, suspects
 
-__all__ = [
-    "Again",
-    "Answer",
-    "Backlog",
-    "CostModel",
-    "Estimate",
-    "Knowledge",
-    "Observation",
-    "Policy",
-    "Stop",
-    "after",
-    "answer",
-    "features",
-    "latest_free",
-    "plan",
-    "suspects",
-    "updated_speed",
-]
+__all__ = ["after", "answer", "latest_free", "plan", "suspects"]

@@ -1,7 +1,6 @@
 """The answer to `vidplat plan` and `submit`: may it start, and what a person is told.
 
-Left to others: making the plan (`planner`), acting on the answer and its exit code (`platform`,
-`cli`).
+Left to others: making the plan (`planner`), acting on the answer (`platform`, `cli`).
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from dataclasses import dataclass
 
 from vidplat.domain import OnInfeasible
 from vidplat.scheduler import wording
-from vidplat.scheduler.decision import Plan, Verdict
-from vidplat.scheduler.policy import Policy
+from vidplat.scheduler.decision import Plan, Policy, Verdict
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,7 @@ class Answer:
 def answer(plan: Plan, policy: Policy, now: float) -> Answer:
     """Admit feasible and degraded plans; an infeasible one under best-effort, if it does anything.
 
-    `reject` never sees a plan below the quality floor and `degrade` may (the planner keeps that
-    rule).
+    Under `reject` the planner makes no plan below the quality floor, under `degrade` it may.
     """
     infeasible = plan.verdict is Verdict.INFEASIBLE
     best_effort = policy.on_infeasible is OnInfeasible.BEST_EFFORT

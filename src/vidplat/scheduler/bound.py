@@ -6,8 +6,7 @@ and the share of the spread that never averages out are charged. Each of these m
 easier, so the optimum of what is left, found by a greedy walk along the hulls under the nested
 deadline constraints, is a bound.
 
-Not promised: tightness for a handful of jobs on unequal workers, where cutting a job in two is
-worth much.
+Not promised: tightness for few jobs on unequal workers, where cutting one in two is worth much.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ A chain is what one worker will do, in order: places, each some jobs of one grou
 rungs. Three running sums give the p90 finish of its end (see `cost` for how quantiles add): seconds
 at p50 (W), spreads (S) and their squares (Q);  finish = free_at + W + sqrt((1 - rho) Q + rho S^2).
 
-Left to others: which worker gets what (`trials`), better rungs for the slack that is left
-(`slack`).
+Left to others: which worker gets what (`trials`), better rungs for what is left (`slack`).
 """
 
 from __future__ import annotations

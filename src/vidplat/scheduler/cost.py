@@ -11,13 +11,12 @@ equally correlated variables. Independent luck averages out, shared bias does no
 keeps half of one part's relative spread.
 
 An edit's stage `source` starts from what is known of decoding, since the VAE's two halves do about
-the same work per pixel; the first timing sets its level. What `lipar` leaves of an edit is learnt
-beside the seconds (`kept_share`).
+the same work per pixel (1.0 to 1.3 times on flipbook, less on Wan); the first timing sets its
+level. What `lipar` leaves of an edit is learnt beside the seconds (`kept_share`).
 
 A CostModel is a frozen value: `observe` returns a new one, `to_dict` and `from_dict` carry it as
 JSON. Left to others: features (`work`), per-worker speed (`updated_speed` here, kept by the
-platform), storage. Not promised: contention between workers on one machine, other than as the speed
-that was measured.
+platform), storage. Not promised: contention of workers on one machine, other than in their speed.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ from vidplat.stages import LOAD, SOURCE, STAGES, STARTUP
 
 CORRELATION = 0.25
 ANY_MODEL = "*"
-SOURCE_OVER_DECODE = 1.0  # seconds per pixel: 1.0 to 1.3 on flipbook, less on Wan
 
 _VERSION = 1
 _KEY = ("model", "device", "stage")
@@ -102,17 +100,15 @@ class CostModel:
         spec: VideoSpec,
         point: OperatingPoint,
         is_edit: bool = False,
-        kept: float | None = None,
         stages: Collection[str] = STAGES,
     ) -> Estimate:
         """Seconds of one video, from source or text to the stored file, on a loaded worker.
 
-        `kept`: the share of tokens that ran, of a video that was made; else it is expected, with a
-        spread. `stages`: these alone, "denoise" among them.
+        `stages`: these alone, "denoise" among them.
         """
         learnt = {key[1]: share for key, share in self.kept.items() if key[0] == model_id}
-        share = expected(shape, point, learnt) if kept is None else None
-        counted = features(shape, spec, point, is_edit, share.mean if share else kept)
+        share = expected(shape, point, learnt)
+        counted = features(shape, spec, point, is_edit, share.mean if share else None)
         parts = {stage: counted[stage] for stage in stages}
         if share is None or share.p90 <= share.mean:
             return self._sum(model_id, device_class, parts)
@@ -182,7 +178,7 @@ class CostModel:
         if own is not None:
             return own
         if stage == SOURCE:
-            return self._known(model_id, device_class, "decode").borrowed(SOURCE_OVER_DECODE)
+            return self._known(model_id, device_class, "decode").borrowed()
         others = self.stages.get((ANY_MODEL, device_class, stage))
         return others.borrowed() if others else prior(device_class, stage)
 

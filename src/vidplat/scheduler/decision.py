@@ -1,4 +1,4 @@
-"""What a decision looks at and what it comes to, in frozen values: a Snapshot in, a Plan out.
+"""What a decision looks at and comes to, in frozen values: Snapshot and Policy in, Plan out.
 
 Left to others: jobs and workers themselves (`domain`), how a plan is made (`planner`), what is kept
 of it in the catalog (`storage.catalog_words`).
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vidplat.domain import OpenJob, OperatingPoint, WorkerState
+from vidplat.domain import OnInfeasible, OpenJob, OperatingPoint, WorkerState
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,19 @@ class Snapshot:
     jobs: tuple[OpenJob, ...]
     workers: tuple[WorkerState, ...]
     deadline_at: float | None = None
-    quality_floor: float = 0.0
     finishers: tuple[Finisher, ...] = ()  # light workers that may be counted on
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the owner of a batch allows."""
+
+    on_infeasible: OnInfeasible = OnInfeasible.DEGRADE
+    quality_floor: float = 0.0  # least predicted quality
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.quality_floor <= 1.0:
+            raise ValueError(f"quality_floor must lie in [0, 1], got {self.quality_floor}")
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from vidplat.domain import Job, OpenJob
 from vidplat.scheduler.decision import Deferred, Finisher, Snapshot
 from vidplat.scheduler.menu import Menu, Rungs
-from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.relay import lag_before, mean_ready_at
 
 NEVER = math.inf  # the deadline of a job without one
 
+_PRIORITY_WEIGHT = 1.5  # one step of priority makes a job's quality worth this much more
 _MOST_DEADLINES = 256
 _DEADLINE_GRAIN = 1.02  # neighbours differ by this factor in time left, when there are more
 
@@ -58,11 +58,7 @@ class Group:
 
 
 def group_jobs(
-    snapshot: Snapshot,
-    policy: Policy,
-    menu: Menu,
-    backlog: Sequence[Backlog] = (),
-    makers_at: float = 0.0,
+    snapshot: Snapshot, menu: Menu, backlog: Sequence[Backlog], makers_at: float
 ) -> tuple[list[Group], list[Deferred]]:
     """Groups in the order they are to be made, and the jobs that nobody here can make, with why.
 
@@ -91,7 +87,7 @@ def group_jobs(
         key = (kind, deadline, job.priority, not_before)
         if key not in groups:
             chosen, rungs = offer
-            weight = policy.priority_weight ** max(-20, min(20, job.priority))
+            weight = _PRIORITY_WEIGHT ** max(-20, min(20, job.priority))
             best, measured = chosen.qualities[-1], chosen.measured
             groups[key] = Group(job, deadline, not_before, weight, best, measured, rungs)
         groups[key].count += count or 1

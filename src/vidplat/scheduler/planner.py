@@ -1,8 +1,7 @@
 """plan(snapshot, policy, knowledge) -> Plan: who makes what, how well, and when.
 
 A pure function: no clock, no I/O, no randomness; the same snapshot gives the same plan whatever the
-order of its rows. How it works (PACE: prices, assign, chain-fill; the early stop is the workers'
-half):
+order of its rows. How (PACE: prices, assign, chain-fill; the early stop is the workers' half):
 
   1. Group    equal jobs with one deadline (`groups`); what nobody can take is deferred with the
               reason. Where light workers are up, makers count as relieved by them (`relay`) as far
@@ -30,10 +29,9 @@ from vidplat.domain import OnInfeasible
 from vidplat.scheduler.account import written
 from vidplat.scheduler.bound import quality_bound
 from vidplat.scheduler.cost import CORRELATION
-from vidplat.scheduler.decision import Deferred, Plan, Snapshot, Verdict
+from vidplat.scheduler.decision import Deferred, Plan, Policy, Snapshot, Verdict
 from vidplat.scheduler.groups import Backlog, Group, group_jobs
 from vidplat.scheduler.menu import Knowledge, Menu
-from vidplat.scheduler.policy import Policy
 from vidplat.scheduler.trials import assign_all, best_trial, ends
 
 _LITTLE = 0.002  # quality that is not worth planning anew for
@@ -46,15 +44,14 @@ def plan(
     """The plan for every job of `snapshot`: each is assigned once, or deferred with a reason.
 
     `backlog` stands for further queued jobs: their work is planned around, so that a window of a
-    long queue is not given time that belongs to the rest. Nothing here raises for an infeasible
-    plan: read `verdict`.
+    long queue is not given time that belongs to the rest. An infeasible plan has that `verdict`.
     """
-    floor = max(policy.quality_floor, snapshot.quality_floor)
-    decided = _plan_above(floor, snapshot, policy, knowledge, backlog)
+    floor = policy.quality_floor
+    decided = _plan_above(floor, snapshot, knowledge, backlog)
     may_go_below = floor > 0 and policy.on_infeasible is not OnInfeasible.REJECT
     if decided.verdict is not Verdict.INFEASIBLE or not may_go_below:
         return decided
-    lower = _plan_above(0.0, snapshot, policy, knowledge, backlog)
+    lower = _plan_above(0.0, snapshot, knowledge, backlog)
     note = f"the quality floor of {floor:.2f} cannot be held: some jobs go below it"
     return decided if lower == decided else replace(lower, notes=(*lower.notes, note))
 
@@ -73,18 +70,14 @@ def latest_free(decided: Plan) -> Mapping[str, float]:
 
 
 def _plan_above(
-    floor: float,
-    snapshot: Snapshot,
-    policy: Policy,
-    knowledge: Knowledge,
-    backlog: Sequence[Backlog],
+    floor: float, snapshot: Snapshot, knowledge: Knowledge, backlog: Sequence[Backlog]
 ) -> Plan:
     workers = sorted((w for w in snapshot.workers if w.alive), key=lambda w: w.id)
     free_at = [max(snapshot.now, w.ready_at) for w in workers]
     makers_at = min(free_at, default=snapshot.now)
 
     def grouped(menu: Menu, seen: Snapshot = snapshot) -> tuple[list[Group], list[Deferred]]:
-        return group_jobs(seen, policy, menu, backlog, makers_at)
+        return group_jobs(seen, menu, backlog, makers_at)
 
     # 1. Group.
     menu = Menu(workers, knowledge, floor, snapshot.finishers)

@@ -9,8 +9,7 @@ frames are kept (`MethodKind.left_to_plan`), quality is read between measured sh
 goes with fewer steps: what both lose is multiplied.
 
 Left to others: seconds (`cost`), which of the points to take (`planner`).
-Not promised: quality of an unmeasured model. The guess is only monotone and concave, so that plans
-are sane.
+Not promised: quality of an unmeasured model; the guess is monotone and concave, so plans are sane.
 """
 
 from __future__ import annotations
@@ -59,8 +58,7 @@ def planned_method(job: Job) -> str | None:
 
 
 def hull(seconds: Sequence[float], qualities: Sequence[float]) -> list[int]:
-    """Indices of the upper convex hull of (seconds, quality), cheapest first; points on an edge are
-    kept.
+    """Indices of the upper convex hull of (seconds, quality), cheapest first, with points on edges.
 
     Seconds and qualities rise strictly along it and the gain per second never rises, so that a
     greedy walk by gain per second is optimal up to one edge.
@@ -166,8 +164,7 @@ def _planned_kind(method: str) -> MethodKind | None:
 
 
 def _is_measured(shape: ModelShape, method: str) -> bool:
-    """Whether its quality rests on the profile: its own line or, where plans choose how many
-    frames are kept, a curve of others."""
+    """Whether its quality rests on the profile: its own line or, of planned frames, a curve."""
     if method in _accelerated(shape.profile):
         return True
     kind = _planned_kind(method)

@@ -17,8 +17,7 @@ nothing is counted on that.) A queue of such videos is through about
 
 after the sum of its b. For M = L = 1 and a light worker that keeps up that is the flow shop's
 bound: its end is max over k of (sum of c up to k + sum of e from k on) <= sum of max(c, e) + max of
-min(c, e). Elsewhere it is a rule: none of the 3,000 random queues that a test plays through ends
-later.
+min(c, e). Elsewhere it is a rule: of 3,000 random queues in a test none ends later.
 
 Light workers may be free only `behind` seconds after makers: they are starting, or busy. Either all
 of them work from then on without a pause, or one has to wait for a draft later on. In the first
@@ -91,8 +90,7 @@ def finishing(
 ) -> Estimate:
     """Seconds from a draft of so many bytes to the stored file, on that worker at its own speed.
 
-    Its own link tells how long it fetches, once that has carried some; before, those of its device
-    class do.
+    Its link tells how long it fetches once it has carried some; before, its device class does.
     """
     counted = features(shape, spec, point)
     counted[NETWORK] = StageFeatures(calls=1, megabytes=size_bytes / 1e6)
@@ -140,8 +138,7 @@ def relayed(
     """`making`: until the draft; `finishing`: from there, by each light worker, these being free at
     `free_at` on average; `alone`: all of it by the maker.
 
-    `making` and `alone` at the maker's own speed. Light workers of unlike speed count as so many of
-    their mean rate.
+    `making` and `alone` at the maker's speed. Light workers that differ count by their mean rate.
     """
     light = len(finishing)
     handed, handed_p90 = _mean([e.p50_s for e in finishing]), _mean([e.p90_s for e in finishing])

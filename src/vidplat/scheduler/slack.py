@@ -5,8 +5,7 @@ the prefix constraints are nested (a polymatroid). A long chain first rises toge
 price per second that every deadline allows is found by bisection on whole arrays. At the next
 price, where some deadline refuses, single upgrades are tried in the greedy order, each tested
 exactly against every later deadline; what is refused is held there, and the rest goes on rising.
-After some such strides, or at once in a short chain, single upgrades alone do the rest, so both
-ways come to the same end.
+After some such strides, or at once in a short chain, single upgrades do the rest: both end alike.
 
 Axis letters: P places, L lots (jobs of one place at one rung), K rungs, R different deadlines.
 """
@@ -104,9 +103,7 @@ class _Lots:
         ready = (self.rung < self.top[self.place]) & ~self.held & (gains >= at_least)
         heap = [(-gains[lot], lot, int(self.rung[lot])) for lot in np.flatnonzero(ready).tolist()]
         heapq.heapify(heap)
-        raised: list[
-            tuple[int, int]
-        ] = []  # (lot, jobs an upgrade was granted for): it falls in two
+        raised: list[tuple[int, int]] = []  # (lot, jobs with an upgrade): it falls in two
         while heap:
             _, lot, rung = heapq.heappop(heap)
             place, count = self.place[lot], int(self.count[lot])

@@ -1,7 +1,6 @@
 """What is known of one stage on one device class, and how a timing changes it.
 
-seconds = theta . features, times a residual of the cell (octave of work per call) the features fall
-in.
+seconds = theta . features, times a residual of their cell (octave of work per call)
   prior      FLOP/s guessed from the device class's name, so that the very first plan has numbers;
   level      the first observation scales the prior: a guess tenfold off costs one sample;
   fit        recursive least squares on *relative* error, forgetting; a lone straggler is clipped;
@@ -9,8 +8,7 @@ in.
   p90        the conformal 90 % quantile of log(observed / predicted) over the last 200 samples; a
              default of 1.5 fades out linearly over the first 20.
 
-Left to others: which stage of which model on which device (`cost`). Not promised: anything below a
-millisecond.
+Left to others: which stage of which model on which device (`cost`). Not promised: below 1 ms.
 """
 
 from __future__ import annotations
@@ -41,9 +39,8 @@ _LEAST_SECONDS = 1e-3  # shorter stages are all the same to a plan (a cached emb
 
 # Dense GFLOP/s reached in practice (about 40 % of the peak), by a word in the device's name.
 _GPU_GFLOPS = {
-    "B200": 900_000, "H200": 400_000, "H100": 400_000, "A100": 125_000, "L40": 70_000, "4090":
-    66_000,
-    "A10": 50_000, "L4": 45_000, "T4": 25_000,
+    "B200": 900_000, "H200": 400_000, "H100": 400_000, "A100": 125_000, "L40": 70_000,
+    "4090": 66_000, "A10": 50_000, "L4": 45_000, "T4": 25_000,
 }  # fmt: skip
 _OTHER_GPU_GFLOPS = 40_000.0
 _CPU_THREAD_GFLOPS = 40.0  # float32; an AVX2 core of 2020 reaches 40 to 60
@@ -106,10 +103,9 @@ class StageCost:
             cells={int(cell): (mean, count) for cell, mean, count in data["cells"]},
         )
 
-    def borrowed(self, times: float = 1.0) -> StageCost:
-        """The slopes alone, `times` as steep, to start another model or stage from."""
-        theta = tuple(times * t for t in self.theta)
-        return StageCost(theta, theta, _doubt(theta))
+    def borrowed(self) -> StageCost:
+        """The slopes alone, to start another model or stage from."""
+        return StageCost(self.theta, self.theta, _doubt(self.theta))
 
     def _clip(self, ratio: float) -> float:
         """How far one timing may pull: three robust deviations (1.4826 MAD), once 10 are known. A

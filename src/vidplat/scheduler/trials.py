@@ -50,8 +50,7 @@ class Trial:
 
 
 def best_trial(groups: Sequence[Group], free_at: Sequence[float]) -> Trial:
-    """The best of a handful of trials, each at another price of a device second; `free_at` by
-    worker."""
+    """The best of some trials, each at another price of a device second; `free_at` by worker."""
     values = worker_values(groups, len(free_at))
     prices = _prices(groups, values)
     trial = _assign(groups, free_at, values, 0.0)
@@ -187,8 +186,7 @@ def _shares(
     due: float,
     at_median: bool,
 ) -> list[int]:
-    """How many jobs each worker ends by the latest common time up to `due` at which they are not
-    more than `count`.
+    """How many jobs each worker ends by the latest common time up to `due`, at most `count` in all.
 
     That is what giving them out one by one to the earliest finish comes to, up to the last few.
     """

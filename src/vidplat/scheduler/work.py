@@ -93,8 +93,7 @@ def features(
 
     `point.steps` are steps that are taken: an edit of strength s takes the last s of a longer
     schedule, so its denoising costs as much as any. Its source is counted in pixels of the video to
-    be made, since those are what the VAE encodes. `kept`: the share of tokens that run, see
-    `method_work`.
+    be made, which the VAE encodes. `kept`: the share of tokens that run, see `method_work`.
     """
     forwards, linear, attention = denoising(shape, spec, point)
     left = method_work(shape, spec, point, kept)
@@ -118,8 +117,7 @@ def features(
 
 
 def needed_bytes(shape: ModelShape, spec: VideoSpec) -> int:
-    """Memory one video needs beside the loaded weights: the larger of denoising and decoding,
-    float32.
+    """Memory one video needs beside the weights: the larger of denoising and decoding, in float32.
 
     Denoising keeps a dozen token-sized activations and two of the feed forward; decoding keeps the
     video twice and about 96 channels of the frames of one latent step, four deep. Block by block,

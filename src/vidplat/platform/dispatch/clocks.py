@@ -1,5 +1,4 @@
-"""Clocks of two machines: what a worker says of time is turned into ours, and what it is told into
-its own.
+"""Clocks of two machines: what a worker says of time becomes ours, what it is told becomes its own.
 
 A worker on another machine may be minutes ahead of or behind the platform. Taken at its word, it
 would cut videos short because their end has passed there, or never hurry; and what it says of

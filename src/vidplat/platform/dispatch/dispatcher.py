@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from vidplat.config import InputConfig
+from vidplat.config import InputConfig, PoolConfig
 from vidplat.domain import Job, ModelRef, Outcome, Progress, WorkerState
 from vidplat.scheduler.decision import Assignment
 from vidplat.workers.draft import Draft
@@ -28,26 +28,19 @@ class WorkerSpec:
     """Everything a worker must know to set itself up; travels as plain values."""
 
     worker_id: str
-    pool: str
+    pool: PoolConfig
     batch_id: str
     model: ModelRef  # loaded at start; others are loaded when a job first asks for them
     store_url: str
-    device: str = "cpu"  # cpu or cuda
-    threads: int = 1
     calibrate: bool = False  # measure the device before the first job
-    gpus: float = 0.0  # that its process is given; a fraction shares one
-    # Bounds of input videos, as intake had them.
-    inputs: InputConfig = field(default_factory=InputConfig)
-    light: bool = False  # loads no model; it only finishes drafts
+    inputs: InputConfig = field(default_factory=InputConfig)  # as intake had them
 
 
 @dataclass(frozen=True)
 class Order:
-    """Make this job like that. `finish_by` (epoch seconds) asks the worker to spend fewer steps if
-    it must.
+    """Make this job like that. `finish_by` (epoch seconds) asks for fewer steps if need be.
 
-    With `hand_over` a video of which frames were left out comes back as a draft. With a draft that
-    one is finished.
+    With `hand_over` a video with frames left out comes back as a draft; one `drafted` is finished.
     """
 
     assignment: Assignment
@@ -67,7 +60,6 @@ class Seat:
     since: float  # when it came up, or was asked to
     up: bool = False  # False: still coming
     free_bytes: int = 0  # not known until it is up
-    price_per_s: float = 1.0
 
     @property
     def worker_id(self) -> str:
@@ -76,17 +68,17 @@ class Seat:
     @property
     def light(self) -> bool:
         """Takes drafts alone."""
-        return self.spec.light
+        return self.spec.pool.light
 
     def state(self, ready_at: float, **known: Any) -> WorkerState:
         """As a snapshot has it; `known` are further fields."""
         return WorkerState(
             id=self.worker_id,
-            pool=self.spec.pool,
+            pool=self.spec.pool.name,
             device_class=self.device_class,
             free_bytes=self.free_bytes,
             ready_at=ready_at,
-            price_per_s=self.price_per_s,
+            price_per_s=self.spec.pool.price_per_s,
             **known,
         )
 

@@ -1,5 +1,4 @@
-"""The dispatcher that works in this process: one thread per worker. For `--local`, tests and small
-machines.
+"""The dispatcher that works in this process, a thread per worker: `--local`, tests, small machines.
 
 It needs no cluster and is ready at once. It promises less than Ray: the threads share one Python
 interpreter and one torch thread pool, and a job that crashes the process takes everything with it
@@ -22,8 +21,6 @@ from vidplat.platform.dispatch.worker_thread import (
 
 
 class LocalDispatcher:
-    """`seats` are what the plan should know of each worker before it is up."""
-
     def __init__(self, seats: Sequence[Seat], open_tools: Callable[[WorkerSpec], Tools]) -> None:
         self._seats = Seats(seats)
         self._open_tools = open_tools

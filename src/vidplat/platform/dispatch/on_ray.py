@@ -5,12 +5,10 @@
     take(), always one out ◄──────────────    its outbox: heartbeats, outcomes
 
 Events come up by a long poll: each actor always holds one unanswered `take`, which it answers as
-soon as it has something to say; heartbeats of one second are one answer. A dead actor is noticed at
-once because its `take` fails.
+soon as it has something to say; heartbeats of one second are one answer. A dead one's `take` fails.
 
 Ray is disposable: it places processes and moves small messages. What is true is in the catalog.
-Actors are never restarted or retried by Ray; a dead one is replaced here by a new actor with a new
-id.
+Actors are never restarted or retried by Ray; a dead one is replaced here by another with a new id.
 
 A cluster started here has one node; pools then are custom resources `pool_<name>`. On a cluster we
 attach to, a pool takes nodes with the label `vidplat-pool=<name>`, or nodes with that custom
@@ -142,8 +140,6 @@ def _carried(draft: Draft) -> bytes:
 
 
 class RayDispatcher:
-    """`seats` are what the plan should know of each worker before it is up."""
-
     def __init__(self, seats: Sequence[Seat], config: RayConfig) -> None:
         self._seats = Seats(seats)
         self._config = config
@@ -195,8 +191,7 @@ class RayDispatcher:
                 actor.recall.remote(frozenset(job_ids)), timeout=_RECALL_WITHIN_S
             )
         except RayError:
-            # Dead, or it may have given back what nobody will carry out then: all it holds comes
-            # with its WorkerLost.
+            # It may have given back what nobody carries out then: its WorkerLost has all it holds.
             ray.kill(actor, no_restart=True)
             return frozenset()
         return taken
@@ -313,17 +308,16 @@ class RayDispatcher:
             ray.init(address=self._config.address, **quiet)
             self._attached = True
             return
-        # Ray would run workers at the lowest priority but a few; here they do the work that the
-        # deadline is about.
+        # Ray would run workers at almost the lowest priority; here theirs is the work that counts.
         os.environ.setdefault("RAY_worker_niceness", "0")
         specs = [seat.spec for seat in self._seats.all()]
         with _fewer_processes():
             ray.init(
                 address="local",
                 # Every actor gets its place, also where threads outnumber cores: the user decides.
-                num_cpus=max(1, sum(spec.threads for spec in specs)),
-                num_gpus=sum(spec.gpus for spec in specs) or None,
-                resources=Counter(pool_resource(spec.pool) for spec in specs),
+                num_cpus=max(1, sum(spec.pool.threads for spec in specs)),
+                num_gpus=sum(spec.pool.gpus for spec in specs) or None,
+                resources=Counter(pool_resource(spec.pool.name) for spec in specs),
                 include_dashboard=self._config.dashboard,
                 # Videos go from workers to the store; Ray carries small messages only.
                 object_store_memory=80 * 2**20,
@@ -333,11 +327,11 @@ class RayDispatcher:
 
     def _open_actor(self, spec: WorkerSpec) -> None:
         options: dict[str, Any] = {
-            "num_cpus": spec.threads,
-            "num_gpus": spec.gpus,
+            "num_cpus": spec.pool.threads,
+            "num_gpus": spec.pool.gpus,
             "max_restarts": 0,
             "max_concurrency": 16,
-            **self._placement(spec.pool),
+            **self._placement(spec.pool.name),
         }
         self._actors[spec.worker_id] = ray.remote(WorkerActor).options(**options).remote(spec)
         self._listen(spec.worker_id)
@@ -346,11 +340,8 @@ class RayDispatcher:
         """How Ray finds the nodes of a pool."""
         if self._started_here or pool_resource(pool) in ray.cluster_resources():
             return {"resources": {pool_resource(pool): 1}}
-        if any(
-            node.get("Labels", {}).get(POOL_LABEL) == pool
-            for node in ray.nodes()
-            if node.get("Alive")
-        ):
+        alive = (node for node in ray.nodes() if node.get("Alive"))
+        if any(node.get("Labels", {}).get(POOL_LABEL) == pool for node in alive):
             return {"label_selector": {POOL_LABEL: pool}}
         return {}
 

@@ -121,8 +121,7 @@ class Outbox:
 
     def take(self, wait_s: float, gather_s: float = 0.0) -> list[WorkerEvent]:
         """All events so far, oldest first; waits up to `wait_s` for the first. Heartbeats alone
-        wait `gather_s` for more, since every answer costs some kilobytes of a link that may be
-        thin."""
+        wait `gather_s` for more: every answer costs kilobytes of a link that may be thin."""
         with self._changed:
             if not self._events:
                 self._changed.wait(wait_s)
@@ -226,15 +225,15 @@ class WorkerThread:
         began = time.monotonic()
         maker = self._maker(self.spec.model, tools)
         load_s = time.monotonic() - began
-        spec = self.spec
-        device = light_class(maker.device_class) if spec.light else maker.device_class
-        seen = tuple(maker.calibrate()) if spec.calibrate and not spec.light else ()
+        spec, is_light = self.spec, self.spec.pool.light
+        device = light_class(maker.device_class) if is_light else maker.device_class
+        seen = tuple(maker.calibrate()) if spec.calibrate and not is_light else ()
         return WorkerUp(spec.worker_id, device, maker.free_bytes, load_s, seen, tools.clock())
 
     def _maker(self, model: ModelRef, tools: Tools) -> VideoMaker:
         if model not in self._makers:
             maker = tools.maker(model)
-            if self.spec.light:
+            if self.spec.pool.light:
                 maker.prepare_to_finish()
             else:
                 maker.load()

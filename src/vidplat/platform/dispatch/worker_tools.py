@@ -1,9 +1,7 @@
-"""What a worker process puts together for itself: its video maker, and its ways into and out of the
-store.
+"""What a worker process puts together for itself: its video maker, its ways to and from the store.
 
 The worker's half of `assemble`. It loads the storage room's commit and, for a real model, the
-workers room; SQL, the scheduler and Ray stay outside, since every second here is start-up that
-counts towards a deadline.
+workers room; SQL, scheduler and Ray stay outside: start-up counts towards a deadline.
 """
 
 from __future__ import annotations
@@ -58,8 +56,8 @@ def _video_maker(
 
     return Worker(
         model,
-        device=spec.device,
-        threads=spec.threads,
+        device="cuda" if spec.pool.gpus > 0 else "cpu",
+        threads=spec.pool.threads,
         id=spec.worker_id,
         load_source=load_source,
         limits=spec.inputs,
@@ -73,9 +71,8 @@ def is_fake(model_id: str) -> bool:
 
 def crash_points_for(model_id: str) -> Callable[[str], None]:
     """Where a test wants this process to die; nowhere, unless the model is the stand-in."""
-    if is_fake(model_id):
-        from vidplat.testing import crash_points
+    if not is_fake(model_id):
+        return lambda point: None
+    from vidplat.testing import crash_points
 
-        if hook := crash_points():
-            return hook
-    return lambda point: None
+    return crash_points()

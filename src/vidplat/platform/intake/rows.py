@@ -5,8 +5,7 @@ against any machine and then against the model, and given a seed and an id. What
 (model and size, deadline, method, masks) is worked out once per distinct value and remembered; of
 each row one integer stays, by which a video asked for twice is noticed.
 
-Left to others: what is taken note of when a row is good (take_in.py), what a source video holds
-(source_videos.py).
+Left to others: what is noted of a good row (take_in.py), what a source holds (source_videos.py).
 """
 
 from __future__ import annotations
@@ -15,14 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
-from vidplat.domain import (
-    DEFAULT_STRENGTH,
-    ModelRef,
-    Prompt,
-    VideoSpec,
-    around_seed,
-    id_at_seed,
-)
+from vidplat.domain import DEFAULT_STRENGTH, ModelRef, Prompt, VideoSpec, around_seed, id_at_seed
 from vidplat.errors import RequestError, UsageError, printable
 from vidplat.methods.kinds import Task
 from vidplat.methods.language import asked, unsuited, uses_searched_masks

@@ -1,5 +1,4 @@
-"""Prompt rows become jobs, or one error that lists every bad row. Nothing is enqueued and no model
-is loaded.
+"""Prompt rows become jobs, or one error that lists every bad row. No model is loaded.
 
 Each prompt becomes a row or is refused (rows.py); good rows wait in a spool (spool.py), and after
 the last one the batch has its id: a hash of the prefix and the jobs in order, so submitting the
@@ -133,9 +132,8 @@ class _Good:
 
     def tell(self, warn: Callable[[str], None]) -> None:
         for what, (count, first) in self._conversions.items():
-            rows = (
-                f"row {first} has" if count == 1 else f"{count:,} rows (the first is {first}) have"
-            )
+            many = f"{count:,} rows (the first is {first}) have"
+            rows = f"row {first} has" if count == 1 else many
             warn(f"{rows} an input video with {what}")
 
 

@@ -48,8 +48,7 @@ def findings(rows: Iterable[Row]) -> list[Finding]:
 
 
 def profile_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoint]:
-    """Points of methods worth having beside fewer steps: those on the convex hull of (cost, SSIM)
-    of all findings.
+    """Points of methods worth having beside fewer steps: on the convex hull of all (cost, SSIM).
 
     Plain steps are in the profile already and only help to decide what the hull is. Every setting
     of a method on the hull is kept once, cheapest first. Methods that rehearse are left out: plans

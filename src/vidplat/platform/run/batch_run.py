@@ -8,8 +8,7 @@
     6. records     manifest.parquet and metrics.parquet beside the videos
     7. score       predicted against actual, and the exit code
 
-Left to others: rows to jobs (`intake`, before this), one turn (`turn`), putting objects together
-(`assemble`).
+Left to others: rows to jobs (`intake`, before this), one turn (`turn`), objects (`assemble`).
 """
 
 from __future__ import annotations
@@ -183,7 +182,7 @@ def _promise(
     window.read()
     _tell_of_gone(site, window.jobs.values())
     now = site.clock()
-    promise = make_promise(batch, window.queue(), seats, learner, site.policy(batch), now)
+    promise = make_promise(batch, window.queue(), seats, learner, now)
     record = plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
     site.catalog.save_plan(batch.id, record)
     return promise

@@ -1,12 +1,10 @@
-"""How attempts end: outcomes become rows of the catalog, failures become decisions, unbegun orders
-go back.
+"""How attempts end: outcomes become rows, failures become decisions, unbegun orders go back.
 
 All that ended since the last turn is written in one transaction. While the catalog cannot be
 written, endings wait here, for up to two minutes; nothing is lost by that, since leases are long
 and the store's COMMIT.json files outlast everything.
 
-Whether and where to try again is decided by `scheduler.retry`; this hands it the history and
-carries the answer out.
+Whether and where to try again is decided by `scheduler.retry`, from the history that it gets here.
 """
 
 from __future__ import annotations
@@ -15,13 +13,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from vidplat.domain import FailureKind, Outcome
+from vidplat.domain import FailureKind, JobState, Outcome
 from vidplat.errors import CatalogError
 from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
-from vidplat.scheduler import Again, Policy, after, suspects
+from vidplat.scheduler import after, suspects
 from vidplat.storage.catalog_words import GiveUp, Requeue
 
 CATALOG_PATIENCE_S = 120.0  # how long a run goes on without being able to write
@@ -32,11 +30,8 @@ _BLAMELESS = (FailureKind.REQUEST, FailureKind.OUT_OF_MEMORY)  # no sign that th
 class Endings:
     """Endings of one batch, on their way into the catalog."""
 
-    def __init__(
-        self, site: Site, batch_id: str, window: Window, policy: Policy, tally: Tally
-    ) -> None:
-        self._site, self._batch_id, self._window = site, batch_id, window
-        self._policy, self._tally = policy, tally
+    def __init__(self, site: Site, batch_id: str, window: Window, tally: Tally) -> None:
+        self._site, self._batch_id, self._window, self._tally = site, batch_id, window, tally
         self._unwritten: list[tuple[InHand, Outcome]] = []
         self._unbegun: dict[str, InHand] = {}
         self._refused_since: float | None = None
@@ -53,7 +48,7 @@ class Endings:
         if outcome.failure is None or outcome.failure.kind not in _BLAMELESS:
             self._recent.append((outcome.worker_id, outcome.job_id, outcome.ok))
         if not outcome.ok:
-            self.suspects = suspects(self._recent, self._policy)
+            self.suspects = suspects(self._recent)
 
     def give_back(self, unbegun: Iterable[InHand]) -> None:
         """Orders that never began return to the queue without blame."""
@@ -86,8 +81,7 @@ class Endings:
         changed = self._site.catalog.finish(self._batch_id, outcomes, decisions)
         for outcome in outcomes:
             if outcome.artifact is not None and outcome.job_id not in changed:
-                # Its lease had run out, or another attempt was under way: the store has the last
-                # word.
+                # Its lease had run out, or another attempt was under way: the store decides.
                 self._site.catalog.mark_done(
                     self._batch_id, outcome.job_id, outcome.artifact, outcome.finished_at
                 )
@@ -109,20 +103,17 @@ class Endings:
     def _decide(self, held: InHand, outcome: Outcome) -> Requeue | GiveUp:
         assert outcome.failure is not None, "an outcome has an artifact or a failure"
         before = self._site.catalog.attempts(self._batch_id, outcome.job_id)
-        decision = after(
-            outcome.failure,
-            job_id=outcome.job_id,
-            worker_id=outcome.worker_id,
+        again = after(
+            outcome.failure.kind,
+            held.open_job,
+            outcome.worker_id,
             attempt=sum(each.counts for each in before) + 1,
+            max_attempts=self._site.config.run.max_attempts,
             now=self._site.clock(),
-            policy=self._policy,
-            avoid=held.open_job.avoid,
-            rung_down=held.open_job.rung_down,
-            deadline_at=held.order.job.deadline_at,
         )
-        if isinstance(decision, Again):
-            return Requeue(decision.not_before, decision.avoid, decision.rung_down)
-        return GiveUp(decision.state)
+        if isinstance(again, JobState):
+            return GiveUp(again)
+        return Requeue(again.not_before, again.avoid, again.rung_down)
 
     def _settle(self, held: InHand, outcome: Outcome, decision: Requeue | GiveUp | None) -> None:
         self._tally.ended(held.order, outcome)

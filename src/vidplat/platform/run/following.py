@@ -23,7 +23,7 @@ from vidplat.scheduler.decision import Assignment, Plan
 from vidplat.stages import AFTER_DRAFT
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
-LONGEST_WAIT_S = 0.25  # between two turns without events
+_LONGEST_WAIT_S = 0.25  # between two turns without events
 _SHORTEST_WAIT_S = 0.01
 _HURRY_S = 0.25  # a finish time moves by so much before a running job hears of it
 # A busy machine adds so much to any end: a thread that wakes late, a disk that flushes.
@@ -118,7 +118,7 @@ class Following:
 
     def wait_s(self, at: Standing) -> float:
         """How long nothing needs to be done, if nothing is heard, before an order is due."""
-        wait_s = LONGEST_WAIT_S
+        wait_s = _LONGEST_WAIT_S
         for seat in at.seats:
             chain = self.chains.get(seat.worker_id)
             if not seat.up or not chain or at.hands.count(seat.worker_id) >= MOST_IN_HAND:
@@ -130,8 +130,7 @@ class Following:
         return wait_s
 
     def moved_ends(self, worker_id: str, at: Standing) -> dict[str, float | None]:
-        """Latest ends, by job id, of what a worker holds, that keep all behind them in time; only
-        those that moved. None: no need to hurry."""
+        """Latest ends that keep all behind in time, by job id, if moved; None: no need to hurry."""
         latest = self.free_by.get(worker_id, math.inf)
         moved: dict[str, float | None] = {}
         for index, held in reversed(list(enumerate(at.hands.of(worker_id)))):
@@ -154,8 +153,7 @@ def why_stuck(decided: Plan, at: Standing) -> str | None:
 
 
 def _due_of(seat: Seat, chain: Sequence[Assignment], at: Standing) -> tuple[list[Due], int]:
-    """What is due of a worker's chain, and how many of its links that uses up: jobs that no longer
-    wait are passed over."""
+    """What is due of a chain, and how many of its links that uses up; jobs that are gone count."""
     count = at.hands.count(seat.worker_id)
     work_s = at.hands.remaining_s(seat.worker_id, at.now)
     due: list[Due] = []

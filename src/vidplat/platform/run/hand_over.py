@@ -1,5 +1,4 @@
-"""Handing videos over: who would be through with a draft first, and what light workers may be
-counted on for.
+"""Handing videos over: who would be through with a draft first, what to expect of light workers.
 
 Plans count on light workers (`scheduler.relay`), by their speed, their link as it was last seen,
 and what they have in hand or is on its way to them: `finishers` says so. One that is still starting

@@ -1,9 +1,7 @@
-"""What each worker holds: the job it makes now and those queued behind it, and when it will be
-through.
+"""What each worker holds, the job it makes and those behind it, and when it will be through.
 
 The remaining time of a running job comes from its heartbeats: the stages still to come at their
-predicted seconds, the current one less what is done of it. Pure bookkeeping; the clock is an
-argument.
+predicted seconds, the current one less what is done of it. The clock is an argument.
 """
 
 from __future__ import annotations
@@ -16,9 +14,7 @@ from vidplat.domain import OpenJob, Progress
 from vidplat.platform.dispatch.dispatcher import Order
 from vidplat.stages import DENOISE, STAGES
 
-# A stage that outlasts its prediction is taken to need this much of it still: nearly done, never
-# done.
-_OVERTIME = 0.05
+_OVERTIME = 0.05  # of its prediction a stage that outlasts it still needs: nearly done, never done
 
 
 @dataclass

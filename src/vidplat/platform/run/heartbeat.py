@@ -1,6 +1,4 @@
-"""What is done once a second: progress into the catalog, leases kept, word from other processes
-heard, workers that never come noticed.
-"""
+"""Once a second: progress written, leases kept, other processes heard, absent workers noticed."""
 
 from __future__ import annotations
 

@@ -74,8 +74,7 @@ def _welcome(world: World, up: WorkerUp) -> None:
 
 
 def _mourn(world: World, lost: WorkerLost) -> None:
-    """The oldest order in its hand takes the blame; those behind it had not begun and go back
-    freely.
+    """The oldest order in its hand takes the blame; those behind it, not begun, go back freely.
 
     An order whose video is committed already did end, only its Outcome was lost on the way. A draft
     of another worker is whole: what was to be done with it is done once more, elsewhere.

@@ -1,5 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to drain (finish what is running, start nothing), the
-second aborts.
+"""Ctrl-C, SIGTERM: the first drains the run (what runs ends, nothing starts), the second aborts.
 
 Signals reach a program's main thread only; elsewhere (tests, servers) this does nothing.
 """

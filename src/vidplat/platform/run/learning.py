@@ -1,5 +1,4 @@
-"""What runs teach about seconds: stage timings go into the cost model, a worker's own pace into its
-speed.
+"""What runs teach about seconds: timings go into the cost model, a worker's pace into its speed.
 
 The cost model itself is arithmetic of the scheduler; this holds its newest value between turns,
 carries it to and from the catalog, and keeps learning cheap: when jobs take milliseconds, only some
@@ -13,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from vidplat.domain import Job, OperatingPoint, Outcome, VideoSpec
+from vidplat.domain import Job, ModelRef, OperatingPoint, Outcome, VideoSpec
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import DRAFT_BYTES, Seat, WorkerUp
-from vidplat.scheduler import CostModel, Knowledge, Observation, features, updated_speed
-from vidplat.scheduler.cost import Estimate
+from vidplat.scheduler.cost import CostModel, Estimate, Observation, updated_speed
 from vidplat.scheduler.decision import Finisher
 from vidplat.scheduler.link import Link, after
+from vidplat.scheduler.menu import Knowledge
 from vidplat.scheduler.relay import finishing
-from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, StageFeatures, decoded_frames
+from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, StageFeatures, decoded_frames, features
 from vidplat.stages import AFTER_DRAFT, LOAD, NETWORK, STARTUP, STORE
 from vidplat.storage.catalog import Catalog
 from vidplat.workers.draft import Draft
@@ -34,16 +33,14 @@ KEPT_SHARE = "kept_share"  # metric of a video whose method left tokens out by i
 _DRAFT_WEIGHT = 0.3  # of the newest draft in what drafts are expected to weigh
 _NONE = StageFeatures()
 _ANY_POINT = OperatingPoint(steps=1)
+_Described = tuple[ModelRef, ModelShape]
 
 
 class Learner:
-    """`describe` tells the shape of a model by its id; without a catalog nothing is remembered."""
+    """`describe` tells of a model by its id; without a catalog nothing is remembered."""
 
     def __init__(
-        self,
-        describe: Callable[[str], ModelShape],
-        catalog: Catalog | None = None,
-        batch_id: str = "",
+        self, describe: Callable[[str], _Described], catalog: Catalog | None, batch_id: str
     ) -> None:
         document = catalog.cost_state(COST_KEY) if catalog is not None else None
         self.costs = CostModel.from_dict(document) if document else CostModel()
@@ -59,7 +56,7 @@ class Learner:
     def know(self, model_id: str) -> None:
         """Whatever is asked of a model is asked after this."""
         if model_id not in self.shapes:
-            self.shapes[model_id] = self._describe(model_id)
+            self.shapes[model_id] = self._describe(model_id)[1]
 
     @property
     def knowledge(self) -> Knowledge:
@@ -115,8 +112,7 @@ class Learner:
         if self._spent > 0.05 + _BUDGET * (began - self._began):
             return
         model_id, shape = job.model.id, self.shapes[job.model.id]
-        # By the tokens that really ran: what a still source saves must not pass for a fast worker,
-        # or a cheap FLOP.
+        # By the tokens that ran: what a still source saves is no fast worker, and no cheap FLOP.
         kept, is_edit = outcome.metrics.get(KEPT_SHARE), job.input_video is not None
         if kept is not None:
             self.costs = self.costs.observe_kept(model_id, outcome.point, kept)

@@ -63,12 +63,8 @@ def _take(site: Site, batch_id: str) -> bool:
 
 def _host() -> str:
     """The machine and its boot, where known: process numbers begin anew with each."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return (
-        f"{socket.gethostname()}-{boot.read_text().strip()[:8]}"
-        if boot.exists()
-        else socket.gethostname()
-    )
+    host, boot = socket.gethostname(), Path("/proc/sys/kernel/random/boot_id")
+    return f"{host}-{boot.read_text().strip()[:8]}" if boot.exists() else host
 
 
 def _start_of(pid: int) -> str:

@@ -1,12 +1,9 @@
 """When the plan that is being followed has been overtaken by events, and it is time for the next.
 
-Planning two thousand jobs takes a tenth of a second, so it is not done after every job. Three
-speeds:
+Planning two thousand jobs takes a tenth of a second: too long to do it after every job.
 
-    at once     a worker came or went, a job failed, the queue was read: the plan names the wrong
-                things
-    soon        a worker has nothing left to do: as soon as planning took no more than a third of
-                the time
+    at once     a worker came or went, a job failed, the queue was read: the plan is wrong
+    soon        a worker has nothing left to do: when planning took up to a third of the time
     by and by   a job took other than predicted: when planning stays under 5 % of the time
 """
 

@@ -1,7 +1,6 @@
 """A plan in the catalog's words: what is kept of it, and the claims that begin its jobs.
 
-The catalog knows no scheduler; this is the one place where an Assignment becomes a Claim and a
-Plan becomes a PlanRecord.
+The catalog knows no scheduler: only here an Assignment becomes a Claim, a Plan a PlanRecord.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 The workers are those that would be started, free when their start-up is over at p90; the jobs are
 the open ones, the first ten thousand by name and the rest as their number. The plan made here is
-the one the user is shown, and by which the run is scored afterwards. Nothing here starts or stores
-anything.
+the one the user is shown, and by which the run is scored afterwards. Nothing is started or stored.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from vidplat.domain import Batch
 from vidplat.platform.dispatch.dispatcher import Seat
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.window import Queue
-from vidplat.scheduler import Answer, Policy, answer, plan
-from vidplat.scheduler.decision import Plan, Snapshot
+from vidplat.scheduler import answer, plan
+from vidplat.scheduler.admission import Answer
+from vidplat.scheduler.decision import Plan, Policy, Snapshot
 
 PLANNED_BY_NAME = 10_000
 
@@ -31,10 +31,9 @@ class Promise:
 
 
 def make_promise(
-    batch: Batch, queue: Queue, seats: Sequence[Seat], learner: Learner, policy: Policy, now: float
+    batch: Batch, queue: Queue, seats: Sequence[Seat], learner: Learner, now: float
 ) -> Promise:
-    """`seats` are to be started now. Light ones are not counted on: what they take over only
-    makes a promise come true sooner."""
+    """`seats` are to be started now. Light ones count for nothing: they only help to keep it."""
     model_id, makers = batch.model.id, [seat for seat in seats if not seat.light]
     startups = [learner.startup(model_id, seat.device_class) for seat in makers]
     snapshot = Snapshot(
@@ -44,9 +43,8 @@ def make_promise(
             seat.state(now + startup.p90_s) for seat, startup in zip(makers, startups, strict=True)
         ),
         deadline_at=batch.deadline_at,
-        quality_floor=batch.quality_floor,
     )
-    backlog = queue.backlog()
+    policy, backlog = Policy(batch.on_infeasible, batch.quality_floor), queue.backlog()
     decided = plan(snapshot, policy, learner.knowledge, backlog)
     startup_s = max(each.p50_s for each in startups)
     inputs = hashlib.sha256(repr((snapshot, policy, learner.knowledge, backlog)).encode())

@@ -1,17 +1,13 @@
 """After a crash: catalog and store are repaired from each other, before anything is started again.
 
-The store's COMMIT.json files say which videos exist; the catalog says which jobs were under way.
-So:
+The store's COMMIT.json files say which videos exist, the catalog which jobs were under way:
 
-    1. every committed job that the catalog does not call done, is done (its files are put in place
-       first)
-    2. what still runs in the catalog's eyes ran in a process that is gone: back to the queue,
-       without blame
+    1. committed jobs that the catalog does not call done are done, once their files are in place
+    2. what still runs in the catalog's eyes ran in a process that is gone: queued, without blame
     3. files of attempts that came to nothing are swept
 
 The caller holds the batch (`Catalog.hold_batch`), so nobody else works on it. Safe to repeat, and
-to be killed in. Not looked at: videos that the catalog calls done and that somebody deleted from
-the store.
+to be killed in. Not looked at: done videos that somebody deleted from the store.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What is written down about a run when its turns are over: the tables beside the videos, the score
-in the catalog, and how the batch stands.
-"""
+"""What is written down when a run's turns are over: tables, score, and how the batch stands."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The platform scores itself: predicted against actual, and each miss attributed to its cause.
 
 A `Tally` collects while a run goes on, in a few numbers per job; `score` turns it into the values
-that the user sees. A job is a miss when its video came after its deadline. The causes, the first
-that fits:
+that the user sees. A job whose video came after its deadline is a miss; the first cause that fits:
 
     infeasible    the promise itself said that not all could be in time
     worker lost   a worker died with it in hand

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from vidplat.config import Config
-from vidplat.domain import Batch
+from vidplat.domain import Batch, ModelRef
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat
 from vidplat.platform.interface import Listener
 from vidplat.platform.run.learning import Learner
-from vidplat.scheduler import Policy
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.stores import Store
 
@@ -29,15 +28,8 @@ class Site:
     config: Config
     listener: Listener
     owner: str  # this process, see `owners`
-    describe: Callable[[str], ModelShape]  # of a model id; raises ModelError
+    describe: Callable[[str], tuple[ModelRef, ModelShape]]  # of a model id; raises ModelError
     seats: Callable[[Batch, Learner], Sequence[Seat]]  # the workers to be started
     open_dispatcher: Callable[[Sequence[Seat]], Dispatcher]
     clock: Callable[[], float] = time.time
     crash_point: Callable[[str], None] = field(default=lambda name: None)
-
-    def policy(self, batch: Batch) -> Policy:
-        return Policy(
-            on_infeasible=batch.on_infeasible,
-            quality_floor=batch.quality_floor,
-            max_attempts=self.config.run.max_attempts,
-        )

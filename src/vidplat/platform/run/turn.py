@@ -5,8 +5,7 @@ failed or took other than its p90 said, a worker has nothing left to do), not af
 between it is followed. What an event means is said in `heeding`, what is due in `following`, how
 leases are kept in `heartbeat`; `world` is all that lives between two turns.
 
-Left to others: whether to begin at all (`promise`), what follows a failure (`scheduler.retry`),
-transport (`dispatch`).
+Left to others: whether to begin (`promise`), failures (`scheduler.retry`), transport (`dispatch`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dataclasses import replace
 
 from vidplat.errors import CatalogError
 from vidplat.platform.dispatch.dispatcher import Event, Order
-from vidplat.platform.run.following import LONGEST_WAIT_S, Due, Following, why_stuck
+from vidplat.platform.run.following import Due, Following, why_stuck
 from vidplat.platform.run.hands import InHand
 from vidplat.platform.run.heartbeat import beat
 from vidplat.platform.run.heeding import heed
@@ -37,9 +36,9 @@ def begin(world: World) -> None:
     world.read_window()
 
 
-def take_turn(world: World, longest_wait_s: float = LONGEST_WAIT_S) -> None:
+def take_turn(world: World) -> None:
     # 1. Hear.
-    for event in _listen(world, longest_wait_s):
+    for event in _listen(world):
         heed(world, event)
     world.endings.write()
     if _needs_plan(world):
@@ -84,10 +83,10 @@ def drain(world: World) -> None:
 # --- the steps ------------------------------------------------------------------------------------
 
 
-def _listen(world: World, longest_wait_s: float) -> list[Event]:
+def _listen(world: World) -> list[Event]:
     """What happened since the last turn; waits for something to happen, or something to be due."""
     world.note_device_classes()
-    events = world.dispatcher.poll(min(longest_wait_s, world.following.wait_s(world.standing())))
+    events = world.dispatcher.poll(world.following.wait_s(world.standing()))
     if events and world.standing().all_have_plenty:
         # Very short jobs: one transaction for many of them costs little more than for one.
         time.sleep(_LINGER_S)
@@ -115,7 +114,6 @@ def observe(world: World) -> Snapshot:
         jobs=tuple(world.window.jobs.values()),
         workers=world.worker_states(world.makers(), now),
         deadline_at=world.batch.deadline_at,
-        quality_floor=world.batch.quality_floor,
         finishers=world.hand_over.finishers(now),
     )
 

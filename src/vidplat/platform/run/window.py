@@ -1,5 +1,4 @@
-"""The window: those queued jobs of a batch that are planned one by one. The rest waits in the
-catalog.
+"""The window: the queued jobs that are planned one by one. The rest waits in the catalog.
 
 A queue of a million rows is never held in memory. The window is the front of it, in the catalog's
 order; it is read again when it is half empty, and the planner is told how many more there are, so
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vidplat.domain import JobState, OpenJob
-from vidplat.scheduler import Backlog
+from vidplat.scheduler.groups import Backlog
 from vidplat.storage.catalog import Catalog
 
 

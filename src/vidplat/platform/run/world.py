@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 
 from vidplat.domain import Batch, OnInfeasible, Progress, WorkerState
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat
@@ -30,6 +29,7 @@ from vidplat.platform.run.plan_age import PlanAge
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
+from vidplat.scheduler.decision import Policy
 from vidplat.storage.catalog_words import BatchState
 
 
@@ -47,12 +47,11 @@ class World:
         self.site, self.batch, self.dispatcher = site, batch, dispatcher
         self.learner, self.tally, self.listener = learner, tally, site.listener
         self.config = site.config.run
-        # What is admitted is finished, late if it must be: a promise is never taken back for
-        # another job.
-        self.policy = replace(site.policy(batch), on_infeasible=OnInfeasible.BEST_EFFORT)
+        # What is admitted is finished, late if it must be: no promise is taken back for another.
+        self.policy = Policy(OnInfeasible.BEST_EFFORT, batch.quality_floor)
         self.hands = Hands()
         self.window = Window(site.catalog, batch.id, self.config.window, learner.know, passed_at)
-        self.endings = Endings(site, batch.id, self.window, self.policy, tally)
+        self.endings = Endings(site, batch.id, self.window, tally)
         self.hand_over = HandOver(dispatcher.seats, self.hands, learner, batch.model.id)
         self.following = Following()
         self.plan_age = PlanAge()
