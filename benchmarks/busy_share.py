@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.common import FIRST_SEEDS, answer, head, options, subject
 from vidplat.config import Config, PoolConfig, RunConfig
 from vidplat.platform import submit
-from vidplat.platform.interface import Silence, SubmitRequest
+from vidplat.platform.interface import Listener, SubmitRequest
 from vidplat.storage import open_catalog
 
 MODEL_PHASES = ("encode", "denoise", "decode", "reconstruct")
@@ -42,7 +42,7 @@ def main() -> None:
         )
         spec = {"num_inference_steps": told.steps} if told.steps else {}
         request = SubmitRequest(str(prompts), spec=spec, submitted_at=time.time())
-        result = submit(request, config, Silence())
+        result = submit(request, config, Listener())
         catalog = open_catalog(config.catalog)
         records = catalog.jobs(result.batch.id)
         catalog.close()

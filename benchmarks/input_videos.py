@@ -26,7 +26,7 @@ from benchmarks.common import answer, head, options
 from vidplat.config import Config, InputConfig, RunConfig
 from vidplat.errors import InputError
 from vidplat.platform import plan_only
-from vidplat.platform.interface import Silence, SubmitRequest
+from vidplat.platform.interface import Listener, SubmitRequest
 from vidplat.workers.source_video import look_at
 from vidplat.workers.video import read_video, to_mp4
 
@@ -81,7 +81,7 @@ def plans(folder: Path, rows: int, sources: int) -> dict[str, float]:
         asked = folder / "rows.jsonl"
         asked.write_text("".join(json.dumps(row) + "\n" for row in wanted))
         began = time.process_time()
-        plan_only(SubmitRequest(str(asked)), config, Silence())
+        plan_only(SubmitRequest(str(asked)), config, Listener())
         took[name] = round(time.process_time() - began, 2)
     return took
 

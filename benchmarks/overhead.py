@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.common import answer, head, options
 from vidplat.config import Config, PoolConfig, RunConfig
 from vidplat.platform import submit
-from vidplat.platform.interface import Silence, SubmitRequest
+from vidplat.platform.interface import Listener, SubmitRequest
 
 
 def figures(jobs: int, *, local: bool) -> dict[str, float]:
@@ -34,7 +34,7 @@ def figures(jobs: int, *, local: bool) -> dict[str, float]:
             run=RunConfig(local=local),
             model="fake:step_s=0.0",
         )
-        result = submit(SubmitRequest(str(prompts), submitted_at=time.time()), config, Silence())
+        result = submit(SubmitRequest(str(prompts), submitted_at=time.time()), config, Listener())
     startup_s = result.score.startup_s
     working_s = result.score.finished_at - result.batch.submitted_at - startup_s
     return {

@@ -42,8 +42,8 @@ def ways_for(q: Tensor, k: Tensor, v: Tensor, tiling: Tiling) -> Ways:
     ways: Ways = {
         "dense": lambda: masked_attention(q, k, v, None),
         "masked": lambda: masked_attention(q, k, v, mask),
-        "gather": lambda: PATHS["gather"](q, k, v, tiling),
-        "lse": lambda: PATHS["lse"](q, k, v, tiling),
+        "gather": lambda: PATHS["gather"](q, k, v, tiling, None, None),
+        "lse": lambda: PATHS["lse"](q, k, v, tiling, None, None),
     }
     if q.dtype == torch.bfloat16:  # else `attention` is the stock one
         ways["products"] = lambda: attention(*(x.transpose(1, 2) for x in (q, k, v)))

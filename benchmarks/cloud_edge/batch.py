@@ -17,7 +17,7 @@ from vidplat.config import Config, PoolConfig, RayConfig
 from vidplat.domain import OnInfeasible, Outcome
 from vidplat.methods.frames import kept_latents
 from vidplat.platform import submit
-from vidplat.platform.interface import Silence, SubmitRequest
+from vidplat.platform.interface import Listener, SubmitRequest
 from vidplat.storage import open_catalog
 
 FRAMES = 65
@@ -79,7 +79,7 @@ def run(asked: Asked, folder: Path, count: int, catalog: str) -> Done:
     return Done(told["seconds"], told["startup_s"], videos, stored_bytes(bucket) / count)
 
 
-class Ears(Silence):
+class Ears(Listener):
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
 

@@ -13,7 +13,7 @@ from vidplat.config import Config, RayConfig
 from vidplat.domain import JobState
 from vidplat.errors import ClusterError
 from vidplat.platform import submit
-from vidplat.platform.interface import Silence, SubmitRequest
+from vidplat.platform.interface import Listener, SubmitRequest
 
 pytestmark = pytest.mark.ray
 
@@ -38,7 +38,7 @@ def test_an_address_where_nobody_listens_is_one_message_within_seconds(
 
     # when
     with pytest.raises(ClusterError, match="cannot use the Ray cluster") as caught:
-        submit(SubmitRequest(stage.write(2)), config_for(stage, address), Silence())
+        submit(SubmitRequest(stage.write(2)), config_for(stage, address), Listener())
 
     # then the jobs are kept for another try
     assert "\n" not in str(caught.value)

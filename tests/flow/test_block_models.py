@@ -18,7 +18,7 @@ from tests.workers.tiny_models import a_tiny_causal
 from vidplat.config import PoolConfig
 from vidplat.errors import InputError
 from vidplat.platform import plan_only, submit
-from vidplat.platform.interface import Silence, SubmitRequest
+from vidplat.platform.interface import Listener, SubmitRequest
 
 
 @pytest.fixture(scope="session")
@@ -102,4 +102,4 @@ def test_what_such_a_model_cannot_do_is_refused_at_submit_row_by_row(stage: Stag
 
 
 def test_a_plan_needs_nothing_but_files(stage: Stage):
-    assert plan_only(SubmitRequest(rows(stage, {}, {})), stage.config, Silence()).jobs == 2
+    assert plan_only(SubmitRequest(rows(stage, {}, {})), stage.config, Listener()).jobs == 2

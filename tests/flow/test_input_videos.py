@@ -19,7 +19,7 @@ from vidplat.config import PoolConfig
 from vidplat.domain import JobState
 from vidplat.errors import InputError
 from vidplat.platform import plan_only, resume, retry, submit
-from vidplat.platform.interface import Silence, SubmitRequest
+from vidplat.platform.interface import Listener, SubmitRequest
 from vidplat.storage import open_catalog, open_store
 from vidplat.storage.inputs import load_input
 
@@ -130,10 +130,10 @@ def test_a_batch_with_lipar_is_promised_at_full_work_until_a_share_was_measured(
         return SubmitRequest(stage.rows(*rows), method="lipar")
 
     stage.edit(*({"input_video": "clips/a.mp4", "seed": seed} for seed in range(4)), method="full")
-    before = plan_only(lipar(10, 4), stage.config, Silence())
+    before = plan_only(lipar(10, 4), stage.config, Listener())
 
     submit(lipar(10, 4), stage.config, Memory())
-    after = plan_only(lipar(20, 4), stage.config, Silence())
+    after = plan_only(lipar(20, 4), stage.config, Listener())
     result = submit(lipar(20, 4), stage.config, Memory())
 
     # then the first plan rests on no hope, the second on the share that four videos kept
@@ -197,7 +197,7 @@ def test_what_is_converted_is_told_once(stage: Editing):
 
 def test_planning_copies_nothing(stage: Editing):
     request = SubmitRequest(stage.rows({"input_video": "clips/a.mp4"}))
-    assert plan_only(request, stage.config, Silence()).jobs == 1
+    assert plan_only(request, stage.config, Listener()).jobs == 1
     assert stage.copies() == []
 
 
@@ -281,7 +281,7 @@ def test_a_thousand_rows_of_one_source_look_at_it_once(stage: Editing, monkeypat
         source_video, "look_at", lambda file, limits: [seen.append(1), real(file, limits)][1]
     )
     path = stage.rows(*({"input_video": "clips/a.mp4", "seed": seed} for seed in range(1_000)))
-    assert plan_only(SubmitRequest(path), stage.config, Silence()).jobs == 1_000
+    assert plan_only(SubmitRequest(path), stage.config, Listener()).jobs == 1_000
     assert len(seen) == 1
 
 

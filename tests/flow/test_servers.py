@@ -15,7 +15,7 @@ from tests.servers_s3 import S3Server
 from vidplat.domain import JobState
 from vidplat.errors import CatalogError, StoreError
 from vidplat.platform import submit
-from vidplat.platform.interface import Silence, SubmitRequest
+from vidplat.platform.interface import Listener, SubmitRequest
 from vidplat.storage import open_catalog
 
 pytestmark = pytest.mark.server
@@ -44,7 +44,7 @@ def test_a_batch_runs_on_postgresql_and_s3_and_a_rerun_is_free(
     done = catalog.jobs(result.batch.id, states=[JobState.DONE])
     catalog.close()
     assert all(record.artifact and record.artifact.video_uri.startswith("s3://") for record in done)
-    again = submit(SubmitRequest(prompts), config, Silence())
+    again = submit(SubmitRequest(prompts), config, Listener())
     assert (again.batch.id, again.computed) == (result.batch.id, 0)
 
 
@@ -64,5 +64,5 @@ def test_an_unreachable_catalog_is_one_message_without_its_password(tmp_path: Pa
     stage = Stage(tmp_path)
     config = replace(stage.config, catalog="postgresql://me:canarysecret@127.0.0.1:9/vidplat")
     with pytest.raises(CatalogError) as caught:
-        submit(SubmitRequest(stage.write(1)), config, Silence())
+        submit(SubmitRequest(stage.write(1)), config, Listener())
     assert "canarysecret" not in str(caught.value)

@@ -13,7 +13,7 @@ from vidplat.config import PoolConfig
 from vidplat.domain import JobState, OnInfeasible
 from vidplat.errors import InputError, StoreError, UsageError
 from vidplat.platform import cancel, plan_only, resume, retry, submit
-from vidplat.platform.interface import Silence, SubmitRequest
+from vidplat.platform.interface import Listener, SubmitRequest
 from vidplat.scheduler.decision import Verdict
 from vidplat.storage import open_catalog
 
@@ -177,14 +177,14 @@ def test_bad_rows_are_all_told_before_anything_is_enqueued(tmp_path):
     file = tmp_path / "prompts.csv"
     file.write_text("prompt,width,deadline\nfine,64,\nwide,65,\nlate,64,60\n,64,\n")
     with pytest.raises(InputError) as caught:
-        submit(SubmitRequest(str(file)), stage.config, Silence())
+        submit(SubmitRequest(str(file)), stage.config, Listener())
     assert [line.partition(",")[0] for line in caught.value.problems] == ["row 2", "row 3", "row 4"]
     assert not (tmp_path / "catalog.db").exists()
 
 
 def test_a_plan_answers_and_leaves_nothing_behind(tmp_path):
     stage = Stage(tmp_path)
-    answer = plan_only(SubmitRequest(stage.write(5), deadline="1h"), stage.config, Silence())
+    answer = plan_only(SubmitRequest(stage.write(5), deadline="1h"), stage.config, Listener())
     assert answer.plan.verdict is Verdict.FEASIBLE
     assert (answer.jobs, answer.reused, len(answer.plan.assignments)) == (5, 0, 5)
     assert {path.name for path in tmp_path.iterdir()} == {"prompts.txt"}
@@ -194,13 +194,13 @@ def test_a_plan_of_a_batch_that_is_half_done_is_about_the_rest(tmp_path):
     stage = Stage(tmp_path)
     stage.submit(["one", "[fail] two"])
     retry("b", None, stage.config)
-    answer = plan_only(SubmitRequest(stage.write(["one", "[fail] two"])), stage.config, Silence())
+    answer = plan_only(SubmitRequest(stage.write(["one", "[fail] two"])), stage.config, Listener())
     assert (answer.jobs, answer.reused) == (2, 1)
 
 
 def test_prompts_may_come_from_standard_input(tmp_path):
     request = SubmitRequest("-", format="txt", stdin=io.BytesIO(b"ein roter Kreis\n"))
-    result = submit(request, Stage(tmp_path).config, Silence())
+    result = submit(request, Stage(tmp_path).config, Listener())
     assert result.exit_code == 0
 
 
@@ -216,7 +216,7 @@ def test_resuming_what_does_not_exist_names_the_batches_there_are(tmp_path):
     stage = Stage(tmp_path)
     batch = stage.submit(1).batch
     with pytest.raises(UsageError, match=batch.id):
-        resume("bnothing", stage.config, Silence())
+        resume("bnothing", stage.config, Listener())
 
 
 def test_more_jobs_than_the_window_are_all_made(tmp_path):
@@ -234,7 +234,7 @@ def test_what_was_learnt_is_kept_for_the_next_plan(tmp_path):
     stage.submit(12)
 
     # when the next one is planned: 12 jobs of 8 steps on two workers are about a second of work
-    answer = plan_only(SubmitRequest(stage.write(["other"] * 12)), stage.config, Silence())
+    answer = plan_only(SubmitRequest(stage.write(["other"] * 12)), stage.config, Listener())
 
     # then a job is expected to take about 0.16 s; the prior said ten times more
     assert 0.1 < answer.plan.assignments[0].p50_s < 0.5

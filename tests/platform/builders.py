@@ -21,7 +21,7 @@ from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Seat, WorkerSpec
 from vidplat.platform.intake.source_videos import Source
 from vidplat.platform.intake.take_in import Taken, take_in
-from vidplat.platform.interface import BatchResult, Wishes
+from vidplat.platform.interface import BatchResult, Listener, Wishes
 from vidplat.scheduler.decision import Assignment, Plan
 from vidplat.testing import describe_fake
 
@@ -109,7 +109,7 @@ def a_seat(
 
 
 @dataclass
-class Memory:
+class Memory(Listener):
     """A listener that remembers everything it heard."""
 
     phases: list[str] = field(default_factory=list)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from vidplat.cli.glance import Doing, Glance
 from vidplat.cli.screen import Screen
 from vidplat.domain import Batch, JobState, Outcome, Progress
+from vidplat.platform.interface import BatchResult, Listener
 
 if TYPE_CHECKING:
-    from vidplat.platform.interface import BatchResult
     from vidplat.scheduler.admission import Answer
     from vidplat.scheduler.decision import Plan
 
@@ -58,8 +58,8 @@ class _Story:
         return beat.step if beat.steps <= planned else planned * beat.step // beat.steps
 
 
-class RunDisplay(Screen):
-    """A `platform.Listener` that shows what it hears on stderr. `quiet` shows warnings only."""
+class RunDisplay(Screen, Listener):
+    """A `Listener` that shows what it hears on stderr. `quiet` shows warnings only."""
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.time) -> None:
         super().__init__(self.glance, quiet=quiet)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vidplat.domain import Batch, JobState, OnInfeasible, Outcome, Progress
 from vidplat.errors import ExitCode
@@ -99,8 +99,9 @@ class PlanAnswer:
     reused: int  # of them, already made
 
 
-class Listener(Protocol):
-    """Hears a run as it happens, in its thread. Must not raise and should not dawdle."""
+class Listener:
+    """Hears a run as it happens, in its thread. Must not raise and should not dawdle. This one does
+    nothing: whoever listens overrides what they care about."""
 
     def phase(self, text: str) -> None:
         """A new part of the story begins: "reading prompts.parquet", "starting 2 workers"."""
@@ -118,7 +119,3 @@ class Listener(Protocol):
     def finished(self, result: BatchResult) -> None: ...
 
     def warn(self, text: str) -> None: ...
-
-
-class Silence(Listener):
-    """Ignores everything; the base of those that care about little."""
