@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Two processes; tests that share a server stay in one (tests/conftest.py).
-PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores: tests that use Ray or a server mostly wait. Those that share one
+# stay in one process (tests/conftest.py).
+PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 BENCHMARKS ?= batching busy_share catalog demo_deadlines diffusers_loop input_videos intake interpolate \
   overhead planning sparse_attention
 
-.PHONY: demo quick test thorough check bench train-flipbook clean
+.PHONY: demo quick test suite thorough check bench train-flipbook clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"vidplat needs Python 3.11 or newer, found {v.major}.{v.minor}: set PYTHON=python3.11")'
@@ -29,10 +30,13 @@ check: $(READY)  ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-quick: $(READY)  ## tests without Ray, servers, browser and torch
-	$(PYTEST) --quick
+quick: $(READY)  ## tests without Ray, servers, browser and torch: half a minute
+	$(PYTEST) --numprocesses 2 --quick
 
-test: check  ## check, then all tests that guard a promise
+test: $(READY)  ## all tests that guard a promise, and beside them format, lint and types
+	$(MAKE) --no-print-directory --jobs=2 check suite
+
+suite: $(READY)
 	$(PYTEST)
 
 thorough: check  ## every test, also what `test` leaves out, and many more generated examples

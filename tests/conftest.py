@@ -6,8 +6,8 @@ Three tiers, each a target of the Makefile:
     test       all that guards a promise
     thorough   everything: also tests marked `thorough`, and many more generated examples
 
-Tests run in two processes. A file stays together in one of them, and so do the files that share a
-server (`_TOGETHER`). Those begin first: they wait most, and the other process computes meanwhile.
+Tests run in a few processes. A file stays together in one of them, and so do the files that share a
+server (`_TOGETHER`). Those begin first: they wait most, and others compute meanwhile.
 
 Generated tests draw the same examples in every run, so that a red run speaks of the change that was
 made, and have no time limit per example, which says more about the machine's other work than about
