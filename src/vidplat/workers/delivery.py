@@ -55,8 +55,7 @@ def _compressed(frames: np.ndarray, spec: VideoSpec) -> tuple[bytes, bytes]:
     from vidplat.workers.video import probe, to_mp4, to_poster
 
     video, poster = to_mp4(frames, spec.fps), to_poster(frames)
-    facts = probe(video)
-    found = (facts.width, facts.height, facts.num_frames, facts.fps)
+    found = tuple(probe(video))
     promised = (spec.width, spec.height, spec.num_frames, float(spec.fps))
     if found != promised:
         raise JobError(

@@ -25,9 +25,8 @@ rate:
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -42,8 +41,7 @@ X264_PARAMS = "cpu-independent=1"  # the C form of the macroblock tree, see abov
 POSTER_QUALITY = 88
 
 
-@dataclass(frozen=True)
-class VideoFacts:
+class VideoFacts(NamedTuple):
     """What a file really holds, found by decoding it."""
 
     width: int
