@@ -81,7 +81,8 @@ class Endings:
         changed = self._site.catalog.finish(self._batch_id, outcomes, decisions)
         for outcome in outcomes:
             if outcome.artifact is not None and outcome.job_id not in changed:
-                # Its lease had run out, or another attempt was under way: the store decides.
+                # Its lease had run out, or another attempt was under way: the store has the last
+                # word.
                 made = outcome.artifact
                 self._site.catalog.mark_done(
                     self._batch_id, outcome.job_id, made, made.attempt, outcome.finished_at
