@@ -80,8 +80,8 @@ class FakeModel:
     reconstruct_s: float = 0.0
     load_s: float = 0.0
     size_bytes: int = 256
-    free: int = 2**34
-    name: str = "fake"
+    free_bytes: int = 2**34
+    device_class: str = "fake"
     load_source: Callable[[Job], bytes] | None = None  # the bytes of a job's input video
     loaded: bool = field(default=False, init=False)
 
@@ -100,14 +100,6 @@ class FakeModel:
             except (KeyError, ValueError) as error:
                 raise ModelError(f"fake model: {printable(part)!r} is no setting of it") from error
         return cls(**settings, load_source=load_source)
-
-    @property
-    def device_class(self) -> str:
-        return self.name
-
-    @property
-    def free_bytes(self) -> int:
-        return self.free
 
     def load(self) -> None:
         time.sleep(self.load_s)
@@ -186,14 +178,7 @@ class FakeModel:
             "bytes": size_bytes,
         }
 
-    def finish(
-        self,
-        job: Job,
-        draft: Draft,
-        *,
-        attempt: int,
-        on_progress: OnStep = lambda phase, step, steps: None,
-    ) -> Rendered:
+    def finish(self, job: Job, draft: Draft, *, attempt: int, on_progress: OnStep) -> Rendered:
         began, phases = time.monotonic(), dict(draft.phases)
         if draft.filling["left_out"]:
             on_progress("reconstruct", draft.steps_done, draft.steps_done)
@@ -204,14 +189,8 @@ class FakeModel:
             began = time.monotonic()
         poster = _bytes_of(f"{job.id} poster", 64)
         phases["mp4"] = time.monotonic() - began
-        return Rendered(
-            draft.video,
-            poster,
-            {**draft.meta, "attempt": attempt},
-            phases,
-            draft.metrics,
-            draft.steps_done,
-        )
+        meta = {**draft.meta, "attempt": attempt}
+        return Rendered(draft.video, poster, meta, phases, draft.metrics, draft.steps_done)
 
 
 def describe_fake(model_id: str) -> tuple[ModelRef, ModelShape]:

@@ -64,7 +64,7 @@ def test_room_is_what_adding_jobs_one_by_one_comes_to(
 ):
     group = a_group(p50_s=(p50,), spread=spread)
     chain = a_chain((group, 0, before)) if before else Chain(0, 0.0)
-    room = chain.room(p50, p50 * spread, due)
+    room = chain.room(p50, p50 * spread, due, not_before=0.0, at_median=False)
 
     for _ in range(room):
         assert chain.finish(p50, p50 * spread)[1] <= due + EASE_S

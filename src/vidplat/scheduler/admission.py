@@ -32,11 +32,8 @@ def answer(plan: Plan, policy: Policy, now: float) -> Answer:
     infeasible = plan.verdict is Verdict.INFEASIBLE
     best_effort = policy.on_infeasible is OnInfeasible.BEST_EFFORT
     admitted = not infeasible or (best_effort and bool(plan.assignments))
-    reasons = Counter(d.reason for d in plan.deferred)
-    details = [
-        f"{wording.jobs(count)} cannot be placed: {reason}"
-        for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    ]
+    reasons = Counter(sorted(d.reason for d in plan.deferred)).most_common()
+    details = [f"{wording.jobs(count)} cannot be placed: {reason}" for reason, count in reasons]
     details.extend(plan.notes)
     if plan.assignments:
         details.append(_expectation(plan, now))

@@ -50,12 +50,7 @@ class Chain:
         return p50, p50 + common_spread(total, self._q + spread_s * spread_s)
 
     def room(
-        self,
-        p50_s: float,
-        spread_s: float,
-        due: float,
-        not_before: float = 0.0,
-        at_median: bool = False,
+        self, p50_s: float, spread_s: float, due: float, not_before: float, at_median: bool
     ) -> int:
         """How many more such jobs end by `due`, at p90 (or p50).
 

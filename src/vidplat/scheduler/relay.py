@@ -129,11 +129,7 @@ def lag_before(due_s: float, lag_s: float, behind_s: float, busy: float, light: 
 
 
 def relayed(
-    making: Estimate,
-    finishing: Sequence[Estimate],
-    alone: Estimate,
-    makers: int,
-    free_at: float = 0.0,
+    making: Estimate, finishing: Sequence[Estimate], alone: Estimate, makers: int, free_at: float
 ) -> Relayed:
     """`making`: until the draft; `finishing`: from there, by each light worker, these being free at
     `free_at` on average; `alone`: all of it by the maker.

@@ -23,6 +23,8 @@ from vidplat.scheduler.slack import spend_slack
 _SINGLY_BELOW = 4  # jobs per worker: fewer are placed one by one, more in bulk
 _PRICES = 64
 
+_Offer = tuple[Chain, int, float, float]  # a worker's chain, rung, p50 seconds, spread
+
 
 @dataclass
 class Trial:
@@ -180,11 +182,7 @@ def _place(
 
 
 def _shares(
-    offers: Sequence[tuple[Chain, int, float, float]],
-    not_before: float,
-    count: int,
-    due: float,
-    at_median: bool,
+    offers: Sequence[_Offer], not_before: float, count: int, due: float, at_median: bool
 ) -> list[int]:
     """How many jobs each worker ends by the latest common time up to `due`, at most `count` in all.
 

@@ -57,11 +57,8 @@ def profile_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoi
     """
     found = [one for one in found if not may_rehearse(one.point_method)]
     on_hull = {id(found[i]) for i in hull([one.cost for one in found], [one.ssim for one in found])}
-    kept = [
-        one
-        for one in found
-        if one.point_method and (id(one) in on_hull or is_planned(one.point_method))
-    ]
+    methods = [one for one in found if one.point_method]
+    kept = [one for one in methods if id(one) in on_hull or is_planned(one.point_method)]
     return [_point(one, full_steps) for one in sorted(kept, key=lambda one: one.cost)]
 
 

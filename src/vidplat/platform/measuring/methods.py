@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -120,13 +121,11 @@ def _first_prompts(file: Path, count: int, listener: Listener) -> tuple[str, ...
     from vidplat.storage import read_prompts
 
     texts: list[str] = []
-    for batch in read_prompts(str(file), warn=listener.warn):
-        for row in batch:
-            if not isinstance(row, Prompt):
-                raise InputError(f"{file} cannot be used", [str(row)])
-            texts.append(row.text)
-            if len(texts) == count:
-                return tuple(texts)
+    rows = chain.from_iterable(read_prompts(str(file), warn=listener.warn))
+    for row in islice(rows, count):
+        if not isinstance(row, Prompt):
+            raise InputError(f"{file} cannot be used", [str(row)])
+        texts.append(row.text)
     return tuple(texts)
 
 

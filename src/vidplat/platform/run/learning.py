@@ -91,9 +91,8 @@ class Learner:
     ) -> Mapping[str, float]:
         """p50 seconds of each stage from that draft to the stored video."""
         model_id, shape = job.model.id, self.shapes[job.model.id]
-        return finishing(
-            self.costs, model_id, shape, job.spec, point, worker, draft.size_bytes
-        ).per_stage
+        size = draft.size_bytes
+        return finishing(self.costs, model_id, shape, job.spec, point, worker, size).per_stage
 
     def startup(self, model_id: str, device_class: str) -> Estimate:
         return self.costs.startup(model_id, self.shapes[model_id], device_class)

@@ -100,11 +100,8 @@ def _needs_plan(world: World) -> bool:
         world.read_window()
     if world.draining or not world.window.jobs or world.state is not BatchState.OPEN:
         return False
-    return world.plan_age.is_due(
-        world.now(),
-        idle=world.following.has_idle(world.standing()),
-        deadlines=world.deadlines_ahead,
-    )
+    idle = world.following.has_idle(world.standing())
+    return world.plan_age.is_due(world.now(), idle=idle, deadlines=world.deadlines_ahead)
 
 
 def observe(world: World) -> Snapshot:

@@ -57,10 +57,8 @@ class Window:
 
     def read(self) -> int:
         """Read the front of the queue from the catalog; how many jobs that are."""
-        found = [
-            _without_passed(each, self._passed_at)
-            for each in self._catalog.open_jobs(self._batch_id, limit=self._size)
-        ]
+        front = self._catalog.open_jobs(self._batch_id, limit=self._size)
+        found = [_without_passed(each, self._passed_at) for each in front]
         for model_id in {each.job.model.id for each in found}:
             self._on_model(model_id)
         self.jobs = {each.job.id: each for each in found}

@@ -78,14 +78,9 @@ class World:
         return [seat for seat in self.dispatcher.seats() if not seat.light]
 
     def standing(self) -> Standing:
-        return Standing(
-            self.now(),
-            self.dispatcher.seats(),
-            self.hands,
-            self.window.jobs,
-            self.learner,
-            self.config.look_ahead_s,
-        )
+        seats, waiting = self.dispatcher.seats(), self.window.jobs
+        ahead_s = self.config.look_ahead_s
+        return Standing(self.now(), seats, self.hands, waiting, self.learner, ahead_s)
 
     def worker_states(self, seats: Iterable[Seat], now: float) -> tuple[WorkerState, ...]:
         model_id = self.batch.model.id
