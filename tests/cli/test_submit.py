@@ -14,7 +14,7 @@ import pytest
 from vidplat.cli.app import main
 
 FAKE = ["--model", "fake", "--local"]
-NASTY = "\x1b[2J<script>alert(1)</script> '); DROP TABLE jobs;-- ../../x [bold] \u202e"
+NASTY = "\x1b[2J<script>alert(1)</script> '); DROP TABLE jobs;-- ../../escaped [bold] \u202e"
 
 
 @pytest.fixture(autouse=True)
@@ -158,8 +158,8 @@ def test_a_hostile_prompt_and_id_come_out_harmless_everywhere(
     capsys: pytest.CaptureFixture[str], elsewhere: Path
 ) -> None:
     rows = [
-        {"prompt": NASTY, "id": "../../x"},
-        {"prompt": "fine", "id": "/etc/x"},
+        {"prompt": NASTY, "id": "../../escaped"},
+        {"prompt": "fine", "id": "/etc/escaped"},
         {"prompt": "👩‍🚀", "id": "👍"},
     ]
     source = prompts(*rows)
@@ -171,7 +171,7 @@ def test_a_hostile_prompt_and_id_come_out_harmless_everywhere(
     assert "\x1b" not in shown.out + shown.err
     page = next(Path("renders").rglob("report.html")).read_text()
     assert "<script>alert" not in page and "\x1b" not in page
-    assert not list(elsewhere.parent.rglob("x")) and not Path("/etc/x").exists()
+    assert not list(elsewhere.parent.rglob("escaped")) and not Path("/etc/escaped").exists()
     assert all(path.as_posix().isascii() for path in Path("renders").rglob("*"))
 
 

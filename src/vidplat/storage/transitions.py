@@ -29,18 +29,7 @@ from sqlalchemy import update
 from vidplat.domain import Artifact, JobState, OperatingPoint, Outcome, Progress
 from vidplat.storage import changes
 from vidplat.storage.catalog_words import BatchState, Claim, Decision
-from vidplat.storage.changes import (
-    BLAMELESS,
-    GIVEN_UP,
-    OPEN,
-    UNATTENDED,
-    append_attempts,
-    attempt_row,
-    change,
-    changed,
-    locked,
-    these,
-)
+from vidplat.storage.changes import append_attempts, attempt_row, change, changed, locked, these
 from vidplat.storage.journal import Journal, event_row, write_events
 from vidplat.storage.rows import artifact_row, point_row, to_json
 from vidplat.storage.tables import jobs
@@ -166,8 +155,8 @@ class Transitions(Journal):
         already.
         """
         values = {
-            **UNATTENDED,
-            **BLAMELESS,
+            **changes.UNATTENDED,
+            **changes.BLAMELESS,
             **artifact_row(artifact),
             **(point_row(point) if point is not None else {}),
             "state": JobState.DONE.value,
@@ -205,7 +194,7 @@ class Transitions(Journal):
         wanted = changes.all_running(batch_id) if job_ids is None else these(batch_id, job_ids)
         if owner is not None:
             wanted = [query.where(jobs.c.owner == owner) for query in wanted]
-        queued = {**UNATTENDED, "state": JobState.QUEUED.value}
+        queued = {**changes.UNATTENDED, "state": JobState.QUEUED.value}
         with self.database.writing() as connection:
             found = locked(connection, wanted, JobState.RUNNING)
             change(connection, [changed(row, **queued) for row in found])
@@ -222,9 +211,9 @@ class Transitions(Journal):
 
         A running one is stopped by its platform at the next heartbeat. Done jobs keep their videos.
         """
-        stopped = {**UNATTENDED, "state": JobState.CANCELLED.value}
+        stopped = {**changes.UNATTENDED, "state": JobState.CANCELLED.value}
         with self.database.writing() as connection:
-            many = changes.move_all(connection, batch_id, job_id, OPEN, stopped)
+            many = changes.move_all(connection, batch_id, job_id, changes.OPEN, stopped)
             if job_id is None:
                 changes.set_state_of_batch(connection, batch_id, BatchState.CANCELLED, now)
             if many:
@@ -239,15 +228,15 @@ class Transitions(Journal):
         limit.
         """
         fresh = {
-            **UNATTENDED,
-            **BLAMELESS,
+            **changes.UNATTENDED,
+            **changes.BLAMELESS,
             "state": JobState.QUEUED.value,
             "not_before": 0.0,
             "finished_at": None,
             "forgiven": jobs.c.attempt,
         }
         with self.database.writing() as connection:
-            many = changes.move_all(connection, batch_id, job_id, GIVEN_UP, fresh)
+            many = changes.move_all(connection, batch_id, job_id, changes.GIVEN_UP, fresh)
             if many:
                 changes.set_state_of_batch(connection, batch_id, BatchState.OPEN, now)
                 write_events(connection, [event_row(batch_id, job_id, "retried", now, jobs=many)])
