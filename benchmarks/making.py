@@ -22,7 +22,7 @@ from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.installed import Installed
 from vidplat.quality import psnr_db, ssim
 from vidplat.workers.generate import generate
-from vidplat.workers.making import Ask, Made, Wishes
+from vidplat.workers.making import Ask, Control, Made
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.loading import load_family
 
@@ -63,7 +63,7 @@ class Maker:
         self.installed.use(point.accelerator)
         self.family.encode(subject.caption)  # encoded once, and out of the seconds
         laps, mine = _Laps(), replace(spec, seed=subject.seed)
-        ask = Ask(subject.caption, "", mine, point, wishes=Wishes(on_step=laps))
+        ask = Ask(subject.caption, "", mine, point, control=Control(on_step=laps))
         made = generate(self.family, ask, self.installed)
         phases = laps.end()
         return Video(made, phases["denoise"], sum(phases.values()), self.installed.facts())
@@ -73,7 +73,7 @@ class Maker:
 
 
 class _Laps:
-    """Processor seconds of each phase, told as `Wishes.on_step`."""
+    """Processor seconds of each phase, told as `Control.on_step`."""
 
     def __init__(self) -> None:
         self._phases: dict[str, float] = defaultdict(float)

@@ -35,7 +35,7 @@ from vidplat.methods.frames import kept_latents
 from vidplat.methods.language import chosen
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.workers.draft import Draft, Rendered
-from vidplat.workers.making import OnStep, Wishes
+from vidplat.workers.making import Control, OnStep
 
 FAKE_SHAPE = ModelShape(
     family="fake",
@@ -114,7 +114,7 @@ class FakeModel:
         self,
         job: Job,
         point: OperatingPoint,
-        wishes: Wishes = Wishes(),
+        control: Control = Control(),
         *,
         attempt: int,
         hand_over: bool = False,
@@ -136,23 +136,23 @@ class FakeModel:
 
         told: dict[str, Any] = {}
         if job.input_video is not None:
-            wishes.on_step("source", 0, point.steps)
+            control.on_step("source", 0, point.steps)
             told = {"input": self._read_source(job)}
             lap("source")
-        wishes.on_step("encode", 0, point.steps)
+        control.on_step("encode", 0, point.steps)
         lap("encode")
         done = 0
         while done < point.steps:
-            wishes.on_step("denoise", done, point.steps)
-            if wishes.is_cancelled():
+            control.on_step("denoise", done, point.steps)
+            if control.is_cancelled():
                 raise JobError(f"cancelled after {done} of {point.steps} steps")
             _misbehave(job, point, attempt)
             time.sleep(step_s)
             done += 1
-            may_end, left_s = wishes.min_steps <= done < point.steps, wishes.left_s()
+            may_end, left_s = control.min_steps <= done < point.steps, control.left_s()
             if may_end and left_s is not None and step_s + self.decode_s > left_s:
                 break
-        wishes.on_step("decode", done, point.steps)
+        control.on_step("decode", done, point.steps)
         lap("denoise")
         time.sleep(self.decode_s)
         lap("decode")
@@ -164,7 +164,7 @@ class FakeModel:
         drafted = Draft(video, len(video), {"left_out": left_out}, meta, phases, metrics, done)
         if left_out and hand_over:
             return drafted
-        return self.finish(job, drafted, attempt=attempt, on_progress=wishes.on_step)
+        return self.finish(job, drafted, attempt=attempt, on_progress=control.on_step)
 
     def _read_source(self, job: Job) -> dict[str, Any]:
         if self.load_source is None:

@@ -30,7 +30,7 @@ from vidplat.workers.blocks.memory import Window
 from vidplat.workers.blocks.stream import StreamPlan, stream
 from vidplat.workers.edit import encoded
 from vidplat.workers.generate import generate
-from vidplat.workers.making import Ask, Cancelled, Made, Source, Wishes
+from vidplat.workers.making import Ask, Cancelled, Control, Made, Source
 from vidplat.workers.models import catalogue, self_forcing
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Condition, MakesBlocks
@@ -65,10 +65,15 @@ def working(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Worker
 
 
 def made(
-    family: Any, steps: int = 4, *, spec: VideoSpec = SPEC, wishes: Wishes = Wishes(), **told: Any
+    family: Any,
+    steps: int = 4,
+    *,
+    spec: VideoSpec = SPEC,
+    control: Control = Control(),
+    **told: Any,
 ) -> Made:
     point = told.pop("point", OperatingPoint(steps))
-    return generate(family, Ask(PROMPT, "", spec, point, wishes=wishes, **told))
+    return generate(family, Ask(PROMPT, "", spec, point, control=control, **told))
 
 
 def streamed(family: Any, plan: StreamPlan = PLAN, source: Any = None, **told: Any) -> torch.Tensor:
@@ -226,7 +231,7 @@ def test_guidance_takes_both_branches(family: Any) -> None:
 
 def test_progress_is_every_pass(family: Any) -> None:
     told: list[tuple[str, int, int]] = []
-    made(family, 3, wishes=Wishes(on_step=lambda *beat: told.append(beat)))
+    made(family, 3, control=Control(on_step=lambda *beat: told.append(beat)))
 
     # Three blocks of three steps and one pass that remembers.
     assert told == [
@@ -245,7 +250,7 @@ def test_it_is_cancelled_at_the_next_pass(family: Any, passes: int) -> None:
         done = step
 
     with pytest.raises(Cancelled, match=f"cancelled after {passes} of 15 passes"):
-        made(family, wishes=Wishes(on_step=beat, is_cancelled=lambda: done >= passes))
+        made(family, control=Control(on_step=beat, is_cancelled=lambda: done >= passes))
 
     # And the next video does not notice.
     assert traces(family.transformer) == []
@@ -254,9 +259,9 @@ def test_it_is_cancelled_at_the_next_pass(family: Any, passes: int) -> None:
 
 def test_a_deadline_takes_steps_from_the_blocks_to_come(family: Any) -> None:
     told: list[tuple[str, int, int]] = []
-    late = Wishes(finish_by=time.time() - 1, min_steps=2, on_step=lambda *beat: told.append(beat))
+    late = Control(finish_by=time.time() - 1, min_steps=2, on_step=lambda *beat: told.append(beat))
 
-    found = made(family, wishes=late)
+    found = made(family, control=late)
 
     # The first block before anything is known of the pace: four steps; the two others the least
     # that is allowed.
@@ -267,7 +272,7 @@ def test_a_deadline_takes_steps_from_the_blocks_to_come(family: Any) -> None:
     # The first block is untouched, and with time enough nothing changes.
     assert torch.equal(found.latents[:, :, :2], streamed(family)[:, :, :2])
     assert torch.equal(
-        made(family, wishes=Wishes(finish_by=time.time() + 3600)).latents, streamed(family)
+        made(family, control=Control(finish_by=time.time() + 3600)).latents, streamed(family)
     )
 
 
@@ -353,7 +358,7 @@ def test_a_source_that_stands_still_is_copied_and_its_passes_are_counted(family:
         spec=WIDE,
         point=OperatingPoint(2, "lipar"),
         source=Source(still, 0.6),
-        wishes=Wishes(on_step=lambda *beat: told.append(beat)),
+        control=Control(on_step=lambda *beat: told.append(beat)),
     )
 
     # The first block is made whole; the others repeat its last frame, three passes at once.
@@ -374,7 +379,7 @@ def test_a_window_without_the_frame_before_a_block_cannot_be_pruned(directory: P
 def test_a_job_is_made_and_repeated_bit_for_bit(working: Worker, family: Any) -> None:
     told: list[tuple[str, int, int]] = []
     job = a_job(working)
-    first = working.make(job, OperatingPoint(4), Wishes(lambda *beat: told.append(beat)))
+    first = working.make(job, OperatingPoint(4), Control(lambda *beat: told.append(beat)))
     working.make(an_edit(working), OperatingPoint(2, "lipar"))
     again = working.make(job, OperatingPoint(4))
 
@@ -389,7 +394,7 @@ def test_an_edit_with_lipar_tells_what_it_kept(working: Worker) -> None:
     told: list[tuple[str, int, int]] = []
     method = "lipar:tau1=10,tau2=10"  # no change is that large
     pruned = working.make(
-        an_edit(working), OperatingPoint(3, method), Wishes(lambda *b: told.append(b))
+        an_edit(working), OperatingPoint(3, method), Control(lambda *b: told.append(b))
     )
     whole = working.make(an_edit(working), OperatingPoint(3))
 

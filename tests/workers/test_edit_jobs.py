@@ -17,7 +17,7 @@ from vidplat.config import InputConfig
 from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.errors import InputError, JobError
 from vidplat.workers import Worker
-from vidplat.workers.making import LONGEST_SCHEDULE, Wishes, schedule_steps
+from vidplat.workers.making import LONGEST_SCHEDULE, Control, schedule_steps
 from vidplat.workers.source_frames import SourceFrames
 from vidplat.workers.video import to_frames
 
@@ -61,7 +61,7 @@ def test_an_edit_spends_the_steps_of_its_point_and_says_where_it_came_from(
 ) -> None:
     told: list[tuple[str, int, int]] = []
     made = editing.make(
-        an_edit(editing, source), OperatingPoint(3), Wishes(lambda *beat: told.append(beat))
+        an_edit(editing, source), OperatingPoint(3), Control(lambda *beat: told.append(beat))
     )
 
     assert made.steps_done == 3
@@ -125,7 +125,7 @@ def test_a_source_that_cannot_be_decoded_is_the_requests_fault(
 def test_an_edit_that_has_no_time_left_takes_one_more_step_and_says_so(
     editing: Worker, source: bytes
 ) -> None:
-    late = Wishes(finish_by=time.time() - 1)
+    late = Control(finish_by=time.time() - 1)
     made = editing.make(an_edit(editing, source), OperatingPoint(20), late)
 
     # The first step is always taken in full, then one that jumps to the end.

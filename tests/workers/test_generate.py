@@ -14,7 +14,7 @@ import torch
 from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.errors import JobError, OutOfMemoryError, SpecError
 from vidplat.workers import Worker
-from vidplat.workers.making import Cancelled, Pace, Wishes
+from vidplat.workers.making import Cancelled, Control, Pace
 
 
 def a_spec(**changes: Any) -> VideoSpec:
@@ -44,7 +44,7 @@ def test_another_seed_gives_another_video(worker: Worker) -> None:
 def test_progress_tells_every_phase_and_every_step(worker: Worker) -> None:
     told: list[tuple[str, int, int]] = []
 
-    worker.make(a_job(worker), OperatingPoint(3), Wishes(lambda *beat: told.append(beat)))
+    worker.make(a_job(worker), OperatingPoint(3), Control(lambda *beat: told.append(beat)))
 
     assert told == [
         ("encode", 0, 3),
@@ -55,7 +55,7 @@ def test_progress_tells_every_phase_and_every_step(worker: Worker) -> None:
 
 
 def test_a_job_that_has_no_time_left_takes_one_more_step_and_says_so(worker: Worker) -> None:
-    rendered = worker.make(a_job(worker), OperatingPoint(20), Wishes(finish_by=time.time() - 1))
+    rendered = worker.make(a_job(worker), OperatingPoint(20), Control(finish_by=time.time() - 1))
 
     # The first step is always taken in full, then one that jumps to the end.
     assert rendered.steps_done == 2
@@ -64,7 +64,7 @@ def test_a_job_that_has_no_time_left_takes_one_more_step_and_says_so(worker: Wor
 
 
 def test_the_fewest_steps_a_plan_allows_are_kept_even_when_late(worker: Worker) -> None:
-    late = Wishes(finish_by=time.time() - 1, min_steps=6)
+    late = Control(finish_by=time.time() - 1, min_steps=6)
     rendered = worker.make(a_job(worker), OperatingPoint(20), late)
 
     assert rendered.steps_done == 6
@@ -72,20 +72,20 @@ def test_the_fewest_steps_a_plan_allows_are_kept_even_when_late(worker: Worker) 
 
 def test_a_distant_deadline_changes_nothing(worker: Worker) -> None:
     free = worker.make(a_job(worker), OperatingPoint(4))
-    distant = Wishes(finish_by=lambda: time.time() + 3600)
+    distant = Control(finish_by=lambda: time.time() + 3600)
     bound = worker.make(a_job(worker), OperatingPoint(4), distant)
 
     assert bound.video == free.video
 
 
 def test_a_deadline_withdrawn_in_mid_run_is_no_deadline(worker: Worker) -> None:
-    rendered = worker.make(a_job(worker), OperatingPoint(4), Wishes(finish_by=lambda: None))
+    rendered = worker.make(a_job(worker), OperatingPoint(4), Control(finish_by=lambda: None))
 
     assert rendered.steps_done == 4
 
 
 def test_steps_that_fit_are_counted_from_the_runs_own_pace() -> None:
-    pace = Pace(Wishes(finish_by=time.time() + 10, tail_s=4.0))
+    pace = Pace(Control(finish_by=time.time() + 10, tail_s=4.0))
     pace._step_s = 1.0
 
     # 10 s to go, 4 s of decoding to come: 6 s, a little less by now, are 5 whole steps.
@@ -97,7 +97,7 @@ def test_cancelling_stops_at_the_next_step_boundary(worker: Worker) -> None:
     answers: Iterator[bool] = iter([False, False, True])
 
     with pytest.raises(Cancelled, match="after 2 of 9 steps"):
-        worker.make(a_job(worker), OperatingPoint(9), Wishes(is_cancelled=lambda: next(answers)))
+        worker.make(a_job(worker), OperatingPoint(9), Control(is_cancelled=lambda: next(answers)))
 
 
 def test_what_a_progress_listener_raises_ends_the_job(worker: Worker) -> None:
@@ -105,7 +105,7 @@ def test_what_a_progress_listener_raises_ends_the_job(worker: Worker) -> None:
         raise JobError("stopped on request")
 
     with pytest.raises(JobError, match="on request"):
-        worker.make(a_job(worker), OperatingPoint(2), Wishes(refuse))
+        worker.make(a_job(worker), OperatingPoint(2), Control(refuse))
 
 
 def test_a_point_without_a_step_is_refused(worker: Worker) -> None:
@@ -207,7 +207,7 @@ def test_cheap_steps_to_come_are_counted_at_their_share() -> None:
     def half_but_the_ends(step: int, steps: int) -> float:
         return 1.0 if step in (0, steps - 1) else 0.5
 
-    pace = Pace(Wishes(finish_by=lambda: time.time() + left), half_but_the_ends)
+    pace = Pace(Control(finish_by=lambda: time.time() + left), half_but_the_ends)
     pace._since = time.perf_counter() - 1.0
     pace.step_done(0, 7)
     left = 3.6

@@ -33,10 +33,10 @@ from vidplat.workers.blocks.jobs import generate_blocks
 from vidplat.workers.making import (
     Ask,
     Cancelled,
+    Control,
     Made,
     Pace,
     Stopwatch,
-    Wishes,
     check_finite,
     check_promise,
     conditioned,
@@ -50,7 +50,7 @@ def generate(family: Family, ask: Ask, installed: Installed | None = None) -> Ma
     out-of-memory error; `SpecError` when one of the `installed` methods cannot make this video.
     The point's method must be on the family's transformers already."""
     made = draft(family, ask, installed)
-    return made if made.filling is None else filled_in(made, ask.spec, ask.wishes)
+    return made if made.filling is None else filled_in(made, ask.spec, ask.control)
 
 
 @torch.inference_mode()
@@ -59,7 +59,7 @@ def draft(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
     if isinstance(family, MakesBlocks):
         return generate_blocks(family, ask)
     methods = installed or Installed(family.transformers)
-    spec, tell, watch = ask.spec, ask.wishes.on_step, Stopwatch()
+    spec, tell, watch = ask.spec, ask.control.on_step, Stopwatch()
 
     # 1. Encode.
     tell(ENCODE, 0, ask.point.steps)
@@ -70,9 +70,9 @@ def draft(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
     solver, latents = _begun(family, ask, condition, methods)
     watch.restart()
     tell(DENOISE, 0, solver.total)
-    pace = Pace(ask.wishes, methods.share)
+    pace = Pace(ask.control, methods.share)
     while solver.remaining:
-        if ask.wishes.is_cancelled():
+        if ask.control.is_cancelled():
             raise Cancelled(f"cancelled after {solver.index} of {solver.total} steps")
         solver.shorten(pace.affordable(solver.index, solver.remaining))
         velocity = family.velocity(latents, solver, condition)
@@ -103,13 +103,13 @@ def draft(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
     )
 
 
-def filled_in(made: Made, spec: VideoSpec, wishes: Wishes = Wishes()) -> Made:
+def filled_in(made: Made, spec: VideoSpec, control: Control = Control()) -> Made:
     """The whole video of a draft that has a filling. Needs no model. Raises `JobError`."""
     from vidplat.methods.filling.frames import filled
 
     assert made.filling is not None, "something was left out"
     watch = Stopwatch()
-    wishes.on_step(RECONSTRUCT, made.steps_done, made.steps_done)
+    control.on_step(RECONSTRUCT, made.steps_done, made.steps_done)
     frames = filled(made.frames, made.filling.moments)
     watch.lap(RECONSTRUCT)
     check_promise(frames, spec)
@@ -151,7 +151,7 @@ def _rehearse(family: Family, ask: Ask, solver: Solver) -> None:
     shown = conditioned(family, REHEARSAL_PROMPT, "", ask.spec.guidance_scale)
     latents = family.noise(replace(ask.spec, seed=REHEARSAL_SEED))
     while solver.remaining:
-        if ask.wishes.is_cancelled():
+        if ask.control.is_cancelled():
             raise Cancelled("cancelled while a method was calibrated")
-        ask.wishes.on_step(DENOISE, 0, ask.point.steps)  # a sign of life, no step of the video
+        ask.control.on_step(DENOISE, 0, ask.point.steps)  # a sign of life, no step of the video
         latents = solver.advance(family.velocity(latents, solver, shown), latents)

@@ -1,7 +1,7 @@
 """What is to be made and what comes of it: shared by the loop over all frames at once (generate.py)
 and the one over blocks (blocks/jobs.py).
 
-An `Ask` names the video and the wishes for its making, `Made` is the video before it is compressed.
+An `Ask` names the video and what may change meanwhile, `Made` is the video before it is compressed.
 `Pace` counts what still fits before `finish_by`. Nothing here imports torch, for light workers.
 """
 
@@ -33,7 +33,7 @@ class Cancelled(JobError):
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Control:
     """What may change while a video is being made. The defaults change nothing."""
 
     on_step: OnStep = lambda phase, step, steps: None
@@ -69,7 +69,7 @@ class Ask:
     spec: VideoSpec
     point: OperatingPoint  # its steps are those taken, also of an edit
     source: Source | None = None  # None: from text alone
-    wishes: Wishes = Wishes()
+    control: Control = Control()
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class Pace:
     """
 
     def __init__(
-        self, wishes: Wishes, share: Callable[[int, int], float] = lambda step, steps: 1.0
+        self, control: Control, share: Callable[[int, int], float] = lambda step, steps: 1.0
     ) -> None:
-        self._wishes, self._share = wishes, share
+        self._control, self._share = control, share
         self._step_s: float | None = None
         self._step_share = 1.0
         self._since = time.perf_counter()
@@ -132,11 +132,11 @@ class Pace:
         """Steps to take from here, in 1..remaining; all before the first, when none was timed."""
         if self._step_s is None or self._step_share <= 0:
             return remaining
-        if (left_s := self._wishes.left_s()) is None:
+        if (left_s := self._control.left_s()) is None:
             return remaining
         left = left_s / self._step_s * self._step_share  # in full steps
         fits = (count for count in range(remaining, 0, -1) if self._cost(done, count) <= left)
-        return min(remaining, max(next(fits, 0), self._wishes.min_steps - done, 1))
+        return min(remaining, max(next(fits, 0), self._control.min_steps - done, 1))
 
     def _cost(self, done: int, count: int) -> float:
         """Of the next `count` steps, the last of the run, in full steps."""

@@ -28,7 +28,7 @@ from vidplat.stages import DECODE, MP4, RECONSTRUCT, SOURCE
 from vidplat.workers import devices
 from vidplat.workers.delivery import handed_over, rendered
 from vidplat.workers.draft import Draft, Rendered
-from vidplat.workers.making import Ask, Made, OnStep, Stopwatch, Wishes
+from vidplat.workers.making import Ask, Control, Made, OnStep, Stopwatch
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
 from vidplat.workers.sidecar import sidecar
@@ -153,7 +153,7 @@ class Worker:
         self,
         job: Job,
         point: OperatingPoint,
-        wishes: Wishes = Wishes(),
+        control: Control = Control(),
         *,
         attempt: int = 1,
         hand_over: bool = False,
@@ -163,7 +163,7 @@ class Worker:
         With `hand_over` a video of which a method left frames out comes back as a draft, for
         `finish` anywhere.
 
-        `wishes.finish_by` shortens the run rather than be late; `steps_done` then says how many
+        `control.finish_by` shortens the run rather than be late; `steps_done` then says how many
         steps were spent. It covers mp4, not storing: `tail_s` is known here. `on_step` is called
         at each change of phase and after each step; what it raises ends the job.
         """
@@ -171,11 +171,11 @@ class Worker:
         if point.steps < 1:
             raise SpecError(f"steps must be at least 1, not {point.steps}")
         tail_s = self._tail_s_per_pixel * _pixels(job.spec)
-        wishes = replace(wishes, tail_s=tail_s)
-        ask = Ask(job.prompt, job.negative_prompt, job.spec, point, wishes=wishes)
+        control = replace(control, tail_s=tail_s)
+        ask = Ask(job.prompt, job.negative_prompt, job.spec, point, control=control)
         watch, video = Stopwatch(), None
         if job.input_video is not None:
-            wishes.on_step(SOURCE, 0, point.steps)
+            control.on_step(SOURCE, 0, point.steps)
             strength = DEFAULT_STRENGTH if job.strength is None else job.strength
             video = (self.sources.of(job), strength)
             watch.lap(SOURCE)
@@ -184,7 +184,7 @@ class Worker:
         if made.filling is not None:
             return handed_over(made, meta, job.spec)
         told_of = made.passes or made.steps_done
-        wishes.on_step(MP4, told_of, told_of)
+        control.on_step(MP4, told_of, told_of)
         done = rendered(job.spec, made.frames, made.phases, made.facts, meta, made.steps_done)
         return self._noted(job.spec, done)
 

@@ -38,7 +38,7 @@ from vidplat.methods.table import KINDS
 from vidplat.methods.work import method_work
 from vidplat.workers import Worker
 from vidplat.workers.generate import draft, generate
-from vidplat.workers.making import Ask, Wishes
+from vidplat.workers.making import Ask, Control
 from vidplat.workers.models.catalogue import describe_model
 from vidplat.workers.models.family import Condition
 from vidplat.workers.survey.flops import Flops, counted
@@ -363,10 +363,10 @@ def bench(tiny: Any) -> Iterator[Any]:
     """Makes drafts and whole videos with a method, and puts the stock model back."""
     installed = Installed(tiny.transformers)
 
-    def make(how: Any, method: str, **wishes: Any) -> Any:
+    def make(how: Any, method: str, **control: Any) -> Any:
         installed.use(method)
         point = OperatingPoint(STEPS, method or "full")
-        ask = Ask(CIRCLE, "", LONG, point, wishes=Wishes(**wishes))
+        ask = Ask(CIRCLE, "", LONG, point, control=Control(**control))
         return how(tiny, ask, installed)
 
     yield make

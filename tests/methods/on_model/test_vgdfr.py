@@ -38,7 +38,7 @@ from vidplat.methods.vgdfr.on_model import (
 )
 from vidplat.workers import Worker
 from vidplat.workers.generate import draft, filled_in, generate
-from vidplat.workers.making import Ask, Made, Source, Wishes
+from vidplat.workers.making import Ask, Control, Made, Source
 from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.family import Condition
 from vidplat.workers.models.loading import load_family
@@ -364,7 +364,7 @@ def test_a_still_clip_is_restored_exactly() -> None:
 
 SPEC = VideoSpec(32, 32, 17, 8, 5, 3.0, 6)
 ALL = "vgdfr:ratio=0.01,k=2"  # whatever they show, frames 1 .. 8 of 17 become four
-LATE = Wishes(
+LATE = Control(
     finish_by=0.0, min_steps=5
 )  # it should have ended long ago, and may leave out no step
 
@@ -386,7 +386,7 @@ def make(
     whole: bool = True,
     spec: VideoSpec = SPEC,
     source: Source | None = None,
-    wishes: Wishes = Wishes(),
+    control: Control = Control(),
 ) -> Watched:
     """One video at `spec`; as a draft that is not filled in yet, unless it is wanted `whole`."""
     installed, seen = Installed(family.transformers), list[int]()
@@ -396,7 +396,7 @@ def make(
     )
     point = OperatingPoint(spec.num_inference_steps, method or "full")
     try:
-        ask = Ask("a red circle", "", spec, point, source, wishes)
+        ask = Ask("a red circle", "", spec, point, source, control)
         made = (generate if whole else draft)(family, ask, installed)
         return Watched(
             made,
@@ -495,7 +495,7 @@ def test_before_the_preview_every_step_counts_in_full() -> None:
 
 
 def test_a_late_run_keeps_the_latents_that_are_not_alike() -> None:
-    made = make(flipbook(), "vgdfr:theta=1,k=2", wishes=LATE).made
+    made = make(flipbook(), "vgdfr:theta=1,k=2", control=LATE).made
     assert made.latents.shape[2] == FRAMES
 
 
@@ -596,9 +596,9 @@ def test_a_run_that_is_shortened_to_less_than_its_preview_stays_whole() -> None:
     installed = Installed(family.transformers)
     installed.use("vgdfr:ratio=0.01,k=4")
     try:
-        late = Wishes(finish_by=0.0)  # long ago: the second step is the last
+        late = Control(finish_by=0.0)  # long ago: the second step is the last
         point = OperatingPoint(5, "vgdfr:ratio=0.01,k=4")
-        made = generate(family, Ask("a red circle", "", SPEC, point, wishes=late), installed)
+        made = generate(family, Ask("a red circle", "", SPEC, point, control=late), installed)
         assert made.steps_done == 2
         assert installed.facts() == {"kept_latents": 1.0}
         assert made.latents.shape[2] == FRAMES

@@ -50,7 +50,7 @@ from vidplat.platform.dispatch.dispatcher import (
 )
 from vidplat.stages import NETWORK, STORE
 from vidplat.workers.draft import Draft, Rendered
-from vidplat.workers.making import OnStep, Wishes
+from vidplat.workers.making import Control, OnStep
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class VideoMaker(Protocol):
         """Rows of a micro-benchmark: model_id, device_class, stage, spec, point, seconds."""
 
     def make(
-        self, job: Job, point: OperatingPoint, wishes: Wishes, *, attempt: int, hand_over: bool
+        self, job: Job, point: OperatingPoint, control: Control, *, attempt: int, hand_over: bool
     ) -> Rendered | Draft:
         """The video; with `hand_over` a draft of it, when frames were left out."""
 
@@ -293,14 +293,14 @@ class WorkerThread:
         if order.drafted is not None:
             return self._finish(order, order.drafted.draft, tools, report)
         job, point = order.job, order.assignment.point
-        wishes = Wishes(
+        control = Control(
             report,
             finish_by=lambda: self._finish_by.get(job.id),
             min_steps=least_steps(point),
             is_cancelled=lambda: job.id in self._stopped,
         )
         maker = self._maker(job.model, tools)
-        return maker.make(job, point, wishes, attempt=order.attempt, hand_over=order.hand_over)
+        return maker.make(job, point, control, attempt=order.attempt, hand_over=order.hand_over)
 
     def _finish(self, order: Order, draft: Draft, tools: Tools, report: OnStep) -> Rendered:
         """The video of another's draft. Its way here is the stage `network`, even if it is over."""

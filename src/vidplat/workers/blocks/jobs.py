@@ -35,11 +35,11 @@ from vidplat.workers.blocks.stream import StreamPlan, stream
 from vidplat.workers.making import (
     Ask,
     Cancelled,
+    Control,
     Made,
     Pace,
     Source,
     Stopwatch,
-    Wishes,
     check_finite,
     check_promise,
     conditioned,
@@ -50,13 +50,13 @@ from vidplat.workers.models.family import MakesBlocks
 @torch.inference_mode()
 def generate_blocks(family: MakesBlocks, ask: Ask) -> Made:
     """Make one video. What is raised is as in `generate`; `steps_done` is the mean of the blocks'
-    steps, and `wishes.min_steps` holds for each block."""
-    spec, source, tell, blocks = ask.spec, ask.source, ask.wishes.on_step, family.blocks
+    steps, and `control.min_steps` holds for each block."""
+    spec, source, tell, blocks = ask.spec, ask.source, ask.control.on_step, family.blocks
     plan = plan_of(blocks, ask.point, 1.0 if source is None else source.strength)
     frames = latent_frames(spec.num_frames, family.temporal_factor)
     pruning = _pruning(blocks, ask.point, source, frames)
     watch = Stopwatch()
-    walk = _Walk(plan.steps, len(spans(blocks, frames)), ask.wishes)
+    walk = _Walk(plan.steps, len(spans(blocks, frames)), ask.control)
 
     # 1. Encode.
     tell(ENCODE, 0, walk.total)
@@ -144,23 +144,23 @@ def kept_share(keep: Tensor, plan: StreamPlan) -> float:
 class _Walk:
     """Counts a video's passes, tells of them, listens for a cancel, and shortens later blocks."""
 
-    def __init__(self, steps: tuple[float, ...], blocks: int, wishes: Wishes) -> None:
-        self._steps, self._blocks, self._wishes = steps, blocks, wishes
+    def __init__(self, steps: tuple[float, ...], blocks: int, control: Control) -> None:
+        self._steps, self._blocks, self._control = steps, blocks, control
         self._pace: Pace
         self.done, self.total = 0, blocks * (len(steps) + 1)
         self.taken: list[tuple[float, ...]] = []  # the steps of each block that was begun
 
     def begin(self) -> None:
         """Denoising starts now: passes are timed from here."""
-        self._pace = Pace(replace(self._wishes, min_steps=1))
-        self._wishes.on_step(DENOISE, 0, self.total)
+        self._pace = Pace(replace(self._control, min_steps=1))
+        self._control.on_step(DENOISE, 0, self.total)
         self._look()
 
     def next_steps(self) -> tuple[float, ...]:
         """The steps of the next block; asked once for each."""
         left = self._blocks - len(self.taken)
         fit = self._pace.affordable(self.done, left * (len(self._steps) + 1)) // left - 1
-        count = min(len(self._steps), max(fit, self._wishes.min_steps, 1))
+        count = min(len(self._steps), max(fit, self._control.min_steps, 1))
         if count < len(self._steps):
             self._steps = spread(self._steps, count)
             self.total = self.done + left * (count + 1)
@@ -172,7 +172,7 @@ class _Walk:
         self.done += count
         if count == 1:  # a copied block says nothing about the pace of a pass
             self._pace.step_done()
-        self._wishes.on_step(DENOISE, self.done, self.total)
+        self._control.on_step(DENOISE, self.done, self.total)
         if self.done < self.total:
             self._look()
 
@@ -182,5 +182,5 @@ class _Walk:
         return tuple(sigma for steps in each for sigma in (*replace(plan, steps=steps).sigmas, 0.0))
 
     def _look(self) -> None:
-        if self._wishes.is_cancelled():
+        if self._control.is_cancelled():
             raise Cancelled(f"cancelled after {self.done} of {self.total} passes")
