@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -77,9 +77,25 @@ def test_help_loads_nothing_heavy_and_is_quick() -> None:
         "heavy = {'torch', 'ray', 'sqlalchemy', 'pyarrow', 'numpy', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    began = time.process_time()
 
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done, helped_s = ran(script)
+    _, typer_s = ran("import typer")
 
     assert done.returncode == 0, done.stderr
-    assert time.process_time() - began < 0.4
+    assert helped_s < 6 * typer_s  # 2.7 times
+
+
+def ran(script: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """How a script ended, and the seconds of processor that it took, the best of three."""
+    seconds = []
+    for _ in range(3):
+        before = os.times()
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        after = os.times()
+        seconds.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
+    return done, min(seconds)

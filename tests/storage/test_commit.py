@@ -282,13 +282,28 @@ def test_keys_are_made_of_our_own_ids_only() -> None:
             batch_folder(wrong)
 
 
-def test_a_small_commit_to_a_folder_takes_under_two_milliseconds_of_the_processor(
+def test_a_small_commit_to_a_folder_costs_little_more_than_writing_its_files(
     tmp_path: Path,
 ) -> None:
-    store = open_store(str(tmp_path))
-    took = []
+    store = open_store(str(tmp_path / "store"))
+    commits, writes = [], []
     for number in range(50):
-        started = time.process_time()  # of the processor: other programs do not count
+        began = time.process_time()  # of the processor: other programs do not count
         make(store, job_id=f"{number:032x}", video=bytes(30_000))
-        took.append(time.process_time() - started)
-    assert min(took) < 0.002  # the median is 0.5 ms
+        committed = time.process_time()
+        write_four_files(tmp_path / f"plain-{number}")
+        commits.append(committed - began)
+        writes.append(time.process_time() - committed)
+    assert min(commits) < 2.5 * min(writes)  # 1.15 times, 1.2 ms
+
+
+def write_four_files(folder: Path) -> None:
+    """What a commit comes down to: a video, a poster, a sidecar and their proof, each synced."""
+    folder.mkdir()
+    for name, size in (("video", 30_000), ("poster", 100), ("meta", 1_000), ("commit", 300)):
+        part = folder / f".{name}"
+        with part.open("wb") as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(folder / name)
