@@ -69,16 +69,19 @@ _NOT_QUICK = (
 _TOGETHER = {
     "ray": ("flow/test_ray.py", "flow/test_hand_over.py", "flow/test_attach.py"),
     "s3": (
-        "contracts/test_stores.py", "storage/test_commit.py", "storage/test_s3_store.py",
-        "storage/test_input_places.py", "storage/test_prompts.py", "flow/test_input_videos.py",
-        "flow/test_servers.py",
+        "contracts/test_stores.py", "contracts/test_kept_inputs.py", "storage/test_commit.py",
+        "storage/test_s3_store.py", "storage/test_input_places.py", "storage/test_prompts.py",
+        "flow/test_input_videos.py", "flow/test_servers.py",
     ),
     "postgres": ("contracts/test_catalogs.py", "storage/test_catalog_opening.py"),
 }  # fmt: skip
 _HERE = Path(__file__).parent
 _GROUP = {f"{_HERE.name}/{file}": name for name, files in _TOGETHER.items() for file in files}
-_SERVERS = {"moto_server", "s3_server", "postgres_url", "postgres_catalog", "browser"}
-_PLACES = {"moto", "radosgw", "postgres"}  # a fixture's parameter may name the server
+#: Fixtures, and their parameters, that start a server -> the group of the files that use it.
+_SERVERS = {
+    "ray_cluster": "ray", "moto_server": "s3", "s3_server": "s3", "moto": "s3", "radosgw": "s3",
+    "postgres_server": "postgres", "postgres": "postgres", "browser": "",
+}  # fmt: skip
 
 
 class ByServer(LoadScopeScheduling):
@@ -120,18 +123,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--quick"):
-        config.hook.pytest_deselected(items=[item for item in items if _needs_server(item)])
-        items[:] = [item for item in items if not _needs_server(item)]
+        heavy = {item for item in items if item.get_closest_marker("ray") or _servers(item)}
+        config.hook.pytest_deselected(items=list(heavy))
+        items[:] = [item for item in items if item not in heavy]
     order = list(_TOGETHER)
-    group_of = {item: _GROUP.get(item.nodeid.partition("::")[0]) for item in items}
+    group_of = {item: _GROUP.get(item.nodeid.partition("::")[0], "") for item in items}
+    for item, group in group_of.items():
+        wanted = {_SERVERS[server] for server in _servers(item)}
+        if wanted and group not in wanted:
+            raise pytest.UsageError(f"{item.nodeid} starts a server: add its file to _TOGETHER")
     items.sort(key=lambda i: order.index(group_of[i]) if group_of[i] else len(order))
 
 
-def _needs_server(item: pytest.Item) -> bool:
+def _servers(item: pytest.Item) -> set[str]:
+    """Keys of `_SERVERS` that a test asks for."""
     called = getattr(item, "callspec", None)
     given = {str(value) for value in called.params.values()} if called else set()
-    asked = set(getattr(item, "fixturenames", ()))
-    return bool(item.get_closest_marker("ray") or asked & _SERVERS or given & _PLACES)
+    return (given | set(getattr(item, "fixturenames", ()))) & _SERVERS.keys()
 
 
 _LOADED: set[str] = set()
