@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 BENCHMARKS ?= batching busy_share catalog demo_deadlines diffusers_loop input_videos intake interpolate \
   overhead planning sparse_attention
 
-.PHONY: demo quick test suite thorough check bench train-flipbook clean
+.PHONY: demo check lint types quick test suite thorough bench train-flipbook clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"vidplat needs Python 3.11 or newer, found {v.major}.{v.minor}: set PYTHON=python3.11")'
@@ -25,16 +25,22 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## render the example prompts on the embedded model
 	$(BIN)/vidplat submit examples/prompts.parquet --deadline 60s
 
-check: $(READY)  ## format, lint, types
+check: lint types  ## format, lint, types
+
+lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(READY)
 	$(BIN)/mypy
 
 quick: $(READY)  ## tests without Ray, servers, browser and torch: half a minute
 	$(PYTEST) --numprocesses 2 --quick
 
-test: $(READY)  ## all tests that guard a promise, and beside them format, lint and types
-	$(MAKE) --no-print-directory --jobs=2 check suite
+# Types of a fresh clone take half a minute of one core, so they are checked beside the tests; what
+# is wrong with them is told once more at the end.
+test: lint  ## all tests that guard a promise, and format, lint and types
+	$(MAKE) --no-print-directory --jobs=2 types suite || { $(BIN)/mypy; exit 1; }
 
 suite: $(READY)
 	$(PYTEST)
