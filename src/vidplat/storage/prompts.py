@@ -161,7 +161,8 @@ def _batch(
     overrides = [cells.column(field) for field in given]
     others = [cells.column(field) for field in _OTHERS]
     batch: list[Prompt | RowProblem] = []
-    for index, row in enumerate(block.rows):
+    rows = zip(block.rows, *others, strict=True)
+    for index, (row, text, negative, external_id, *rest) in enumerate(rows):
         if index in cells.wrong:
             batch.extend(cells.wrong[index])
             continue
@@ -170,7 +171,6 @@ def _batch(
             for field, column in zip(given, overrides, strict=True)
             if column[index] is not None
         }
-        text, negative, external_id, *rest = (column[index] for column in others)
         batch.append(Prompt(row, text, negative or "", external_id, set_here, *rest))
     if block.unreadable:
         batch.extend(RowProblem(row, "", message) for row, message in block.unreadable.items())

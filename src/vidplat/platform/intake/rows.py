@@ -112,9 +112,10 @@ class Rows:
         if isinstance(moment := self._deadline(prompt), str):
             return "deadline", moment
         method = prompt.method or self._wishes.method
-        task = Task(template.latent_frames, source is not None, template.in_blocks)
-        if method is not None and (wrong := self._method_problem(method, task)):
-            return "method", wrong
+        if method is not None:
+            task = Task(template.latent_frames, source is not None, template.in_blocks)
+            if wrong := self._method_problem(method, task):
+                return "method", wrong
         if prompt.priority is not None and abs(prompt.priority) > _PRIORITY_MAX:
             return "priority", f"must lie within ±{_PRIORITY_MAX}, not {prompt.priority}"
         if isinstance(source, Source) and (wrong := too_short(source, template.spec)):
