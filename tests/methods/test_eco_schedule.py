@@ -9,7 +9,7 @@ import math
 import pytest
 
 from vidplat.methods.eco.budget import budgets, kept_frames, warmup_steps
-from vidplat.methods.frames import texts_to_plan
+from vidplat.methods.frames import kept_latents, texts_to_plan
 from vidplat.methods.kinds import PlannedRun
 from vidplat.methods.language import parse
 from vidplat.methods.pass_size import BlockSize
@@ -71,6 +71,12 @@ def test_half_of_the_frames_are_kept_unless_a_number_is_given() -> None:
 
 
 # --- K that a plan chooses between ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["eco:3", "eco:9,warmup=0.5", "eco", "vgdfr", "eco:40"])
+def test_no_more_frames_are_kept_than_there_are(method: str) -> None:
+    for frames in (1, 2, 5):
+        assert 1 <= kept_latents(method, frames) <= frames
 
 
 def test_the_budgets_are_the_same_shares_of_every_length() -> None:

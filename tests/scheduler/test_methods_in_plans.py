@@ -123,6 +123,12 @@ def test_eco_without_k_offers_every_budget_with_qualities_between_the_measured_o
     assert offered.measured
 
 
+def test_more_frames_than_there_are_are_worth_no_more_than_all():
+    for frames in (1, 5):
+        offered = choices(a_shape(profile=STEPS), a_spec(frames=frames), "eco:3")
+        assert max(offered.qualities) <= 1.0
+
+
 def test_another_length_has_other_budgets_and_the_quality_of_their_share():
     offered = choices(a_shape(profile=(*STEPS, HALF, MOST)), a_spec(frames=65), "eco")
     found = in_full_steps(offered)

@@ -18,8 +18,9 @@ def warmup_steps(share: float, steps: int) -> int:
 
 
 def kept_frames(asked: int | None, frames: int) -> int:
-    """K: what was asked for, else half of F rounded up (11 of 21, as released), at least two."""
-    return min(frames, max(2, -(-frames // 2))) if asked is None else asked
+    """K: what was asked for, else half of F rounded up (11 of 21, as released), at least two; never
+    more than F, whoever asks before `too_many` has refused it."""
+    return min(frames, max(2, -(-frames // 2)) if asked is None else asked)
 
 
 def too_many(asked: int | None, frames: int) -> str:
