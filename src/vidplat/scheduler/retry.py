@@ -7,7 +7,8 @@ Decisions rest on the kind of failure, never on message text:
   job              again after a wait, on another worker
   worker-lost      again at once, on another worker
 Three different workers that fail one job make it poison (quarantined), as do three workers lost to
-it. Three different jobs that fail on one worker, with no success between, make that suspect.
+it. Three different jobs that fail on one worker, with no success between, make the worker suspect:
+the last choice.
 
 Pure: the wait's jitter comes from the job id and the attempt, so the same history gives the same
 decision. Left to others: counting attempts and writing them down (`platform`, `storage.catalog`).
