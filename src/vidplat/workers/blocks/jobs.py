@@ -133,7 +133,8 @@ def _mask(model: Any, blocks: Blocks, pruning: Values, latents: Tensor) -> Tenso
 
 
 def kept_share(keep: Tensor, plan: StreamPlan) -> float:
-    """Of all tokens those that run under a mask (F, h, w), in blocks made whole all of them."""
+    """Of all tokens, those that run under a mask (F, h, w): blocks that the driver makes whole
+    count whole."""
     whole = keep.clone()
     for number, start in enumerate(range(0, len(keep), plan.block)):
         if number % plan.refresh == 0:
@@ -142,11 +143,11 @@ def kept_share(keep: Tensor, plan: StreamPlan) -> float:
 
 
 class _Walk:
-    """Counts a video's passes, tells of them, listens for a cancel, and shortens later blocks."""
+    """Counts a video's passes, tells of them, listens for a cancel, shortens blocks when late."""
 
     def __init__(self, steps: tuple[float, ...], blocks: int, control: Control) -> None:
         self._steps, self._blocks, self._control = steps, blocks, control
-        self._pace: Pace
+        self._pace: Pace  # from `begin` on
         self.done, self.total = 0, blocks * (len(steps) + 1)
         self.taken: list[tuple[float, ...]] = []  # the steps of each block that was begun
 

@@ -390,7 +390,8 @@ def _revision(located: ModelFiles) -> str:
 
 
 def _fingerprint(path: Path) -> bytes:
-    """SHA-256 of size and content; over 256 MiB of 64 evenly spaced MiB: seconds, not minutes."""
+    """SHA-256 of size and content; of a file over 256 MiB, of 64 evenly spaced MiB of it (seconds,
+    not minutes)."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

@@ -160,7 +160,7 @@ def tune(candidate: Candidate, cost: Costs, target: float) -> tuple[OperatingPoi
                 break
             low, high = (middle, high) if found < target else (low, middle)
     else:
-        # costs fall along the list
+        # costs fall along the list, so they rise with the sign turned
         place = bisect_left(candidate.settings, -target, key=lambda point: -cost(point))
         for point in candidate.settings[max(0, place - 1) : place + 1]:
             cost(point)
