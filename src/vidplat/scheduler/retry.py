@@ -53,7 +53,8 @@ def after(
     if kind is FailureKind.OUT_OF_MEMORY:
         lower = replace(failed, not_before=now, rung_down=failed.rung_down + 1)
         return JobState.FAILED if is_last else lower
-    is_lost, blamed = kind is FailureKind.WORKER_LOST, failed.avoid | {worker_id}
+    is_lost = kind is FailureKind.WORKER_LOST
+    blamed = failed.avoid | {worker_id}
     if len(blamed) >= _POISON_WORKERS or (is_last and is_lost):
         return JobState.QUARANTINED
     elsewhere = replace(failed, not_before=now if is_lost else later, avoid=blamed)

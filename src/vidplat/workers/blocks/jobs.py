@@ -127,8 +127,9 @@ def _mask(model: Any, blocks: Blocks, pruning: Values, latents: Tensor) -> Tenso
     """(F, h, w) bool of clean latents (1, C, F, H, W), True where tokens run; the first block is
     kept by the driver."""
     _, rows, columns = model.config.patch_size
-    tau1, tau2, least = (pruning[name] for name in ("tau1", "tau2", "min_keep"))
-    rule = MaskRule(tau1, tau2, blocks.frames, causal=True, min_keep=least)
+    rule = MaskRule(
+        pruning["tau1"], pruning["tau2"], blocks.frames, causal=True, min_keep=pruning["min_keep"]
+    )
     return keep_mask(latents[0], (rows, columns), rule)
 
 
