@@ -74,7 +74,8 @@ class ModelRef:
 class Job:
     """A Prompt with its VideoSpec and model."""
 
-    id: str  # 32 hex digits: a hash of all that decides the pixels, see `around_seed`
+    # 32 hex digits: a hash of all that decides the pixels at full quality, see `around_seed`
+    id: str
     prompt: str
     negative_prompt: str
     spec: VideoSpec

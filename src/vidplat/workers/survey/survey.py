@@ -117,7 +117,8 @@ def full_point(spec: VideoSpec, solver: str = "") -> OperatingPoint:
 
 
 class Costs:
-    """A candidate's points on a few subjects: median denoising seconds over the full run's.
+    """Measured costs of a candidate's points on a few subjects: median denoising seconds divided by
+    those of the full run.
 
     A point is measured once. The full runs are made anew for every fourth point, so that slow
     drifts of the machine's speed cancel.
