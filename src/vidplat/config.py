@@ -140,9 +140,10 @@ class InputConfig:
 class Config:
     """Everything a run needs to know before its first file is opened."""
 
-    # Where the truth is: `sqlite:///path` (relative to the working directory) or PostgreSQL.
+    # Where the truth is: `sqlite:///path` (relative to the working directory) or a PostgreSQL URL.
     catalog: str = DEFAULT_CATALOG
-    output: str = DEFAULT_OUTPUT  # a directory, `s3://bucket/prefix`, `memory://name`: for videos
+    # Where videos go: a directory, or a URL such as `s3://bucket/prefix` or `memory://name`.
+    output: str = DEFAULT_OUTPUT
     pools: tuple[PoolConfig, ...] = field(default_factory=lambda: default_pools())
     ray: RayConfig = RayConfig()
     run: RunConfig = RunConfig()
@@ -220,16 +221,19 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
     if given:
         raise UsageError(f"unknown setting {printable(next(iter(given)))!r}")
     return Config(
-        **{key: str(value) for key, value in chosen.items()},
+        catalog=str(chosen["catalog"]),
+        output=str(chosen["output"]),
         pools=pools or default_pools(),
         ray=ray,
         run=run,
+        model=str(chosen["model"]),
         inputs=inputs,
     )
 
 
 def parse_pool(text: str) -> PoolConfig:
-    """`cloud=2`, `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three light."""
+    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three that load
+    no model."""
     found = re.fullmatch(r"([^=:]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?", text.strip())
     if found is None:
         raise UsageError(

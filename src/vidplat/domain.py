@@ -2,7 +2,8 @@
 
 They hold no behaviour beyond small facts about themselves, do no I/O and import only the standard
 library. A change is a new value (`dataclasses.replace`). Times called `*_at` are seconds since the
-Unix epoch (UTC); durations end in `_s`, sizes in `_bytes`. Counts are pixels unless named latent.
+Unix epoch (UTC); durations end in `_s`, sizes in `_bytes`. Frames and sizes count pixels unless a
+name says latent.
 
 One job's journey is a walk through this file:
 row -> Prompt -> Job -> OpenJob -> OperatingPoint -> Outcome with an Artifact -> JobRecord.
@@ -73,7 +74,8 @@ class ModelRef:
 class Job:
     """A Prompt with its VideoSpec and model."""
 
-    id: str  # 32 hex digits: a hash of all that decides the pixels, see `around_seed`
+    # 32 hex digits: a hash of all that decides the pixels at full quality, see `around_seed`
+    id: str
     prompt: str
     negative_prompt: str
     spec: VideoSpec

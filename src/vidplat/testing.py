@@ -219,7 +219,10 @@ def _bytes_of(text: str, count: int) -> bytes:
 
 @cache
 def _dying_at(at: str, log: str | None) -> Callable[[str], None]:
-    """Counts the points that this process passes; dies, as by `kill -9`, at the n-th or a name."""
+    """Counts the points that this process passes; dies, as by `kill -9`, at the n-th or a name.
+
+    One for all who ask, so that they count together.
+    """
     passed = itertools.count(1)
 
     def point(name: str) -> None:

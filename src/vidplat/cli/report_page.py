@@ -126,7 +126,7 @@ def _aspect(specs: Sequence[VideoSpec]) -> str:
     """The commonest shape of a frame, as a style rule: two whole numbers from checked specs."""
     if not specs:
         return ""
-    [((width, height), _)] = Counter((spec.width, spec.height) for spec in specs).most_common(1)
+    width, height = Counter((spec.width, spec.height) for spec in specs).most_common(1)[0][0]
     return f":root {{ --aspect: {int(width)} / {int(height)}; }}\n"
 
 

@@ -39,10 +39,20 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    said = ("against", "count", "moment", "percent", "quality", "seconds", "seconds_tick", "size")
-    templates.filters |= {name: getattr(phrases, name) for name in said}
-    templates.filters |= {"cut": printable, "href": _href}
-    templates.filters |= {"grouped": "{:,}".format, "px": "{:.1f}".format}
+    templates.filters |= {
+        "against": phrases.against,
+        "count": phrases.count,
+        "cut": printable,
+        "grouped": "{:,}".format,
+        "href": _href,
+        "moment": phrases.moment,
+        "percent": phrases.percent,
+        "px": "{:.1f}".format,
+        "quality": phrases.quality,
+        "seconds": phrases.seconds,
+        "seconds_tick": phrases.seconds_tick,
+        "size": phrases.size,
+    }
     return templates
 
 

@@ -60,8 +60,11 @@ class Blocks:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Filled by `workers.models` from config files; s is its spatial factor, p its patch:
-    `tokens` of a video = latent frames x (height / s / p) x (width / s / p)."""
+    """What a model's work is counted by. Filled by `workers.models` from config files.
+
+    With s the spatial factor and p the patch a video has latent frames x (height / s / p) x
+    (width / s / p) tokens.
+    """
 
     family: str  # wan, causal-wan, ...
     layers: int

@@ -10,7 +10,8 @@ width d and feed-forward width e:
                 4 n d e   feed forward
     attention   4 n k d   the two products of self-attention
 
-Norms, modulation and embeddings are below a hundredth of these and left out. All are whole numbers.
+Norms, modulation and embeddings are below a hundredth of these and left out. Whole numbers in,
+whole numbers out.
 """
 
 from __future__ import annotations

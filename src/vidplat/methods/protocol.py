@@ -86,7 +86,8 @@ class Method(ABC):
 
     def stepped(self, latents: Tensor, velocity: Tensor) -> Tensor:
         """The latents (1, C, M, H, W) that go on, of those after the step that `velocity` answered,
-        guidance included. Where frames are left out, `run.solver` was told to `forget`."""
+        guidance included. Where they are other frames than before, the method has told
+        `run.solver` to `forget`."""
         return latents
 
     def filling(self) -> Filling | None:

@@ -2,7 +2,7 @@
 
 Each public function is one verb of the command line. Rooms that must not know each other meet here:
 intake is handed what the workers know of models, the run is handed its dispatcher. What a worker
-process puts together is in `dispatch/worker_tools`: it need not load what the platform uses.
+process puts together is in `dispatch/worker_tools`: it need not load what only the platform uses.
 """
 
 from __future__ import annotations

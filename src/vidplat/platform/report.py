@@ -157,7 +157,7 @@ def _remembered_causes(catalog: Catalog, batch_id: str) -> dict[str, str]:
 
 
 def likely_cause(record: JobRecord) -> str:
-    """Why a video was late, as far as its record tells; `score.py` knows more while it runs."""
+    """Why a video was late, as far as its record tells; `score.py` knows more during a run."""
     return "retry" if record.attempt > 1 else "estimate"
 
 

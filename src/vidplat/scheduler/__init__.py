@@ -1,4 +1,4 @@
-"""Decisions as arithmetic on frozen data: costs of videos, who makes them and how, after failures.
+"""Decisions as arithmetic on frozen data: what a video costs, who makes it, what follows a failure.
 
 The entry is `plan(snapshot, policy, knowledge) -> Plan`. Nothing in this room does I/O, reads a
 clock or draws a random number, and it imports only NumPy beside the standard library.

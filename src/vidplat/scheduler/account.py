@@ -1,8 +1,9 @@
-"""From the chosen trial to a Plan: each job's place in time and its reason, and sums for people.
+"""From the chosen trial to a Plan: each job's place in time and reason, and the sums that are told.
 
 The slots of a group are dealt to its jobs in row order, so early rows start first. `finish_by` of
 an assignment is the latest end that leaves all that follows on its worker in time, as planned: the
-any-time half in the worker may use the slack until then, and must not pass it.
+any-time half in the worker may use the slack until then, and must stop sooner when it would pass
+it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ shares seen with the same thresholds is the median's, and their spread joins the
 less than twenty times is trusted in part only.
 
 A KeptShare is a frozen value: `after` returns a new one. Left to others: the work that goes with a
-share (`method_work`), how spreads add (`cost`). Not promised: that the next source is like others.
+share (`method_work`), how spreads add (`cost`). Not promised: that the next source is alike.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def chooser(point: OperatingPoint) -> str:
 def expected(
     shape: ModelShape, point: OperatingPoint, learnt: Mapping[str, KeptShare]
 ) -> KeptShare | None:
-    """The share of a video at `point`, learnt (by `chooser`) or the profile's: of more samples.
+    """The share of a video at `point`: of those learnt (by `chooser`) and the profile's, the one
+    with more samples.
 
     None where no method chooses by the source, or where nothing was measured.
     """

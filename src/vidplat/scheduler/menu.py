@@ -5,7 +5,8 @@ Rungs are the operating points worth having on that worker, cheapest first: the 
 does one that failed the job before, or is suspect, while a better one is there. After running out
 of memory a job is made at a cheaper point.
 
-Left to others: quality (`profile`), seconds (`cost`), bytes (`work`), choosing (`trials`, `slack`).
+Left to others: quality (`profile`), seconds (`cost`), bytes (`work`), the choice of a rung
+(`trials`, `slack`).
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def plan(
     """The plan for every job of `snapshot`: each is assigned once, or deferred with a reason.
 
     `backlog` stands for further queued jobs: their work is planned around, so that a window of a
-    long queue is not given time that belongs to the rest. An infeasible plan has that `verdict`.
+    long queue is not given time that belongs to the rest. Nothing here raises for an infeasible
+    plan: read `verdict`.
     """
     floor = policy.quality_floor
     decided = _plan_above(floor, snapshot, knowledge, backlog)

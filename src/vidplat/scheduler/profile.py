@@ -164,7 +164,8 @@ def _planned_kind(method: str) -> MethodKind | None:
 
 
 def _is_measured(shape: ModelShape, method: str) -> bool:
-    """Whether its quality rests on the profile: its own line or, of planned frames, a curve."""
+    """Whether its quality rests on the profile: its own line or, where plans choose how many
+    frames are kept, a curve of others."""
     if method in _accelerated(shape.profile):
         return True
     kind = _planned_kind(method)

@@ -7,7 +7,8 @@ Decisions rest on the kind of failure, never on message text:
   job              again after a wait, on another worker
   worker-lost      again at once, on another worker
 Three different workers that fail one job make it poison (quarantined), as do three workers lost to
-it. Three different jobs that fail on one worker, with no success between, make that suspect.
+it. Three different jobs that fail on one worker, with no success between, make the worker suspect:
+the last choice.
 
 Pure: the wait's jitter comes from the job id and the attempt, so the same history gives the same
 decision. Left to others: counting attempts and writing them down (`platform`, `storage.catalog`).
@@ -52,7 +53,8 @@ def after(
     if kind is FailureKind.OUT_OF_MEMORY:
         lower = replace(failed, not_before=now, rung_down=failed.rung_down + 1)
         return JobState.FAILED if is_last else lower
-    is_lost, blamed = kind is FailureKind.WORKER_LOST, failed.avoid | {worker_id}
+    is_lost = kind is FailureKind.WORKER_LOST
+    blamed = failed.avoid | {worker_id}
     if len(blamed) >= _POISON_WORKERS or (is_last and is_lost):
         return JobState.QUARANTINED
     elsewhere = replace(failed, not_before=now if is_lost else later, avoid=blamed)

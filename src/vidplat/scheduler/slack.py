@@ -5,7 +5,8 @@ the prefix constraints are nested (a polymatroid). A long chain first rises toge
 price per second that every deadline allows is found by bisection on whole arrays. At the next
 price, where some deadline refuses, single upgrades are tried in the greedy order, each tested
 exactly against every later deadline; what is refused is held there, and the rest goes on rising.
-After some such strides, or at once in a short chain, single upgrades do the rest: both end alike.
+After some such strides, or at once in a short chain, single upgrades alone do the rest, so both
+ways come to the same end.
 
 Axis letters: P places, L lots (jobs of one place at one rung), K rungs, R different deadlines.
 """

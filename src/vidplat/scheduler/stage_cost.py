@@ -8,7 +8,7 @@ seconds = theta . features, times a residual of their cell (octave of work per c
   p90        the conformal 90 % quantile of log(observed / predicted) over the last 200 samples; a
              default of 1.5 fades out linearly over the first 20.
 
-Left to others: which stage of which model on which device (`cost`). Not promised: below 1 ms.
+Left to others: which stage of which model on which device (`cost`). Not promised: times below 1 ms.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vidplat.domain import Artifact
@@ -269,7 +269,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _to_json(record: _Record) -> bytes:
-    return json.dumps({"version": 1, **vars(record)}, ensure_ascii=False, default=vars).encode()
+    return json.dumps({"version": 1, **asdict(record)}, ensure_ascii=False).encode()
 
 
 def _read_record(store: Store, folder: str) -> _Record | None:

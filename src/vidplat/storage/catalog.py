@@ -131,7 +131,8 @@ class Catalog(Transitions):
         lease_s: float,
         instead_of: str | None = None,
     ) -> str:
-        """Asks to be the process that works on a batch, or renews that. Returns who holds it now.
+        """Asks to be the process that works on a batch, or renews that. Returns who holds it now;
+        "" when whoever did has just left it.
 
         It is given when nobody holds it, when the hold has run out, or when `instead_of` (an owner
         known to be dead) holds it.
@@ -145,7 +146,8 @@ class Catalog(Transitions):
         take = update(batches).where(this, free).values(held_by=owner, held_until=now + lease_s)
         with self.database.writing() as connection:
             connection.execute(take)
-            return str(connection.scalar(select(batches.c.held_by).where(this)))
+            holder = connection.execute(select(batches.c.held_by).where(this)).scalar_one()
+            return str(holder or "")
 
     def leave_batch(self, batch_id: str, owner: str) -> None:
         """Ends `owner`'s hold, if it has it."""

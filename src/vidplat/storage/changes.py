@@ -167,7 +167,7 @@ def failed(outcome: Outcome, decision: Decision) -> dict[str, Any]:
             again, state = decision, JobState.QUEUED
         case GiveUp(state):
             assert state.value in GIVEN_UP, f"giving up ends in {GIVEN_UP}, not in {state}"
-            again = Requeue()  # nothing of it is kept
+            again = Requeue()  # as it was before any failure
     return {
         **UNATTENDED,
         **_failure_row(outcome),

@@ -1,4 +1,7 @@
-"""What a worker gives back: a finished video, or a draft for another to finish. No torch here."""
+"""What a worker gives back: a finished video, or a draft of it for another worker to finish.
+
+No torch here, so that the platform may carry them.
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def generate(family: Family, ask: Ask, installed: Installed | None = None) -> Ma
 
 @torch.inference_mode()
 def draft(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
-    """As `generate`, but what a method left out is for `filled_in`, anywhere."""
+    """As `generate`, but what a method left out is not filled in: `filled_in` does it, anywhere."""
     if isinstance(family, MakesBlocks):
         return generate_blocks(family, ask)
     methods = installed or Installed(family.transformers)

@@ -105,7 +105,8 @@ class Stopwatch:
 
 
 class Pace:
-    """How many steps still fit, by the fading mean of the seconds that this run's steps take.
+    """How many steps still fit, by the seconds that this run's own steps take: each halves the
+    weight of those before.
 
     Where methods make some steps cheaper than others, `share` tells by how much: seconds and shares
     are then averaged alike, and what is left is counted by its shares. Else full steps at the start
@@ -129,7 +130,8 @@ class Pace:
         self._since = now
 
     def affordable(self, done: int, remaining: int) -> int:
-        """Steps to take from here, in 1..remaining; all before the first, when none was timed."""
+        """Steps to take from here, in 1..remaining. Before the first step nothing is known: all of
+        them."""
         if self._step_s is None or self._step_share <= 0:
             return remaining
         if (left_s := self._control.left_s()) is None:

@@ -40,7 +40,7 @@ _one_at_a_time = threading.RLock()  # workers may be threads of one process
 
 @contextmanager
 def without_extras() -> Iterator[None]:
-    """While open, diffusers and transformers are imported without all of that."""
+    """While open, diffusers and transformers come without compiler, distribution and SciPy."""
     with _one_at_a_time, _substitutes():
         yield
 

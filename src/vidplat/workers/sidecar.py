@@ -1,4 +1,4 @@
-"""What lies beside a video as JSON: what it was made from, by whom, and what was measured."""
+"""What lies beside a video as JSON: from what, by whom, with what software; what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The frames of a job's input video; the last are kept, as many jobs may start from one video."""
+"""The frames of a job's input video at its size and rate; the last ones are kept, since many jobs
+may start from one video.
+"""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ class SourceFacts:
 
 
 def look_at(file: BinaryIO, limits: InputConfig) -> SourceFacts:
-    """What the video holds, or InputError with the rest of a sentence, "is truncated: ..."."""
+    """What the video holds, or InputError with the rest of a sentence ("is truncated: ...") why it
+    cannot be used."""
     with opened(file, limits) as (container, stream):
         _check_length((container.duration or 0) / av.time_base, limits)
         ticks, last_ticks = _times(container, stream, limits)

@@ -121,7 +121,7 @@ def read_video(
     fps: float,
     limits: InputConfig = InputConfig(),
 ) -> np.ndarray:
-    """The first `num_frames` / `fps` seconds as (num_frames, height, width, 3) uint8 RGB.
+    """The first `num_frames` / `fps` seconds of it as (num_frames, height, width, 3) uint8 RGB.
 
     Holds the result and two source frames. The last frame is held for a moment when the source ends
     a little early. Raises InputError with the rest of a sentence ("is damaged: ...") when it cannot

@@ -23,7 +23,8 @@ def passes_of(work: float, steps: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def shortened(passes: tuple[int, ...], steps: int, done: int, total: int) -> tuple[int, ...]:
-    """`passes`, planned for a run of `steps`, when after `done` of them it is to have `total`.
+    """What becomes of `passes`, planned for a run of `steps`, when after `done` of them it is to
+    have `total` in all.
 
     The passes to come keep their places relative to what is left, rounded down; of those that fall
     on one step one runs. So a shorter run gives up held steps first, and a pass only where it has

@@ -1,4 +1,4 @@
-"""A front-loaded step grid: passes run densely at first, later ever more thinly (decision 0013).
+"""A step grid of our own (decision 0013): passes run densely at first, later ever more thinly.
 
 In the other steps each branch's last velocity is given again. Flow-match Euler's steps telescope
 while the velocity is held, x_b = x_a + (sigma_b - sigma_a) v_a, so the whole is Euler on a part of

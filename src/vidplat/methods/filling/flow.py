@@ -1,6 +1,7 @@
 """A frame at any moment between two others, by optical flow. Classic, no network.
 
-Dense flows both ways (DIS, grey, on pixels) are computed once per pair. At a fraction t of the way:
+Dense flows both ways (DIS, grey, on pixels) are computed once per pair A, B. At a fraction t of the
+way from A to B:
 
     flow to the ends    F_tA = -(1-t) t f_AB + t^2 f_BA,   F_tB = (1-t)^2 f_AB - t (1-t) f_BA
                         (linear motion)
@@ -35,7 +36,8 @@ Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SMALLEST_PX = 16  # DIS needs this much; smaller frames are cross-faded
-# from this shorter side on, flow is searched at half size, as preset: faster, nearer the truth
+# from this shorter side on, flow is searched at half size, as DIS's preset says: faster, and nearer
+# the truth
 LARGE_PX = 256
 VISIBLE_PX = 4.0  # the specification's 1 px gives 0.3 dB less on flipbook's world at 64 x 64
 INVISIBLE = 0.05

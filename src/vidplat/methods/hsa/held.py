@@ -2,7 +2,8 @@
 
 A flow-matching model answers a velocity v. A token that last ran at sigma_a keeps v_a, and Euler's
 steps telescope: x_b = x_a + (sigma_b - sigma_a) v_a (HSA, arXiv 2605.06892). So giving the kept
-rows to the solver with the fresh ones is the whole update; the paper's one jump ends there, too.
+rows to the solver with the fresh ones is the whole update: the paper's one jump from x_a ends at
+the same latents.
 
 A v-prediction model of a variance-preserving process answers v = alpha eps - sigma x0 about x =
 alpha x0 + sigma eps with alpha^2 + sigma^2 = 1. There v turns with time even where nothing changes,

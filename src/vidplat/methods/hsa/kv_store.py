@@ -104,7 +104,7 @@ class Fp8Store(KvStore):
 
 
 class OffloadStore(KvStore):
-    """In pinned CPU memory. While layer l computes, l + 1 is copied over on a stream of its own.
+    """In pinned CPU memory. While layer l computes, l + 1 comes to the device on its own stream.
 
     For models on CUDA only; `make_store` gives a CPU, whose memory this is already, a `WholeStore`.
     """
@@ -126,7 +126,8 @@ class OffloadStore(KvStore):
             self._held[layer] = (_pinned(key), _pinned(value))
         for kept, given in zip(self._held[layer], (key, value), strict=True):
             kept.copy_(given, non_blocking=True)
-        # The device's tensors are not held: only work queued behind the copy gets their memory.
+        # The device's tensors are not held: their memory is given anew only to work that is queued
+        # behind the copy.
         self._leaving[layer] = [(torch.empty(0, dtype=torch.long), (), self._now())]
 
     def refreshed(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> Pair:

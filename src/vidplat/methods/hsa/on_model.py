@@ -156,8 +156,9 @@ def store_bytes(model: Any, layout: Layout, run: Run, bytes_per_value: float) ->
     first = attentions[0]
     fused = not hasattr(first, "to_k")
     width = first.to_qkv.out_features // 3 if fused else first.to_k.out_features
-    sizes = run.grid.tokens, width, len(attentions), run.branches
-    return schedules.kv_bytes(*sizes, bytes_per_value)
+    return schedules.kv_bytes(
+        run.grid.tokens, width, len(attentions), run.branches, bytes_per_value
+    )
 
 
 @dataclass

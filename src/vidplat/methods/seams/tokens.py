@@ -114,7 +114,8 @@ class _Output(ModelHook):  # type: ignore[misc]
 def located(
     model: Any, layout: Layout, name: str, before: Before | None = None
 ) -> Iterator[Present]:
-    """Within this context the result tells, during a call of `model`, which pass it is.
+    """Within this context the result tells, during a call of `model`, which pass it is; `name` is
+    the method's.
 
     `before` is asked before anything of a call is noted, so it may itself call `model` for a pass
     of its own, which goes through all hooks as any other.

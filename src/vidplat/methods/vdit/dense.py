@@ -31,7 +31,8 @@ def attention_with_lse(
 ) -> tuple[Tensor, Tensor]:
     """Dense attention (b, h, q, D), and the log-sum-exp of its scores, (b, h, q) float32.
 
-    By a kernel of torch that gives both, else by products. Who may attend to nothing gives 0, -inf.
+    By a kernel of torch that gives both, else by matrix products. A row that may attend to nothing
+    gives 0 and -inf.
     """
     kind, dtype = query.device.type, query.dtype
     if mask is None and kind == "cpu" and dtype == torch.float32:

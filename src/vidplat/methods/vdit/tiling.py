@@ -1,4 +1,4 @@
-"""A tile mask (`tiles.py`) laid over a sequence of tokens; the form of attention under it.
+"""A tile mask (`tiles.py`) laid over one sequence of tokens, and what computes attention under it.
 
 Legend: B batch, Q query tokens, K key tokens, h heads, D head width, F frames, P tokens per frame,
 k references, T text tokens.

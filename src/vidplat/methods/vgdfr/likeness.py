@@ -2,7 +2,8 @@
 
 Two measures, both of SSIM of RGB frames in [0, 1] with an 11-tap Gaussian window (`quality.py` has
 the formula). Each takes `frames` (N, rows, columns, 3) float32, N - 1 a multiple of
-`temporal_factor`, measures fours only with `quads`, and raises `ValueError` for what is not finite.
+`temporal_factor`, measures four by four only with `quads`, and raises `ValueError` for frames that
+are not finite.
 
     by_neighbours   frames that would be merged with each other, over the whole picture (VGDFR,
                     arXiv 2504.12259). They are alike in any video, and the more so in a blurred

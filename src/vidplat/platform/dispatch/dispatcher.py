@@ -40,7 +40,8 @@ class WorkerSpec:
 class Order:
     """Make this job like that. `finish_by` (epoch seconds) asks for fewer steps if need be.
 
-    With `hand_over` a video with frames left out comes back as a draft; one `drafted` is finished.
+    With `hand_over` a video of which frames were left out comes back as a draft. With `drafted`
+    that draft is finished instead.
     """
 
     assignment: Assignment

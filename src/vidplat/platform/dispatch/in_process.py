@@ -21,6 +21,8 @@ from vidplat.platform.dispatch.worker_thread import (
 
 
 class LocalDispatcher:
+    """`seats` are what the plan should know of each worker before it is up."""
+
     def __init__(self, seats: Sequence[Seat], open_tools: Callable[[WorkerSpec], Tools]) -> None:
         self._seats = Seats(seats)
         self._open_tools = open_tools

@@ -5,7 +5,8 @@
     take(), always one out ◄──────────────    its outbox: heartbeats, outcomes
 
 Events come up by a long poll: each actor always holds one unanswered `take`, which it answers as
-soon as it has something to say; heartbeats of one second are one answer. A dead one's `take` fails.
+soon as it has something to say; heartbeats of one second are one answer. A dead actor is noticed at
+once because its `take` fails.
 
 Ray is disposable: it places processes and moves small messages. What is true is in the catalog.
 Actors are never restarted or retried by Ray; a dead one is replaced here by another with a new id.
@@ -140,6 +141,8 @@ def _carried(draft: Draft) -> bytes:
 
 
 class RayDispatcher:
+    """`seats` are what the plan should know of each worker before it is up."""
+
     def __init__(self, seats: Sequence[Seat], config: RayConfig) -> None:
         self._seats = Seats(seats)
         self._config = config
@@ -191,7 +194,8 @@ class RayDispatcher:
                 actor.recall.remote(frozenset(job_ids)), timeout=_RECALL_WITHIN_S
             )
         except RayError:
-            # It may have given back what nobody carries out then: its WorkerLost has all it holds.
+            # Dead, or it may have given back what nobody will carry out then: all it holds comes
+            # with its WorkerLost.
             ray.kill(actor, no_restart=True)
             return frozenset()
         return taken

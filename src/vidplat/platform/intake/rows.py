@@ -189,9 +189,15 @@ class Rows:
             check_spec(shape, spec)
         except RequestError as error:
             return "video", str(error)
-        number, frames = self._spool.template(spec, model), shape.latent_frames(spec.num_frames)
-        in_blocks, token_frames = shape.blocks is not None, frames // shape.patch[0]
-        return _Template(number, spec, model, in_blocks, frames, token_frames)
+        latent_frames = shape.latent_frames(spec.num_frames)
+        return _Template(
+            self._spool.template(spec, model),
+            spec,
+            model,
+            shape.blocks is not None,
+            latent_frames,
+            latent_frames // shape.patch[0],
+        )
 
     def _spec(self, shape: ModelShape, size: dict[str, Any]) -> VideoSpec:
         """The row's values over the submit's over the model's; `num_frames` over `seconds`."""

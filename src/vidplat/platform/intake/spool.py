@@ -3,7 +3,8 @@
 Nothing may be enqueued while a later row can still be wrong, the batch's id is known only after the
 last row, and standard input cannot be read twice. So accepted rows wait here: one line of JSON per
 thousand jobs in a temporary file that has no name (it vanishes with the process, whatever ends it).
-Small batches never reach the disk; a million short prompts take about 150 MB of it.
+Small batches never reach the disk; a million short prompts take about 150 MB of it, and a few MB of
+memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Prompt rows become jobs, or one error that lists every bad row. No model is loaded.
+"""Prompt rows become jobs, or one error that lists every bad row. Nothing is enqueued and no model
+is loaded.
 
 Each prompt becomes a row or is refused (rows.py); good rows wait in a spool (spool.py), and after
 the last one the batch has its id: a hash of the prefix and the jobs in order, so submitting the

@@ -130,7 +130,8 @@ class Following:
         return wait_s
 
     def moved_ends(self, worker_id: str, at: Standing) -> dict[str, float | None]:
-        """Latest ends that keep all behind in time, by job id, if moved; None: no need to hurry."""
+        """Latest ends, by job id, of what a worker holds, that keep all behind them in time; only
+        those that moved. None: no need to hurry."""
         latest = self.free_by.get(worker_id, math.inf)
         moved: dict[str, float | None] = {}
         for index, held in reversed(list(enumerate(at.hands.of(worker_id)))):
@@ -153,7 +154,8 @@ def why_stuck(decided: Plan, at: Standing) -> str | None:
 
 
 def _due_of(seat: Seat, chain: Sequence[Assignment], at: Standing) -> tuple[list[Due], int]:
-    """What is due of a chain, and how many of its links that uses up; jobs that are gone count."""
+    """What is due of a worker's chain, and how many of its links that uses up: jobs that no longer
+    wait are passed over."""
     count = at.hands.count(seat.worker_id)
     work_s = at.hands.remaining_s(seat.worker_id, at.now)
     due: list[Due] = []

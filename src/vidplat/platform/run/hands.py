@@ -14,7 +14,9 @@ from vidplat.domain import OpenJob, Progress
 from vidplat.platform.dispatch.dispatcher import Order
 from vidplat.stages import DENOISE, STAGES
 
-_OVERTIME = 0.05  # of its prediction a stage that outlasts it still needs: nearly done, never done
+# A stage that outlasts its prediction is taken to need this share of it still: nearly done, never
+# done.
+_OVERTIME = 0.05
 
 
 @dataclass

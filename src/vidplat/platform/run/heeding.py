@@ -112,13 +112,20 @@ def _committed(world: World, held: InHand) -> Artifact | None:
 
 def _end_lost(world: World, held: InHand, lost: WorkerLost, artifact: Artifact | None) -> None:
     """The end of an order that its worker can no longer tell: committed, or lost with it."""
-    order, worker_id, point = held.order, lost.worker_id, held.order.assignment.point
-    why = Failure(FailureKind.WORKER_LOST, f"worker {worker_id} was lost: {world.last_loss}")
-    steps = held.progress.step if held.progress else 0
+    order, why = held.order, f"worker {lost.worker_id} was lost: {world.last_loss}"
     world.tally.worker_lost(order.job.id)
-    end = Outcome(order.job.id, order.attempt, worker_id, point, held.sent_at, world.now())
-    end = replace(end, artifact=artifact, failure=None if artifact else why, steps_done=steps)
-    world.endings.add(held, end)
+    outcome = Outcome(
+        job_id=order.job.id,
+        attempt=order.attempt,
+        worker_id=lost.worker_id,
+        point=order.assignment.point,
+        started_at=held.sent_at,
+        finished_at=world.now(),
+        artifact=artifact,
+        failure=None if artifact else Failure(FailureKind.WORKER_LOST, why),
+        steps_done=held.progress.step if held.progress else 0,
+    )
+    world.endings.add(held, outcome)
 
 
 # --- drafts --------------------------------------------------------------------------------------

@@ -111,7 +111,8 @@ class Learner:
         if self._spent > 0.05 + _BUDGET * (began - self._began):
             return
         model_id, shape = job.model.id, self.shapes[job.model.id]
-        # By the tokens that ran: what a still source saves is no fast worker, and no cheap FLOP.
+        # By the tokens that really ran: what a still source saves must not pass for a fast worker,
+        # or a cheap FLOP.
         kept, is_edit = outcome.metrics.get(KEPT_SHARE), job.input_video is not None
         if kept is not None:
             self.costs = self.costs.observe_kept(model_id, outcome.point, kept)

@@ -1,10 +1,11 @@
 """When the plan that is being followed has been overtaken by events, and it is time for the next.
 
-Planning two thousand jobs takes a tenth of a second: too long to do it after every job.
+Planning two thousand jobs takes a tenth of a second: too long to do it after every job. So there
+are three speeds:
 
-    at once     a worker came or went, a job failed, the queue was read: the plan is wrong
-    soon        a worker has nothing left to do: when planning took up to a third of the time
-    by and by   a job took other than predicted: when planning stays under 5 % of the time
+    at once     a worker came or went, a job failed, the queue was read: the plan names wrong things
+    soon        a worker has nothing left to do: once planning takes a third of the time at most
+    by and by   a job took other than predicted: once planning stays under 5 % of the time
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Promise:
 def make_promise(
     batch: Batch, queue: Queue, seats: Sequence[Seat], learner: Learner, now: float
 ) -> Promise:
-    """`seats` are to be started now. Light ones count for nothing: they only help to keep it."""
+    """`seats` are to be started now. Light ones are not counted on: they only help to keep it."""
     model_id, makers = batch.model.id, [seat for seat in seats if not seat.light]
     startups = [learner.startup(model_id, seat.device_class) for seat in makers]
     snapshot = Snapshot(

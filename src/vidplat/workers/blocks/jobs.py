@@ -127,13 +127,15 @@ def _mask(model: Any, blocks: Blocks, pruning: Values, latents: Tensor) -> Tenso
     """(F, h, w) bool of clean latents (1, C, F, H, W), True where tokens run; the first block is
     kept by the driver."""
     _, rows, columns = model.config.patch_size
-    tau1, tau2, least = (pruning[name] for name in ("tau1", "tau2", "min_keep"))
-    rule = MaskRule(tau1, tau2, blocks.frames, causal=True, min_keep=least)
+    rule = MaskRule(
+        pruning["tau1"], pruning["tau2"], blocks.frames, causal=True, min_keep=pruning["min_keep"]
+    )
     return keep_mask(latents[0], (rows, columns), rule)
 
 
 def kept_share(keep: Tensor, plan: StreamPlan) -> float:
-    """Of all tokens those that run under a mask (F, h, w), in blocks made whole all of them."""
+    """Of all tokens, those that run under a mask (F, h, w): blocks that the driver makes whole
+    count whole."""
     whole = keep.clone()
     for number, start in enumerate(range(0, len(keep), plan.block)):
         if number % plan.refresh == 0:
@@ -142,11 +144,11 @@ def kept_share(keep: Tensor, plan: StreamPlan) -> float:
 
 
 class _Walk:
-    """Counts a video's passes, tells of them, listens for a cancel, and shortens later blocks."""
+    """Counts a video's passes, tells of them, listens for a cancel, shortens blocks when late."""
 
     def __init__(self, steps: tuple[float, ...], blocks: int, control: Control) -> None:
         self._steps, self._blocks, self._control = steps, blocks, control
-        self._pace: Pace
+        self._pace: Pace  # from `begin` on
         self.done, self.total = 0, blocks * (len(steps) + 1)
         self.taken: list[tuple[float, ...]] = []  # the steps of each block that was begun
 

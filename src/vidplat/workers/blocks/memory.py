@@ -14,7 +14,7 @@ noise-aware   the clean keys and values of the frame before the block, at the sa
               their own position
 noisy         those of the latest kept ancestor in this very pass (the paper's ablation)
 none          nothing: the pruned are absent, later too
-exact         their own: all run, and results are copied. Saves nothing; the best there could be
+exact         their own: all run, and results are copied. Saves nothing; the best recovery could do
 
 In the remember pass everything is clean: there a pruned token copies the frame before it. The first
 block has no frame before it and cannot be pruned.
@@ -182,7 +182,7 @@ class BlockMemory:
             yield
 
     def begin(self, start: int, frames: int, keep: Tensor | None = None) -> None:
-        """`frames` frames from `start` on; `keep` (frames, rows, columns) bool, None for all."""
+        """A block of `frames` from `start` on; `keep` (frames, rows, columns) bool, None: all."""
         end, held = start + frames, self.window.held(start, frames)
         if keep is not None and held[-1:] != [start - 1]:
             raise ValueError(
@@ -226,7 +226,8 @@ class BlockMemory:
         self._block = None
 
     def copy_on(self) -> None:
-        """Instead of all passes, for a block that keeps nothing: its frames are the last one's."""
+        """Instead of all passes, for a block that keeps nothing: every frame is remembered as the
+        one before it."""
         block = self._now()
         for memory in self.branches.values():
             for layer in list(memory.keys):

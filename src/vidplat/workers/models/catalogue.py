@@ -13,10 +13,10 @@ say in `shares.json` that a part lies in another one ({"vae": "../flipbook/vae"}
 weights are stored once.
 
 Files of ours that may lie beside `model_index.json`, all optional:
-`defaults.json`  the VideoSpec a row gets where it says nothing, e.g. {"width": 64, "num_frames":
-33};
-`profile.json`   {"points": [...]}, the fields of `domain.ProfilePoint`, measured for this model;
-see also `measured`;
+`defaults.json`  the VideoSpec a row gets where it says nothing, e.g. {"width": 64,
+                 "num_frames": 33};
+`profile.json`   {"points": [...]}, the fields of `ProfilePoint`, measured for this model; see also
+                 `measured`;
 `causal.json`    the model makes its frames block by block (`methods.blocks`): sets the family.
 
 Not promised: that weights fit the configs. That shows when a worker loads them.
@@ -390,7 +390,8 @@ def _revision(located: ModelFiles) -> str:
 
 
 def _fingerprint(path: Path) -> bytes:
-    """SHA-256 of size and content; over 256 MiB of 64 evenly spaced MiB: seconds, not minutes."""
+    """SHA-256 of size and content; of a file over 256 MiB, of 64 evenly spaced MiB of it (seconds,
+    not minutes)."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

@@ -27,7 +27,8 @@ def nearest_multiple(value: int, step: int) -> int:
 
 
 def nearest_frames(frames: int, shape: ModelShape) -> int:
-    """The nearest number of the form factor x k + 1, k + 1 a multiple of the temporal patch."""
+    """The number of the form factor x k + 1 nearest to `frames`, k + 1 a multiple of the temporal
+    patch."""
     factor, patch = shape.temporal_factor, shape.patch[0]
     latent = (
         nearest_multiple(shape.latent_frames(frames), patch)

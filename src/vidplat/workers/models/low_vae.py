@@ -93,6 +93,7 @@ def lowered(vae: Any, level: int) -> Any:
 
 
 def _steps(vae: Any) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
+    """The spatial steps of its decoder, and those of its encoder."""
     return (
         _resamplers(vae.decoder.up_blocks, "upsampler"),
         _resamplers(vae.encoder.down_blocks, "downsampler"),

@@ -135,8 +135,8 @@ def load_self_forcing(path: Path) -> Any:
         told = ", ".join([*missing, *unexpected][:3])
         raise ModelError(f"{printable(path.name)} does not fit its own sizes: {printable(told)}")
     config = model.config
-    rope = (config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
-    model.rope = type(model.rope)(*rope)  # its tables are computed, not loaded
+    rope = type(model.rope)  # its tables are computed, not loaded
+    model.rope = rope(config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
     return model.eval().requires_grad_(False)
 
 

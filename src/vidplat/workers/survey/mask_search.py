@@ -294,7 +294,8 @@ class _Trial:
 
 
 class _Probe:
-    """A link that changes nothing, and sums up how far from the rest every candidate would be."""
+    """A link that answers as the rest of the chain does, and sums up how far every candidate would
+    be from that."""
 
     def __init__(self, grid: Grid, ks: Sequence[int], metric: str, layers: Sequence[int]) -> None:
         self._grid, self._ks, self._metric, self._layers = grid, ks, metric, set(layers)
@@ -331,7 +332,8 @@ def _distance(made: Tensor, due: Tensor, metric: str) -> float:
 
 
 def within(errors: Errors, frames: int, threshold: float) -> tuple[int, ...]:
-    """For each layer the sparsest k whose error is at most r, else F. More r is never denser."""
+    """For each layer the sparsest k with an error of at most r = `threshold`, else F. A larger r is
+    never denser."""
     layers = len(next(iter(errors.values())))
     return tuple(
         next((k for k in sorted(errors) if errors[k][layer] <= threshold), frames)

@@ -117,7 +117,8 @@ def full_point(spec: VideoSpec, solver: str = "") -> OperatingPoint:
 
 
 class Costs:
-    """A candidate's points on a few subjects: median denoising seconds over the full run's.
+    """Measured costs of a candidate's points on a few subjects: median denoising seconds divided by
+    those of the full run.
 
     A point is measured once. The full runs are made anew for every fourth point, so that slow
     drifts of the machine's speed cancel.
@@ -160,7 +161,7 @@ def tune(candidate: Candidate, cost: Costs, target: float) -> tuple[OperatingPoi
                 break
             low, high = (middle, high) if found < target else (low, middle)
     else:
-        # costs fall along the list
+        # costs fall along the list, so they rise with the sign turned
         place = bisect_left(candidate.settings, -target, key=lambda point: -cost(point))
         for point in candidate.settings[max(0, place - 1) : place + 1]:
             cost(point)

@@ -10,7 +10,6 @@ reach it, nor this one.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -51,9 +50,18 @@ class CogVideoXSeamProcessor(SeamProcessor):
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        positions = image_rotary_emb, partial(rotated, text=text)
-        call = AttentionCall(self.layer, query, key, value, *positions, masked_attention)
-        call = replace(call, mask=attention_mask, text=text, text_first=True)
+        call = AttentionCall(
+            self.layer,
+            query,
+            key,
+            value,
+            image_rotary_emb,
+            partial(rotated, text=text),
+            masked_attention,
+            mask=attention_mask,
+            text=text,
+            text_first=True,
+        )
         attended = self.attend(call).flatten(2, 3)
         attended = attn.to_out[1](attn.to_out[0](attended))
         return attended[:, text:], attended[:, :text]

@@ -52,9 +52,16 @@ class HunyuanSeamProcessor(SeamProcessor):
             query, key, value = (
                 torch.cat(pair, dim=1) for pair in zip((query, key, value), texts, strict=True)
             )
-        positions = image_rotary_emb, partial(rotated, text=text)
         call = AttentionCall(
-            self.layer, query, key, value, *positions, self.dense, mask=attention_mask, text=text
+            self.layer,
+            query,
+            key,
+            value,
+            image_rotary_emb,
+            partial(rotated, text=text),
+            self.dense,
+            mask=attention_mask,
+            text=text,
         )
         attended = self.attend(call).flatten(2, 3).to(query.dtype)
         if encoder_hidden_states is None:

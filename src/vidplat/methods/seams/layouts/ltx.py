@@ -33,9 +33,15 @@ class LtxSeamProcessor(SeamProcessor):
         query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(hidden_states))
         value = attn.to_v(hidden_states)
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, value))
-        positions = image_rotary_emb, rotated
         call = AttentionCall(
-            self.layer, query, key, value, *positions, self.dense, mask=attention_mask
+            self.layer,
+            query,
+            key,
+            value,
+            image_rotary_emb,
+            rotated,
+            self.dense,
+            mask=attention_mask,
         )
         attended = self.attend(call).flatten(2, 3).to(query.dtype)
         result: Tensor = attn.to_out[1](attn.to_out[0](attended))
