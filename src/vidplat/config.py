@@ -204,7 +204,10 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
 
     chosen = {}
     for key, (variable, default) in _TOP.items():
-        told = (given.pop(key, None), os.environ.get(variable) or None, written.pop(key, None))
+        in_file = written.pop(key, None)
+        if not isinstance(in_file, str | None):
+            raise UsageError(f"{CONFIG_FILE}: {key} must be a str, not {printable(in_file)!r}")
+        told = (given.pop(key, None), os.environ.get(variable) or None, in_file)
         chosen[key] = next((value for value in told if value is not None), default)
     pools = _pools_of(written.pop("pools", {}))
     ray = _section(RayConfig, "ray", written.pop("ray", {}))

@@ -47,6 +47,9 @@ def test_options_win_over_the_environment_which_wins_over_the_file(file, monkeyp
 def test_a_file_with_an_unknown_key_or_a_wrong_type_is_refused(file):
     for text, said in (
         ("speed = 3", "unknown key 'speed'"),
+        ("catalog = 5", "catalog must be a str, not '5'"),
+        ("output = ['renders']", "output must be a str"),
+        ("[model]\nid = 'flipbook'", "model must be a str"),
         ("[run]\nmax_attempts = 'many'", "max_attempts must be a int"),
         ("[pools.cloud]\nwheels = 4", "has no 'wheels'"),
         ("[pools]\ncloud = 4", "write each pool as a table"),

@@ -439,10 +439,15 @@ def test_other_methods_are_refused_for_it(method):
 
 def test_unless_it_says_otherwise_only_its_steps_are_the_planners_to_choose():
     jobs = taken(
-        [a_prompt(1, input_video=A), a_prompt(2, input_video=A, method="auto"), a_prompt(3)],
+        [
+            a_prompt(1, input_video=A),
+            a_prompt(2, input_video=A, method="auto"),
+            a_prompt(3, input_video=A, method=" Auto "),
+            a_prompt(4),
+        ],
         sources=with_sources(),
     ).jobs
-    assert [job.method for job in jobs] == ["steps", "steps", None]
+    assert [job.method for job in jobs] == ["steps", "steps", "steps", None]
 
 
 def test_a_spool_keeps_the_source_of_a_job():

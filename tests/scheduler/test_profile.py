@@ -82,6 +82,12 @@ def test_a_job_that_was_stored_with_a_method_that_is_gone_is_planned_anew():
     assert planned_method(a_job()) is None
 
 
+def test_an_edit_that_was_stored_with_auto_in_other_letters_is_planned_by_steps():
+    for method in ("AUTO", " auto ", ""):
+        assert planned_method(replace(a_job(method=method), input_video="/a.mp4")) == "steps"
+        assert planned_method(a_job(method=method)) == method
+
+
 def test_a_forced_point_off_the_profile_is_not_taken_for_as_good_as_the_nearest_measured_one():
     # 3 of 24 steps are the least measured (0.60); one step must be worse
     assert quality_of(a_shape(), a_spec(), OperatingPoint(1)) < 0.60

@@ -51,10 +51,10 @@ def choices(shape: ModelShape, spec: VideoSpec, method: str | None = None) -> Ch
 
 
 def planned_method(job: Job) -> str | None:
-    """The job's method; "auto" (an edit: "steps") for one that a later version has let go."""
-    if job.method is None or is_known(job.method):
-        return job.method
-    return "auto" if job.input_video is None else "steps"
+    """The job's method; "auto" for one that a later version has let go, "steps" for an edit's."""
+    method = job.method if job.method is None or is_known(job.method) else "auto"
+    is_auto = asked(method or "auto").name == "auto"
+    return "steps" if is_auto and job.input_video is not None else method
 
 
 def hull(seconds: Sequence[float], qualities: Sequence[float]) -> list[int]:

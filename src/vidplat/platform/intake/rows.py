@@ -133,7 +133,7 @@ class Rows:
         if source is not None:
             sha256 = source.sha256
             strength = DEFAULT_STRENGTH if prompt.strength is None else prompt.strength
-            method = "steps" if method in (None, "auto") else method
+            method = "steps" if asked(method or "auto").name == "auto" else method
         masks = self._masks(method, template.model.id, template.token_frames) if method else ""
         text, video = (prompt.text, prompt.negative_prompt), (template.spec, template.model)
         around = around_seed(*text, *video, sha256, strength, masks)
