@@ -69,6 +69,14 @@ def test_the_same_submit_again_makes_nothing(capsys: pytest.CaptureFixture[str])
     assert "nothing to do: 2 of 2 videos are there" in capsys.readouterr().out
 
 
+def test_an_empty_method_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    source = prompts({"prompt": "a red circle"})
+
+    told = document(capsys, "submit", source, "--method", "", *FAKE)[1]
+
+    assert document(capsys, "status", told["batch"])[1]["method"] is None
+
+
 def test_an_infeasible_deadline_exits_3_with_the_earliest_time_and_makes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -52,7 +52,7 @@ def request_of(context: typer.Context) -> SubmitRequest:
         model=given.get("model") or "",
         on_infeasible=_on_infeasible(given.get("on_infeasible")),
         quality_floor=_quality(given.get("quality_floor")),
-        method=given.get("method"),
+        method=given.get("method") or None,
         seed=given.get("seed") or 0,
         spec=spec,
         priority=given.get("priority") or 0,
