@@ -36,7 +36,7 @@ from vidplat.storage.rows import to_batch, to_job_record, to_open_job, to_runnin
 from vidplat.storage.tables import batches, jobs
 from vidplat.storage.transitions import Transitions
 
-ID_DIGITS = 32  # of a whole job id, see domain.job_id
+ID_DIGITS = 32  # of a whole job id, see `domain.id_at_seed`
 SHOWN_CHOICES = 5  # batches named in a message about an ambiguous or unknown id
 
 # A job's row with the model filled in from its batch where it has none of its own.
