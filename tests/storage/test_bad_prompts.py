@@ -242,6 +242,7 @@ def test_every_problem_of_a_file_is_told_with_its_row_and_column(tmp_path: Path)
         ({"num_frames": -33}, "must be from 1 to 100,000, found -33"),
         ({"num_frames": float("nan")}, "must be a whole number, found NaN"),
         ({"num_frames": float("inf")}, "must be a whole number, found inf"),
+        ({"fps": "29.97"}, "must be a whole number, found 29.97"),
         ({"num_frames": "many"}, "must be a whole number, found 'many'"),
         ({"num_frames": True}, "must be a whole number, found True"),
         ({"num_frames": 10**400}, "must be from 1 to 100,000, found 1" + "0" * 38 + "…"),

@@ -177,7 +177,7 @@ def _whole(least: int, most: int) -> Cell:
         if number is None:
             return None
         if not isinstance(number, int) and not (math.isfinite(number) and number == int(number)):
-            raise Wrong(f"must be a whole number, found {_shown(value)}")
+            raise Wrong(f"must be a whole number, found {_shown(number)}")
         if not least <= number <= most:
             raise Wrong(f"must be from {least:,} to {most:,}, found {_shown(int(number))}")
         return int(number)

@@ -42,7 +42,8 @@ class JobSpool:
     """Append rows, then read jobs, as often as needed. Not for use by several threads."""
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 (closed by close)
+        # Closed by `close`.
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
         self._templates: list[tuple[VideoSpec, ModelRef]] = []
         self._waiting: list[Row] = []
         self.count = 0
