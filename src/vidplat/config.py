@@ -109,6 +109,7 @@ class RunConfig:
     look_ahead_s: float = 1.0  # a worker gets its next job when so little work is left in its hand
     window: int = 2_000  # open jobs planned one by one at a time; the rest waits in the catalog
     start_timeout_s: float = 300.0  # a worker that has not come up by then counts as lost
+    stall_s: float = 120.0  # least silence in a job after which its worker is given up
 
     def __post_init__(self) -> None:
         _need_within(1, 100, "run.max_attempts", self.max_attempts)

@@ -246,6 +246,7 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out-of-memory"  # one rung lower may fit
     INFRASTRUCTURE = "infrastructure"  # the surroundings failed
     WORKER_LOST = "worker-lost"  # the worker died with the job in hand
+    METHOD = "method"  # the loaded model refuses the method, which a plan may have chosen
 
 
 @dataclass(frozen=True)

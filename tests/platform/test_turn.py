@@ -19,6 +19,7 @@ from vidplat.domain import (
 )
 from vidplat.errors import CatalogError, ClusterError, ModelError
 from vidplat.platform.dispatch.dispatcher import WorkerUp
+from vidplat.platform.run.owners import HoldLost
 from vidplat.platform.run.turn import drain, observe
 from vidplat.scheduler.cost import Observation
 from vidplat.scheduler.work import features
@@ -265,7 +266,7 @@ def test_a_batch_that_another_process_took_over_is_left_to_it(scene):
     stage = scene(2)
     stage.turn(0.0)
     stage.catalog.hold_batch("b1", "other:2:2", now=1000.0, lease_s=60.0)
-    with pytest.raises(ClusterError, match="another process has taken over"):
+    with pytest.raises(HoldLost, match="another process works on batch b1"):
         stage.turn(1000.0)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -86,10 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The `vidplat` command; returns its exit code and lets no exception pass.
 
     Without arguments it is the process's own command line, whose deadline counts from when the
-    process began.
+    process began, and which need not wait for threads that nobody waits for any more.
     """
     if arguments is None:
-        return edge.run(lambda given: _run(given, ENTERED_AT), sys.argv[1:])
+        code = edge.run(lambda given: _run(given, ENTERED_AT), sys.argv[1:])
+        if any(thread.name.startswith("worker-") for thread in threading.enumerate()):
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)
+        return code
     return edge.run(lambda given: _run(given, time.time()), arguments)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -19,9 +19,15 @@ from typing import TYPE_CHECKING
 
 from vidplat.config import Config, PoolConfig, gpu_names
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
-from vidplat.errors import UsageError, plain_place, printable
+from vidplat.errors import ClusterError, UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec, light_class
+from vidplat.platform.dispatch.dispatcher import (
+    Dispatcher,
+    Room,
+    Seat,
+    WorkerSpec,
+    light_class,
+)
 from vidplat.platform.dispatch.worker_tools import crash_points_for, is_fake, open_tools
 from vidplat.platform.intake.source_videos import SourceVideos, keep
 from vidplat.platform.intake.take_in import Taken, take_in
@@ -37,6 +43,7 @@ from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.places import probe
 
 if TYPE_CHECKING:
+    from vidplat.platform.dispatch.ray_cluster import RayCluster
     from vidplat.storage.catalog import Catalog
     from vidplat.storage.stores import Store
 
@@ -65,7 +72,8 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
             listener.phase(f"enqueuing {taken.batch.total:,} jobs")
             added = catalog.add_batch(taken.batch, taken.jobs)
             submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
-            return run_batch(_site(catalog, store, config, listener), added.batch, submitted)
+            with _site(catalog, store, config, listener) as site:
+                return run_batch(site, added.batch, submitted)
 
 
 def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> PlanAnswer:
@@ -79,7 +87,12 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         learner = Learner(_describe, catalog, batch.id)
         learner.shapes |= taken.models
         queue = _still_open(catalog, taken)
-        seats = _seats(config, store.url, batch, learner)
+        cluster = stack.enter_context(_cluster(config))
+        try:
+            seats = _seats(config, cluster, listener, store.url, batch, learner)
+        except ClusterError as error:
+            listener.warn(f"{error}; planned for the workers as they are configured")
+            seats = _seats(config, None, listener, store.url, batch, learner)
         promise = make_promise(batch, queue, seats, learner, time.time())
         reused = batch.total - queue.total
         return PlanAnswer(batch, promise.plan, promise.answer, batch.total, reused)
@@ -97,9 +110,8 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
             )
         store = open_store(batch.output_prefix)
         probe(store)
-        return run_batch(
-            _site(catalog, store, config, listener), batch, Submitted(asked_at, resumed=True)
-        )
+        with _site(catalog, store, config, listener) as site:
+            return run_batch(site, batch, Submitted(asked_at, resumed=True))
 
 
 def cancel(batch_id: str, job_id: str | None, config: Config) -> int:
@@ -119,25 +131,57 @@ def retry(batch_id: str, job_id: str | None, config: Config) -> int:
 # --- the parts of a run ---------------------------------------------------------------------------
 
 
-def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) -> Site:
-    return Site(
-        catalog=catalog,
-        store=store,
-        config=config,
-        listener=listener,
-        owner=this_owner(),
-        describe=_describe,
-        seats=partial(_seats, config, store.url),
-        open_dispatcher=partial(_open_dispatcher, config),
-        crash_point=crash_points_for(config.model),
-    )
+@contextmanager
+def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) -> Iterator[Site]:
+    with _cluster(config) as cluster:
+        yield Site(
+            catalog=catalog,
+            store=store,
+            config=config,
+            listener=listener,
+            owner=this_owner(),
+            describe=_describe,
+            seats=partial(_seats, config, cluster, listener, store.url),
+            open_dispatcher=partial(_open_dispatcher, cluster),
+            crash_point=crash_points_for(config.model),
+        )
 
 
-def _seats(config: Config, store_url: str, batch: Batch, learner: Learner) -> list[Seat]:
-    """The workers to be started, as the configuration has them."""
+@contextmanager
+def _cluster(config: Config) -> Iterator[RayCluster | None]:
+    """The Ray cluster of a run, not connected yet; None where it works in this process."""
+    if config.run.local:
+        yield None
+        return
+    from vidplat.platform.dispatch.ray_token import offer_token
+
+    offer_token()  # before Ray is imported
+    from vidplat.platform.dispatch.ray_cluster import RayCluster
+
+    with closing(RayCluster(config.ray)) as cluster:
+        yield cluster
+
+
+def _seats(
+    config: Config,
+    cluster: RayCluster | None,
+    listener: Listener,
+    store_url: str,
+    batch: Batch,
+    learner: Learner,
+) -> list[Seat]:
+    """The workers to be started, as the configuration has them. Raises ClusterError where a cluster
+    that should be running cannot be asked for its room."""
     cards, now = gpu_names(), time.time()
     seats: list[Seat] = []
+    rooms: Mapping[str, Room] = {}
+    if cluster is not None and not cluster.is_own:
+        cluster.connect()
+        rooms = cluster.rooms(config.pools)
     for pool in config.pools:
+        room = rooms.get(pool.name, Room(pool.workers, pool.workers))
+        if room.free < pool.workers and pool.workers:
+            listener.warn(f"pool {pool.name}: {room.why}; {room.free} are counted on")
         device_class = _device_class(pool, cards, batch.model.id)
         known = learner.costs.samples(batch.model.id, device_class)
         is_measured = known >= _FEW_SAMPLES or pool.light or is_fake(batch.model.id)
@@ -151,7 +195,7 @@ def _seats(config: Config, store_url: str, batch: Batch, learner: Learner) -> li
                 calibrate=not is_measured,
                 inputs=config.inputs,
             )
-            seats.append(Seat(spec, device_class, now))
+            seats.append(Seat(spec, device_class, now, has_place=number <= room.free))
     return seats
 
 
@@ -166,14 +210,14 @@ def _device_class(pool: PoolConfig, cards: Sequence[str], model_id: str) -> str:
     return light_class(expected) if pool.light else expected
 
 
-def _open_dispatcher(config: Config, seats: Sequence[Seat]) -> Dispatcher:
-    if config.run.local:
+def _open_dispatcher(cluster: RayCluster | None, seats: Sequence[Seat]) -> Dispatcher:
+    if cluster is None:
         from vidplat.platform.dispatch.in_process import LocalDispatcher
 
         return LocalDispatcher(seats, open_tools)
     from vidplat.platform.dispatch.on_ray import RayDispatcher
 
-    return RayDispatcher(seats, config.ray)
+    return RayDispatcher(seats, cluster)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ class Knowledge:
     shapes: Mapping[str, ModelShape]  # by model id
     costs: CostModel = field(default_factory=CostModel)
     draft_bytes_per_pixel: float = MP4_BYTES_PER_PIXEL  # as drafts were seen to take
+    refused: frozenset[tuple[str, str]] = frozenset()  # (model id, method) that workers refused
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ class Menu:
         if not workers:
             return "no live worker"
         offered = choices(shape, job.spec, planned_method(job))
+        if job.method is None:
+            offered = _without(offered, job.model.id, self._knowledge.refused)
         need = needed_bytes(shape, job.spec)
         roomy = [i for i, w in enumerate(workers) if not 0 < w.free_bytes < need]
         if not roomy:
@@ -242,6 +245,19 @@ def _allowed(offered: Choices, rungs_down: int, floor: float) -> Choices:
     else:
         part = slice(min(bisect_left(offered.qualities, floor - 1e-12), count - 1), None)
     return Choices(offered.points[part], offered.qualities[part], offered.measured)
+
+
+def _without(offered: Choices, model_id: str, refused: frozenset[tuple[str, str]]) -> Choices:
+    """The points whose method no worker has refused."""
+    kept = [
+        (point, quality)
+        for point, quality in zip(offered.points, offered.qualities, strict=True)
+        if (model_id, point.accelerator) not in refused
+    ]
+    if len(kept) in (0, len(offered.points)):
+        return offered
+    points, qualities = zip(*kept, strict=True)
+    return Choices(points, qualities, offered.measured)
 
 
 def _gb(size_bytes: int) -> str:

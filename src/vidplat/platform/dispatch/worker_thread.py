@@ -13,6 +13,7 @@ thread; one that cannot load its model ends with a `SetupFailed` event.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -53,6 +54,18 @@ from vidplat.workers.draft import Draft, Rendered
 from vidplat.workers.making import Control, OnStep
 
 log = logging.getLogger(__name__)
+
+_END_WITHIN_S = 60.0  # that a thread may take at the end of the process
+_THREAD = "worker-"  # how names of their threads begin
+
+
+@atexit.register
+def _wait_for_threads() -> None:
+    """Python must not be taken down around a thread that computes: that ends in an abort."""
+    until = time.monotonic() + _END_WITHIN_S
+    for thread in threading.enumerate():
+        if thread.name.startswith(_THREAD):
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 class VideoMaker(Protocol):
@@ -161,7 +174,7 @@ class WorkerThread:
         # By job id: a draft's video, and its seconds.
         self._fetching: dict[str, Future[tuple[bytes, float]]] = {}
         self._fetcher = ThreadPoolExecutor(1, thread_name_prefix=f"fetcher-{spec.worker_id}")
-        name = f"worker-{spec.worker_id}"
+        name = f"{_THREAD}{spec.worker_id}"
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     # --- from any thread ------------------------------------------------------------------------

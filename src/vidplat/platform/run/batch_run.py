@@ -21,9 +21,10 @@ from vidplat.errors import ExitCode, InfrastructureError, printable
 from vidplat.methods.language import is_known
 from vidplat.platform.dispatch.dispatcher import Seat
 from vidplat.platform.interface import BatchResult
+from vidplat.platform.run.heeding import find_committed
 from vidplat.platform.run.interrupts import Interrupts
 from vidplat.platform.run.learning import Learner
-from vidplat.platform.run.owners import held
+from vidplat.platform.run.owners import HoldLost, held
 from vidplat.platform.run.plan_records import plan_record
 from vidplat.platform.run.promise import PLANNED_BY_NAME, Promise, make_promise
 from vidplat.platform.run.reconcile import reconcile
@@ -58,14 +59,21 @@ def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
     interrupts = Interrupts(
         lambda: site.listener.warn("finishing what is running; once more to stop at once")
     )
-    # 1. Hold.
-    with interrupts, held(site, batch.id, interrupts) as is_ours:
-        if not is_ours:
-            ended = ExitCode.INTERRUPTED, "interrupted while waiting"
-            return _result(site, batch, submitted, ended)
-        result = _run_held(site, batch, submitted, interrupts)
-        site.listener.finished(result)
-        return result
+    with interrupts:
+        while True:
+            # 1. Hold.
+            with held(site, batch.id, interrupts) as is_ours:
+                if not is_ours:
+                    ended = ExitCode.INTERRUPTED, "interrupted while waiting"
+                    return _result(site, batch, submitted, ended)
+                try:
+                    result = _run_held(site, batch, submitted, interrupts)
+                except HoldLost as lost:
+                    site.listener.warn(str(lost))
+                    submitted = replace(submitted, new=False)
+                    continue
+                site.listener.finished(result)
+                return result
 
 
 def _run_held(
@@ -115,7 +123,6 @@ def _turn_until_over(world: World, interrupts: Interrupts) -> bool:
         world.listener.phase(f"starting {len(world.dispatcher.seats())} workers")
         begin(world)
         world.dispatcher.start()
-        interrupts.listen()  # Ray has put its own handlers in place of ours
         while not is_over(world):
             if interrupts.draining:
                 drain(world)
@@ -132,6 +139,7 @@ def _leave_tidy(world: World) -> None:
     """Nothing of ours stays under way, what was learnt is kept, rubbish is swept."""
     site, batch = world.site, world.batch
     try:
+        find_committed(world)
         site.catalog.release(batch.id, site.owner, now=site.clock())
         world.learner.save()
         if world.untidy and not _is_open(site, batch):

@@ -34,6 +34,7 @@ class InHand:
     passed_on: bool = False  # a worker was lost with its draft in hand
     held_by: str = ""  # where that is not the worker of the assignment
     is_sent: bool = True  # False: it waits for its worker to come up
+    silent_since: float | None = None  # by `World.watched_s`; None: just heard of
 
     @property
     def worker_id(self) -> str:

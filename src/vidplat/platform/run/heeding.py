@@ -31,6 +31,7 @@ def heed(world: World, event: Event) -> None:
         case Progress():
             if held := world.hands.find(event.worker_id, event.job_id, event.attempt):
                 held.note(event)
+                held.silent_since = None
                 world.fresh[event.job_id] = event
                 world.listener.progress(event)
         case Outcome():
@@ -55,7 +56,13 @@ def _end(world: World, held: InHand, outcome: Outcome) -> None:
     if not outcome.ok:
         world.untidy = True
         world.plan_age.call(urgent=True)
+        if outcome.failure is not None and outcome.failure.kind is FailureKind.METHOD:
+            world.learner.refused(job.model.id, promised.point)
         return
+    world.losses = 0
+    if world.killers:
+        world.killers.discard(job.id)
+        world.plan_age.call(urgent=True)
     world.learner.finished(outcome, job, world.device_classes)
     took_s = worked_s(held.order, outcome)
     if world.deadlines_ahead and not _LEAST_OF_P50 * promised.p50_s <= took_s <= promised.p90_s:
@@ -74,7 +81,8 @@ def _welcome(world: World, up: WorkerUp) -> None:
 
 
 def _mourn(world: World, lost: WorkerLost) -> None:
-    """The oldest order in its hand takes the blame; those behind it, not begun, go back freely.
+    """The order that it stalled in, or the oldest in its hand, takes the blame; others go back
+    freely, as all do when its machine went.
 
     An order whose video is committed already did end, only its Outcome was lost on the way. A draft
     of another worker is whole: what was to be done with it is done once more, elsewhere.
@@ -87,19 +95,32 @@ def _mourn(world: World, lost: WorkerLost) -> None:
         raise ModelError(world.last_loss)
     if lost.successor is not None:
         world.asked_at[lost.successor] = world.now()
-    is_blamed = False
+    blamed: str | None = None
     for held in world.hands.drop(lost.worker_id):
+        job_id = held.order.job.id
         artifact, drafted = _committed(world, held), held.order.drafted
         if artifact is not None:
             _end_lost(world, held, lost, artifact)
         elif drafted and drafted.worker_id != lost.worker_id and not held.passed_on:
             pass_on(world, replace(held, passed_on=True), drafted)
-        elif is_blamed:
+        elif lost.is_blameless or blamed is not None or lost.stalled not in (None, job_id):
             world.endings.give_back([held])
         else:
-            is_blamed = True
+            blamed = job_id
             _end_lost(world, held, lost, None)
+    world.losses += blamed not in world.killers
+    if blamed is not None:
+        world.killers.add(blamed)
     world.plan_age.call(urgent=True)
+
+
+def find_committed(world: World) -> None:
+    """At the end of a run that was broken off: videos that are in the store, though nobody could
+    tell us, are done."""
+    for held in list(world.hands):
+        if (artifact := _committed(world, held)) is not None:
+            job_id = held.order.job.id
+            world.site.catalog.mark_done(world.batch.id, job_id, artifact, world.now())
 
 
 def _committed(world: World, held: InHand) -> Artifact | None:

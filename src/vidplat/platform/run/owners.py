@@ -16,10 +16,15 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from vidplat.errors import ClusterError
 from vidplat.platform.run.interrupts import Interrupts
 from vidplat.platform.run.site import Site
 
 _LOOK_AGAIN_S = 0.5
+
+
+class HoldLost(ClusterError):
+    """Another process holds the batch now: this one was silent for longer than its lease."""
 
 
 def this_owner() -> str:

@@ -108,7 +108,7 @@ def observe(world: World) -> Snapshot:
     now = world.now()
     return Snapshot(
         now=now,
-        jobs=tuple(world.window.jobs.values()),
+        jobs=world.offered(),
         workers=world.worker_states(world.makers(), now),
         deadline_at=world.batch.deadline_at,
         finishers=world.hand_over.finishers(now),

@@ -15,11 +15,12 @@ One World serves one batch, in one thread.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from vidplat.domain import Batch, OnInfeasible, Progress, WorkerState
-from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat
+from vidplat.domain import Batch, OnInfeasible, OpenJob, Progress, WorkerState
+from vidplat.platform.dispatch.dispatcher import Absence, Dispatcher, Seat
 from vidplat.platform.run.endings import Endings
 from vidplat.platform.run.following import Following, Standing
 from vidplat.platform.run.hand_over import HandOver
@@ -31,6 +32,8 @@ from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
 from vidplat.scheduler.decision import Policy
 from vidplat.storage.catalog_words import BatchState
+
+PROBED_AFTER = 3  # losses in a row
 
 
 class World:
@@ -60,9 +63,13 @@ class World:
         self.stuck: str | None = None  # why the rest cannot be placed
         self.untidy = False  # attempts may have left files behind
         self.last_loss = ""  # why the last lost worker was lost
+        self.killers: set[str] = set()  # jobs with which a worker was lost
+        self.losses = 0  # of workers, in a row, that no known killer explains
+        self.watched_s = 0.0  # for how long workers have been listened to, at least
         self.asked_at: dict[str, float] = {}  # worker id -> when it was asked to come
         self.device_classes: dict[str, str] = {}  # of every worker that was ever there
         self.fresh: dict[str, Progress] = {}  # heartbeats not yet in the catalog
+        self._told_absent: set[tuple[str, str]] = set()
         self.beat_at = self.renewed_at = -math.inf
 
     def now(self) -> float:
@@ -74,8 +81,32 @@ class World:
             self.device_classes[seat.worker_id] = seat.device_class
 
     def makers(self) -> list[Seat]:
-        """Seats whose workers have a model; only these are planned for."""
-        return [seat for seat in self.dispatcher.seats() if not seat.light]
+        """Seats whose workers have a model; only these are planned for. Those that wait for a place
+        are not counted on while another has one."""
+        makers = [seat for seat in self.dispatcher.seats() if not seat.light]
+        return [seat for seat in makers if seat.has_place] or makers
+
+    def offered(self) -> tuple[OpenJob, ...]:
+        """The queued jobs that may begin now. One that a worker was lost with is tried while no
+        other such is in hand, so that it holds up one worker at most. When nothing but losses was
+        heard of lately, jobs from all over the queue are tried before those next in line."""
+        waiting = list(self.window.jobs.values())
+        if not self.killers:
+            return tuple(waiting)
+        sound = [each for each in waiting if each.job.id not in self.killers]
+        if sound and self.losses >= PROBED_AFTER:
+            few = max(1, len(self.makers()))
+            return tuple(sorted(sound, key=lambda each: _scattered(each.job.id))[:few])
+        if any(held.order.job.id in self.killers for held in self.hands):
+            return tuple(sound)
+        first = next((each for each in waiting if each.job.id in self.killers), None)
+        return tuple(each for each in waiting if each is first or each.job.id not in self.killers)
+
+    def tell_absent(self, absent: Mapping[str, Absence]) -> None:
+        """Say why workers have no place yet, once for each reason."""
+        for pool, why in {(each.pool, each.why) for each in absent.values()} - self._told_absent:
+            self._told_absent.add((pool, why))
+            self.listener.phase(f"waiting for workers of pool {pool}: {why}")
 
     def standing(self) -> Standing:
         seats, waiting = self.dispatcher.seats(), self.window.jobs
@@ -103,3 +134,8 @@ class World:
         """Read the window from the catalog: at the start, and when others may have changed it."""
         if self.window.read():
             self.plan_age.call(urgent=True)
+
+
+def _scattered(job_id: str) -> bytes:
+    """An order that has nothing to do with the file's: rows that kill often stand together."""
+    return hashlib.sha256(job_id.encode()).digest()
