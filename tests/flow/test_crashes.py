@@ -14,6 +14,7 @@ import pytest
 
 from tests.flow.stage import Run, Stage
 from tests.platform.builders import Memory
+from vidplat.config import PoolConfig, RunConfig
 from vidplat.domain import JobState
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog import Catalog
@@ -248,3 +249,59 @@ def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(
         )
     finally:
         subprocess.run(["umount", str(out)], check=True)
+
+
+def test_a_job_that_hangs_is_given_up_and_made_by_another_worker(tmp_path: Path):
+    # given a worker that hangs for an hour in its first step
+    run = RunConfig(stall_s=1.0)
+    stage = Stage(tmp_path, model="fake:step_s=0.01", run=run)
+
+    # when
+    process = stage.in_a_process("submit", stage.write(["good", "[hang] once", "also good"]))
+    said, _ = process.communicate(timeout=60)
+
+    # then
+    assert process.returncode == 0, said
+    assert stage.counts() == {JobState.DONE: 3}
+    catalog = open_catalog(stage.config.catalog)
+    (hung,) = [r for r in catalog.jobs(catalog.batches()[0].id) if "hang" in r.job.prompt]
+    first, second = catalog.attempts(catalog.batches()[0].id, hung.job.id)
+    catalog.close()
+    assert first.failure is not None
+    assert "hangs in denoise" in first.failure.message
+    assert first.worker_id != second.worker_id
+
+
+def test_the_first_signal_ends_a_run_whose_worker_hangs(tmp_path: Path):
+    pools, run = (PoolConfig("cloud"),), RunConfig(stall_s=2.0)
+    stage = Stage(tmp_path, model="fake:step_s=0.01", pools=pools, run=run)
+    process = stage.in_a_process("submit", stage.write(["good", "[hang] for an hour", "last"]))
+    wait_for(stage, 1, process)
+    time.sleep(0.3)
+
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=40)
+
+    assert process.returncode == 130, said
+    assert stage.counts() == {JobState.DONE: 1, JobState.QUEUED: 2}
+
+
+def test_a_run_that_was_frozen_for_longer_than_its_lease_waits_for_who_took_over(tmp_path: Path):
+    # given a run that is frozen in mid-batch
+    run = RunConfig(lease_s=1.0, heartbeat_s=0.2)
+    stage = Stage(tmp_path, model="fake:step_s=0.05", run=run)
+    file = stage.write(16)
+    process = stage.in_a_process("submit", file)
+    wait_for(stage, 2, process)
+    process.send_signal(signal.SIGSTOP)
+
+    # when another takes over, and the first wakes up while that is at work
+    other = stage.in_a_process("submit", file)
+    wait_for(stage, 6, other)
+    process.send_signal(signal.SIGCONT)
+    said = [each.communicate(timeout=60)[0] for each in (process, other)]
+
+    # then both end well
+    assert [process.returncode, other.returncode] == [0, 0], said
+    assert stage.counts() == {JobState.DONE: 16}
+    stage.check_nothing_lost_or_twice()

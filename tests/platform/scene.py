@@ -34,7 +34,7 @@ class ScriptedDispatcher:
         self.events: list[Event] = []
         self.hurried: dict[str, float | None] = {}
         self.cancelled: set[str] = set()
-        self.dismissed: list[str] = []
+        self.dismissed: dict[str, str] = {}
 
     def start(self) -> None: ...
 
@@ -54,7 +54,7 @@ class ScriptedDispatcher:
         self.cancelled |= set(job_ids)
 
     def dismiss(self, worker_id: str, reason: str, stalled: str | None = None) -> None:
-        self.dismissed.append(worker_id)
+        self.dismissed[worker_id] = reason
         seat = self.places[worker_id]
         self.loses(worker_id, seat.since, f"{worker_id}.2", stalled=stalled)
 

@@ -87,9 +87,10 @@ class World:
         return [seat for seat in makers if seat.has_place] or makers
 
     def offered(self) -> tuple[OpenJob, ...]:
-        """The queued jobs that may begin now. One that a worker was lost with is tried while no
-        other such is in hand, so that it holds up one worker at most. When nothing but losses was
-        heard of lately, jobs from all over the queue are tried before those next in line."""
+        """The queued jobs that may begin now. One that a worker was lost with is tried again once
+        something was made, which shows that workers can work, and while no other such is in hand,
+        so that it holds up one of them. When nothing but losses was heard of lately, jobs from all
+        over the queue are tried before those next in line."""
         waiting = list(self.window.jobs.values())
         if not self.killers:
             return tuple(waiting)
@@ -97,7 +98,7 @@ class World:
         if sound and self.losses >= PROBED_AFTER:
             few = max(1, len(self.makers()))
             return tuple(sorted(sound, key=lambda each: _scattered(each.job.id))[:few])
-        if any(held.order.job.id in self.killers for held in self.hands):
+        if (sound and self.losses) or any(h.order.job.id in self.killers for h in self.hands):
             return tuple(sound)
         first = next((each for each in waiting if each.job.id in self.killers), None)
         return tuple(each for each in waiting if each is first or each.job.id not in self.killers)
