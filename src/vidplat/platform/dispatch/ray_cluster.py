@@ -76,7 +76,7 @@ class RayCluster:
             self._watch = _Watch(_doors())
         except (RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
             self.close()
-            raise ClusterError(self._why(error, "".join(said))) from error
+            raise self._refusal(error, "".join(said)) from error
         self.is_connected = True
 
     def close(self) -> None:
@@ -188,16 +188,18 @@ class RayCluster:
         _check_reachable(address)
         ray.init(address=address, **_QUIET)
 
-    def _why(self, error: Exception, said: str) -> str:
+    def _refusal(self, error: Exception, said: str) -> ClusterError:
         if self.is_own:
-            return f"cannot start Ray on this machine: {printable(error)}"
+            return ClusterError(f"cannot start Ray on this machine: {printable(error)}")
         shown = printable(self._config.address)
         if "InvalidAuthToken" in said or "token" in str(error).lower():
-            return (
+            refusal = ClusterError(
                 f"the Ray cluster at {shown} asks for a token, and refuses the one from here: set "
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's"
             )
-        return (
+            refusal.retry_can_help = False
+            return refusal
+        return ClusterError(
             f"cannot use the Ray cluster at {shown}: {printable(error)}. It must run Ray "
             f"{ray.__version__}"
         )

@@ -226,6 +226,8 @@ class WorkerThread:
             tools = self._tools = self._open_tools(self.spec)
             self._outbox.put(self._set_up(tools))
         except Exception as error:  # the worker's edge: what stops it from starting is told upwards
+            if self._closing:
+                return  # nobody waits for it any more
             worker_id, is_wrong = self.spec.worker_id, isinstance(error, RequestError)
             log.exception("worker %s could not start", worker_id)
             self._outbox.put(SetupFailed(worker_id, _sentence(error), is_wrong))
