@@ -36,6 +36,11 @@ def test_a_directory_is_described_from_its_configs_and_headers(model: Path) -> N
     assert 1e6 < shape.parameter_bytes < 1e7
 
 
+def test_the_solver_that_a_model_comes_with_is_known(tiny_wan: Path, tiny_unipc: Path) -> None:
+    solvers = [describe_model(str(model))[1].solver for model in (tiny_wan, tiny_unipc)]
+    assert solvers == ["FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"]
+
+
 def test_describing_and_listing_load_no_torch(model: Path) -> None:
     script = (
         "import sys; from vidplat.workers import describe_model, list_models, check_spec;"

@@ -128,7 +128,8 @@ class Menu:
             return f"nothing is known of model {job.model.id}"
         if not workers:
             return "no live worker"
-        offered = choices(shape, job.spec, planned_method(job))
+        is_edit = job.input_video is not None
+        offered = choices(shape, job.spec, planned_method(job), is_edit)
         need = needed_bytes(shape, job.spec)
         roomy = [i for i, w in enumerate(workers) if not 0 < w.free_bytes < need]
         if not roomy:

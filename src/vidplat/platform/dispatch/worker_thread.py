@@ -35,6 +35,7 @@ from vidplat.domain import (
 from vidplat.errors import (
     InfrastructureError,
     JobError,
+    MethodRefused,
     OutOfMemoryError,
     RequestError,
     VidplatError,
@@ -365,7 +366,7 @@ def sort_failure(error: BaseException) -> Failure:
     is_torchs = type(error).__name__ == "OutOfMemoryError"  # which is not loaded for its sake
     if is_torchs or isinstance(error, OutOfMemoryError | MemoryError):
         kind = FailureKind.OUT_OF_MEMORY
-    elif isinstance(error, RequestError):
+    elif isinstance(error, RequestError | MethodRefused):
         kind = FailureKind.REQUEST
     elif isinstance(error, InfrastructureError | OSError):
         kind = FailureKind.INFRASTRUCTURE

@@ -167,6 +167,7 @@ def read_shape(located: ModelFiles) -> ModelShape:
         defaults=_defaults(located.root, in_blocks),
         profile=_profile(located.root),
         blocks=in_blocks,
+        solver=str(located.index["scheduler"][1]),
     )
 
 
