@@ -7,7 +7,8 @@
     │   ├── ModelError              a model that is unknown, incomplete or refused for safety
     │   └── SpecError               a size, length or step count the model cannot make
     ├── JobError                this job failed                                             (exit 4)
-    │   └── OutOfMemoryError        one rung cheaper may fit
+    │   ├── OutOfMemoryError        one rung cheaper may fit
+    │   └── MethodRefused           a method that a loaded model cannot be used with
     └── InfrastructureError     the surroundings failed; a retry can help                   (exit 1)
         ├── StoreError              object storage or a disk refused, vanished or is full
         ├── CatalogError            the SQL catalog: unreachable, locked, from a newer version
@@ -92,6 +93,11 @@ class JobError(VidplatError):
 
 class OutOfMemoryError(JobError):
     retry_can_help = True
+
+
+class MethodRefused(JobError):
+    """A loaded model, or its solver, and a method that do not go together for this video. Wrong as
+    a request where somebody asked for the method by name; else the plan may choose another."""
 
 
 class InfrastructureError(VidplatError):

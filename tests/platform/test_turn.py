@@ -97,10 +97,13 @@ def test_a_lost_worker_costs_the_running_job_an_attempt_and_those_behind_it_noth
         (attempt,) = stage.catalog.attempts("b1", order.job.id)
         assert (attempt.ended, attempt.counts) == ("released", False)
 
-    # and they go to the successor once it is up
+    # and they go to the successor once it is up, the one that was lost once something was made
     stage.dispatcher.places["w1.2"] = replace(stage.dispatcher.places["w1.2"], up=True)
     stage.dispatcher.events.append(WorkerUp("w1.2", "cpu-1", 2**34, 1.0, at=8.0))
     stage.turn(8.0)
+    assert sorted(stage.in_hand("w1.2")) == [2, 3]
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1.2"][0], at=18.0)
+    stage.turn(18.0)
     assert sorted(stage.in_hand("w1.2")) == [1, 2, 3]
 
 
@@ -268,6 +271,23 @@ def test_a_batch_that_another_process_took_over_is_left_to_it(scene):
     stage.catalog.hold_batch("b1", "other:2:2", now=1000.0, lease_s=60.0)
     with pytest.raises(HoldLost, match="another process works on batch b1"):
         stage.turn(1000.0)
+
+
+def test_a_method_that_a_worker_refuses_costs_the_job_nothing_but_that_method(scene):
+    stage = scene(1, max_attempts=1)
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    failure = Failure(FailureKind.METHOD, "hsa cannot be used here")
+    stage.dispatcher.finishes(order, at=1.0, failure=failure)
+    stage.turn(1.0)
+    assert [each.attempt for each in stage.dispatcher.sent["w1"]] == [1, 2]
+    refused = (order.job.model.id, order.assignment.point.accelerator)
+    assert refused in stage.world.learner.knowledge.refused
+
+    # and it still has its one attempt at what may fail
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1"][1], at=2.0)
+    stage.turn(2.0)
+    assert stage.states() == {JobState.DONE: 1}
 
 
 def test_a_failing_worker_becomes_the_last_choice(scene):

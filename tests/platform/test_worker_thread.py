@@ -16,6 +16,7 @@ from vidplat.errors import (
     ClusterError,
     InputError,
     JobError,
+    MethodRefused,
     ModelError,
     OutOfMemoryError,
     StoreError,
@@ -276,6 +277,7 @@ def test_failures_are_sorted_by_whose_fault_they_are():
     assert sort_failure(OutOfMemoryError("x")).kind is FailureKind.OUT_OF_MEMORY
     assert sort_failure(MemoryError()).kind is FailureKind.OUT_OF_MEMORY
     assert sort_failure(JobError("x")).kind is FailureKind.JOB
+    assert sort_failure(MethodRefused("x")).kind is FailureKind.METHOD
     assert sort_failure(OSError(28, "No space left on device")).kind is FailureKind.INFRASTRUCTURE
     assert sort_failure(ZeroDivisionError("a \x1b[31m thing")).kind is FailureKind.JOB
     assert sort_failure(ZeroDivisionError("a \x1b[31m thing")).message.isprintable()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders import a_job, a_policy, a_shape, a_snapshot, a_spec, an_open_job, knowledge
 from vidplat.domain import OperatingPoint
-from vidplat.methods.model_shape import ProfilePoint
+from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.methods.work import MethodWork, method_work
 from vidplat.scheduler.planner import plan
 from vidplat.scheduler.profile import Choices, choices, quality_of
@@ -44,6 +46,15 @@ def test_the_planner_takes_the_method_where_it_beats_fewer_steps():
     decided = plan(snapshot, a_policy(), knowledge(shape=shape, full_s=11.0, fixed_s=1.0))
     assert [a.point.method for a in decided.assignments] == ["teacache"]
     assert decided.assignments[0].quality == pytest.approx(0.97)
+
+
+def test_what_a_worker_refused_is_not_chosen_again_and_the_next_best_is():
+    shape = a_shape(profile=(*STEPS, GOOD))
+    snapshot = a_snapshot(jobs=[an_open_job()], deadline_at=9.0)
+    known = knowledge(shape=shape, full_s=11.0, fixed_s=1.0)
+    refused = replace(known, refused=frozenset({(snapshot.jobs[0].job.model.id, "teacache")}))
+    (made,) = plan(snapshot, a_policy(), refused).assignments
+    assert (made.point.steps, made.point.accelerator) == (17, "")
 
 
 def test_a_method_that_was_never_measured_is_counted_at_full_work_and_said_to_be_a_guess():
@@ -96,6 +107,36 @@ def test_the_overhead_is_the_measured_one_even_where_the_work_has_a_closed_form(
         a_shape(profile=(*STEPS, slow)), a_spec(steps=40), OperatingPoint(40, "hsa")
     )
     assert found.overhead == 1.2
+
+
+# --- the method and its solver together -----------------------------------------------------------
+
+UNIPC = "UniPCMultistepScheduler"
+WITH_EULER = ProfilePoint(
+    1.0, 0.97, method="early+euler", linear_work=0.5, attention_work=0.5, samples=4
+)
+
+
+def test_on_a_model_of_another_solver_a_plan_takes_the_method_with_euler():
+    shape = replace(a_shape(profile=(*STEPS, WITH_EULER)), solver=UNIPC)
+    # 10 s in full, half of them with the method; half the steps are worth 0.90
+    snapshot = a_snapshot(jobs=[an_open_job()], deadline_at=7.0)
+    (assigned,) = plan(snapshot, a_policy(), knowledge(shape=shape)).assignments
+    assert assigned.point == OperatingPoint(24, "early+euler")
+
+
+def test_what_the_words_refuse_of_a_model_or_a_length_is_not_offered():
+    short = ProfilePoint(1.0, 0.99, method="hsa:preset=25", linear_work=0.25, attention_work=0.25)
+    alone = ProfilePoint(1.0, 0.98, method="early", linear_work=0.5, attention_work=0.5)
+    shape = replace(a_shape(profile=(*STEPS, short, alone, WITH_EULER)), solver=UNIPC)
+
+    def offered(steps: int, shape: ModelShape) -> set[str]:
+        return {point.accelerator for point in choices(shape, a_spec(steps=steps)).points}
+
+    assert offered(24, shape) == {"", "early+euler"}
+    euler = replace(shape, solver="FlowMatchEulerDiscreteScheduler")
+    assert offered(24, euler) == {"", "hsa:preset=25", "early", "early+euler"}
+    assert offered(4, euler) == {"", "early", "early+euler"}  # hsa:25 needs 21 steps
 
 
 # --- eco: K is the planner's to choose ------------------------------------------------------------

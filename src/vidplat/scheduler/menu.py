@@ -129,7 +129,8 @@ class Menu:
             return f"nothing is known of model {job.model.id}"
         if not workers:
             return "no live worker"
-        offered = choices(shape, job.spec, planned_method(job))
+        is_edit = job.input_video is not None
+        offered = choices(shape, job.spec, planned_method(job), is_edit)
         if job.method is None:
             offered = _without(offered, job.model.id, self._knowledge.refused)
         need = needed_bytes(shape, job.spec)

@@ -18,13 +18,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress
 
 import numpy as np
 
 from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.methods.frames import is_planned, kept_latents, texts_to_plan
-from vidplat.methods.kinds import MethodKind
-from vidplat.methods.language import asked, is_known, parse, text
+from vidplat.methods.kinds import MethodKind, Task
+from vidplat.methods.language import asked, is_known, parse, text, unsuited
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.methods.table import KINDS
 
@@ -45,9 +46,12 @@ class Choices:
     measured: bool
 
 
-def choices(shape: ModelShape, spec: VideoSpec, method: str | None = None) -> Choices:
-    """The points of `spec` under `method`, any text that `language.asked` takes. At least one."""
-    return _choices(shape, replace(spec, seed=0), method or "auto")
+def choices(
+    shape: ModelShape, spec: VideoSpec, method: str | None = None, is_edit: bool = False
+) -> Choices:
+    """The points of `spec` under `method`, any text that `language.asked` takes. At least one, and
+    none of which the methods' words say that it cannot be made so, unless that leaves none."""
+    return _suited(shape, replace(spec, seed=0), method or "auto", is_edit)
 
 
 def planned_method(job: Job) -> str | None:
@@ -96,6 +100,19 @@ def _along(at: float, fractions: tuple[float, ...], values: tuple[float, ...]) -
     """A straight line between measured fractions; below the least the guessed curve goes on."""
     inside = float(np.interp(at, fractions, values))
     return inside * math.pow(min(1.0, at / fractions[0]), _GUESS_EXPONENT)
+
+
+@lru_cache(maxsize=4096)
+def _suited(shape: ModelShape, spec: VideoSpec, method: str, is_edit: bool) -> Choices:
+    offered = _choices(shape, spec, method)
+    suited = [
+        not unsuited(point.method, Task.of(shape, spec, point.steps, is_edit))
+        for point in offered.points
+    ]
+    if all(suited) or not any(suited):
+        return offered
+    points, qualities = compress(offered.points, suited), compress(offered.qualities, suited)
+    return Choices(tuple(points), tuple(qualities), offered.measured)
 
 
 @lru_cache(maxsize=4096)
@@ -155,7 +172,11 @@ def _step_counts(shape: ModelShape, full: int) -> list[int]:
 @lru_cache(maxsize=256)
 def _accelerated(profile: tuple[ProfilePoint, ...]) -> dict[str, float]:
     """Quality of each measured method at full steps."""
-    return {point.method: min(1.0, max(0.0, point.quality)) for point in profile if point.method}
+    return {
+        point.method: min(1.0, max(0.0, point.quality))
+        for point in profile
+        if point.method and point.steps_fraction >= 1.0
+    }
 
 
 def _planned_kind(method: str) -> MethodKind | None:

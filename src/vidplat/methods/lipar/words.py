@@ -26,6 +26,8 @@ class LiparKind(kinds.MethodKind):
                 "lipar leaves out what does not change in an input video, and this row has none: "
                 "add input_video, or choose another method"
             )
+        if task.patch_frames != 1:
+            return "lipar cannot prune tokens of several latent frames frame by frame"
         if task.in_blocks and values["recovery"] == "bias":
             return (
                 "lipar:recovery=bias is not made for block by block videos: use noise-aware, "

@@ -36,6 +36,7 @@ from vidplat.domain import (
 from vidplat.errors import (
     InfrastructureError,
     JobError,
+    MethodRefused,
     OutOfMemoryError,
     RequestError,
     VidplatError,
@@ -380,6 +381,8 @@ def sort_failure(error: BaseException) -> Failure:
     is_torchs = type(error).__name__ == "OutOfMemoryError"  # which is not loaded for its sake
     if is_torchs or isinstance(error, OutOfMemoryError | MemoryError):
         kind = FailureKind.OUT_OF_MEMORY
+    elif isinstance(error, MethodRefused):
+        kind = FailureKind.METHOD
     elif isinstance(error, RequestError):
         kind = FailureKind.REQUEST
     elif isinstance(error, InfrastructureError | OSError):

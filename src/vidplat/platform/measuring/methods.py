@@ -86,7 +86,9 @@ def measure_methods(wanted: Wanted, listener: Listener) -> Measured:
     ref, shape = describe_model(wanted.model)
     spec = shape.defaults
     subjects = _subjects(wanted, listener)
-    ways = _chosen(candidates(spec, shape.latent_frames(spec.num_frames)), wanted.only)
+    ways = _chosen(
+        candidates(spec, shape.latent_frames(spec.num_frames), shape.solver), wanted.only
+    )
     torch.set_num_threads(wanted.threads)
     bench = Bench(load_family(locate(wanted.model), wanted.device), spec)
     tuning = min(_TUNING, len(subjects))
