@@ -239,9 +239,7 @@ def test_a_lost_copy_fails_its_jobs_at_once_and_the_next_submit_brings_it_back(
     from vidplat.platform import assemble
 
     real = assemble.keep
-    monkeypatch.setattr(
-        assemble, "keep", lambda store, inputs: [real(store, inputs), _remove(stage.copies())]
-    )
+    monkeypatch.setattr(assemble, "keep", lambda *given: [real(*given), _remove(stage.copies())])
     lost = stage.edit({"input_video": "clips/a.mp4"}, {})
     assert lost.exit_code == 4
     failed, plain = stage.jobs()

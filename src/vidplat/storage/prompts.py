@@ -30,6 +30,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from vidplat.config import InputConfig
 from vidplat.domain import Prompt
 from vidplat.errors import InputError, UsageError
 from vidplat.storage.input_places import folder_of, resolve
@@ -59,13 +60,14 @@ def read_prompts(
     *,
     stdin: BinaryIO | None = None,
     format: str | None = None,
+    allowed: InputConfig = InputConfig(),
     warn: Callable[[str], None],
 ) -> Iterator[list[Prompt | RowProblem]]:
     """Rows of the prompt file at `source`: a path, a URL, or "-" for `stdin`.
 
-    `format` is parquet, csv, jsonl or txt; without it the file is asked. `warn` is told once about
-    each column that is ignored. Batches have up to 10,000 rows in the file's order; problems with
-    ids come last.
+    `format` is parquet, csv, jsonl or txt; without it the file is asked. `allowed` says where input
+    videos may lie. `warn` is told once about each column that is ignored. Batches have up to 10,000
+    rows in the file's order; problems with ids come last.
     """
     ids = _SeenIds()
     rows = 0
@@ -74,7 +76,7 @@ def read_prompts(
         columns = ColumnNames(prompts.where, warn)
         for block in prompts.blocks(columns):
             rows += len(block.rows) + len(block.unreadable)
-            yield _batch(block, columns.chosen, ids, folder)
+            yield _batch(block, columns.chosen, ids, folder, allowed)
     if rows == 0:
         raise InputError(f"{prompts.where} has no rows: needed at least one prompt")
     yield from ids.problems(columns.chosen.get("external_id", "id"))
@@ -125,13 +127,13 @@ class _Cells:
                     other = self._names["num_frames"]
                     self._say("seconds", index, f"and {other} are both given: give one of them")
 
-    def place_videos(self, folder: str) -> None:
+    def place_videos(self, folder: str, allowed: InputConfig) -> None:
         """Input videos at their canonical places; a strength needs one."""
         places = self.column("input_video")
         for index, written in enumerate(places):
             if written is not None:
                 try:
-                    places[index] = resolve(written, folder)
+                    places[index] = resolve(written, folder, allowed)
                 except UsageError as error:
                     self._say("input_video", index, str(error))
         for index, strength in enumerate(self.column("strength")):
@@ -148,13 +150,13 @@ class _Cells:
 
 
 def _batch(
-    block: Block, names: Mapping[str, str], ids: _SeenIds, folder: str
+    block: Block, names: Mapping[str, str], ids: _SeenIds, folder: str, allowed: InputConfig
 ) -> list[Prompt | RowProblem]:
     """A block's rows as Prompts, or as what is wrong with them."""
     cells = _Cells(block, names)
     cells.unfold_sizes()
     cells.need_one_length()
-    cells.place_videos(folder)
+    cells.place_videos(folder, allowed)
     ids.add(block.rows, cells.column("external_id"))
 
     given = [field for field in _OVERRIDES if field in cells]
