@@ -166,7 +166,7 @@ def test_every_bad_source_is_listed_with_its_row_and_nothing_is_stored(stage: Ed
         stage.edit(*rows)
 
     problems = caught.value.problems
-    assert str(caught.value).endswith("10 rows of 11 cannot be used; nothing was enqueued")
+    assert "10 rows of 11 cannot be used; nothing was enqueued; --ignore-c" in str(caught.value)
     for row, (problem, (_, said)) in enumerate(zip(problems, made, strict=False), start=1):
         assert problem.startswith(f"row {row}, input_video: {said}"), problem
     assert problems[8].startswith("row 9, input_video: is an http(s) URL")

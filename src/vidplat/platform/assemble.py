@@ -200,6 +200,7 @@ def _taken(
             request.source,
             stdin=stdin,
             format=request.format,
+            ignore_columns=request.ignore_columns,
             allowed=config.inputs,
             warn=listener.warn,
         ),

@@ -7,6 +7,8 @@ prompt column, not UTF-8) is an InputError in one sentence, raised when the firs
 or where reading stops.
 
     prompt_files.py      files: opened, and which format they have
+    prompt_bytes.py      bytes: unpacked, and in UTF-8
+    prompt_kinds.py      what is no list of prompts: archives, programs, markup
     prompt_formats.py    formats: bytes -> blocks of raw columns
     prompt_columns.py    names: which column means what
     prompt_cells.py      values: what a cell may hold
@@ -24,7 +26,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -60,25 +62,28 @@ def read_prompts(
     *,
     stdin: BinaryIO | None = None,
     format: str | None = None,
+    ignore_columns: Sequence[str] = (),
     allowed: InputConfig = InputConfig(),
     warn: Callable[[str], None],
 ) -> Iterator[list[Prompt | RowProblem]]:
     """Rows of the prompt file at `source`: a path, a URL, or "-" for `stdin`.
 
-    `format` is parquet, csv, jsonl or txt; without it the file is asked. `allowed` says where input
-    videos may lie. `warn` is told once about each column that is ignored. Batches have up to 10,000
-    rows in the file's order; problems with ids come last.
+    `format` is parquet, csv, jsonl or txt; without it the file is asked. `ignore_columns` are left
+    out whatever they mean. `allowed` says where input videos may lie. `warn` is told once about
+    each column that is ignored. Batches have up to 10,000 rows in the file's order; problems with
+    ids come last.
     """
     ids = _SeenIds()
     rows = 0
     folder = folder_of(source)
     with open_prompt_file(source, stdin, format) as prompts:
-        columns = ColumnNames(prompts.where, warn)
+        columns = ColumnNames(prompts.where, warn, ignore_columns)
         for block in prompts.blocks(columns):
             rows += len(block.rows) + len(block.unreadable)
             yield _batch(block, columns.chosen, ids, folder, allowed)
     if rows == 0:
         raise InputError(f"{prompts.where} has no rows: needed at least one prompt")
+    columns.tell_missing()
     yield from ids.problems(columns.chosen.get("external_id", "id"))
 
 
