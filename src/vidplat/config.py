@@ -17,6 +17,7 @@ and environment; every class checks its own bounds and its messages quote the va
     max_attempts = 5
     [inputs]
     max_seconds = 30.0
+    folders = ["/data/clips"]
 
 This file opens nothing but `vidplat.toml`, and does not know whether a catalog or a model exists.
 """
@@ -38,11 +39,20 @@ DEFAULT_CATALOG = "sqlite:///.vidplat/catalog.db"
 DEFAULT_OUTPUT = "./renders"
 DEFAULT_MODEL = "flipbook"
 CONFIG_FILE = "vidplat.toml"
+ROW_SCHEMES = ("file", "s3", "memory")  # of input videos
 # key -> the environment variable, and what holds when nobody says
 _TOP = {
     "catalog": ("VIDPLAT_CATALOG", DEFAULT_CATALOG),
     "output": ("VIDPLAT_OUTPUT", DEFAULT_OUTPUT),
     "model": ("VIDPLAT_MODEL", DEFAULT_MODEL),
+}
+
+_IN_WORDS = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "tuple[str, ...]": "a list of texts",
 }
 
 T = TypeVar("T")
@@ -54,7 +64,12 @@ def _check(holds: bool, message: str) -> None:
 
 
 def _need_within(least: float, most: float, what: str, value: float) -> None:
-    _check(least <= value <= most, f"{what} must be {least:g} to {most:g}, not {value}")
+    _check(least <= value <= most, f"{what} must be {_plain(least)} to {_plain(most)}, not {value}")
+
+
+def _plain(bound: float) -> str:
+    """8,589,934,592 and 0.1: never 8.58993e+09."""
+    return f"{bound:,.0f}" if bound == int(bound) else f"{bound:,}"
 
 
 # --- the classes ---------------------------------------------------------------------------------
@@ -123,14 +138,30 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How large the input videos of rows may be; beyond, a row is refused (decision 0010)."""
+    """Where the input videos of rows may lie and how large they may be; any other row is refused
+    (docs/security.md, decision 0010)."""
 
+    schemes: tuple[str, ...] = ROW_SCHEMES  # a path is `file`
+    folders: tuple[str, ...] = ()  # files lie in these, links followed; (): in any
+    buckets: tuple[str, ...] = ()  # objects lie in these; (): in any that the credentials open
+    endpoint: str = (
+        ""  # the server of s3:// URLs in rows, `http://host:port`; "": boto3's usual one
+    )
     max_bytes: int = 256 * 2**20  # of one file: a worker holds it in memory
     max_seconds: float = 120.0
     max_frames: int = 15_000  # in one file, however short they are shown
     max_frame_pixels: int = 4096 * 2304  # of one frame
 
     def __post_init__(self) -> None:
+        for scheme in self.schemes:
+            _check(
+                scheme in ROW_SCHEMES,
+                f"inputs.schemes may hold {', '.join(ROW_SCHEMES)}, not {printable(scheme, 20)!r}",
+            )
+        _check(
+            not self.endpoint or re.fullmatch(r"https?://[^/@?#\s]+/?", self.endpoint) is not None,
+            "inputs.endpoint must look like http://host:port, without user, path and options",
+        )
         _need_within(1, 2**33, "inputs.max_bytes", self.max_bytes)
         _need_within(0.1, 86_400, "inputs.max_seconds", self.max_seconds)
         _need_within(2, 10_000_000, "inputs.max_frames", self.max_frames)
@@ -207,7 +238,7 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
     for key, (variable, default) in _TOP.items():
         in_file = written.pop(key, None)
         if not isinstance(in_file, str | None):
-            raise UsageError(f"{CONFIG_FILE}: {key} must be a str, not {printable(in_file)!r}")
+            raise UsageError(f"{CONFIG_FILE}: {key} must be text, not {printable(in_file)!r}")
         told = (given.pop(key, None), os.environ.get(variable) or None, in_file)
         chosen[key] = next((value for value in told if value is not None), default)
     pools = _pools_of(written.pop("pools", {}))
@@ -287,10 +318,12 @@ def _section(kind: type[T], name: str, written: Any) -> T:
             "float": isinstance(value, int | float) and not isinstance(value, bool),
             "bool": isinstance(value, bool),
             "str": isinstance(value, str),
+            "tuple[str, ...]": isinstance(value, list) and all(isinstance(v, str) for v in value),
         }[wanted]
         if not fits:
             raise UsageError(
-                f"{CONFIG_FILE}: [{printable(name)}] {key} must be a {wanted}, not "
+                f"{CONFIG_FILE}: [{printable(name)}] {key} must be {_IN_WORDS[wanted]}, not "
                 f"{printable(value)!r}"
             )
-    return kind(**written)
+    lists = {key: tuple(value) for key, value in written.items() if isinstance(value, list)}
+    return kind(**(written | lists))

@@ -108,7 +108,7 @@ def test_bad_sources_are_listed_with_their_rows_and_exit_2(
         "row 4, strength: is how",
     ):
         assert part in said
-    assert "row 3, input_video: has options other than endpoint and region" in said
+    assert "row 3, input_video: has options: a row names bucket and key alone" in said
     assert "hunter2" not in said
     assert not Path("renders").exists()
 

@@ -124,6 +124,19 @@ def test_plan_stores_nothing(capsys: pytest.CaptureFixture[str], elsewhere: Path
     assert not (elsewhere / "renders").exists()
 
 
+@pytest.mark.parametrize("verb", ["plan", "submit"])
+def test_a_caption_sets_own_columns_are_left_out_when_asked(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = "clip.mp4,a red circle,29.97,4.004"
+    Path("captions.csv").write_text(f"video,caption,fps,seconds\n{row}\n")
+    assert main([verb, "captions.csv", "--deadline", "10m", *FAKE]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--ignore-columns leaves out" in said and "29.97: round it to 30" in said
+    asked = [verb, "captions.csv", "--deadline", "10m", *FAKE]
+    assert main([*asked, "--ignore-columns", "video, fps,seconds"]) == 0
+
+
 def test_a_dry_run_is_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     source = prompts({"prompt": "a red circle"})
 
@@ -234,7 +247,7 @@ def test_an_unusable_file_is_refused_in_one_message(
         ({"prompt": "ok", "num_frames": 0}, "num_frames"),
         ({"prompt": "ok", "steps": -4}, "steps"),
         ({"prompt": "ok", "fps": 0}, "fps"),
-        ({"prompt": "ok", "guidance_scale": "NaN"}, "guidance_scale"),
+        ({"prompt": "ok", "guidance_scale": "inf"}, "guidance_scale"),
         ({"prompt": "ok", "model": "no-such-model"}, "no-such-model"),
         ({"prompt": "ok", "deadline": "tomorrow"}, "tomorrow"),
         ({"prompt": "ok", "method": "magic"}, "magic"),

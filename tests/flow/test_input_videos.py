@@ -166,7 +166,7 @@ def test_every_bad_source_is_listed_with_its_row_and_nothing_is_stored(stage: Ed
         stage.edit(*rows)
 
     problems = caught.value.problems
-    assert str(caught.value).endswith("10 rows of 11 cannot be used; nothing was enqueued")
+    assert "10 rows of 11 cannot be used; nothing was enqueued; --ignore-c" in str(caught.value)
     for row, (problem, (_, said)) in enumerate(zip(problems, made, strict=False), start=1):
         assert problem.startswith(f"row {row}, input_video: {said}"), problem
     assert problems[8].startswith("row 9, input_video: is an http(s) URL")
@@ -239,9 +239,7 @@ def test_a_lost_copy_fails_its_jobs_at_once_and_the_next_submit_brings_it_back(
     from vidplat.platform import assemble
 
     real = assemble.keep
-    monkeypatch.setattr(
-        assemble, "keep", lambda store, inputs: [real(store, inputs), _remove(stage.copies())]
-    )
+    monkeypatch.setattr(assemble, "keep", lambda *given: [real(*given), _remove(stage.copies())])
     lost = stage.edit({"input_video": "clips/a.mp4"}, {})
     assert lost.exit_code == 4
     failed, plain = stage.jobs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,10 @@ def test_options_win_over_the_environment_which_wins_over_the_file(file, monkeyp
 def test_a_file_with_an_unknown_key_or_a_wrong_type_is_refused(file):
     for text, said in (
         ("speed = 3", "unknown key 'speed'"),
-        ("catalog = 5", "catalog must be a str, not '5'"),
-        ("output = ['renders']", "output must be a str"),
-        ("[model]\nid = 'flipbook'", "model must be a str"),
-        ("[run]\nmax_attempts = 'many'", "max_attempts must be a int"),
+        ("catalog = 5", "catalog must be text, not '5'"),
+        ("output = ['renders']", "output must be text"),
+        ("[model]\nid = 'flipbook'", "model must be text"),
+        ("[run]\nmax_attempts = 'many'", "max_attempts must be an integer"),
         ("[pools.cloud]\nwheels = 4", "has no 'wheels'"),
         ("[pools]\ncloud = 4", "write each pool as a table"),
         ("not toml", "not readable TOML"),
@@ -110,5 +111,19 @@ def test_bounds_of_input_videos_come_from_the_file_and_are_checked(file):
     file.write_text("[inputs]\nmax_seconds = 30.5\n")
     assert load_config({}).inputs == InputConfig(max_seconds=30.5)
     file.write_text("[inputs]\nmax_bytes = 0\n")
-    with pytest.raises(UsageError, match=r"inputs\.max_bytes must be 1 to"):
+    with pytest.raises(UsageError, match=r"inputs\.max_bytes must be 1 to 8,589,934,592, not 0"):
         load_config({})
+
+
+def test_where_input_videos_may_lie_comes_from_the_file_and_is_checked(file):
+    file.write_text('[inputs]\nschemes = ["s3"]\nfolders = []\nendpoint = "http://host:9000"\n')
+    assert load_config({}).inputs == InputConfig(schemes=("s3",), endpoint="http://host:9000")
+    for wrong, said in (
+        ('schemes = ["http"]', "inputs.schemes may hold file, s3, memory, not 'http'"),
+        ('schemes = "s3"', "[inputs] schemes must be a list of texts, not 's3'"),
+        ("buckets = [1]", "[inputs] buckets must be a list of texts"),
+        ('endpoint = "http://me:secret@host"', "inputs.endpoint must look like http://host:port"),
+    ):
+        file.write_text(f"[inputs]\n{wrong}\n")
+        with pytest.raises(UsageError, match=re.escape(said)):
+            load_config({})

@@ -193,6 +193,24 @@ def test_the_message_says_how_many_rows_are_bad_and_that_nothing_was_enqueued():
         taken([a_prompt(1), a_prompt(2, height=1)])
 
 
+def test_a_problem_of_a_whole_row_names_no_column():
+    assert problems_of(RowProblem(3, "", "has 4 cells, the header has 3")) == (
+        "row 3: has 4 cells, the header has 3",
+    )
+
+
+def test_where_a_column_may_mean_something_else_the_way_out_is_told():
+    def said(*rows):
+        with pytest.raises(InputError) as caught:
+            taken(list(rows))
+        return str(caught.value)
+
+    way_out = "; --ignore-columns leaves out columns that mean something else"
+    assert said(RowProblem(1, "fps", "must be a whole number")).endswith(way_out)
+    assert said(a_prompt(1), RowProblem(2, "video", "does not exist")).endswith(way_out)
+    assert said(RowProblem(1, "caption", "is empty")).endswith("nothing was enqueued")
+
+
 def test_a_column_name_full_of_escapes_is_harmless_in_the_message():
     (problem,) = problems_of(RowProblem(1, "\x1b[31mred", "no \x07 bell"))
     assert problem.isprintable()

@@ -157,3 +157,25 @@ def test_a_thousand_small_files_are_listed_quickly(tmp_path: Path) -> None:
     started = time.perf_counter()
     assert len(list(store.list("jobs"))) == 1000
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("url", ["s3:/bucket/x", "s3:bucket", "S3:/bucket", "memory:/x", "file:/x"])
+def test_a_url_that_lacks_a_slash_is_no_folder(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"has too few slashes: write (s3|memory|file)://"):
+        open_store(url)
+    open_store(f"./{url}").put("a", b"x")
+    assert (tmp_path / url / "a").read_bytes() == b"x"
+
+
+def test_a_folder_may_be_a_file_url(tmp_path: Path) -> None:
+    open_store(f"FILE://localhost{tmp_path}/my%20100%25").put("a", b"x")
+    assert (tmp_path / "my 100%" / "a").read_bytes() == b"x"
+    for url, said in (
+        ("file://host/x", "file://host/x names a host; a file URL has three slashes"),
+        ("file:///x?y", "holds a \\? or #: write %3F or %23"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            open_store(url)

@@ -6,9 +6,11 @@ import io
 import json
 import os
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -148,6 +150,9 @@ def test_parquet_comes_through_stdin_and_urls_as_well(tmp_path: Path) -> None:
     path = a_parquet(tmp_path / "a.parquet", ROWS)
     assert read("-", stdin=io.BytesIO(path.read_bytes())) == PROMPTS
     assert read(f"file://{path}") == PROMPTS
+    path.rename(tmp_path / "my 100% (1)?#.parquet")
+    assert read(f"FILE://localhost{tmp_path}/my%20100%25 (1)%3F%23.parquet") == PROMPTS
+    (tmp_path / "my 100% (1)?#.parquet").rename(path)
     assert read(f"local://{path}") == PROMPTS  # one of fsspec's
 
 
@@ -261,6 +266,143 @@ def test_parquet_types_that_mean_the_same_are_the_same(tmp_path: Path) -> None:
         ),
         Prompt(2, "x", external_id="2", overrides={"seed": 6, "guidance_scale": 5.0}),
     ]
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY", "PLAIN"])
+def test_parquet_is_read_in_every_encoding_of_text(tmp_path: Path, encoding: str) -> None:
+    # what parquet-mr and DuckDB write in format 2; of several row groups one may have another
+    rows = [{"prompt": f"number {n}", "id": str(n), "steps": 1 + n % 9} for n in range(3_000)]
+    table, path = a_table(rows), tmp_path / "a.parquet"
+    pq.write_table(
+        table,
+        path,
+        use_dictionary=False,
+        column_encoding={"prompt": encoding, "id": "PLAIN", "steps": "DELTA_BINARY_PACKED"},
+        data_page_version="2.0",
+        row_group_size=1_700,
+    )
+    found = read(path)
+    assert [row.text for row in found if isinstance(row, Prompt)] == [r["prompt"] for r in rows]
+    assert found[2_999] == Prompt(
+        3_000, "number 2999", external_id="2999", overrides={"num_inference_steps": 3}
+    )
+
+
+A_UUID = UUID("00000000-0000-0000-0000-00000000002a")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "fields"),
+    [
+        ("id", pa.array([A_UUID.bytes], pa.uuid()), {"external_id": str(A_UUID)}),
+        ("id", pa.array([7.0]), {"external_id": "7"}),
+        ("id", pa.array([1.5]), {"external_id": "1.5"}),
+        ("id", pa.array([Decimal("7.00")]), {"external_id": "7"}),
+        ("id", pa.array([float("nan")]), {}),
+        ("seconds", pa.array([timedelta(seconds=2.5)]), {"overrides": {"seconds": 2.5}}),
+        ("seconds", pa.array([2_500_000_001], pa.duration("ns")), {"overrides": {"seconds": 2.5}}),
+        ("deadline", pa.array([timedelta(hours=1)]), {"deadline": "3600s"}),
+        ("deadline", pa.array([time(6, 30)]), {"deadline": "06:30:00"}),
+        ("deadline", pa.array([1], pa.time64("ns")), {"deadline": "00:00:00"}),
+        ("deadline", pa.array([date(2030, 1, 2)]), {"deadline": "2030-01-02"}),
+        ("deadline", pa.array([Decimal("60")]), {"deadline": "60"}),
+        ("width", pa.array([Decimal("64.0")]), {"overrides": {"width": 64}}),
+        ("width", pa.array([64.0], pa.float16()), {"overrides": {"width": 64}}),
+        ("seed", pa.array([float("nan")]), {}),
+        ("model", pa.array(["m"], pa.string_view()), {"model": "m"}),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_a_column_that_is_taken_has_cells_that_are_taken(
+    tmp_path: Path, column: str, values: pa.Array, fields: dict[str, Any]
+) -> None:
+    pq.write_table(pa.table({"prompt": ["x"], column: values}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [Prompt(1, "x", **fields)]
+
+
+def test_nan_means_that_there_is_none_in_every_format(tmp_path: Path) -> None:
+    nan = float("nan")
+    names = ("seed", "num_frames", "guidance_scale", "seconds", "priority")
+    a_parquet(tmp_path / "a.parquet", [{"prompt": "x"} | dict.fromkeys(names, nan)])
+    (tmp_path / "a.jsonl").write_text(
+        jsonl([{"prompt": "x", "id": nan, "model": nan, "size": nan} | dict.fromkeys(names, nan)])
+    )
+    (tmp_path / "a.csv").write_text(f"prompt,{','.join(names)}\nx,nan,NaN,NAN,nan,\n")
+    for name in ("a.parquet", "a.jsonl", "a.csv"):
+        assert read(tmp_path / name) == [Prompt(1, "x")], name
+
+
+# --- CSV as programs write it ---------------------------------------------------------------------
+
+
+def test_rows_without_any_cell_are_skipped_like_blank_lines_and_told_once(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    (tmp_path / "a.csv").write_text("prompt,id,seed\nx,1,\n\n,,\n , ,\ny,2,\n,,\n")
+    assert read(tmp_path / "a.csv", warn=warnings.append) == [
+        Prompt(1, "x", external_id="1"),
+        Prompt(2, "y", external_id="2"),
+    ]
+    assert warnings == [
+        f"{tmp_path}/a.csv: 3 rows without any cell are skipped, the first after row 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\nprompt;id\nx, y;1\n",
+        'SEP=|\r\nid|prompt\r\n1|"x, y"\r\n',
+        '"sep=,"\nprompt,id\n"x, y",1\n',
+        "prompt;id;comment, internal\nx, y;1;\n",
+        '"a, note";prompt;id\n;x, y;1\n',
+        "prompt\tid\tnote, or; two\nx, y\t1\t\n",
+        "id|prompt\n1|x, y\n",
+    ],
+)
+def test_the_header_tells_what_stands_between_cells(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text, newline="")
+    assert read(tmp_path / "a.csv", warn=lambda text: None) == [Prompt(1, "x, y", external_id="1")]
+
+
+def test_quotes_inside_cells_that_have_a_backslash_are_named(tmp_path: Path) -> None:
+    for text in (
+        'prompt,id\n"a \\"red\\" circle",1\n',
+        'prompt,id\nx,1\n"ends in \\"",2\n"\\"begins",3\n',
+        'prompt\nx\n"over\ntwo \\"lines\\""\n',
+    ):
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(
+            InputError, match=r'it has \\" where CSV has "": in Spark, write it with'
+        ):
+            read(tmp_path / "a.csv")
+    # a backslash is a letter like any other, also before the end of a cell
+    (tmp_path / "a.csv").write_text('prompt,id\n"back\\slash, C:\\",1\n')
+    assert read(tmp_path / "a.csv") == [Prompt(1, "back\\slash, C:\\", external_id="1")]
+
+
+# --- columns that are not meant -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_ignored_columns_are_as_if_they_were_not_there(tmp_path: Path, kind: str) -> None:
+    rows = [{"caption": "x", "video": "a.mp4", "fps": 29.97, "Seconds": 4.004, "text": "y"}]
+    warnings: list[str] = []
+    path = tmp_path / f"a.{kind}"
+    match kind:
+        case "parquet":
+            a_parquet(path, rows)
+        case "jsonl":
+            path.write_text(jsonl(rows))
+        case _:
+            path.write_text("caption,video,fps,Seconds,text\nx,a.mp4,29.97,4.004,y\n")
+    names = ["video", " FPS", "seconds", "caption", "nope"]
+    assert read(path, ignore_columns=names, warn=warnings.append) == [Prompt(1, "y")]
+    assert warnings == [f"{path}: there is no column 'nope' to ignore"]
+    with pytest.raises(InputError, match="has no prompt column"):
+        read(path, ignore_columns=["caption", "text"])
+
+
+# --- strange text ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,14 @@ Format = Annotated[
         "--format", metavar="NAME", help="parquet, csv, jsonl or txt, if the name does not say."
     ),
 ]
+IgnoreColumns = Annotated[
+    str | None,
+    option(
+        "--ignore-columns",
+        metavar="A,B",
+        help="Columns of PROMPTS to leave out, such as a caption set's own video,fps.",
+    ),
+]
 Deadline = Annotated[
     str | None,
     option(

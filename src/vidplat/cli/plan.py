@@ -38,6 +38,7 @@ def plan_batch(
     address: options.Address = None,
     local: options.Local = False,
     format: options.Format = None,
+    ignore_columns: options.IgnoreColumns = None,
     json: options.Json = False,
 ) -> int:
     """Say what can be made by the deadline, and how well.

@@ -57,6 +57,9 @@ def request_of(context: typer.Context) -> SubmitRequest:
         spec=spec,
         priority=given.get("priority") or 0,
         format=given.get("format"),
+        ignore_columns=tuple(
+            name.strip() for name in (given.get("ignore_columns") or "").split(",") if name.strip()
+        ),
         stdin=sys.stdin.buffer if given["source"] == "-" else None,
         submitted_at=context.obj,
     )

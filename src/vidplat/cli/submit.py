@@ -35,6 +35,7 @@ def submit_batch(
     address: options.Address = None,
     local: options.Local = False,
     format: options.Format = None,
+    ignore_columns: options.IgnoreColumns = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only plan; the same as `vidplat plan`.")
     ] = False,

@@ -67,7 +67,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
         probe(store)
         if taken.inputs:
             listener.phase(f"keeping {_videos(len(taken.inputs))}")
-            keep(store, taken.inputs)
+            keep(store, taken.inputs, config.inputs.max_bytes)
         with closing(open_catalog(config.catalog)) as catalog:
             listener.phase(f"enqueuing {taken.batch.total:,} jobs")
             added = catalog.add_batch(taken.batch, taken.jobs)
@@ -240,7 +240,14 @@ def _taken(
             listener.phase(f"reading {shown}: {noted:,} rows")
 
     taken = take_in(
-        read_prompts(request.source, stdin=stdin, format=request.format, warn=listener.warn),
+        read_prompts(
+            request.source,
+            stdin=stdin,
+            format=request.format,
+            ignore_columns=request.ignore_columns,
+            allowed=config.inputs,
+            warn=listener.warn,
+        ),
         source=shown,
         output_prefix=store.url,
         wishes=replace(request, model=request.model or config.model),

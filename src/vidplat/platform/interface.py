@@ -38,6 +38,7 @@ class SubmitRequest(Wishes):
 
     source: str  # path, URL, or "-" for standard input
     format: str | None = None  # None: by extension, else by content
+    ignore_columns: tuple[str, ...] = ()  # of the prompt file, whatever they mean
     stdin: BinaryIO | None = None  # what "-" reads
     # When the person pressed enter; None: now. The deadline counts from here.
     submitted_at: float | None = None

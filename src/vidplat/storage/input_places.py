@@ -5,14 +5,16 @@ catalog remembers:
 
     clips/a.mp4                 relative to the prompt file's folder (stdin: the working directory)
     /data/a.mp4, file:///...    a file of this machine
-    s3://bucket/a b.mp4         any object, `?endpoint=` and `&region=` as for stores
+    s3://bucket/a b.mp4         an object of the server that the configuration names
     memory://name/key           an object of a store of this process
 
-A place never holds a secret: URLs with a user name, a signature or any other option are refused,
-and no message here shows one. http(s) is not read, as the stores do not speak it.
+Rows may be anybody's, so no row names a server: what stands in one is a bucket and a key, never an
+endpoint, region, user or signature. Schemes, folders, buckets and the server are those of
+`config.InputConfig`. The prompt file itself is named by the user, whose server counts for places
+relative to it. A place never holds a secret, and no message here shows one. http(s) is not read.
 
 Left to others: what the bytes are (workers.source_video), and their copy in the output prefix
-(inputs.py).
+(inputs.py). What rows can do at all is told in docs/security.md.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import hashlib
 import io
 import os
 import posixpath
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -28,14 +31,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from vidplat.config import InputConfig
 from vidplat.errors import StoreError, UsageError, printable
 from vidplat.storage.memory import MemoryStore
-from vidplat.storage.places import scheme_of
+from vidplat.storage.places import file_of, half_a_url, scheme_of
 from vidplat.storage.stores import NotFound
 
-_S3_OPTIONS = ("endpoint", "region")
+# no ARN, port or user: with one, the name would decide which server is asked
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -54,37 +58,35 @@ def folder_of(source: str) -> str:
     scheme = scheme_of(source)
     if scheme in ("", "file"):
         try:
-            path = unquote(urlsplit(source).path) if scheme else source
-            return str(Path(path).expanduser().absolute().parent)
-        except (ValueError, RuntimeError):  # a file that opening it will refuse
+            path = file_of(source) if scheme else Path(source)
+            return str(path.expanduser().absolute().parent)
+        except (UsageError, RuntimeError):  # a file that opening it will refuse
             return ""
     if scheme == "s3":
         url, mark, options = source.partition("?")
-        return f"{url.rpartition('/')[0]}/{mark}{options}"
+        return f"s3{url[2:].rpartition('/')[0]}/{mark}{options}"
     return ""
 
 
-def resolve(written: str, folder: str) -> str:
+def resolve(written: str, folder: str, allowed: InputConfig = InputConfig()) -> str:
     """The canonical place of what a row says. Raises UsageError as cells raise `Wrong`."""
     try:
-        return _resolved(written, folder)
-    except (ValueError, RuntimeError) as error:  # a URL that is none, a home of nobody
+        place = _resolved(written, folder, allowed)
+        return _allowed(place, allowed)
+    except (ValueError, RuntimeError, OSError) as error:  # a URL that is none, a home of nobody
         raise UsageError("is neither a path nor a URL that can be understood") from error
 
 
-def _resolved(written: str, folder: str) -> str:
+def _resolved(written: str, folder: str, allowed: InputConfig) -> str:
+    if said := half_a_url(written):
+        raise UsageError(said)
     match scheme_of(written):
         case "":
             return _beside(written, folder)
         case "file":
-            parts = urlsplit(written)
-            if parts.netloc not in ("", "localhost"):
-                raise UsageError(
-                    "names a host; a file URL has three slashes: file:///folder/video.mp4"
-                )
-            return os.path.normpath(Path("/") / unquote(parts.path))
+            return os.path.normpath("/" / file_of(written))
         case "s3":
-            return _s3_place(written)
+            return _s3_place(written, allowed.endpoint)
         case "memory":
             if "?" in written or "@" in written:
                 raise UsageError("holds credentials or options: write memory://name/key")
@@ -98,6 +100,31 @@ def _resolved(written: str, folder: str) -> str:
                 f"cannot be read from {printable(scheme, 20)}:// URLs: give a path, file:// or "
                 "s3://"
             )
+
+
+def _allowed(place: str, allowed: InputConfig) -> str:
+    """`place`, with links followed where folders are configured; UsageError outside of what is."""
+    scheme = scheme_of(place) or "file"
+    if scheme not in allowed.schemes:
+        raise UsageError(
+            f"lies at a {scheme}:// place, which this configuration does not allow "
+            "(inputs.schemes in vidplat.toml)"
+        )
+    bucket = place.removeprefix("s3://").partition("/")[0]
+    if scheme == "s3" and allowed.buckets and bucket not in allowed.buckets:
+        raise UsageError(
+            "lies in a bucket that this configuration does not allow (inputs.buckets in "
+            "vidplat.toml)"
+        )
+    if scheme == "file" and allowed.folders:
+        place = os.path.realpath(place)
+        roots = [os.path.realpath(Path(root).expanduser()) for root in allowed.folders]
+        if not any(Path(place).is_relative_to(root) for root in roots):
+            raise UsageError(
+                "lies outside of the folders that this configuration allows (inputs.folders in "
+                "vidplat.toml)"
+            )
+    return place
 
 
 def look(place: str) -> Found:
@@ -131,14 +158,15 @@ def look(place: str) -> Found:
 
 
 @contextmanager
-def opened(place: str) -> Iterator[BinaryIO]:
-    """The bytes at a place as a seekable file; look at its size first. Raises as `look`."""
+def opened(place: str, most_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """The bytes at a place as a seekable file; look at its size first. Raises as `look`, and when
+    a server sends more than `most_bytes`."""
     if place.startswith("s3://"):
         from vidplat.storage.s3 import download
 
         with tempfile.TemporaryFile(prefix="vidplat-input-") as scratch:
             try:
-                download(place, cast(BinaryIO, scratch))
+                download(place, cast(BinaryIO, scratch), most_bytes)
             except StoreError as error:
                 raise _refused(error, place) from error
             scratch.seek(0)
@@ -168,38 +196,38 @@ def _beside(written: str, folder: str) -> str:
         )
     if not folder.startswith("s3://"):
         return os.path.normpath(Path(folder) / path)
-    url, mark, options = folder.partition("?")
+    url, _, options = folder.partition("?")
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     key = posixpath.normpath(posixpath.join(prefix, written))
     if key.startswith(".."):
         raise UsageError("leads out of the prompt file's bucket")
-    return _s3_place(f"s3://{bucket}/{key}{mark}{options}")
+    return _object_at(bucket, key, options)
 
 
-def _s3_place(url: str) -> str:
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
+def _s3_place(url: str, endpoint: str) -> str:
+    bucket, _, key = url.partition("://")[2].partition("/")
+    if "@" in bucket:
         raise UsageError(
             "holds credentials: leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    if parts.fragment or "#" in url:
-        raise UsageError("holds a '#', which cannot be part of an s3:// URL here")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if options.keys() - set(_S3_OPTIONS):
+    if "?" in url:
         raise UsageError(
-            "has options other than endpoint and region; a signed URL is a secret: give the "
-            "plain s3:// URL, and credentials in the environment"
+            "has options: a row names bucket and key alone, since a signed URL is a secret and the "
+            "server is for the configuration to choose (inputs.endpoint in vidplat.toml, or "
+            "AWS_ENDPOINT_URL and AWS_REGION)"
         )
-    endpoint = urlsplit(options.get("endpoint", ""))
-    if endpoint.username or endpoint.password or endpoint.query:
-        raise UsageError(
-            "has an endpoint with credentials or options: give scheme, host and port alone"
-        )
-    key = parts.path.strip("/")
-    if not parts.netloc or not key:
+    if not key.strip("/") or not _BUCKET.fullmatch(bucket):
         raise UsageError("must look like s3://bucket/key")
-    chosen = [(name, options[name]) for name in _S3_OPTIONS if name in options]
-    return f"s3://{parts.netloc}/{key}" + (f"?{urlencode(chosen, safe=':/')}" if chosen else "")
+    if {".", ".."} & set(key.split("/")):
+        raise UsageError("has a . or .. in its key, which servers understand differently")
+    return _object_at(bucket, key.strip("/"), f"endpoint={endpoint}" if endpoint else "")
+
+
+def _object_at(bucket: str, key: str, options: str) -> str:
+    """The place of an object; `options` are the user's or the configuration's, never a row's."""
+    if "?" in key or "#" in key:
+        raise UsageError("holds a '?' or '#', which cannot be part of an s3:// key here")
+    return f"s3://{bucket}/{key}" + (f"?{options}" if options else "")
 
 
 def _in_memory(place: str) -> bytes:

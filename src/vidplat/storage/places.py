@@ -23,12 +23,40 @@ from vidplat.storage.memory import MemoryStore
 from vidplat.storage.stores import Store
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# `s3:/bucket`, `s3:bucket`: a folder of that name would be taken for the bucket
+_HALF_A_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)|(?i:(s3|file|memory|https?)):(?!//)")
 
 
 def scheme_of(place: str) -> str:
     """`s3` of `S3://bucket/key`; "" of a path."""
     found = _SCHEME.match(place)
     return found[1].lower() if found else ""
+
+
+def half_a_url(place: str) -> str:
+    """What is wrong with a URL that lacks a slash, to be read on from its name; "" of any other."""
+    found = _HALF_A_URL.match(place)
+    if found is None:
+        return ""
+    scheme = (found[1] or found[2]).lower()
+    slashes = "file:///" if scheme == "file" else f"{scheme}://"
+    return f"looks like a URL but has too few slashes: write {slashes}..., or ./ before a path"
+
+
+def file_of(url: str) -> Path:
+    """The file or folder of a file:// URL. Raises UsageError with the rest of a sentence."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError("is not a URL that can be understood") from error
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise UsageError("names a host; a file URL has three slashes: file:///folder/name")
+    if "?" in url or "#" in url:
+        raise UsageError("holds a ? or #: write %3F or %23 in a file URL")
+    path = unquote(parts.path)
+    if "\0" in path:
+        raise UsageError("holds a NUL")
+    return Path(path)
 
 
 def open_store(url: str) -> Store:
@@ -39,18 +67,18 @@ def open_store(url: str) -> Store:
             "the output prefix is empty or holds a NUL: give a folder or a URL such as "
             "s3://bucket/prefix"
         )
+    if said := half_a_url(url):
+        raise UsageError(f"{printable(url)} {said}")
     match scheme_of(url):
         case "":
             return LocalStore(Path(url))
         case "memory":
             return MemoryStore.named(url.partition("://")[2])
         case "file":
-            parts = urlsplit(url)
-            if parts.netloc not in ("", "localhost"):
-                raise UsageError(
-                    f"{printable(url)} names a host; a file URL has three slashes: file:///folder"
-                )
-            return LocalStore(Path(unquote(parts.path)))
+            try:
+                return LocalStore(file_of(url))
+            except UsageError as error:
+                raise UsageError(f"{printable(url)} {error}") from error
         case "s3":
             from vidplat.storage.s3 import S3Store
 

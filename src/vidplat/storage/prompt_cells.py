@@ -12,10 +12,12 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
+from types import NoneType
 from typing import Any
+from uuid import UUID
 
 from vidplat.errors import printable
 
@@ -41,11 +43,34 @@ class RowProblem:
     column: str  # the file's own name for it; empty for the whole row
     message: str  # reads on from the column's name: "is empty"
 
+    def __str__(self) -> str:
+        column = f", {printable(self.column, 40)}" if self.column else ""
+        return f"row {self.row}{column}: {printable(self.message, 400)}"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Of which types the cells of a column may be; of others every single one is wrong."""
+
+    words: str
+    types: tuple[type, ...]
+
+    def fits(self, cell: type | None) -> bool:
+        return cell in self.types or cell is NoneType
+
+
+_TEXT = Kind("text", (str,))
+_ID = Kind("text or numbers", (str, int, float, Decimal, UUID))
+_WHEN = Kind("text or times", (str, int, float, Decimal, datetime, date, time, timedelta))
+_NUMBER = Kind("numbers", (str, int, float, Decimal))
+_SPAN = Kind("numbers or durations", (str, int, float, Decimal, timedelta))
+
 
 @dataclass(frozen=True)
 class Cell:
     """What one column's cells must be."""
 
+    kind: Kind
     is_fine: Callable[[Any], bool]  # the value can be taken as it is
     parse: Callable[[Any], Any]  # the clean value, or Wrong; called when it is not obviously fine
 
@@ -65,6 +90,11 @@ def clean_column(field: str, values: Sequence[Any], say: Callable[[int, str], No
         if text in parsed:
             clean.append(parsed[text])
             continue
+        if value != value:  # NaN: how tables of numbers write that there is none
+            value = None
+            if is_fine(value):
+                clean.append(None)
+                continue
         try:
             clean.append(cell.parse(value))
             if text is not None:
@@ -138,17 +168,23 @@ def _place(value: Any) -> str | None:
 
 
 def _identifier(value: Any) -> str | None:
-    """The user's own id: numbers are read as text."""
-    return _line(str(value) if type(value) is int else value, LONGEST_ID)
+    """The user's own id: numbers are read as text, whole ones without a point."""
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        value = str(int(value) if math.isfinite(value) and value == int(value) else value)
+    return _line(str(value) if isinstance(value, UUID) else value, LONGEST_ID)
 
 
 def _moment(value: Any) -> str | None:
-    """A deadline as it was written; typed times become ISO 8601, numbers stay bare."""
-    if isinstance(value, datetime | date | time):
+    """A deadline as it was written; typed times become ISO 8601 or a duration, numbers stay
+    bare."""
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
+    if isinstance(value, time):
+        return value.isoformat("seconds")
+    if isinstance(value, datetime | date):
         return value.isoformat()
-    return _name(
-        str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-    )
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    return _name(str(value) if is_number else value)
 
 
 def _need_text(value: Any) -> None:
@@ -177,32 +213,34 @@ def _whole(least: int, most: int) -> Cell:
         if number is None:
             return None
         if not isinstance(number, int) and not (math.isfinite(number) and number == int(number)):
-            raise Wrong(f"must be a whole number, found {_shown(number)}")
+            raise Wrong(f"must be a whole number, found {_shown(number)}{_rounded(number)}")
         if not least <= number <= most:
             raise Wrong(f"must be from {least:,} to {most:,}, found {_shown(int(number))}")
         return int(number)
 
-    return Cell(is_fine, parse)
+    return Cell(_NUMBER, is_fine, parse)
 
 
-def _number(least: float, most: float, *, above: bool = False) -> Cell:
+def _number(least: float, most: float, *, above: bool = False, kind: Kind = _NUMBER) -> Cell:
     """Finite numbers in [least, most], or in (least, most] when they must be `above` the least."""
 
     def is_fine(value: Any) -> bool:
         return value is None or (type(value) is float and least < value <= most)
 
     def parse(value: Any) -> float | None:
-        number = _numeric(value, "a number")
+        number = _numeric(
+            value.total_seconds() if isinstance(value, timedelta) else value, "a number"
+        )
         if number is None:
             return None
         if not (least < number <= most if above else least <= number <= most):
             raise Wrong(
-                f"must be {'above' if above else 'at least'} {least:g} and at most {most:,g}, "
+                f"must be {'above' if above else 'at least'} {least:,} and at most {most:,}, "
                 f"found {_shown(number)}"
             )
         return float(number)
 
-    return Cell(is_fine, parse)
+    return Cell(kind, is_fine, parse)
 
 
 def _numeric(value: Any, kind: str) -> int | float | Decimal | None:
@@ -214,14 +252,17 @@ def _numeric(value: Any, kind: str) -> int | float | Decimal | None:
         value = int(text) if _INTEGER.fullmatch(text) else _as_float(text)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise Wrong(f"must be {kind}, found {_shown(value)}")
-    if not isinstance(value, int) and math.isnan(value):
-        raise Wrong(f"must be {kind}, found NaN")
-    return value
+    return None if not isinstance(value, int) and math.isnan(value) else value
+
+
+def _rounded(number: float | Decimal) -> str:
+    """What to write instead: 30 for the 29.97 of a camera."""
+    return f": round it to {round(number)}" if math.isfinite(number) else ""
 
 
 def _size(value: Any) -> tuple[int, int] | None:
     """`832x480` becomes (832, 480)."""
-    if value == "":
+    if value in ("", None):
         return None
     found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if not found:
@@ -247,25 +288,25 @@ _IS_PLAIN_PLACE = partial(_is_plain_line, LONGEST_PLACE)
 #: Our word for a column -> what its cells must be. Bounds lie far beyond any model: they catch
 #: slips.
 CELLS = {
-    "text": Cell(_is_plain_prompt, _prompt),
-    "negative_prompt": Cell(lambda value: value is None or _is_plain_text(value), _text),
-    "external_id": Cell(_IS_PLAIN_NAME, _identifier),
+    "text": Cell(_TEXT, _is_plain_prompt, _prompt),
+    "negative_prompt": Cell(_TEXT, lambda value: value is None or _is_plain_text(value), _text),
+    "external_id": Cell(_ID, _IS_PLAIN_NAME, _identifier),
     "seed": _whole(0, 2**63 - 1),
     "width": _whole(1, LARGEST_SIDE),
     "height": _whole(1, LARGEST_SIDE),
-    "size": Cell(_is_absent, _size),
+    "size": Cell(_TEXT, _is_absent, _size),
     "num_frames": _whole(1, 100_000),
-    "seconds": _number(0, 86_400, above=True),
+    "seconds": _number(0, 86_400, above=True, kind=_SPAN),
     "fps": _whole(1, 1_000),
     "num_inference_steps": _whole(1, 10_000),
     "guidance_scale": _number(0, 1_000),
-    "image": Cell(_is_absent, _not_yet),
-    "input_video": Cell(_IS_PLAIN_PLACE, _place),
+    "image": Cell(_TEXT, _is_absent, _not_yet),
+    "input_video": Cell(_TEXT, _IS_PLAIN_PLACE, _place),
     "strength": _number(0, 1, above=True),
-    "deadline": Cell(_IS_PLAIN_NAME, _moment),
+    "deadline": Cell(_WHEN, _IS_PLAIN_NAME, _moment),
     "priority": _whole(-1_000_000, 1_000_000),
-    "model": Cell(_IS_PLAIN_NAME, _name),
-    "method": Cell(_IS_PLAIN_NAME, _name),
+    "model": Cell(_TEXT, _IS_PLAIN_NAME, _name),
+    "method": Cell(_TEXT, _IS_PLAIN_NAME, _name),
 }
 
 

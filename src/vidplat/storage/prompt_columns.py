@@ -8,6 +8,7 @@ error.
 
 from __future__ import annotations
 
+import csv
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 
@@ -39,17 +40,52 @@ COLUMNS = {
 _MEANING = {
     name: (field, rank) for field, names in COLUMNS.items() for rank, name in enumerate(names)
 }
+#: What stands between the cells of a table in text, the usual one first.
+_DELIMITERS = (",", "\t", ";", "|")
 _MOST_SHOWN = 20
 _MOST_WARNINGS = 20
 
 
-class ColumnNames:
-    """What the names of one file mean; it warns once about each that is not used."""
+def delimiter_of(header: str) -> str:
+    """What stands between the names of a header: what makes the most known names of it."""
 
-    def __init__(self, where: str, warn: Callable[[str], None]) -> None:
+    def fitness(mark: str) -> tuple[int, bool]:
+        return len(_known(header, mark)[1]), mark in header
+
+    return max(_DELIMITERS, key=fitness)
+
+
+def is_header(line: str) -> bool:
+    """Whether a line of text names columns: one that holds prompts, and half of all or more."""
+    cells, known = _known(line, delimiter_of(line))
+    return bool(known & set(COLUMNS["text"])) and 2 * len(known) >= len(cells)
+
+
+def _known(header: str, mark: str) -> tuple[list[str], set[str]]:
+    """The names of a header, and those that mean something."""
+    try:
+        cells = [_folded(cell) for cell in next(csv.reader([header], delimiter=mark), [])]
+    except csv.Error:
+        cells = []
+    return cells, set(cells) & _MEANING.keys()
+
+
+def is_optional(name: str) -> bool:
+    """Whether a row may do without this column, which means something to us."""
+    return _folded(name) in _MEANING and _folded(name) not in COLUMNS["text"]
+
+
+class ColumnNames:
+    """What the names of one file mean; it warns once about each that is not used. Those of
+    `ignored` count as if they were not there."""
+
+    def __init__(
+        self, where: str, warn: Callable[[str], None], ignored: Sequence[str] = ()
+    ) -> None:
         self.synonyms: dict[str, list[str]] = {}  # our word -> the file's, the preferred one first
         self._where = where
         self._warn = warn
+        self._ignored = {_folded(name): name for name in ignored}
         self._seen: dict[str, None] = {}
         self._warned: set[str] = set()
 
@@ -61,7 +97,7 @@ class ColumnNames:
     def of_table(self, names: Sequence[str]) -> dict[str, str]:
         """What is `chosen` of a file with fixed columns. Raises InputError."""
         doubled = next(
-            (name for name in names if names.count(name) > 1 and _folded(name) in _MEANING), None
+            (name for name in names if names.count(name) > 1 and self._is_meant(name)), None
         )
         if doubled is not None:
             raise InputError(
@@ -81,6 +117,8 @@ class ColumnNames:
                 continue
             self._seen[name] = None
             folded = _folded(name)
+            if folded in self._ignored:
+                continue
             if folded not in _MEANING:
                 nearest = difflib.get_close_matches(folded, _MEANING, n=1, cutoff=0.7)
                 self._ignore(name, f"; did you mean {nearest[0]!r}?" if nearest else "")
@@ -88,6 +126,25 @@ class ColumnNames:
             known = self.synonyms.setdefault(_MEANING[folded][0], [])
             known.append(name)
             known.sort(key=lambda one: _MEANING[_folded(one)][1])
+
+    def tell_missing(self) -> None:
+        """Warn of columns that were to be ignored and never came."""
+        seen = {_folded(name) for name in self._seen}
+        for folded, name in self._ignored.items():
+            if folded not in seen:
+                self._warn(f"{self._where}: there is no column '{printable(name, 40)}' to ignore")
+
+    def tell_skipped(self, count: int, after: int) -> None:
+        if count:
+            rows = (
+                "1 row without any cell is"
+                if count == 1
+                else f"{count:,} rows without any cell are"
+            )
+            self._warn(f"{self._where}: {rows} skipped, the first after row {after:,}")
+
+    def _is_meant(self, name: str) -> bool:
+        return _folded(name) in _MEANING and _folded(name) not in self._ignored
 
     def need_text(self) -> None:
         """InputError, with what there is and comes nearest, unless a column holds prompts."""

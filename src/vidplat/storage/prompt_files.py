@@ -1,30 +1,37 @@
-"""A prompt file, opened: seekable, and with its format known.
+"""A prompt file, opened: seekable, unpacked, in UTF-8, and with its format known.
 
 The format is told by content that cannot be mistaken (PAR1), then by the file's name, then by its
-first lines. What is not a seekable file (stdin, a pipe, a URL) is first copied to a temporary one.
+first lines. What is not a seekable file (stdin, a pipe, a URL), is packed or in UTF-16 is first
+written to a temporary one. Lines of text count as prompts only where nothing says that they are
+something else (prompt_kinds.py), unless the user asked for `txt`.
 
 What cannot be read at all is an InputError in one sentence.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from vidplat.errors import InputError, UsageError, plain_place, printable
-from vidplat.storage.prompt_columns import COLUMNS
-from vidplat.storage.prompt_formats import PromptFile, delimiter_of
+from vidplat.storage.places import file_of, half_a_url, scheme_of
+from vidplat.storage.prompt_bytes import PACKED_SUFFIXES, head_of, plain
+from vidplat.storage.prompt_columns import is_header
+from vidplat.storage.prompt_formats import PromptFile
+from vidplat.storage.prompt_kinds import binary_kind, is_json, syntax_of
 from vidplat.storage.stores import NotFound
 
 FORMATS = ("parquet", "csv", "jsonl", "txt")
 _BY_SUFFIX = {f".{name}": name for name in FORMATS}
 _BY_SUFFIX |= {".pq": "parquet", ".tsv": "csv", ".ndjson": "jsonl"}
-_HEAD_BYTES = 64 << 10
+#: Names of lists of prompts; other endings in letters say that a file is something else.
+_OF_LINES = ("", ".txt", ".text", ".prompt", ".prompts", ".list", ".lst")
 
 
 @contextmanager
@@ -37,18 +44,21 @@ def open_prompt_file(
             f"unknown format '{printable(wanted_format, 20)}': choose one of {', '.join(FORMATS)}"
         )
     where = "stdin" if source == "-" else printable(plain_place(source))
-    with tempfile.TemporaryFile(prefix="vidplat-intake-") as scratch:
-        spooled = cast(BinaryIO, scratch)
+    with ExitStack() as held:
+
+        def scratch() -> BinaryIO:
+            file = held.enter_context(tempfile.TemporaryFile(prefix="vidplat-intake-"))
+            return cast(BinaryIO, file)
+
         try:
-            file = _opened(source, stdin, spooled, where)
+            file = held.enter_context(_opened(source, stdin, scratch(), where))
+            file = plain(file, scratch, where)
         except (OSError, NotFound, RuntimeError) as error:  # RuntimeError: a home of nobody
             raise _unopened(error, where) from error
-        with file:
-            head = file.read(_HEAD_BYTES)
-            file.seek(0)
-            if not head:
-                raise InputError(f"{where} is empty: needed at least one row")
-            yield PromptFile(file, _format(head, source, wanted_format, where), where)
+        head = head_of(file)
+        if not head:
+            raise InputError(f"{where} is empty: needed at least one row")
+        yield PromptFile(file, _format(head, source, wanted_format, where), where)
 
 
 # --- opening --------------------------------------------------------------------------------------
@@ -62,10 +72,12 @@ def _opened(source: str, stdin: BinaryIO | None, scratch: BinaryIO, where: str) 
         shutil.copyfileobj(stdin, scratch, 1 << 20)
     elif "\0" in source or not source:
         raise InputError(f"{where!r} is not a path: it is empty or holds a NUL")
-    elif "://" in source and not source.startswith("file://"):
+    elif said := half_a_url(source):
+        raise InputError(f"{where} {said}")
+    elif scheme_of(source) not in ("", "file"):
         _download(source, scratch, where)
     else:
-        path = Path(source.removeprefix("file://")).expanduser()
+        path = _path(source, where)
         kind = path.stat().st_mode
         if stat.S_ISDIR(kind):
             raise InputError(f"{where} is a folder: name one file in it")
@@ -79,16 +91,33 @@ def _opened(source: str, stdin: BinaryIO | None, scratch: BinaryIO, where: str) 
     return scratch
 
 
+def _path(source: str, where: str) -> Path:
+    if not scheme_of(source):
+        return Path(source).expanduser()
+    try:
+        return file_of(source)
+    except UsageError as error:
+        raise InputError(f"{where} {error}") from error
+
+
 def _download(url: str, into: BinaryIO, where: str) -> None:
-    if url.startswith("s3://"):
+    if scheme_of(url) == "s3":
         from vidplat.storage.s3 import download
 
-        return download(url, into)
+        return download(f"s3{url[2:]}", into)
     import fsspec
 
     try:
         with fsspec.open(url, "rb") as remote:
             shutil.copyfileobj(remote, into, 1 << 20)
+    except FileNotFoundError as error:
+        if error.__cause__ is None:
+            raise
+        # fsspec says so, too, when no server answers
+        raise InputError(
+            f"{where} cannot be reached: {printable(error.__cause__)}; check the host and the "
+            "network"
+        ) from error
     except OSError:
         raise
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
@@ -106,31 +135,55 @@ def _unopened(error: Exception, where: str) -> InputError:
     )
 
 
+# --- formats --------------------------------------------------------------------------------------
+
+
 def _format(head: bytes, source: str, wanted: str | None, where: str) -> str:
     if head.startswith(b"PAR1"):
         return "parquet"
-    if head.startswith(b"\x1f\x8b"):
-        raise InputError(f"{where} is compressed with gzip: unpack it first")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{where} is UTF-16 text: save it as UTF-8")
-    told = wanted or _BY_SUFFIX.get(Path(source.partition("?")[0]).suffix.lower()) or _sniffed(head)
+    if said := binary_kind(head):
+        raise InputError(f"{where} {said}")
+    suffix = _suffix(source)
+    told = wanted or _BY_SUFFIX.get(suffix) or _sniffed(head)
     if told == "parquet":
         raise InputError(
             f"{where} is not a parquet file: it begins with {printable(head[:8], 60)}, not with "
             "b'PAR1'"
         )
-    if told == "jsonl" and head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-        raise InputError(f"{where} is one JSON array: write one object per line instead")
+    if told == "jsonl":
+        start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+        if start.startswith(b"["):
+            raise InputError(f"{where} is one JSON array: write one object per line instead")
+        if re.match(rb"\{[ \t]*[\r\n]", start):
+            raise InputError(
+                f"{where} is JSON over several lines: write each object in one line instead"
+            )
+    if told == "txt" and wanted is None and (said := _no_list(head, suffix)):
+        raise InputError(
+            f"{where} {said}, not a list of prompts: needed parquet, CSV, JSON lines or one "
+            "prompt a line; --format txt takes every line for a prompt"
+        )
     return told
+
+
+def _suffix(source: str) -> str:
+    """The ending of the file's name, without that of a packing: `.csv` of a/b.csv.gz."""
+    name = plain_place(source).rpartition("/")[2].lower()
+    for packed in PACKED_SUFFIXES:
+        name = name.removesuffix(packed)
+    return Path(name).suffix
 
 
 def _sniffed(head: bytes) -> str:
     """jsonl, csv or txt, from the first lines of text without a telling name."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text[:1] in (b"{", b"["):
+    first = head.decode("utf-8-sig", "replace").lstrip().splitlines()[:1]
+    if first and is_json(first):
         return "jsonl"
-    header = text.partition(b"\n")[0].decode("utf-8", "replace")
-    cells = {cell.strip(' "\r').lower() for cell in header.split(delimiter_of(header))}
-    known = cells & {name for names in COLUMNS.values() for name in names}
-    is_header = bool(cells & set(COLUMNS["text"])) and 2 * len(known) >= len(cells)
-    return "csv" if is_header else "txt"
+    return "csv" if first and is_header(first[0]) else "txt"
+
+
+def _no_list(head: bytes, suffix: str) -> str:
+    """What says that these lines are no prompts; "" when nothing does."""
+    if suffix[1:].isalpha() and suffix not in _OF_LINES:
+        return f"is a {printable(suffix, 20)} file"
+    return syntax_of(head)

@@ -2,13 +2,14 @@
 
     parquet    by record batches; text columns stay dictionary-encoded, so a cell repeated a
                thousand times is held once, however long it is
-    csv        a header line; commas, or tabs or semicolons when the header has no comma
+    csv        a header line, which tells what stands between cells: commas, tabs, semicolons or
+               bars; `sep=;` above it says so, too. Rows without any cell are skipped and told
     jsonl      one object per line; also OpenAI batch lines, whose `body` is the row and `custom_id`
                its id
     txt        one prompt per line
 
 Row numbers are 1-based: lines for jsonl and txt (empty lines are skipped but counted), records
-below the header for csv, rows for parquet.
+below the header for csv (empty ones do not count), rows for parquet. A line ends in LF, CR or both.
 
 What is wrong with the whole file is an InputError in one sentence; what is wrong with a single row
 (a line that is not JSON, a record of the wrong length) is a problem of that row.
@@ -19,20 +20,32 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from itertools import chain
+from types import NoneType
 from typing import Any, BinaryIO, TypeVar
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidplat.errors import InputError, printable
-from vidplat.storage.prompt_columns import ColumnNames
+from vidplat.storage.prompt_cells import CELLS
+from vidplat.storage.prompt_columns import ColumnNames, delimiter_of
 
 _ROWS, _BYTES = 10_000, 32 << 20  # a block is full at whichever comes first
+_ROWS_WITHOUT_DICTIONARY = 1_000
+_CHUNK_BYTES = 1 << 20
 _LONGEST_LINE_BYTES = 32 << 20
 _LARGEST_CHUNK_BYTES = 4 << 30  # of one parquet column in one row group, uncompressed
+#: Encodings of columns that pyarrow reads as dictionaries.
+_AS_DICTIONARY = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
+#: The first line by which spreadsheets say what stands between cells.
+_SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\s*', re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -77,21 +90,24 @@ def _parquet_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]
         for ours, name in names.items():
             _check_type(schema.field(name).type, ours, name, source.where)
         _check_chunks(plain.metadata, set(names.values()), source.where)
-        texts = [name for name in names.values() if _is_text(schema.field(name).type)]
+        encoded = _dictionaries(plain.metadata)
+        texts = {name for name in names.values() if _is_text(schema.field(name).type)}
         # not pre-buffered: the one row group of a large file would be held whole
         table = pq.ParquetFile(
             source.file,
             metadata=plain.metadata,
-            read_dictionary=texts,
+            read_dictionary=sorted(texts & encoded),
             pre_buffer=False,
             buffer_size=1 << 20,
         )
+        # without a dictionary each row has its text in memory, however short it is in the file
+        rows_at_once = _ROWS if texts <= encoded else _ROWS_WITHOUT_DICTIONARY
         first = 1
-        for batch in table.iter_batches(batch_size=_ROWS, columns=list(names.values())):
+        for batch in table.iter_batches(batch_size=rows_at_once, columns=list(names.values())):
             rows = range(first, first + batch.num_rows)
             yield Block(rows, {ours: _cells(batch.column(name)) for ours, name in names.items()})
             first += batch.num_rows
-    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:
         reason = printable(str(error).partition("\n")[0], 120)
         raise InputError(
             f"{source.where} is not a whole parquet file (truncated or damaged): {reason}"
@@ -99,31 +115,51 @@ def _parquet_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    text = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
-    return any(test(kind) for test in text) or (
-        pa.types.is_dictionary(kind) and _is_text(kind.value_type)
-    )
+    return _python_type(kind) is str
+
+
+def _python_type(kind: pa.DataType) -> type | None:
+    """What `_cells` makes of a column; None for what no cell may be."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _python_type(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return UUID if isinstance(kind, pa.UuidType) else _python_type(kind.storage_type)
+    return next((found for test, found in _PYTHON_TYPES if test(kind)), None)
+
+
+_PYTHON_TYPES: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
+    (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), str),
+    (pa.types.is_string_view, str),
+    (pa.types.is_null, NoneType),
+    (pa.types.is_integer, int),
+    (pa.types.is_floating, float),
+    (pa.types.is_decimal, Decimal),
+    (pa.types.is_timestamp, datetime),
+    (pa.types.is_date, date),
+    (pa.types.is_time, time),
+    (pa.types.is_duration, timedelta),
+)
+
+
+def _dictionaries(metadata: pq.FileMetaData) -> set[str]:
+    """Columns that can be read as dictionaries: pyarrow refuses others, such as delta encodings."""
+    known: dict[str, bool] = {}
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(number)
+            name = chunk.path_in_schema
+            known[name] = known.get(name, True) and _AS_DICTIONARY.issuperset(chunk.encodings)
+    return {name for name, can in known.items() if can}
 
 
 def _check_type(kind: pa.DataType, ours: str, name: str, where: str) -> None:
     """InputError when a column's type can hold nothing that its cells may be."""
-    types = pa.types
-    if types.is_null(kind) or _is_text(kind):
-        return
-    numeric = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-    match ours:
-        case "text" | "negative_prompt" | "model" | "method" | "size" | "image" | "input_video":
-            needed, fits = "text", False
-        case "external_id":
-            needed, fits = "text or whole numbers", types.is_integer(kind)
-        case "deadline":
-            needed, fits = "text or times", numeric or types.is_temporal(kind)
-        case _:
-            needed, fits = "numbers", numeric
-    if not fits:
+    needs = CELLS[ours].kind
+    if not needs.fits(_python_type(kind)):
         raise InputError(
-            f"{where}: column '{printable(name, 40)}' must hold {needed}, found "
-            f"{printable(kind, 60)}"
+            f"{where}: column '{printable(name, 40)}' must hold {needs.words}, found "
+            f"{printable(kind, 60)}; a column that is not meant is left out with --ignore-columns"
         )
 
 
@@ -148,8 +184,15 @@ def _cells(column: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         words = [*_cells(column.dictionary), None]
         return [words[index] for index in column.indices.fill_null(len(words) - 1).to_pylist()]
-    if pa.types.is_timestamp(column.type):  # nanoseconds do not fit Python's datetime
+    if isinstance(column, pa.ExtensionArray) and not isinstance(column.type, pa.UuidType):
+        return _cells(column.storage)
+    # nanoseconds do not fit Python's types
+    if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    elif pa.types.is_duration(column.type):
+        column = column.cast(pa.duration("us"), safe=False)
+    elif pa.types.is_time64(column.type):
+        column = column.cast(pa.time64("us"), safe=False)
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
@@ -168,13 +211,7 @@ def _cells(column: pa.Array) -> list[Any]:
 
 def _lines(source: PromptFile) -> Iterator[str]:
     """Lines with their ends, without a byte order mark. Raises InputError."""
-    number = 0
-    while line := source.file.readline(_LONGEST_LINE_BYTES + 1):
-        number += 1
-        if len(line) > _LONGEST_LINE_BYTES:
-            raise InputError(
-                f"{source.where}: line {number} is longer than {_LONGEST_LINE_BYTES >> 20} MiB"
-            )
+    for number, line in enumerate(_lines_of_bytes(source), 1):
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
@@ -183,6 +220,27 @@ def _lines(source: PromptFile) -> Iterator[str]:
                 f"{number}; save it as UTF-8"
             ) from error
         yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _lines_of_bytes(source: PromptFile) -> Iterator[bytes]:
+    """Lines that end in LF, CR or both, as editors show them."""
+    number, size, begun = 0, 0, list[bytes]()
+    while chunk := source.file.read(_CHUNK_BYTES):
+        begun.append(chunk)
+        size += len(chunk)
+        if b"\n" in chunk or b"\r" in chunk:
+            *lines, rest = b"".join(begun).splitlines(keepends=True)
+            if rest.endswith(b"\n"):  # after a CR there may come an LF
+                lines.append(rest)
+                rest = b""
+            yield from lines
+            number, size, begun = number + len(lines), len(rest), [rest]
+        if size > _LONGEST_LINE_BYTES:
+            raise InputError(
+                f"{source.where}: line {number + 1} is longer than {_LONGEST_LINE_BYTES >> 20} MiB"
+            )
+    if size:
+        yield from b"".join(begun).splitlines(keepends=True)
 
 
 def _filled_lines(source: PromptFile) -> Iterator[tuple[int, str]]:
@@ -197,30 +255,13 @@ def _text_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
         yield Block([number for number, _ in lines], {"text": texts})
 
 
-def delimiter_of(header: str) -> str:
-    return next((mark for mark in (",", "\t", ";") if mark in header), ",")
-
-
 def _csv_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
-    lines = _lines(source)
-    header_line = next((line for line in lines if line.strip()), "")
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_LINE_BYTES))
-    reader = csv.reader(
-        chain([header_line], lines), delimiter=delimiter_of(header_line), strict=True
-    )
-    records = filter(None, reader)
-    row = 0
-
-    def numbered() -> Iterator[tuple[int, list[str]]]:
-        nonlocal row
-        for record in records:
-            row += 1
-            yield row, record
-
+    table = _Table(_lines(source))
     try:
-        header = next(records, [])
+        header = next(table.records, [])
         places = {ours: header.index(name) for ours, name in columns.of_table(header).items()}
-        for block in _in_blocks(numbered(), lambda item: sum(map(len, item[1]))):
+        for block in _in_blocks(table.rows(), lambda item: sum(map(len, item[1]))):
             wrong = {
                 number: f"has {len(record)} cells, the header has {len(header)}"
                 for number, record in block
@@ -233,10 +274,50 @@ def _csv_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
             }
             yield Block([number for number, _ in whole], cells, wrong)
     except csv.Error as error:
+        why = (
+            'it has \\" where CSV has "": in Spark, write it with .option("escape", "\\"")'
+            if table.has_backslash
+            else "a quote that is not closed, or a truncated file"
+        )
         raise InputError(
-            f"{source.where} is not whole CSV: {printable(error)} in the record after row {row} "
-            "(a quote that is not closed, or a truncated file)"
+            f"{source.where} is not whole CSV: {printable(error)} in the record after row "
+            f"{table.row} ({why})"
         ) from error
+    columns.tell_skipped(table.empty, table.first_empty)
+
+
+class _Table:
+    """The records of CSV text, from the header on, and what is known of them when one is wrong."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self.row = self.empty = self.first_empty = 0
+        self.has_backslash = False  # a \" since the last record: some programs quote so
+        header = next((line for line in lines if line.strip()), "")
+        mark = _SEPARATOR.fullmatch(header)
+        if mark is not None:
+            header = next(lines, "")
+        delimiter = delimiter_of(header) if mark is None else mark[1]
+        told = chain([header], self._noted())
+        self.records = filter(None, csv.reader(told, delimiter=delimiter, strict=True))
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Records with their numbers; those without any cell, as spreadsheets leave them, are
+        counted apart."""
+        for record in self.records:
+            self.has_backslash = False
+            if record[0].strip() or any(map(str.strip, record)):
+                self.row += 1
+                yield self.row, record
+            else:
+                self.first_empty = self.first_empty if self.empty else self.row
+                self.empty += 1
+
+    def _noted(self) -> Iterator[str]:
+        for line in self._lines:
+            if '\\"' in line:
+                self.has_backslash = True
+            yield line
 
 
 def _json_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
@@ -249,7 +330,7 @@ def _json_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
                 objects.append(_row_of(json.loads(line)))
                 rows.append(number)
             except (ValueError, RecursionError) as error:
-                cut = "" if line.endswith("\n") else " (the file may be truncated)"
+                cut = "" if line.endswith(("\n", "\r")) else " (the file may be truncated)"
                 unreadable[number] = f"is not a JSON object: {printable(error, 80)}{cut}"
         columns.add(chain.from_iterable(objects))
         if objects:

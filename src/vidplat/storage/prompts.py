@@ -7,6 +7,8 @@ prompt column, not UTF-8) is an InputError in one sentence, raised when the firs
 or where reading stops.
 
     prompt_files.py      files: opened, and which format they have
+    prompt_bytes.py      bytes: unpacked, and in UTF-8
+    prompt_kinds.py      what is no list of prompts: archives, programs, markup
     prompt_formats.py    formats: bytes -> blocks of raw columns
     prompt_columns.py    names: which column means what
     prompt_cells.py      values: what a cell may hold
@@ -24,12 +26,13 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from vidplat.config import InputConfig
 from vidplat.domain import Prompt
 from vidplat.errors import InputError, UsageError
 from vidplat.storage.input_places import folder_of, resolve
@@ -59,11 +62,14 @@ def read_prompts(
     *,
     stdin: BinaryIO | None = None,
     format: str | None = None,
+    ignore_columns: Sequence[str] = (),
+    allowed: InputConfig = InputConfig(),
     warn: Callable[[str], None],
 ) -> Iterator[list[Prompt | RowProblem]]:
     """Rows of the prompt file at `source`: a path, a URL, or "-" for `stdin`.
 
-    `format` is parquet, csv, jsonl or txt; without it the file is asked. `warn` is told once about
+    `format` is parquet, csv, jsonl or txt; without it the file is asked. `ignore_columns` are left
+    out whatever they mean. `allowed` says where input videos may lie. `warn` is told once about
     each column that is ignored. Batches have up to 10,000 rows in the file's order; problems with
     ids come last.
     """
@@ -71,12 +77,13 @@ def read_prompts(
     rows = 0
     folder = folder_of(source)
     with open_prompt_file(source, stdin, format) as prompts:
-        columns = ColumnNames(prompts.where, warn)
+        columns = ColumnNames(prompts.where, warn, ignore_columns)
         for block in prompts.blocks(columns):
             rows += len(block.rows) + len(block.unreadable)
-            yield _batch(block, columns.chosen, ids, folder)
+            yield _batch(block, columns.chosen, ids, folder, allowed)
     if rows == 0:
         raise InputError(f"{prompts.where} has no rows: needed at least one prompt")
+    columns.tell_missing()
     yield from ids.problems(columns.chosen.get("external_id", "id"))
 
 
@@ -125,13 +132,13 @@ class _Cells:
                     other = self._names["num_frames"]
                     self._say("seconds", index, f"and {other} are both given: give one of them")
 
-    def place_videos(self, folder: str) -> None:
+    def place_videos(self, folder: str, allowed: InputConfig) -> None:
         """Input videos at their canonical places; a strength needs one."""
         places = self.column("input_video")
         for index, written in enumerate(places):
             if written is not None:
                 try:
-                    places[index] = resolve(written, folder)
+                    places[index] = resolve(written, folder, allowed)
                 except UsageError as error:
                     self._say("input_video", index, str(error))
         for index, strength in enumerate(self.column("strength")):
@@ -148,13 +155,13 @@ class _Cells:
 
 
 def _batch(
-    block: Block, names: Mapping[str, str], ids: _SeenIds, folder: str
+    block: Block, names: Mapping[str, str], ids: _SeenIds, folder: str, allowed: InputConfig
 ) -> list[Prompt | RowProblem]:
     """A block's rows as Prompts, or as what is wrong with them."""
     cells = _Cells(block, names)
     cells.unfold_sizes()
     cells.need_one_length()
-    cells.place_videos(folder)
+    cells.place_videos(folder, allowed)
     ids.add(block.rows, cells.column("external_id"))
 
     given = [field for field in _OVERRIDES if field in cells]

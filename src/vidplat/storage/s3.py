@@ -25,7 +25,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
-from vidplat.errors import StoreError, printable
+from vidplat.errors import StoreError, UsageError, printable
 from vidplat.storage.s3_bucket import AlreadyThere, Bucket
 from vidplat.storage.stores import NotFound, ObjectFacts, checked_key
 
@@ -141,14 +141,17 @@ class S3Store:
             raise
 
 
-def download(url: str, into: BinaryIO) -> None:
-    """Write the one object at an s3:// URL into a file; for files whose keys are the user's own."""
+def download(url: str, into: BinaryIO, most_bytes: int | None = None) -> None:
+    """Write the one object at an s3:// URL into a file; for files whose keys are the user's own.
+    UsageError, with the rest of a sentence, when it has more than `most_bytes`."""
 
     def whole(body: Any) -> None:
         into.seek(0)
         into.truncate()
         for chunk in body.iter_chunks(_READ_CHUNK_BYTES):
             into.write(chunk)
+            if most_bytes is not None and into.tell() > most_bytes:
+                raise UsageError(f"has more than {most_bytes:,} bytes, which the server hid")
 
     bucket = Bucket(url, patience_s=_READING_S)
     bucket.read(bucket.path, whole)

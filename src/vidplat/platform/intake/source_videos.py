@@ -80,11 +80,11 @@ class SourceVideos:
         return {place: self._by_place[place] for place in places}
 
 
-def keep(store: Store, inputs: Mapping[str, str]) -> int:
+def keep(store: Store, inputs: Mapping[str, str], most_bytes: int | None = None) -> int:
     """Copy input videos (SHA-256 -> place) into the store; returns how many were not there yet.
     Raises InputError when one is no longer what it was when it was looked at."""
     with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
-        return sum(pool.map(partial(_kept, store), inputs.items()))
+        return sum(pool.map(partial(_kept, store, most_bytes), inputs.items()))
 
 
 def too_short(source: Source, spec: VideoSpec) -> str:
@@ -131,7 +131,7 @@ def _checked(place: str, limits: InputConfig) -> Source | str:
         if size_bytes > limits.max_bytes:
             most = f"at most {_mib(limits.max_bytes)} are taken: cut it (inputs.max_bytes)"
             return f"has {_mib(size_bytes)}, {most}"
-        with opened(place) as file:
+        with opened(place, limits.max_bytes) as file:
             facts = look_at(file, limits)
             file.seek(0)
             sha256 = _sha256(file)
@@ -140,12 +140,12 @@ def _checked(place: str, limits: InputConfig) -> Source | str:
     return Source(sha256, facts.width, facts.height, facts.seconds, facts.notes)
 
 
-def _kept(store: Store, one: tuple[str, str]) -> bool:
+def _kept(store: Store, most_bytes: int | None, one: tuple[str, str]) -> bool:
     sha256, place = one
     if is_kept(store, sha256):
         return False
     try:
-        with opened(place) as file:
+        with opened(place, most_bytes) as file:
             keep_input(store, sha256, file.read())
     except (UsageError, InputError) as error:
         raise InputError(f"the input video {printable(place.partition('?')[0])} {error}") from error

@@ -24,6 +24,7 @@ from vidplat.platform.intake.source_videos import Source, conversions
 from vidplat.platform.intake.spool import JobSpool, Row
 from vidplat.platform.interface import Wishes
 from vidplat.storage.prompt_cells import RowProblem
+from vidplat.storage.prompt_columns import is_optional
 
 MOST_LISTED = 100  # bad rows spelled out in one message; the rest is counted
 
@@ -143,6 +144,7 @@ class _Bad:
 
     def __init__(self) -> None:
         self._lines: dict[int, list[str]] = {}
+        self._in_column = False  # whether a row would be right without one of its columns
         self._count = 0
 
     def note(self, problem: RowProblem) -> None:
@@ -151,9 +153,8 @@ class _Bad:
             if len(self._lines) >= 2 * MOST_LISTED:  # the reader may report out of order
                 for late in sorted(self._lines)[MOST_LISTED:]:
                     del self._lines[late]
-        self._lines.setdefault(problem.row, []).append(
-            f"row {problem.row}, {printable(problem.column, 40)}: {printable(problem.message, 400)}"
-        )
+        self._lines.setdefault(problem.row, []).append(str(problem))
+        self._in_column = self._in_column or is_optional(problem.column)
 
     def raise_if_any(self, read: int, source: str) -> None:
         if not self._count:
@@ -163,6 +164,9 @@ class _Bad:
         if self._count > MOST_LISTED:
             listed.append(f"and {self._count - MOST_LISTED} more rows")
         rows = "1 row" if self._count == 1 else f"{self._count:,} rows"
+        left_out = "; --ignore-columns leaves out columns that mean something else"
         raise InputError(
-            f"{source}: {rows} of {read:,} cannot be used; nothing was enqueued", listed
+            f"{source}: {rows} of {read:,} cannot be used; nothing was enqueued"
+            f"{left_out if self._in_column else ''}",
+            listed,
         )
