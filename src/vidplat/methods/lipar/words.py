@@ -54,4 +54,4 @@ class LiparKind(kinds.MethodKind):
 # source: LIPAR, arXiv 2603.05811 v2, and its released code
 # law:    a token runs where it changed by tau1 since the last frame, or tau2 since what is reused
 # cost:   the kept share of both parts; of attention its square where recovery is none or bias
-# price:  1.4 times as fast with 32 % pruned: benchmarks/results/lipar-2core-epyc-2026-11-21.txt
+# price:  1.43x, 32 % pruned, random weights: benchmarks/results/lipar-2core-epyc-2026-11-21.txt
