@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from vidplat import __version__
+from vidplat import __version__, times
 from vidplat.cli import ENTERED_AT, edge
 from vidplat.cli.bench import bench
 from vidplat.cli.cancel import cancel_jobs
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         return edge.run(lambda given: _run(given, ENTERED_AT), sys.argv[1:])
-    return edge.run(lambda given: _run(given, time.time()), arguments)
+    return edge.run(lambda given: _run(given, times.now()), arguments)
 
 
 def _run(arguments: Sequence[str], entered_at: float) -> Any:

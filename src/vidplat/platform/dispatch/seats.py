@@ -7,11 +7,11 @@ came out of it in between clears the count.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vidplat import times
 from vidplat.domain import Outcome
 from vidplat.platform.dispatch.dispatcher import Event, HandedOver, Seat, WorkerLost, WorkerUp
 
@@ -43,7 +43,7 @@ class Seats:
 
     def lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
         """Take a worker from its seat; its successor sits there, unless the seat is given up."""
-        seat, now = self.by_worker.pop(worker_id), time.time()
+        seat, now = self.by_worker.pop(worker_id), times.now()
         successor = None if request_is_wrong else self._next_id(worker_id)
         if successor is not None:
             spec = replace(seat.spec, worker_id=successor, calibrate=False)
