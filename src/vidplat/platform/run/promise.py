@@ -31,9 +31,15 @@ class Promise:
 
 
 def make_promise(
-    batch: Batch, queue: Queue, seats: Sequence[Seat], learner: Learner, now: float
+    batch: Batch,
+    queue: Queue,
+    seats: Sequence[Seat],
+    learner: Learner,
+    now: float,
+    asked_at: float | None = None,
 ) -> Promise:
-    """`seats` are to be started now. Light ones are not counted on: they only help to keep it."""
+    """`seats` are to be started now. Light ones are not counted on: they only help to keep it.
+    What is told of it counts from `asked_at` (None: now), as deadlines do."""
     model_id, makers = batch.model.id, [seat for seat in seats if not seat.light]
     startups = [learner.startup(model_id, seat.device_class) for seat in makers]
     snapshot = Snapshot(
@@ -48,4 +54,9 @@ def make_promise(
     decided = plan(snapshot, policy, learner.knowledge, backlog)
     startup_s = max(each.p50_s for each in startups)
     inputs = hashlib.sha256(repr((snapshot, policy, learner.knowledge, backlog)).encode())
-    return Promise(decided, answer(decided, policy, now), startup_s, inputs.hexdigest())
+    return Promise(
+        decided,
+        answer(decided, policy, now if asked_at is None else asked_at),
+        startup_s,
+        inputs.hexdigest(),
+    )
