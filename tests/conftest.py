@@ -34,6 +34,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.flow.cluster import ray_cluster
 from tests.servers_postgres import (
     migrated_database,
+    pooled_url,
     postgres_catalog,
     postgres_server,
     postgres_url,
@@ -43,6 +44,7 @@ from tests.servers_s3 import moto_server, s3_server
 __all__ = [
     "migrated_database",
     "moto_server",
+    "pooled_url",
     "postgres_catalog",
     "postgres_server",
     "postgres_url",
@@ -74,7 +76,9 @@ _TOGETHER = {
         "storage/test_s3_store.py", "storage/test_input_places.py", "storage/test_prompts.py",
         "flow/test_input_videos.py", "flow/test_servers.py",
     ),
-    "postgres": ("contracts/test_catalogs.py", "storage/test_catalog_opening.py"),
+    "postgres": (
+        "contracts/test_catalogs.py", "storage/test_catalog_opening.py", "storage/test_door.py",
+    ),
 }  # fmt: skip
 _HERE = Path(__file__).parent
 _GROUP = {f"{_HERE.name}/{file}": name for name, files in _TOGETHER.items() for file in files}

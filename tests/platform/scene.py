@@ -107,11 +107,12 @@ class Scene:
     ) -> None:
         self.now = 0.0
         self.catalog = open_catalog(f"sqlite:///{tmp_path}/c.db")
+        self.catalog.database.clock = lambda: self.now
         self.batch = Batch(
             "b1", "x", "/o", FLIPBOOK, submitted_at=0.0, deadline_at=deadline_at, total=len(jobs)
         )
         self.catalog.add_batch(self.batch, jobs)
-        self.catalog.hold_batch("b1", ME, now=0.0, lease_s=60.0)
+        self.catalog.hold_batch("b1", ME, lease_s=60.0)
         self.dispatcher = ScriptedDispatcher(*(workers or ("w1",)))
         self.heard, self.store = Memory(), MemoryStore()
         site = Site(

@@ -265,10 +265,96 @@ def test_a_catalog_that_cannot_be_written_for_a_while_loses_nothing(scene):
     assert stage.states() == {JobState.DONE: 1}
 
 
+def test_a_claim_that_happened_but_was_never_answered_leaves_no_job_behind(scene):
+    # given a catalog that claims, and is then away for longer than anybody asks again
+    stage = scene(3)
+    claim = stage.catalog.claim
+
+    def lose_the_answer(*args, **kwargs):
+        claim(*args, **kwargs)
+        raise CatalogError("the catalog hung up")
+
+    stage.catalog.claim = lose_the_answer
+    stage.turn(0.0)
+    assert stage.in_hand() == []
+
+    # when it is back
+    stage.catalog.claim = claim
+    for n in range(3):
+        stage.turn(20.0 * n + 1)
+        stage.dispatcher.finishes(stage.dispatcher.sent["w1"][n], at=20.0 * n + 10)
+    stage.turn(70.0)
+
+    # then
+    assert stage.states() == {JobState.DONE: 3}
+    assert stage.is_over
+
+
+def test_a_queue_that_cannot_be_read_for_a_while_does_not_end_the_run(scene):
+    stage = scene(1)
+    stage.turn(0.0)
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1"][0], at=9.0)
+    stage.turn(9.0)
+    read = stage.catalog.open_jobs
+
+    def refuse(*args, **kwargs):
+        raise CatalogError("the catalog is locked")
+
+    stage.catalog.open_jobs = refuse
+    assert not stage.is_over
+    stage.catalog.open_jobs = read
+    assert stage.is_over
+
+
+def test_whoever_watches_sees_what_the_plan_foresees_now(scene):
+    # given two jobs of 10 s, promised by nobody yet
+    stage = scene(2)
+    assert stage.catalog.outlook("b1") is None
+    stage.turn(0.0)
+    stage.turn(2.0)
+    first = stage.catalog.outlook("b1")
+    assert first is not None
+    assert 19.0 < first.finish_p50_at < 22.0
+
+    # when the first takes four times as long
+    beats = [(0, 0.0), (6, 10.0)]
+    (order,) = stage.dispatcher.sent["w1"]
+    stage.dispatcher.events = [
+        Progress(order.job.id, 1, "w1", "denoise", step, 24, at) for step, at in beats
+    ]
+    stage.world.plan_age.call(urgent=True)
+    stage.turn(12.0)
+    stage.turn(14.0)
+    later = stage.catalog.outlook("b1")
+    assert later is not None
+    assert later.finish_p50_at > first.finish_p50_at + 10
+
+
+def test_a_video_committed_after_its_job_was_cancelled_is_there_in_both_places(scene):
+    # given a job that is cancelled while its worker stores the video
+    stage = scene(2)
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    stage.catalog.cancel("b1", now=1.0)
+    stage.commits(order)
+    stage.dispatcher.finishes(order, at=2.0)
+
+    # when
+    stage.turn(2.0)
+
+    # then the store has the last word, and the rest stays cancelled
+    assert stage.states() == {JobState.DONE: 1, JobState.CANCELLED: 1}
+    assert stage.catalog.batch_state("b1") == "cancelled"
+    (record,) = stage.catalog.jobs("b1", states=[JobState.DONE])
+    assert (record.started_at, record.finished_at, record.phases) == (1.0, 2.0, {"denoise": 1.0})
+    assert [each.ended for each in stage.catalog.attempts("b1", order.job.id)] == ["done"]
+
+
 def test_a_batch_that_another_process_took_over_is_left_to_it(scene):
     stage = scene(2)
     stage.turn(0.0)
-    stage.catalog.hold_batch("b1", "other:2:2", now=1000.0, lease_s=60.0)
+    stage.now = 1000.0
+    stage.catalog.hold_batch("b1", "other:2:2", lease_s=60.0)
     with pytest.raises(HoldLost, match="another process works on batch b1"):
         stage.turn(1000.0)
 

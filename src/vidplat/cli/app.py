@@ -6,13 +6,12 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from vidplat import __version__
+from vidplat import __version__, times
 from vidplat.cli import ENTERED_AT, edge
 from vidplat.cli.bench import bench
 from vidplat.cli.cancel import cancel_jobs
@@ -98,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             os._exit(code)
         return code
-    return edge.run(lambda given: _run(given, time.time()), arguments)
+    return edge.run(lambda given: _run(given, times.now()), arguments)
 
 
 def _run(arguments: Sequence[str], entered_at: float) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidplat import times
 from vidplat.cli import documents, options, phrases, reach, render
 from vidplat.domain import JobState
 from vidplat.errors import UsageError, printable
@@ -41,7 +41,7 @@ def list_batches_or_jobs(
 
 
 def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
-    now = time.time()
+    now = times.now()
     rows = [
         (batch, catalog.batch_state(batch.id), catalog.counts(batch.id))
         for batch in catalog.batches(limit)

@@ -5,11 +5,11 @@ glance is shown.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vidplat import times
 from vidplat.cli.glance import Doing, Glance
 from vidplat.cli.screen import Screen
 from vidplat.domain import Batch, JobState, Outcome, Progress
@@ -61,7 +61,7 @@ class _Story:
 class RunDisplay(Screen, Listener):
     """A `Listener` that shows what it hears on stderr. `quiet` shows warnings only."""
 
-    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = times.now) -> None:
         super().__init__(self.glance, quiet=quiet)
         self._clock = clock
         self._lock = threading.Lock()

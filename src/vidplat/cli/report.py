@@ -4,12 +4,12 @@ with.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidplat import times
 from vidplat.cli import options, reach, render
 from vidplat.domain import Batch
 from vidplat.errors import StoreError, UsageError, printable
@@ -69,7 +69,7 @@ def write_page(
     from vidplat.storage import open_store
 
     store = open_store(batch.output_prefix)
-    data = reports.gather(catalog, batch, time.time())
+    data = reports.gather(catalog, batch, times.now())
     linked = reports.link(data, store, embed=True if to is not None else embed)
     html = page(linked)
     if to is None:

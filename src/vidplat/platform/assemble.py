@@ -8,7 +8,6 @@ process puts together is in `dispatch/worker_tools`: it need not load what only 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidplat import times
 from vidplat.config import Config, PoolConfig, gpu_names
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
 from vidplat.errors import ClusterError, UsageError, plain_place, printable
@@ -61,7 +61,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
     InfrastructureError when catalog, store or cluster cannot be used. An infeasible plan, failed
     jobs, a missed deadline and Ctrl-C are ends of the story and come back in `exit_code`.
     """
-    asked_at = request.submitted_at or time.time()
+    asked_at = request.submitted_at or times.now()
     store = open_store(config.output)
     with _taken(request, config, store, listener, asked_at) as taken:
         probe(store)
@@ -78,7 +78,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
 
 def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> PlanAnswer:
     """What `submit` would promise. Reads rows and catalog; starts nothing and enqueues nothing."""
-    now = request.submitted_at or time.time()
+    now = request.submitted_at or times.now()
     store = open_store(config.output)
     with _taken(request, config, store, listener, now) as taken, ExitStack() as stack:
         batch = taken.batch
@@ -93,7 +93,7 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         except ClusterError as error:
             listener.warn(f"{error}; planned for the workers as they are configured")
             seats = _seats(config, None, listener, store.url, batch, learner)
-        promise = make_promise(batch, queue, seats, learner, time.time())
+        promise = make_promise(batch, queue, seats, learner, times.now(), now)
         reused = batch.total - queue.total
         return PlanAnswer(batch, promise.plan, promise.answer, batch.total, reused)
 
@@ -101,7 +101,7 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
 def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
     """Repair catalog and store of an interrupted batch from each other, then run what is open.
     `batch_id` may be any unique prefix; raises RequestError when there is no such batch."""
-    asked_at = time.time()
+    asked_at = times.now()
     with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
         if catalog.batch_state(batch.id) is BatchState.CANCELLED:
@@ -115,17 +115,28 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
 
 
 def cancel(batch_id: str, job_id: str | None, config: Config) -> int:
-    """Cancel one job, or all open ones; returns how many. A running platform hears of it soon."""
+    """Cancel one job, or all open ones; returns how many. A running platform hears of it soon.
+    Raises UsageError where there is nothing but what is finished."""
     with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
-        return catalog.cancel(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
+        one = _whole_id(catalog, batch, job_id)
+        if many := catalog.cancel(batch.id, one, now=times.now()):
+            return many
+        if one is None:
+            is_cancelled = catalog.batch_state(batch.id) is BatchState.CANCELLED
+        else:
+            is_cancelled = catalog.find_job(one, batch.id)[0].state is JobState.CANCELLED
+        if not is_cancelled:
+            what = f"batch {batch.id}" if one is None else f"job {one[:12]} of {batch.id}"
+            raise UsageError(f"{what} is finished: nothing is left to cancel, and videos stay")
+        return 0
 
 
 def retry(batch_id: str, job_id: str | None, config: Config) -> int:
     """Put failed, quarantined and cancelled jobs back; returns how many. `resume` runs them."""
     with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
-        return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
+        return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=times.now())
 
 
 # --- the parts of a run ---------------------------------------------------------------------------
@@ -172,7 +183,7 @@ def _seats(
 ) -> list[Seat]:
     """The workers to be started, as the configuration has them. Raises ClusterError where a cluster
     that should be running cannot be asked for its room."""
-    cards, now = gpu_names(), time.time()
+    cards, now = gpu_names(), times.now()
     seats: list[Seat] = []
     rooms: Mapping[str, Room] = {}
     if cluster is not None and not cluster.is_own:

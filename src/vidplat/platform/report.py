@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from vidplat.domain import Artifact, Batch, JobRecord, JobState, OperatingPoint
+from vidplat.platform.interface import finish_s
 from vidplat.storage.catalog_words import PlanRecord
 from vidplat.storage.stores import NotFound
 
@@ -84,7 +85,7 @@ class Report:
     batch: Batch
     state: str
     told_at: float
-    promise: PlanRecord | None  # the plan in force when the run began
+    promise: PlanRecord | None  # the plan in force when the latest run began
     notes: tuple[str, ...]
     counts: Counter[JobState] = field(default_factory=Counter)
     finished_at: float | None = None  # when the last video so far was committed
@@ -109,6 +110,11 @@ class Report:
         return sum(self.counts.values())
 
     @property
+    def promised_s(self) -> tuple[float, float] | None:
+        """From asking to the end, as it was promised: p50 and p90."""
+        return finish_s(self.promise, self.promise.at) if self.promise else None
+
+    @property
     def left_out(self) -> int:
         """Jobs without a card."""
         return self.total - len(self.cards)
@@ -116,7 +122,7 @@ class Report:
 
 def gather(catalog: Catalog, batch: Batch, now: float) -> Report:
     """Walk the jobs of `batch` once."""
-    promise = next(iter(catalog.plans(batch.id)), None)
+    promise = next(iter(catalog.plans(batch.id, 1)), None)
     notes = promise.notes if promise else ()
     report = Report(batch, catalog.batch_state(batch.id), now, promise, notes)
     tally = _Tally(report, _remembered_causes(catalog, batch.id))

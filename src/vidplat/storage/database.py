@@ -10,38 +10,56 @@ otherwise be refused half-way. `synchronous=NORMAL` survives a killed process; a
 last transactions may be missing, and the reconciler then repairs the catalog from the COMMIT.json
 files in the store.
 
-PostgreSQL is reached through psycopg 3. A connection that cannot be had (a server restart) is tried
-again with growing pauses; a connection that breaks inside a block is not, because only the caller
-knows whether the block may be repeated. Every error leaves as a `CatalogError` without a password
-in it.
+PostgreSQL is reached through psycopg 3, also behind a pooler that hands out a server for each
+transaction (pgbouncer): nothing is prepared and nothing is set for longer than a transaction.
+
+Every error leaves as a `CatalogError` without a password in it; one that does not pass by itself
+says so in `retry_can_help`. Repeating is the business of `door.py`.
+
+Each transaction knows the database's own time (`now_of`), by which leases are granted and run out:
+PostgreSQL's clock, or for SQLite the one that the catalog gives to `clock`.
 
 This file knows no table but Alembic's own.
 """
 
 from __future__ import annotations
 
-import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
+from vidplat import times
 from vidplat.errors import CatalogError, UsageError, printable
 
 CONNECT_TIMEOUT_S = 5
-RECONNECT_S = 20.0  # how long a lost PostgreSQL is waited for before giving up
 SQLITE_CACHE_KIB = 65_536
+
+# Reusing a million rows of another batch is one statement; intake may pause between two chunks.
+_STATEMENT_S = _IDLE_S = 300.0
 
 # PostgreSQL: lock not available, deadlock, serialization failure.
 _LOCKED = {"55P03", "40P01", "40001"}
+
+
+class LastingError(CatalogError):
+    """What the catalog will say again until somebody does something about it."""
+
+    retry_can_help = False
+
+
+def now_of(connection: Connection) -> float:
+    """The database's time when this transaction began."""
+    at: float = connection.info["now"]
+    return at
 
 
 class Database:
@@ -55,15 +73,19 @@ class Database:
         self.is_postgres = parsed.get_backend_name() == "postgresql"
         self.is_memory = not self.is_postgres and parsed.database in (None, "", ":memory:")
         self.lock_timeout_s = lock_timeout_s
+        self.clock: Callable[[], float] = times.now  # SQLite's
         self._engine = _engine(parsed, lock_timeout_s, self.is_memory, self.shown)
+        begin = self._begin_postgres if self.is_postgres else self._begin_sqlite
+        event.listen(self._engine, "begin", begin)
         # What a database says no with. Other errors of SQLAlchemy are mistakes of ours and stay
         # what they are.
-        self._refusals = (DBAPIError, PoolTimeout, self._engine.dialect.loaded_dbapi.Error)
+        self._dbapi: Any = self._engine.dialect.loaded_dbapi
+        self._refusals = (DBAPIError, PoolTimeout, self._dbapi.Error)
         # One shared connection serves an in-memory catalog, so its users take turns.
         self._turn: AbstractContextManager[Any] = (
             threading.RLock() if self.is_memory else nullcontext()
         )
-        self._was_reached = False
+        self.was_reached = False
 
     def reading(self) -> AbstractContextManager[Connection]:
         """A transaction that sees one state of the database and changes nothing."""
@@ -72,11 +94,6 @@ class Database:
     def writing(self) -> AbstractContextManager[Connection]:
         """A transaction that holds SQLite's write lock from its start."""
         return self._transaction(writing=True)
-
-    def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
-        """The rows of one query, in a view of its own."""
-        with self.reading() as connection:
-            return connection.execute(query).mappings().all()
 
     def revision(self) -> str | None:
         """Alembic's revision of the tables, by one SELECT; None when there are none yet."""
@@ -102,17 +119,21 @@ class Database:
                 f"within {self.lock_timeout_s:g} s: see who uses it, or try again ({said})"
             )
         if "unable to open" in lowered or "readonly" in lowered or "read-only" in lowered:
-            return CatalogError(
+            return LastingError(
                 f"the catalog {self.shown} cannot be opened for writing: check the folder and "
                 f"its rights, or choose another with --catalog ({said})"
             )
         if "not a database" in lowered or "malformed" in lowered:
-            return CatalogError(f"{self.shown} is not a vidplat catalog, or it is damaged ({said})")
+            return LastingError(f"{self.shown} is not a vidplat catalog, or it is damaged ({said})")
         if getattr(error, "connection_invalidated", False) or "connection" in lowered:
             return CatalogError(
                 f"the catalog {self.shown} hung up in the middle of its work: try again ({said})"
             )
-        return CatalogError(f"the catalog {self.shown} refused: {said}")
+        # SQLite's are also mistakes of ours and full disks; what befalls a server passes.
+        of_server = self.is_postgres and isinstance(cause, self._dbapi.OperationalError)
+        passes = of_server or isinstance(error, PoolTimeout) or "disk i/o" in lowered
+        kind = CatalogError if passes else LastingError
+        return kind(f"the catalog {self.shown} refused: {said}")
 
     def close(self) -> None:
         self._engine.dispose()
@@ -127,30 +148,41 @@ class Database:
         except (UnicodeEncodeError, OverflowError) as error:
             # A lone surrogate or an integer beyond 64 bits: intake refuses both, so this is a last
             # guard.
-            raise CatalogError(
+            raise LastingError(
                 f"the catalog {self.shown} cannot hold a value: {printable(error)}"
             ) from error
 
     def _connect(self, *, writing: bool) -> Connection:
-        """A connection; a PostgreSQL that was reached before is waited for, with jitter."""
-        patience_s = RECONNECT_S if self.is_postgres and self._was_reached else 0.0
-        give_up_at, pause_s = time.monotonic() + patience_s, 0.1
-        while True:
-            try:
-                connection = self._engine.connect().execution_options(writing=writing)
-            except OperationalError as error:
-                if not self.is_postgres:
-                    raise
-                if time.monotonic() + pause_s > give_up_at:
-                    raise CatalogError(
-                        f"the catalog {self.shown} cannot be reached: check address, name and "
-                        f"rights ({_said(error)})"
-                    ) from error
-                time.sleep(random.uniform(0, pause_s))
-                pause_s = min(2 * pause_s, 2.0)
-            else:
-                self._was_reached = True
-                return connection
+        try:
+            connection = self._engine.connect().execution_options(writing=writing)
+        except OperationalError as error:
+            if not self.is_postgres:
+                raise
+            raise CatalogError(
+                f"the catalog {self.shown} cannot be reached: check address, name and "
+                f"rights ({_said(error)})"
+            ) from error
+        self.was_reached = True
+        return connection
+
+    def _begin_sqlite(self, connection: Connection) -> None:
+        writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        connection.info["now"] = self.clock()
+
+    def _begin_postgres(self, connection: Connection) -> None:
+        limits = {"lock": self.lock_timeout_s, "statement": _STATEMENT_S, "idle": _IDLE_S}
+        told = {name: f"{round(seconds * 1000)}ms" for name, seconds in limits.items()}
+        connection.info["now"] = connection.execute(_LIMITS, told).one().now
+
+
+# For this transaction alone: the next one may have another server behind a pooler.
+_LIMITS = text(
+    "SELECT set_config('lock_timeout', :lock, true), "
+    "set_config('statement_timeout', :statement, true), "
+    "set_config('idle_in_transaction_session_timeout', :idle, true), "
+    "CAST(extract(epoch FROM clock_timestamp()) AS double precision) AS now"
+)
 
 
 def _said(error: Exception) -> str:
@@ -186,14 +218,16 @@ def _parse(url: str) -> URL:
 
 def _engine(url: URL, lock_timeout_s: float, in_memory: bool, shown: str) -> Engine:
     if url.get_backend_name() == "postgresql":
-        engine = create_engine(
+        return create_engine(
             url,
             hide_parameters=True,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "vidplat"},
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "application_name": "vidplat",
+                "prepare_threshold": None,
+            },
         )
-        event.listen(engine, "connect", lambda raw, _: _prepare_postgres(raw, lock_timeout_s))
-        return engine
     if not in_memory:
         folder = Path(url.database or "").expanduser().parent
         try:
@@ -210,12 +244,11 @@ def _engine(url: URL, lock_timeout_s: float, in_memory: bool, shown: str) -> Eng
         **({"poolclass": StaticPool} if in_memory else {}),
     )
     event.listen(engine, "connect", lambda raw, _: _prepare_sqlite(raw, lock_timeout_s))
-    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _prepare_sqlite(raw: Any, lock_timeout_s: float) -> None:
-    raw.isolation_level = None  # we say BEGIN ourselves, see _begin_sqlite
+    raw.isolation_level = None  # we say BEGIN ourselves, see `_begin_sqlite`
     give_up_at = time.monotonic() + lock_timeout_s
     while True:
         try:
@@ -228,27 +261,6 @@ def _prepare_sqlite(raw: Any, lock_timeout_s: float) -> None:
             time.sleep(0.02)
     raw.execute("PRAGMA synchronous=NORMAL")
     raw.execute(f"PRAGMA cache_size=-{SQLITE_CACHE_KIB}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    writing = connection.get_execution_options().get("writing", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-
-def _prepare_postgres(raw: Any, lock_timeout_s: float) -> None:
-    was_autocommit, raw.autocommit = raw.autocommit, True
-    with raw.cursor() as cursor:
-        for setting, seconds in (
-            ("lock_timeout", lock_timeout_s),
-            # reusing a million rows of another batch is one statement
-            ("statement_timeout", 300.0),
-            # intake may pause between two chunks of a submit
-            ("idle_in_transaction_session_timeout", 300.0),
-        ):
-            cursor.execute(
-                "SELECT set_config(%s, %s, false)", (setting, f"{round(seconds * 1000)}ms")
-            )
-    raw.autocommit = was_autocommit
 
 
 def _table_is_missing(error: DBAPIError) -> bool:

@@ -32,6 +32,7 @@ from uuid import uuid4
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from vidplat import times
 from vidplat.domain import Outcome
 from vidplat.errors import ClusterError, printable
 from vidplat.platform.dispatch import clocks
@@ -98,7 +99,7 @@ class WorkerActor(WorkerThread):
         return self._outbox.take(wait_s, GATHER_S)
 
     def clock(self) -> float:
-        return time.time()
+        return times.now()
 
     def part(self, name: str, start: int) -> bytes:
         """Of a draft's video; nothing where there is none of that name."""

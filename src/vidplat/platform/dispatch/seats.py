@@ -7,11 +7,11 @@ for the run to say, which knows what was made meanwhile. Only a model that canno
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vidplat import times
 from vidplat.platform.dispatch.dispatcher import Event, Seat, WorkerLost, WorkerUp
 
 
@@ -29,7 +29,7 @@ class Seats:
         """Its process has found room, and starts."""
         seat = self.by_worker[worker_id]
         if not seat.has_place:
-            self.by_worker[worker_id] = replace(seat, has_place=True, since=time.time())
+            self.by_worker[worker_id] = replace(seat, has_place=True, since=times.now())
 
     def note(self, event: Event) -> None:
         """A worker that is up is what it says it is."""
@@ -45,7 +45,7 @@ class Seats:
 
     def lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
         """Take a worker from its seat; its successor sits there, unless no other can work."""
-        seat, now = self.by_worker.pop(worker_id), time.time()
+        seat, now = self.by_worker.pop(worker_id), times.now()
         successor = None if request_is_wrong else self._next_id(worker_id)
         if successor is not None:
             spec = replace(seat.spec, worker_id=successor, calibrate=False)

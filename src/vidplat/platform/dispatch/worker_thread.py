@@ -23,6 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from vidplat import times
 from vidplat.domain import (
     Artifact,
     Failure,
@@ -101,7 +102,7 @@ class Tools:
 
     maker: Callable[[ModelRef], VideoMaker]  # not loaded yet
     commit: Callable[[Order, Rendered], Artifact]  # bytes into the store; the winner's artifact
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = times.now
     # On its way to another worker.
     pack: Callable[[bytes], Any] = field(default=lambda video: video)
     unpack: Callable[[Draft], bytes] = field(default=lambda draft: draft.video)

@@ -89,12 +89,13 @@ def _run_held(
     # 3. Promise.
     due_at, batch = batch.deadline_at, _as_resumed(site, batch, submitted)
     seats = site.seats(batch, learner)
-    promise = _promise(site, batch, seats, learner, submitted.passed_at)
+    promise = _promise(site, batch, seats, learner, submitted)
     site.listener.planned(promise.plan, promise.answer)
     if not promise.answer.admitted:
         return _refused(site, batch, submitted, promise)
     # 4. Start.
-    site.catalog.set_batch_state(batch.id, BatchState.OPEN, at=site.clock())
+    cancelled = BatchState.CANCELLED  # meanwhile, from elsewhere
+    site.catalog.set_batch_state(batch.id, BatchState.OPEN, at=site.clock(), unless=cancelled)
     judged = replace(batch, submitted_at=submitted.at, deadline_at=due_at)
     tally = Tally(judged, len(seats), promise.plan, promise.startup_s)
     dispatcher = site.open_dispatcher(seats)
@@ -184,14 +185,15 @@ def _as_resumed(site: Site, batch: Batch, submitted: Submitted) -> Batch:
 
 
 def _promise(
-    site: Site, batch: Batch, seats: Sequence[Seat], learner: Learner, passed_at: float
+    site: Site, batch: Batch, seats: Sequence[Seat], learner: Learner, submitted: Submitted
 ) -> Promise:
+    passed_at = submitted.passed_at
     window = Window(site.catalog, batch.id, PLANNED_BY_NAME, learner.know, passed_at)
     window.read()
     _tell_of_gone(site, window.jobs.values())
-    now = site.clock()
-    promise = make_promise(batch, window.queue(), seats, learner, now)
-    record = plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
+    queue, asked_at = window.queue(), submitted.at
+    promise = make_promise(batch, queue, seats, learner, site.clock(), asked_at)
+    record = plan_record(promise.plan, at=asked_at, inputs_sha256=promise.inputs_sha256)
     site.catalog.save_plan(batch.id, record)
     return promise
 
@@ -225,6 +227,7 @@ def _result(
         reused=submitted.reused,
         plan=promise.plan if promise else None,
         answer=promise.answer if promise else None,
+        asked_at=submitted.at,
         wall_s=site.clock() - submitted.at,
         message=ended[1],
     )

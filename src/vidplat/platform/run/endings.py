@@ -82,9 +82,16 @@ class Endings:
         changed = self._site.catalog.finish(self._batch_id, outcomes, decisions)
         for outcome in outcomes:
             if outcome.artifact is not None and outcome.job_id not in changed:
-                # Its lease had run out, or another attempt was under way: the store decides.
+                # Cancelled, or another attempt was under way: the store decides.
                 self._site.catalog.mark_done(
-                    self._batch_id, outcome.job_id, outcome.artifact, outcome.finished_at
+                    self._batch_id,
+                    outcome.job_id,
+                    outcome.artifact,
+                    outcome.finished_at,
+                    started_at=outcome.started_at,
+                    point=outcome.point,
+                    phases=outcome.phases,
+                    metrics=outcome.metrics,
                 )
         self._site.crash_point("after-finish")
         for held, outcome in self._unwritten:

@@ -1,5 +1,5 @@
-"""Once a second: progress written, leases kept, other processes heard; workers that are absent,
-silent or lost too often noticed.
+"""Once a second: progress and outlook written, leases kept, other processes heard; workers that are
+absent, silent or lost too often noticed.
 
 A worker says something at each phase and step of a job. One that has said nothing for ten times as
 long as that should take, and for `run.stall_s` at least, hangs in it: it is given up, and the job
@@ -36,10 +36,11 @@ def beat(world: World) -> None:
     world.watched_s += min(max(since_s, 0.0), _LONGEST_LOOK_S)
     bind_waiting_anew(world)
     try:
-        _report(world, now)
+        _report(world)
         if now - world.renewed_at >= config.lease_s / _RENEWALS_PER_LEASE:
             world.renewed_at = now
             _renew(world, now)
+        _tell_outlook(world)
         world.state = world.site.catalog.batch_state(world.batch.id)
     except CatalogError as error:
         world.endings.excuse(error)
@@ -47,24 +48,29 @@ def beat(world: World) -> None:
     _check_seats(world, now)
 
 
-def _report(world: World, now: float) -> None:
+def _report(world: World) -> None:
     """Progress into the catalog; jobs that were cancelled there are stopped."""
     fresh, world.fresh = list(world.fresh.values()), {}
     if not fresh:
         return
-    gone = world.site.catalog.heartbeat(
-        world.batch.id, fresh, now=now, lease_s=world.config.lease_s
-    )
+    gone = world.site.catalog.heartbeat(world.batch.id, fresh, lease_s=world.config.lease_s)
     for held in world.hands:
         if held.order.job.id in gone:
             world.dispatcher.cancel(held.worker_id, [held.order.job.id])
 
 
+def _tell_outlook(world: World) -> None:
+    """For whoever watches from elsewhere."""
+    if (plan := world.untold) is not None:
+        world.site.catalog.foresee(world.batch.id, plan.finish_p50_at, plan.finish_p90_at)
+        world.untold = None
+
+
 def _renew(world: World, now: float) -> None:
     catalog, owner, batch_id = world.site.catalog, world.site.owner, world.batch.id
     lease_s = world.config.lease_s
-    catalog.renew(batch_id, owner, now=now, lease_s=lease_s)
-    if catalog.hold_batch(batch_id, owner, now=now, lease_s=lease_s) != owner:
+    catalog.renew(batch_id, owner, lease_s=lease_s)
+    if catalog.hold_batch(batch_id, owner, lease_s=lease_s) != owner:
         raise HoldLost(f"another process works on batch {batch_id} now; this one waits for it")
     catalog.save_workers(batch_id, world.worker_states(world.dispatcher.seats(), now), now=now)
     world.learner.save()

@@ -12,11 +12,11 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from vidplat.errors import ClusterError
+from vidplat.errors import CatalogError, ClusterError
 from vidplat.platform.run.interrupts import Interrupts
 from vidplat.platform.run.site import Site
 
@@ -54,15 +54,16 @@ def held(site: Site, batch_id: str, interrupts: Interrupts) -> Iterator[bool]:
     try:
         yield True
     finally:
-        site.catalog.leave_batch(batch_id, site.owner)
+        with suppress(CatalogError):  # then it runs out by itself
+            site.catalog.leave_batch(batch_id, site.owner)
 
 
 def _take(site: Site, batch_id: str) -> bool:
     """Whether the batch is ours now; it is taken over from a process that is surely gone."""
     ask = partial(site.catalog.hold_batch, batch_id, site.owner, lease_s=site.config.run.lease_s)
-    owner = ask(now=site.clock())
+    owner = ask()
     if owner != site.owner and is_surely_gone(owner):
-        owner = ask(now=site.clock(), instead_of=owner)
+        owner = ask(instead_of=owner)
     return owner == site.owner
 
 

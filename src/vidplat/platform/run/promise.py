@@ -33,9 +33,15 @@ class Promise:
 
 
 def make_promise(
-    batch: Batch, queue: Queue, seats: Sequence[Seat], learner: Learner, now: float
+    batch: Batch,
+    queue: Queue,
+    seats: Sequence[Seat],
+    learner: Learner,
+    now: float,
+    asked_at: float | None = None,
 ) -> Promise:
-    """`seats` are to be started now. Light ones are not counted on: they only help to keep it."""
+    """`seats` are to be started now. Light ones are not counted on: they only help to keep it.
+    What is told of it counts from `asked_at` (None: now), as deadlines do."""
     model_id, makers = batch.model.id, [seat for seat in seats if not seat.light]
     placed = [seat for seat in makers if seat.has_place]
     makers = placed or makers
@@ -50,7 +56,7 @@ def make_promise(
     )
     policy, backlog = Policy(batch.on_infeasible, batch.quality_floor), queue.backlog()
     decided = plan(snapshot, policy, learner.knowledge, backlog)
-    answered = answer(decided, policy, now)
+    answered = answer(decided, policy, now if asked_at is None else asked_at)
     if not placed:
         has_deadline = batch.deadline_at or any(each.job.deadline_at for each in queue.first)
         answered = _without_places(answered, bool(has_deadline), policy)

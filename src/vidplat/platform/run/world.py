@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from vidplat.domain import Batch, OnInfeasible, OpenJob, Progress, WorkerState
+from vidplat.errors import CatalogError
 from vidplat.platform.dispatch.dispatcher import Absence, Dispatcher, Seat
 from vidplat.platform.run.endings import Endings
 from vidplat.platform.run.following import Following, Standing
@@ -30,7 +31,7 @@ from vidplat.platform.run.plan_age import PlanAge
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
-from vidplat.scheduler.decision import Policy
+from vidplat.scheduler.decision import Plan, Policy
 from vidplat.storage.catalog_words import BatchState
 
 PROBED_AFTER = 3  # losses in a row
@@ -71,6 +72,8 @@ class World:
         self.fresh: dict[str, Progress] = {}  # heartbeats not yet in the catalog
         self._told_absent: set[tuple[str, str]] = set()
         self.beat_at = self.renewed_at = -math.inf
+        self.in_doubt: set[str] = set()  # jobs whose claim was not answered
+        self.untold: Plan | None = None  # the plan that is followed, until the catalog has its end
 
     def now(self) -> float:
         return self.site.clock()
@@ -131,10 +134,16 @@ class World:
     def deadlines_ahead(self) -> bool:
         return self.batch.deadline_at is not None or self.window.has_deadlines
 
-    def read_window(self) -> None:
-        """Read the window from the catalog: at the start, and when others may have changed it."""
-        if self.window.read():
-            self.plan_age.call(urgent=True)
+    def read_window(self) -> bool:
+        """Read the window from the catalog: at the start, and when others may have changed it.
+        False: it refuses for now."""
+        try:
+            if self.window.read():
+                self.plan_age.call(urgent=True)
+        except CatalogError as error:
+            self.endings.excuse(error)
+            return False
+        return True
 
 
 def _scattered(job_id: str) -> bytes:
