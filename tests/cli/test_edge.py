@@ -112,11 +112,17 @@ def test_the_unexpected_is_one_line_and_a_log_file_without_secrets(
     kept = log.read_text()
     assert "Traceback" in kept and "ZeroDivisionError" in kept and "hunter2" not in kept
 
+    assert log.stat().st_mode & 0o777 == 0o600
 
-def test_debug_shows_the_traceback_instead(capsys: pytest.CaptureFixture[str]) -> None:
-    assert edge.run(raising(ZeroDivisionError("why")), ["--debug", "status"]) == 1
 
-    assert "Traceback" in capsys.readouterr().err
+def test_debug_shows_the_traceback_instead_without_secrets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = ZeroDivisionError("https://host/a.csv?key=hunter2")
+    assert edge.run(raising(error), ["--debug", "status"]) == 1
+
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown and "hunter2" not in shown
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

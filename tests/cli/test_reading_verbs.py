@@ -176,6 +176,29 @@ def test_export_writes_the_manifest_in_each_format(
     assert from_parquet[1]["prompt"] == NASTY
 
 
+def test_no_prompt_is_a_formula_in_an_exported_csv(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = ["a - b = c", "'quoted'", "1 + 1"]
+    formulas = [
+        *('=HYPERLINK("http://x")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1"),
+        *("  =1", "\u00a0=1", "\ufeff=1", "\u200b=1", "＝1", "\ta tab alone"),
+    ]
+    texts = plain + formulas
+    records = [a_record(n, text, external_id=text) for n, text in enumerate(texts, start=1)]
+    url, _ = tell(tmp_path, records)
+
+    said(capsys, "export", f"{tmp_path}/m.csv", "--catalog", url)
+    said(capsys, "export", f"{tmp_path}/m.jsonl", "--catalog", url)
+
+    written = (tmp_path / "m.csv").read_bytes().decode()
+    rows = list(csv.DictReader(io.StringIO(written, newline="")))
+    tamed = plain + [f"'{text}" for text in formulas]
+    assert [row["prompt"] for row in rows] == [row["external_id"] for row in rows] == tamed
+    lines = (tmp_path / "m.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == texts
+
+
 def test_export_to_stdout_is_only_data(
     story: list[str], capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

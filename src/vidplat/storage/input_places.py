@@ -187,7 +187,7 @@ def _s3_place(url: str) -> str:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if options.keys() - set(_S3_OPTIONS):
         raise UsageError(
-            "has options other than endpoint and region; a signed URL is a secret: give the "
+            "has options other than endpoint and region; a signed URL is a secret, so give the "
             "plain s3:// URL, and credentials in the environment"
         )
     endpoint = urlsplit(options.get("endpoint", ""))
