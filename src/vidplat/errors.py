@@ -23,6 +23,7 @@ import os
 import re
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Self
 
 #: A host with a port, which is no user with a password.
 _HOST_PORT = r"(?:localhost|[\w-]+(?:\.[\w-]+)+|\[[\da-fA-F:.]+\]):\d{1,5}(?:[/?#\s]|$)"
@@ -139,6 +140,13 @@ class OutOfMemoryError(JobError):
 
 class InfrastructureError(VidplatError):
     retry_can_help = True
+
+    @classmethod
+    def lasting(cls, message: str) -> Self:
+        """One that lasts until a person changes something."""
+        error = cls(message)
+        error.retry_can_help = False
+        return error
 
 
 class StoreError(InfrastructureError): ...

@@ -14,10 +14,9 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidplat.config import Config, PoolConfig, gpu_names
+from vidplat.config import Config, PoolConfig, gpu_names, missing_catalog
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
 from vidplat.errors import UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
@@ -228,8 +227,7 @@ def _still_open(catalog: Catalog | None, taken: Taken) -> Queue:
 
 def _catalog_if_there(url: str) -> Catalog | None:
     """The catalog, unless that would create one: a plan leaves nothing behind."""
-    file = url.partition("sqlite:///")[2]
-    return None if file and not Path(file).exists() else open_catalog(url)
+    return open_catalog(url) if missing_catalog(url) is None else None
 
 
 def _whole_id(catalog: Catalog, batch: Batch, job_id: str | None) -> str | None:

@@ -161,7 +161,7 @@ class Bucket:
         endpoint = printable(self._client.meta.endpoint_url)
         where = f"s3://{printable(self.name)}/{printable(key)} at {endpoint}"
         if isinstance(error, NoCredentialsError | PartialCredentialsError):
-            return _lasting(
+            return StoreError.lasting(
                 f"no S3 credentials for {where}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 "or a profile"
             )
@@ -171,13 +171,13 @@ class Bucket:
         if status == 412 or code == "PreconditionFailed":
             return AlreadyThere(where)
         if code == "NoSuchBucket":
-            return _lasting(
+            return StoreError.lasting(
                 f"no bucket '{printable(self.name)}' at {endpoint}: create it, or check its name"
             )
         if status == 404:
             return NotFound(f"{where} does not exist")
         if code in _REFUSED_CODES or status in (401, 403):
-            return _lasting(
+            return StoreError.lasting(
                 f"S3 refused the credentials for {where} ({printable(code)}): check the keys and "
                 "their rights"
             )
@@ -228,9 +228,3 @@ def _answered(error: ClientError) -> tuple[int, str]:
     """The HTTP status and the code of an answer that is an error."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status, str(error.response.get("Error", {}).get("Code", "unknown"))
-
-
-def _lasting(message: str) -> StoreError:
-    error = StoreError(message)
-    error.retry_can_help = False
-    return error
