@@ -337,7 +337,7 @@ def test_a_url_that_names_no_catalog_is_a_mistake_of_usage(url: str) -> None:
         ("postgresql://u:hunter2@127.0.0.1:1/v?sslmod=disable", "did you mean 'sslmode'"),
         ("postgresql://u:hunter2@127.0.0.1:1/v?autocommit=1", "unknown option 'autocommit'"),
         ("postgresql://u:hunter2@127.0.0.1:1/v?sslmode=maybe", "wrong option: invalid sslmode"),
-        ("postgresql://u:hunter2@127.0.0.1:1/v?keepalives=x", "wrong option: invalid integer"),
+        ("postgresql://u:hunter2@127.0.0.1:1/v?keepalives=x", "invalid integer value"),
         ("postgresql://u:hunter2@127.0.0.1:99999/v", "port must be 1 to 65,535"),
         ("postgresql://u:hunter2@127.0.0.1/v%00w", "control character"),
         ("sqlite://host/c.db", "names a host"),
