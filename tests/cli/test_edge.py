@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vidplat.cli import edge
+from vidplat.cli.app import main
 from vidplat.errors import (
     CatalogError,
     InputError,
@@ -153,6 +154,33 @@ def test_a_full_disk_behind_stdout_is_said_in_one_line() -> None:
 
     assert done.returncode == 1
     assert done.stderr == "error: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_process_without_stdout_or_stderr_does_its_work(closed: str, tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from vidplat.cli import edge\n"
+        "def work(arguments):\n"
+        "    with open('made', 'w') as file: file.write('whole')\n"  # must not get number 1
+        "    os.write(1, b'noise'), print('said'), print('warned', file=sys.stderr)\n"
+        "sys.exit(edge.run(work, []))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, script], cwd=tmp_path
+    )
+
+    assert done.returncode == 0
+    assert (tmp_path / "made").read_text() == "whole"
+
+
+def test_prompts_from_a_stdin_that_is_closed_are_missed_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+
+    assert main(["plan", "-", "--model", "fake"]) == 2
+
+    assert capsys.readouterr().err.endswith("error: no stdin to read prompts from\n")
 
 
 def test_every_error_of_the_tree_carries_an_exit_code_of_the_contract() -> None:

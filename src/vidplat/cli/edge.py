@@ -32,6 +32,7 @@ def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> in
 
     The command returns an exit code or None (0), or raises.
     """
+    _open_what_is_closed()
     _never_choke_on_a_character()
     wants_json, wants_traceback = "--json" in arguments, "--debug" in arguments
     try:
@@ -128,6 +129,18 @@ def _red(text: str) -> str:
         sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )
     return f"\x1b[1;31m{text}\x1b[0m" if colour else text
+
+
+def _open_what_is_closed() -> None:
+    """Of a process that began without stdout or stderr. Else the next file that is opened would get
+    its number, and what a library prints."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None and number:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
 
 
 def _never_choke_on_a_character() -> None:

@@ -182,7 +182,9 @@ def _taken(
     """The request's rows as jobs, in a spool that is gone afterwards."""
     shown = plain_place(request.source)
     listener.phase(f"reading {shown}")
-    stdin = (request.stdin or sys.stdin.buffer) if request.source == "-" else None
+    # sys.stdin is None in a process that began without one
+    here = getattr(sys.stdin, "buffer", None)
+    stdin = (request.stdin or here) if request.source == "-" else None
     sources = SourceVideos(
         config.inputs, lambda count: listener.phase(f"looking at {_videos(count)}")
     )

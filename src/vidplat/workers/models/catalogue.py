@@ -30,6 +30,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -122,9 +123,10 @@ def locate(model_id: str) -> ModelFiles:
     embedded = {path.name: path for path in _embedded_roots()}
     if model_id in embedded:
         return _checked(model_id, "embedded", embedded[model_id])
-    directory = Path(model_id).expanduser()
-    if directory.is_dir():
-        return _checked(model_id, "directory", directory)
+    with suppress(OSError, RuntimeError):  # a name that is too long, a home of nobody
+        directory = Path(model_id).expanduser()
+        if directory.is_dir():
+            return _checked(model_id, "directory", directory)
     from vidplat.workers.models import hub
 
     if hub.looks_like_id(model_id) and not model_id.startswith((".", "/", "~")):
