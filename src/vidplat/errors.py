@@ -89,6 +89,13 @@ def plain_place(source: str) -> str:
     return f"{scheme}://{re.split(r'[?#]', re.sub(rf'^{user}', '', rest), maxsplit=1)[0]}"
 
 
+def holds_loose_password(url: str) -> bool:
+    """Whether a URL's password holds what ends it there, so that something else is read as the
+    host."""
+    user = re.match(r"[^:]*://(?![^:@/?#]*:\d{1,5}(?:[/?#]|$))[^:@/?#]*:(.*)@", url, re.DOTALL)
+    return user is not None and re.search(r"[@/?#\s]", user[1]) is not None
+
+
 class ExitCode(IntEnum):
     """What the command line ends with."""
 

@@ -18,7 +18,14 @@ from pathlib import Path
 from ssl import SSLError
 from typing import BinaryIO, cast
 
-from vidplat.errors import InputError, StoreError, UsageError, plain_place, printable
+from vidplat.errors import (
+    InputError,
+    StoreError,
+    UsageError,
+    holds_loose_password,
+    plain_place,
+    printable,
+)
 from vidplat.storage.prompt_columns import COLUMNS
 from vidplat.storage.prompt_formats import PromptFile, delimiter_of
 from vidplat.storage.stores import NotFound
@@ -86,6 +93,10 @@ def _download(url: str, into: BinaryIO, where: str) -> None:
         from vidplat.storage.s3 import download
 
         return download(url, into)
+    if holds_loose_password(url):
+        raise InputError(
+            f"{where}: percent-encode its password: @ as %40, / as %2F, ? as %3F, # as %23"
+        )
     import fsspec
 
     try:

@@ -43,7 +43,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from vidplat.config import is_plain
-from vidplat.errors import StoreError, UsageError, printable
+from vidplat.errors import StoreError, UsageError, holds_loose_password, printable
 from vidplat.storage.stores import NotFound
 
 PAGE_KEYS = 1000  # in one answer of a listing
@@ -242,7 +242,7 @@ def _read(url: str) -> tuple[str, str, dict[str, str]]:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         endpoint = urlsplit(options.get("endpoint", "http://host"))
-        has_user = "@" in parts.netloc or endpoint.username is not None
+        has_user = "@" in parts.netloc or holds_loose_password(url) or endpoint.username is not None
         is_address = endpoint.hostname is not None and endpoint.port != 0
     except ValueError as error:  # brackets of no address, a port that is none
         raise UsageError(f"{shown} cannot be read as a URL: {printable(error)}") from error
@@ -251,10 +251,8 @@ def _read(url: str) -> tuple[str, str, dict[str, str]]:
             "an s3:// URL must not hold credentials: set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY instead"
         )
-    if unknown := options.keys() - {"endpoint", "region"}:
-        raise UsageError(
-            f"{shown}: unknown option {printable(min(unknown))}; endpoint and region are known"
-        )
+    if options.keys() - {"endpoint", "region"}:  # whose names may be a secret, too
+        raise UsageError(f"{shown} has options other than endpoint and region")
     if endpoint.scheme not in ("http", "https") or not is_address or endpoint.query:
         raise UsageError(f"{shown}: write the endpoint as http://host:port or https://host")
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", parts.netloc):
