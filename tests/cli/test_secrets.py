@@ -81,11 +81,10 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_catalogs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     leaks = [url for url in CATALOGS if CANARY in told(capsys, "ls", "--catalog", url)]
-    for url in CATALOGS[:3]:
-        monkeypatch.setenv("VIDPLAT_CATALOG", url)
-        fake = ["--model", "fake", "--local"]
-        for verb in (["status", "--json"], ["retry"], ["--debug", "submit", "one.txt", *fake]):
-            leaks += [url] if CANARY in told(capsys, *verb) else []
+    monkeypatch.setenv("VIDPLAT_CATALOG", CATALOGS[0])
+    fake = ["--model", "fake", "--local"]
+    for verb in (["status", "--json"], ["retry"], ["--debug", "submit", "one.txt", *fake]):
+        leaks += [str(verb)] if CANARY in told(capsys, *verb) else []
     assert leaks == []
 
 

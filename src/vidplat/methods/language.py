@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 
@@ -68,6 +68,18 @@ def text(chosen: tuple[Chosen, ...]) -> str:
 def chosen(point: OperatingPoint) -> tuple[Chosen, ...]:
     """The methods that a point is made with; none for plain steps."""
     return parse(point.accelerator) if point.accelerator else ()
+
+
+def in_full(method: str) -> str:
+    """For people: with the defaults, which the canonical text leaves out: `early:work=0.5`."""
+    return "+".join(one.in_full for one in parse(method)) if is_known(method) else method
+
+
+def made_with(point: OperatingPoint) -> str:
+    """For people: `24 steps, early:work=0.5`."""
+    if not point.accelerator:
+        return point.label
+    return replace(point, method=in_full(point.accelerator)).label
 
 
 def unsuited(method: str, task: Task) -> str:

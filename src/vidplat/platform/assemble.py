@@ -61,8 +61,11 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
             listener.phase(f"keeping {_videos(len(taken.inputs))}")
             keep(store, taken.inputs)
         with closing(open_catalog(config.catalog)) as catalog:
-            listener.phase(f"enqueuing {taken.batch.total:,} jobs")
+            listener.phase(f"looking for {taken.batch.total:,} jobs in the catalog")
             added = catalog.add_batch(taken.batch, taken.jobs)
+            if to_make := added.inserted - added.reused:
+                there = f"; {added.reused:,} are made already" if added.reused else ""
+                listener.phase(f"enqueued {to_make:,} jobs{there}")
             submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
             return run_batch(_site(catalog, store, config, listener), added.batch, submitted)
 
