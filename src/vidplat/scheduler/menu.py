@@ -241,7 +241,7 @@ def _allowed(offered: Choices, rungs_down: int, floor: float) -> Choices:
         part = slice(max(1, count - rungs_down))
     else:
         part = slice(min(bisect_left(offered.qualities, floor - 1e-12), count - 1), None)
-    return Choices(offered.points[part], offered.qualities[part], offered.measured)
+    return Choices(offered.points[part], offered.qualities[part], offered.guess)
 
 
 def _gb(size_bytes: int) -> str:
