@@ -23,6 +23,7 @@ from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec, light_class
 from vidplat.platform.dispatch.worker_tools import crash_points_for, is_fake, open_tools
 from vidplat.platform.intake.source_videos import SourceVideos, keep
+from vidplat.platform.intake.strange_words import looked_over
 from vidplat.platform.intake.take_in import Taken, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
 from vidplat.platform.run.batch_run import Submitted, run_batch
@@ -38,6 +39,7 @@ from vidplat.storage.places import probe
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
     from vidplat.storage.stores import Store
+    from vidplat.workers.models.vocabulary import Vocabulary
 
 _FEW_SAMPLES = 6  # timings of a device class below which a worker measures itself first
 _ROWS_PER_NOTE = 100_000
@@ -199,11 +201,13 @@ def _taken(
             noted += _ROWS_PER_NOTE
             listener.phase(f"reading {shown}: {noted:,} rows")
 
+    wishes = replace(request, model=request.model or config.model)
+    pages = read_prompts(request.source, stdin=stdin, format=request.format, warn=listener.warn)
     taken = take_in(
-        read_prompts(request.source, stdin=stdin, format=request.format, warn=listener.warn),
+        looked_over(pages, wishes.model, _vocabulary, listener.warn),
         source=shown,
         output_prefix=store.url,
-        wishes=replace(request, model=request.model or config.model),
+        wishes=wishes,
         models=_Models(),
         look=sources.look,
         now=asked_at,
@@ -259,6 +263,12 @@ def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:
     from vidplat.workers.models.catalogue import describe_model
 
     return describe_model(model_id)
+
+
+def _vocabulary(model_id: str) -> Vocabulary | None:
+    from vidplat.workers.models.vocabulary import closed_vocabulary
+
+    return None if is_fake(model_id) else closed_vocabulary(model_id)
 
 
 class _Models:
