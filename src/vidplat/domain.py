@@ -165,8 +165,8 @@ class JobState(StrEnum):
 
     @property
     def is_lost(self) -> bool:
-        """At its end without a video."""
-        return self.is_final and self is not JobState.DONE
+        """It could not be made. One that was cancelled could have been."""
+        return self in (JobState.FAILED, JobState.QUARANTINED)
 
 
 # --- how it is made ----------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def parse_duration(text: str) -> float:
     plain = text.strip().lower()
     shown = printable(text)
     if re.fullmatch(r"\d+(\.\d+)?", plain):
-        raise UsageError(f"deadline {shown!r} has no unit: add one, e.g. {plain}s")
+        raise UsageError(f"deadline {shown!r} has no unit: add one, e.g. {printable(plain, 30)}s")
     parts: Sequence[tuple[str, str]] = _PART.findall(plain)
     if not parts or "".join(number + unit for number, unit in parts) != plain:
         raise UsageError(f"deadline {shown!r} is not understood: {_FORMS}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -286,6 +288,19 @@ def test_the_first_signal_ends_a_run_whose_worker_hangs(tmp_path: Path):
     assert stage.counts() == {JobState.DONE: 1, JobState.QUEUED: 2}
 
 
+def freeze(stage: Stage, process: Run) -> None:
+    """Stop it at a moment at which it holds no lock that others would wait for."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(stage.folder / "catalog.db", timeout=0.1)) as catalog:
+            try:
+                catalog.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+                time.sleep(0.02)
+
+
 def test_a_run_that_was_frozen_for_longer_than_its_lease_waits_for_who_took_over(tmp_path: Path):
     # given a run that is frozen in mid-batch
     run = RunConfig(lease_s=1.0, heartbeat_s=0.2)
@@ -293,7 +308,7 @@ def test_a_run_that_was_frozen_for_longer_than_its_lease_waits_for_who_took_over
     file = stage.write(16)
     process = stage.in_a_process("submit", file)
     wait_for(stage, 2, process)
-    process.send_signal(signal.SIGSTOP)
+    freeze(stage, process)
 
     # when another takes over, and the first wakes up while that is at work
     other = stage.in_a_process("submit", file)

@@ -23,7 +23,6 @@ from vidplat.errors import CatalogError
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.catalog_words import PlanRecord, Requeue
-from vidplat.storage.database import LastingError
 from vidplat.storage.door import Door
 from vidplat.storage.tables import answers
 
@@ -183,7 +182,7 @@ def test_an_error_that_does_not_pass_is_told_at_once(catalog: Catalog) -> None:
 
     def refuse(connection: Connection) -> None:
         asked.append(1)
-        raise LastingError("no such luck")
+        raise CatalogError.lasting("no such luck")
 
     for ask in (catalog.door.read, catalog.door.change):
         with pytest.raises(CatalogError, match="no such luck"):

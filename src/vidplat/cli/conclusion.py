@@ -43,7 +43,8 @@ def conclude(result: BatchResult, config: Config, json: bool) -> int:
             render.say(f"  {line}")
         return result.exit_code
     if result.computed and report is not None:
-        _print_comparison(result, report)
+        is_over = result.exit_code is not ExitCode.INTERRUPTED
+        _print_comparison(result, report, is_over)
     if result.score.misses:
         causes = Counter(miss.cause for miss in result.score.misses).most_common()
         shown = ", ".join(f"{many:,} by {cause}" for cause, many in causes)
@@ -66,11 +67,12 @@ def _report(result: BatchResult, config: Config) -> tuple[Report | None, str | N
         return None, None
 
 
-def _print_comparison(result: BatchResult, report: Report) -> None:
-    """The table of predicted against actual."""
+def _print_comparison(result: BatchResult, report: Report, is_over: bool) -> None:
+    """The table of predicted against actual. What was predicted of the whole batch is compared
+    where that has ended."""
     score, start = result.score, result.asked_at
     rows: list[tuple[str, ...]] = []
-    if result.plan is not None and score.finished_at > start:
+    if is_over and result.plan is not None and score.finished_at > start:
         p50_s, p90_s = finish_s(result.plan, start)
         p90 = f" (p90 {phrases.seconds(p90_s)})"
         finish = _compared(p50_s, score.finished_at - start, p90)

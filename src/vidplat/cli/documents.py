@@ -113,7 +113,7 @@ def of_glance(glance: Glance, batch_id: str, state: str) -> Document:
         "batch": batch_id,
         "at": moment(glance.now),
         "state": state,
-        **_told(glance, "steps_done", "steps_total", "made", "lost", "total"),
+        **_told(glance, "steps_done", "steps_total", "made", "lost", "cancelled", "total"),
         **_told(glance, "finish_p50_at", "finish_p90_at", "deadline_at"),
     }
 
@@ -157,6 +157,7 @@ def of_answer(answer: PlanAnswer) -> Document:
                 "pool": one.pool,
                 "point": one.point.label,
                 **_told(one, "jobs", "p50_s", "mean_quality"),
+                "each_p50_s": one.p50_s / one.jobs,
             }
             for one in shares
         ],

@@ -12,7 +12,8 @@ import typer
 from vidplat import times
 from vidplat.cli import options, reach, render
 from vidplat.domain import Batch
-from vidplat.errors import StoreError, UsageError, printable
+from vidplat.errors import UsageError
+from vidplat.platform.export import write
 
 if TYPE_CHECKING:
     from vidplat.platform.report import Report
@@ -74,8 +75,5 @@ def write_page(
     html = page(linked)
     if to is None:
         return data, reports.write(store, batch.id, html)
-    try:
-        to.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write {printable(to)}: {error.strerror}") from error
+    write(to, html.encode())
     return data, str(to)

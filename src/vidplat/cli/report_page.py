@@ -82,8 +82,10 @@ def headline(report: Report) -> str:
     """The end of the story in one sentence, from what the catalog says."""
     total, done, batch = report.total, report.done, report.batch
     cancelled = report.counts.get(JobState.CANCELLED, 0)
-    failed = sum(many for state, many in report.counts.items() if state.is_lost) - cancelled
-    open_jobs = total - done - failed - cancelled
+    lost = sum(many for state, many in report.counts.items() if state.is_lost)
+    open_jobs = total - done - lost - cancelled
+    reasons = ((lost, "could not be made"), (cancelled, "cancelled"))
+    not_made = ", ".join(f"{many:,} {why}" for many, why in reasons if many)
     start = phrases.count(total, "video")
     if done < total:
         start = f"{done:,} of {start}"
@@ -95,10 +97,8 @@ def headline(report: Report) -> str:
         return f"{start} so far, {open_jobs:,} to go"
     if report.reused == done == total:
         return f"{start} {'was' if total == 1 else 'were'} there already"
-    missing = [f"{failed:,} could not be made"] if failed else []
-    missing += [f"{cancelled:,} cancelled"] if cancelled else []
     if batch.deadline_at is None or report.finished_at is None:
-        return ", ".join([start, *missing]) if missing else f"{start} made"
+        return f"{start}{f', {not_made}' if not_made else ' made'}"
     spare_s = batch.deadline_at - report.finished_at
     if not report.late:
         time = f"{phrases.seconds(spare_s)} before the deadline"
@@ -106,7 +106,7 @@ def headline(report: Report) -> str:
         time = f"{report.late:,} late, the last by {phrases.seconds(-spare_s)}"
     else:
         time = f"{report.late:,} late"
-    return "; ".join([f"{start}, {time}", *missing])
+    return f"{start}, {time}" + (f"; {not_made}" if not_made else "")
 
 
 def _not_done(report: Report) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vidplat import times
 from vidplat.cli import documents, options, phrases, reach, render
 from vidplat.domain import Batch, JobState
+from vidplat.methods.language import made_with
 
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
@@ -54,8 +55,9 @@ def _print(
             ("batch", batch.id),
             ("prompts", batch.source),
             ("model", batch.model.id),
+            ("method", batch.method or "auto: plans choose"),
             ("state", state),
-            ("videos", videos(counts)),
+            ("videos", phrases.videos(counts)),
             ("submitted", phrases.when(batch.submitted_at, now)),
             ("deadline", phrases.when(batch.deadline_at, now) if batch.deadline_at else None),
             ("finish", promised),
@@ -75,7 +77,7 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
     under_way = catalog.jobs(batch.id, states=[JobState.RUNNING])
     prompts = {record.job.id: record.job.prompt for record in under_way}
     render.print_table(
-        ["WORKER", "PHASE", "STEP", "FOR", "ROW", "PROMPT"],
+        ["WORKER", "PHASE", "STEP", "FOR", "ROW", "MADE WITH", "PROMPT"],
         [
             (
                 job.worker_id,
@@ -83,6 +85,7 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
                 f"{job.step}/{job.steps or job.point.steps}",
                 phrases.seconds(now - job.started_at),
                 job.row,
+                made_with(job.point),
                 prompts.get(job.job_id, ""),
             )
             for job in running

@@ -55,6 +55,7 @@ def look(catalog: Catalog, batch: Batch) -> Glance:
         steps_total=steps.done + steps.running + steps.ahead,
         made=counts[JobState.DONE],
         lost=sum(many for state, many in counts.items() if state.is_lost),
+        cancelled=counts[JobState.CANCELLED],
         total=sum(counts.values()),
         finish_p50_at=outlook.finish_p50_at if outlook else None,
         finish_p90_at=outlook.finish_p90_at if outlook else None,

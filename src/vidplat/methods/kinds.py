@@ -216,12 +216,21 @@ class Chosen:
     @property
     def text(self) -> str:
         """The canonical text."""
-        told = [
+        usual = {name: parameter.default for name, parameter in self.kind.parameters.items()}
+        return self._told(lambda name, value: value != usual[name])
+
+    @property
+    def in_full(self) -> str:
+        """With the defaults."""
+        return self._told(lambda name, value: True)
+
+    def _told(self, is_worth_it: Callable[[str, Value], bool]) -> str:
+        told = ",".join(
             f"{name}={_shown(value)}"
             for name, value in self.values.items()
-            if value is not None and value != self.kind.parameters[name].default
-        ]
-        return self.kind.name + (":" + ",".join(told) if told else "")
+            if value is not None and is_worth_it(name, value)
+        )
+        return f"{self.kind.name}:{told}" if told else self.kind.name
 
     def install(self) -> Method | None:
         """See `MethodKind.install`."""

@@ -71,6 +71,18 @@ def chosen(point: OperatingPoint) -> tuple[Chosen, ...]:
     return parse(point.accelerator) if point.accelerator else ()
 
 
+def in_full(method: str) -> str:
+    """For people: with the defaults, which the canonical text leaves out: `early:work=0.5`."""
+    return "+".join(one.in_full for one in parse(method)) if is_known(method) else method
+
+
+def made_with(point: OperatingPoint) -> str:
+    """For people: `24 steps, early:work=0.5`."""
+    if not point.accelerator:
+        return point.label
+    return replace(point, method=in_full(point.accelerator)).label
+
+
 def unsuited(method: str, task: Task) -> str:
     """Why what a text asks for cannot make such a video, as a row may say it; "" when it can."""
     chosen = asked(method).chosen

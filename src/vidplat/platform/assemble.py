@@ -13,11 +13,10 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidplat import times
-from vidplat.config import Config, PoolConfig, gpu_names
+from vidplat.config import Config, PoolConfig, gpu_names, missing_catalog
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
 from vidplat.errors import ClusterError, UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
@@ -30,6 +29,7 @@ from vidplat.platform.dispatch.dispatcher import (
 )
 from vidplat.platform.dispatch.worker_tools import crash_points_for, is_fake, open_tools
 from vidplat.platform.intake.source_videos import SourceVideos, keep
+from vidplat.platform.intake.strange_words import looked_over
 from vidplat.platform.intake.take_in import Taken, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
 from vidplat.platform.run.batch_run import Submitted, run_batch
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vidplat.platform.dispatch.ray_cluster import RayCluster
     from vidplat.storage.catalog import Catalog
     from vidplat.storage.stores import Store
+    from vidplat.workers.models.vocabulary import Vocabulary
 
 _FEW_SAMPLES = 6  # timings of a device class below which a worker measures itself first
 _ROWS_PER_NOTE = 100_000
@@ -69,8 +70,11 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
             listener.phase(f"keeping {_videos(len(taken.inputs))}")
             keep(store, taken.inputs, config.inputs.max_bytes)
         with closing(open_catalog(config.catalog)) as catalog:
-            listener.phase(f"enqueuing {taken.batch.total:,} jobs")
+            listener.phase(f"looking for {taken.batch.total:,} jobs in the catalog")
             added = catalog.add_batch(taken.batch, taken.jobs)
+            if to_make := added.inserted - added.reused:
+                there = f"; {added.reused:,} are made already" if added.reused else ""
+                listener.phase(f"enqueued {to_make:,} jobs{there}")
             submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
             with _site(catalog, store, config, listener) as site:
                 return run_batch(site, added.batch, submitted)
@@ -238,7 +242,9 @@ def _taken(
     """The request's rows as jobs, in a spool that is gone afterwards."""
     shown = plain_place(request.source)
     listener.phase(f"reading {shown}")
-    stdin = (request.stdin or sys.stdin.buffer) if request.source == "-" else None
+    # sys.stdin is None in a process that began without one
+    here = getattr(sys.stdin, "buffer", None)
+    stdin = (request.stdin or here) if request.source == "-" else None
     sources = SourceVideos(
         config.inputs, lambda count: listener.phase(f"looking at {_videos(count)}")
     )
@@ -250,18 +256,20 @@ def _taken(
             noted += _ROWS_PER_NOTE
             listener.phase(f"reading {shown}: {noted:,} rows")
 
+    wishes = replace(request, model=request.model or config.model)
+    pages = read_prompts(
+        request.source,
+        stdin=stdin,
+        format=request.format,
+        ignore_columns=request.ignore_columns,
+        allowed=config.inputs,
+        warn=listener.warn,
+    )
     taken = take_in(
-        read_prompts(
-            request.source,
-            stdin=stdin,
-            format=request.format,
-            ignore_columns=request.ignore_columns,
-            allowed=config.inputs,
-            warn=listener.warn,
-        ),
+        looked_over(pages, wishes.model, _vocabulary, listener.warn),
         source=shown,
         output_prefix=store.url,
-        wishes=replace(request, model=request.model or config.model),
+        wishes=wishes,
         models=_Models(),
         look=sources.look,
         now=asked_at,
@@ -290,8 +298,7 @@ def _still_open(catalog: Catalog | None, taken: Taken) -> Queue:
 
 def _catalog_if_there(url: str) -> Catalog | None:
     """The catalog, unless that would create one: a plan leaves nothing behind."""
-    file = url.partition("sqlite:///")[2]
-    return None if file and not Path(file).exists() else open_catalog(url)
+    return open_catalog(url) if missing_catalog(url) is None else None
 
 
 def _whole_id(catalog: Catalog, batch: Batch, job_id: str | None) -> str | None:
@@ -318,6 +325,12 @@ def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:
     from vidplat.workers.models.catalogue import describe_model
 
     return describe_model(model_id)
+
+
+def _vocabulary(model_id: str) -> Vocabulary | None:
+    from vidplat.workers.models.vocabulary import closed_vocabulary
+
+    return None if is_fake(model_id) else closed_vocabulary(model_id)
 
 
 class _Models:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from vidplat.config import Config, gpu_names, usable_cores
+from vidplat.config import Config, gpu_names, missing_catalog, usable_cores
 from vidplat.errors import CatalogError, VidplatError, printable
 
 NEEDS = "torch diffusers transformers ray sqlalchemy alembic pyarrow boto3 av fsspec"
@@ -124,9 +124,9 @@ def _nearest_folder(path: Path) -> Path:
 def _catalog(url: str, migrate: bool) -> Found:
     from vidplat.storage import open_catalog
 
-    file = url.partition("sqlite:///")[2]
-    if file and file != ":memory:" and not Path(file).exists() and not migrate:
-        folder, shown = _nearest_folder(Path(file).parent), printable(file)
+    file = missing_catalog(url)
+    if file is not None and not migrate:
+        folder, shown = _nearest_folder(file.parent), printable(file)
         if not os.access(folder, os.W_OK):
             why = f"{printable(folder)} cannot be written, so no catalog can be made at {shown}"
             raise CatalogError(why)

@@ -9,7 +9,7 @@ it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -147,8 +147,7 @@ def written(
             lowered[wording.made_at(rungs.points[rung], steps)] += count
     in_time = Verdict.DEGRADED if lowered else Verdict.FEASIBLE
     end_p50, end_p90 = ends(trial.chains, snapshot.now)
-    unmeasured = sorted({g.first.model.id for g in groups if not g.measured})
-    guess = "no profile for model {}: step counts alone, quality is a guess"
+    guesses = {g.guess.replace("{model}", g.first.model.id) for g in groups if g.guess}
     plan = Plan(
         verdict=Verdict.INFEASIBLE if deferred or missed else in_time,
         assignments=tuple(_assignments(trial.chains, groups, workers, full_quality_at)),
@@ -160,10 +159,16 @@ def written(
         device_seconds=sum(p.rungs.work(r).p50_s * n for p, r, n in trial.made),
         mean_quality=trial.mean_quality,
         quality_bound=1.0 if missed else max(bound, trial.mean_quality),
-        notes=tuple(guess.format(model_id) for model_id in unmeasured),
+        notes=tuple(sorted(guesses)),
     )
     total = sum(group.count for group in groups)
-    return replace(plan, reason=_summary(plan, snapshot.now, total, deferred, missed, lowered))
+    as_asked = {
+        wording.made_at(place.rungs.points[rung], asked.first.spec.num_inference_steps)
+        for place, rung, _ in trial.made
+        if (asked := groups[place.group]).full_quality < 1.0 - _SAME_QUALITY
+    }
+    summary = _summary(plan, snapshot.now, total, deferred, missed, lowered, as_asked)
+    return replace(plan, reason=summary)
 
 
 def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
@@ -192,8 +197,10 @@ def _summary(
     deferred: Sequence[Deferred],
     missed: int,
     lowered: Mapping[str, int],
+    as_asked: Collection[str],
 ) -> str:
-    """The plan of `total` jobs in a sentence; `lowered`: how many are made at each lower point."""
+    """The plan of `total` jobs in a sentence; `lowered`: how many are made at each lower point;
+    `as_asked`: what some were asked to be made with, though it is less than full quality."""
     all_of_them = wording.jobs(total)
     if deferred and not missed:
         refused = f"{wording.jobs(len(deferred))} of {total + len(deferred)}"
@@ -210,4 +217,9 @@ def _summary(
     if not total:
         return "nothing to do"
     soon = wording.seconds(plan.finish_p90_at - now)
-    return f"{'all ' if total > 1 else ''}{all_of_them} at full quality in {soon} (p90)"
+    every = f"{'all ' if total > 1 else ''}{all_of_them}"
+    if as_asked:
+        how = min(as_asked) if len(as_asked) == 1 else "in several ways"
+        quality = f"predicted quality {plan.mean_quality:.2f}"
+        return f"{every} as asked ({how}), {quality}, in {soon} (p90)"
+    return f"{every} at full quality in {soon} (p90)"

@@ -43,7 +43,7 @@ class Group:
     not_before: float
     weight: float  # what a unit of quality is worth
     full_quality: float  # of the best point the request allows
-    measured: bool  # the qualities come from a profile
+    guess: str  # what of the qualities comes from no profile, see `Choices`
     rungs: dict[int, Rungs]  # by index of the worker in the planner's list
     lag_s: float = 0.0  # kept free for light workers
     jobs: list[Job] = field(default_factory=list)  # in row order
@@ -88,8 +88,8 @@ def group_jobs(
         if key not in groups:
             chosen, rungs = offer
             weight = _PRIORITY_WEIGHT ** max(-20, min(20, job.priority))
-            best, measured = chosen.qualities[-1], chosen.measured
-            groups[key] = Group(job, deadline, not_before, weight, best, measured, rungs)
+            best, guess = chosen.qualities[-1], chosen.guess
+            groups[key] = Group(job, deadline, not_before, weight, best, guess, rungs)
         groups[key].count += count or 1
         if not count:
             groups[key].jobs.append(job)

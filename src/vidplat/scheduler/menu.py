@@ -245,7 +245,7 @@ def _allowed(offered: Choices, rungs_down: int, floor: float) -> Choices:
         part = slice(max(1, count - rungs_down))
     else:
         part = slice(min(bisect_left(offered.qualities, floor - 1e-12), count - 1), None)
-    return Choices(offered.points[part], offered.qualities[part], offered.measured)
+    return Choices(offered.points[part], offered.qualities[part], offered.guess)
 
 
 def _without(offered: Choices, model_id: str, refused: frozenset[tuple[str, str]]) -> Choices:
@@ -258,7 +258,7 @@ def _without(offered: Choices, model_id: str, refused: frozenset[tuple[str, str]
     if len(kept) in (0, len(offered.points)):
         return offered
     points, qualities = zip(*kept, strict=True)
-    return Choices(points, qualities, offered.measured)
+    return Choices(points, qualities, offered.guess)
 
 
 def _gb(size_bytes: int) -> str:

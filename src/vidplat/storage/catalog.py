@@ -25,12 +25,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, case, func, select, update
 
 from vidplat.domain import Batch, Job, JobRecord, JobState, OpenJob
-from vidplat.errors import UsageError, printable
+from vidplat.errors import CatalogError, UsageError, printable
 from vidplat.storage import adding
 from vidplat.storage.catalog_words import Added, BatchState, RunningJob, StepTotals
 from vidplat.storage.changes import set_state_of_batch, state_of_batch
 from vidplat.storage.clock import machine_clock
-from vidplat.storage.database import Database, LastingError, now_of
+from vidplat.storage.database import Database, now_of
 from vidplat.storage.door import changing, reading
 from vidplat.storage.journal import event_row, write_events
 from vidplat.storage.migrations import NEWEST, REVISIONS, upgrade
@@ -77,7 +77,7 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
     if found == NEWEST:
         return
     if found is not None and found not in REVISIONS:
-        raise LastingError(
+        raise CatalogError.lasting(
             f"the catalog {database.shown} is at revision {printable(found, 40)}, and this "
             f"vidplat knows only up to {NEWEST}: a newer vidplat wrote it. Upgrade vidplat, or "
             "choose another catalog with --catalog"
@@ -86,7 +86,7 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
         state = (
             "has no tables yet" if found is None else f"is at revision {found} and needs {NEWEST}"
         )
-        raise LastingError(
+        raise CatalogError.lasting(
             f"the catalog {database.shown} {state}: run `vidplat doctor --migrate` with this "
             "catalog"
         )

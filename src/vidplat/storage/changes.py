@@ -122,11 +122,13 @@ def state_of_batch(connection: Connection, batch_id: str) -> BatchState:
     return BatchState(connection.execute(query).scalar_one())
 
 
-def set_state_of_batch(connection: Connection, batch_id: str, state: BatchState, at: float) -> None:
+def set_state_of_batch(
+    connection: Connection, batch_id: str, state: BatchState, at: float, **detail: object
+) -> None:
     """Changes a batch's state, and notes it when it was another."""
     others = (batches.c.batch_id == batch_id, batches.c.state != state.value)
     if connection.execute(update(batches).where(*others).values(state=state.value)).rowcount:
-        write_events(connection, [event_row(batch_id, None, state.value, at)])
+        write_events(connection, [event_row(batch_id, None, state.value, at, **detail)])
 
 
 # --- what a change writes -------------------------------------------------------------------------

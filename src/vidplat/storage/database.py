@@ -24,12 +24,16 @@ This file knows no table but Alembic's own.
 
 from __future__ import annotations
 
+import difflib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
@@ -38,22 +42,25 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
 from vidplat import times
-from vidplat.errors import CatalogError, UsageError, printable
+from vidplat.config import catalog_file, is_plain
+from vidplat.errors import CatalogError, UsageError, VidplatError, printable
 
 CONNECT_TIMEOUT_S = 5
 SQLITE_CACHE_KIB = 65_536
 
 # Reusing a million rows of another batch is one statement; intake may pause between two chunks.
 _STATEMENT_S = _IDLE_S = 300.0
+_DRIVERS = {
+    **dict.fromkeys(("sqlite", "sqlite+pysqlite"), "sqlite"),
+    **dict.fromkeys(("postgres", "postgresql", "postgresql+psycopg"), "postgresql+psycopg"),
+}
+
+# What libpq says of a request that no repetition makes right.
+_WRONG_OPTION = re.compile(r"^(?:invalid|missing) | for connection option ")
+_LASTING = ("authentication failed", "no password supplied", "does not exist", "pg_hba.conf")
 
 # PostgreSQL: lock not available, deadlock, serialization failure.
 _LOCKED = {"55P03", "40P01", "40001"}
-
-
-class LastingError(CatalogError):
-    """What the catalog will say again until somebody does something about it."""
-
-    retry_can_help = False
 
 
 def now_of(connection: Connection) -> float:
@@ -119,12 +126,14 @@ class Database:
                 f"within {self.lock_timeout_s:g} s: see who uses it, or try again ({said})"
             )
         if "unable to open" in lowered or "readonly" in lowered or "read-only" in lowered:
-            return LastingError(
+            return CatalogError.lasting(
                 f"the catalog {self.shown} cannot be opened for writing: check the folder and "
                 f"its rights, or choose another with --catalog ({said})"
             )
         if "not a database" in lowered or "malformed" in lowered:
-            return LastingError(f"{self.shown} is not a vidplat catalog, or it is damaged ({said})")
+            return CatalogError.lasting(
+                f"{self.shown} is not a vidplat catalog, or it is damaged ({said})"
+            )
         if getattr(error, "connection_invalidated", False) or "connection" in lowered:
             return CatalogError(
                 f"the catalog {self.shown} hung up in the middle of its work: try again ({said})"
@@ -132,7 +141,7 @@ class Database:
         # SQLite's are also mistakes of ours and full disks; what befalls a server passes.
         of_server = self.is_postgres and isinstance(cause, self._dbapi.OperationalError)
         passes = of_server or isinstance(error, PoolTimeout) or "disk i/o" in lowered
-        kind = CatalogError if passes else LastingError
+        kind = CatalogError if passes else CatalogError.lasting
         return kind(f"the catalog {self.shown} refused: {said}")
 
     def close(self) -> None:
@@ -148,7 +157,7 @@ class Database:
         except (UnicodeEncodeError, OverflowError) as error:
             # A lone surrogate or an integer beyond 64 bits: intake refuses both, so this is a last
             # guard.
-            raise LastingError(
+            raise CatalogError.lasting(
                 f"the catalog {self.shown} cannot hold a value: {printable(error)}"
             ) from error
 
@@ -158,10 +167,7 @@ class Database:
         except OperationalError as error:
             if not self.is_postgres:
                 raise
-            raise CatalogError(
-                f"the catalog {self.shown} cannot be reached: check address, name and "
-                f"rights ({_said(error)})"
-            ) from error
+            raise self._unreached(error) from error
         self.was_reached = True
         return connection
 
@@ -174,6 +180,15 @@ class Database:
         limits = {"lock": self.lock_timeout_s, "statement": _STATEMENT_S, "idle": _IDLE_S}
         told = {name: f"{round(seconds * 1000)}ms" for name, seconds in limits.items()}
         connection.info["now"] = connection.execute(_LIMITS, told).one().now
+
+    def _unreached(self, error: Exception) -> VidplatError:
+        said = _said(error).removeprefix("connection is bad: ")
+        if _WRONG_OPTION.search(said):
+            return UsageError(f"the catalog URL {self.shown} has a wrong option: {said}")
+        may_pass = not any(word in said for word in _LASTING)
+        return (CatalogError if may_pass else CatalogError.lasting)(
+            f"the catalog {self.shown} cannot be reached: check address, name and rights ({said})"
+        )
 
 
 # For this transaction alone: the next one may have another server behind a pooler.
@@ -198,22 +213,51 @@ def _parse(url: str) -> URL:
             "a catalog is named by a URL, sqlite:///path/file.db or postgresql://host/name; "
             f"found {printable(url)!r}"
         )
-    if url.startswith("postgres://"):
-        url = url.replace("postgres://", "postgresql://", 1)
+    scheme, _, rest = url.partition("://")
+    shown = f"the catalog URL {printable(url)}"
     try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:
+        parsed = make_url(f"{_DRIVERS.get(scheme.lower(), scheme)}://{rest}")
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is none
+        why = "its port is no number" if "int()" in str(error) else printable(error)
+        raise UsageError(f"{shown} cannot be read: {why}") from error
+    if scheme.lower() not in _DRIVERS:
         raise UsageError(
-            f"the catalog URL {printable(url)} cannot be read: {printable(error)}"
-        ) from error
-    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+            "a catalog lives in SQLite (sqlite:///path) or PostgreSQL (postgresql://host/name), "
+            f"not in {printable(scheme, 40)!r}"
+        )
+    if not is_plain(unquote(rest)):
+        raise UsageError(f"{shown} holds a control character, or one that is not UTF-8")
+    if parsed.get_backend_name() == "postgresql":
+        _check_postgres(parsed, rest, shown)
         return parsed
-    raise UsageError(
-        f"a catalog lives in SQLite (sqlite:///path) or PostgreSQL (postgresql://host/name), "
-        f"not in {printable(parsed.drivername, 40)!r}"
-    )
+    if parsed.host or parsed.query:
+        raise UsageError(
+            f"{shown} names {'a host' if parsed.host else 'options'}, and SQLite has none: write "
+            "sqlite:///relative/file.db or sqlite:////absolute/file.db"
+        )
+    file = catalog_file(url)
+    return parsed if file is None else parsed.set(database=str(file))
+
+
+def _check_postgres(parsed: URL, rest: str, shown: str) -> None:
+    """That libpq will read the URL as it was meant, and knows its options."""
+    if rest.partition("?")[0].count("@") > 1 or "@" in f"{parsed.host}{parsed.database}":
+        raise UsageError(f"{shown} has more than one @: percent-encode @ as %40 in a password")
+    if " " in rest:
+        raise UsageError(f"{shown} holds a blank: percent-encode it as %20")
+    if parsed.port is not None and not 0 < parsed.port < 65_536:
+        raise UsageError(f"{shown}: the port must be 1 to 65,535, not {parsed.port}")
+    if unknown := sorted(parsed.query.keys() - _connection_options()):
+        near = difflib.get_close_matches(unknown[0], _connection_options(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see libpq's parameter key words"
+        raise UsageError(f"{shown} has an unknown option {printable(unknown[0], 40)!r}: {hint}")
+
+
+@cache
+def _connection_options() -> frozenset[str]:
+    from psycopg.pq import Conninfo
+
+    return frozenset(option.keyword.decode() for option in Conninfo.get_defaults())
 
 
 def _engine(url: URL, lock_timeout_s: float, in_memory: bool, shown: str) -> Engine:
@@ -229,11 +273,11 @@ def _engine(url: URL, lock_timeout_s: float, in_memory: bool, shown: str) -> Eng
             },
         )
     if not in_memory:
-        folder = Path(url.database or "").expanduser().parent
+        folder = Path(url.database or "").parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CatalogError(
+            raise CatalogError.lasting(
                 f"the catalog {shown} needs the folder {printable(folder)}, which cannot be made: "
                 f"{error.strerror}. Choose another with --catalog"
             ) from error

@@ -5,7 +5,7 @@
 
 A server restarts, a line breaks, a lock is held: such a call is repeated with growing pauses and
 jitter, for as long in all as one would wait for a lock. Then, and for errors that do not pass by
-themselves (`LastingError`, mistakes of ours), the error goes to the caller. A database that was
+themselves (those that last, mistakes of ours), the error goes to the caller. A database that was
 never reached is tried twice: its address may be wrong.
 
 A change whose COMMIT broke off may have happened. So each carries a token, the number of the call

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 from vidplat.errors import StoreError, UsageError, printable
 from vidplat.storage.s3_bucket import AlreadyThere, Bucket
-from vidplat.storage.stores import NotFound, ObjectFacts, checked_key
+from vidplat.storage.stores import NotFound, ObjectFacts, checked_key, checked_prefix
 
 MULTIPART_ABOVE_BYTES = 16 << 20
 _PART_BYTES = 8 << 20
@@ -41,7 +41,7 @@ class S3Store:
     def __init__(self, url: str, *, patience_s: float = 60.0) -> None:
         self.url = url
         self._bucket = Bucket(url, patience_s=patience_s)
-        self._prefix = f"{checked_key(self._bucket.path)}/" if self._bucket.path else ""
+        self._prefix = f"{checked_prefix(self._bucket.path)}/" if self._bucket.path else ""
 
     def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
         if len(data) > MULTIPART_ABOVE_BYTES:

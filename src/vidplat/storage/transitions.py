@@ -233,8 +233,8 @@ class Transitions(Journal):
         stopped = {**changes.UNATTENDED, "state": JobState.CANCELLED.value}
         many = changes.move_all(connection, batch_id, job_id, changes.OPEN, stopped)
         if many and job_id is None:
-            changes.set_state_of_batch(connection, batch_id, BatchState.CANCELLED, now)
-        if many:
+            changes.set_state_of_batch(connection, batch_id, BatchState.CANCELLED, now, jobs=many)
+        elif many:
             write_events(connection, [event_row(batch_id, job_id, "cancelled", now, jobs=many)])
         return many
 

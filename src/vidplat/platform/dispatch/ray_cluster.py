@@ -193,12 +193,10 @@ class RayCluster:
             return ClusterError(f"cannot start Ray on this machine: {printable(error)}")
         shown = printable(self._config.address)
         if "InvalidAuthToken" in said or "token" in str(error).lower():
-            refusal = ClusterError(
+            return ClusterError.lasting(
                 f"the Ray cluster at {shown} asks for a token, and refuses the one from here: set "
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's"
             )
-            refusal.retry_can_help = False
-            return refusal
         return ClusterError(
             f"cannot use the Ray cluster at {shown}: {printable(error)}. It must run Ray "
             f"{ray.__version__}"

@@ -121,7 +121,9 @@ def _run_held(
 def _turn_until_over(world: World, interrupts: Interrupts) -> bool:
     """Steps 4 and 5; whether the user broke them off."""
     try:
-        world.listener.phase(f"starting {len(world.dispatcher.seats())} workers")
+        many = len(world.dispatcher.seats())
+        where = " in this process" if world.config.local else ""
+        world.listener.phase(f"starting {many} worker{'' if many == 1 else 's'}{where}")
         begin(world)
         world.dispatcher.start()
         while not is_over(world):

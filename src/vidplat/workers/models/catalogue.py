@@ -24,6 +24,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -106,11 +107,12 @@ def locate(model_id: str) -> ModelFiles:
     embedded = {path.name: path for path in _embedded_roots()}
     if model_id in embedded:
         return checked(model_id, "embedded", embedded[model_id])
-    directory = Path(model_id).expanduser()
-    if directory.is_dir():
-        return checked(model_id, "directory", directory)
-    if os.path.lexists(directory):
-        raise ModelError(_no_folder(model_id, directory))
+    with suppress(RuntimeError):  # a home of nobody
+        directory = Path(model_id).expanduser()
+        if directory.is_dir():
+            return checked(model_id, "directory", directory)
+        if os.path.lexists(directory):
+            raise ModelError(_no_folder(model_id, directory))
     from vidplat.workers.models import hub
 
     if hub.looks_like_id(model_id) and not model_id.startswith((".", "/", "~")):
