@@ -268,11 +268,15 @@ def test_parquet_types_that_mean_the_same_are_the_same(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
 @pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY", "PLAIN"])
-def test_parquet_is_read_in_every_encoding_of_text(tmp_path: Path, encoding: str) -> None:
+def test_parquet_is_read_in_every_encoding_of_text(
+    tmp_path: Path, encoding: str, kind: pa.DataType
+) -> None:
     # what parquet-mr and DuckDB write in format 2; of several row groups one may have another
     rows = [{"prompt": f"number {n}", "id": str(n), "steps": 1 + n % 9} for n in range(3_000)]
     table, path = a_table(rows), tmp_path / "a.parquet"
+    table = table.set_column(0, "prompt", table.column("prompt").cast(kind))
     pq.write_table(
         table,
         path,
@@ -286,6 +290,23 @@ def test_parquet_is_read_in_every_encoding_of_text(tmp_path: Path, encoding: str
     assert found[2_999] == Prompt(
         3_000, "number 2999", external_id="2999", overrides={"num_inference_steps": 3}
     )
+
+
+def test_text_that_a_file_may_repeat_for_nothing_is_held_for_few_rows(tmp_path: Path) -> None:
+    # 478 bytes of delta encoding hold a thousand prompts of a megabyte each
+    table = pa.table({"prompt": ["x" * 20_000] * 1_000})
+    how = {"use_dictionary": False, "column_encoding": {"prompt": "DELTA_BYTE_ARRAY"}}
+    pq.write_table(table, tmp_path / "a.parquet", **how)
+    batches = list(read_prompts(str(tmp_path / "a.parquet"), warn=pytest.fail))
+    assert [len(batch) for batch in batches] == [100] * 10
+
+
+def test_a_part_of_parquet_that_is_not_read_is_not_called_damage(tmp_path: Path) -> None:
+    table = pa.table({"prompt": pa.array(["x", "y", "x"]).dictionary_encode()})
+    how = {"use_dictionary": False, "column_encoding": {"prompt": "DELTA_BYTE_ARRAY"}}
+    pq.write_table(table, tmp_path / "a.parquet", **how)
+    with pytest.raises(InputError, match="has a part that is not read, or is damaged: "):
+        read(tmp_path / "a.parquet")
 
 
 A_UUID = UUID("00000000-0000-0000-0000-00000000002a")

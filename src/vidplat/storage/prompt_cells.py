@@ -169,9 +169,10 @@ def _place(value: Any) -> str | None:
 
 def _identifier(value: Any) -> str | None:
     """The user's own id: numbers are read as text, whole ones without a point."""
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+    if isinstance(value, float | Decimal):
         value = str(int(value) if math.isfinite(value) and value == int(value) else value)
-    return _line(str(value) if isinstance(value, UUID) else value, LONGEST_ID)
+    is_exact = type(value) is int or isinstance(value, UUID)
+    return _line(str(value) if is_exact else value, LONGEST_ID)
 
 
 def _moment(value: Any) -> str | None:

@@ -38,7 +38,7 @@ from vidplat.storage.prompt_cells import CELLS
 from vidplat.storage.prompt_columns import ColumnNames, delimiter_of
 
 _ROWS, _BYTES = 10_000, 32 << 20  # a block is full at whichever comes first
-_ROWS_WITHOUT_DICTIONARY = 1_000
+_ROWS_WITHOUT_DICTIONARY = 100
 _CHUNK_BYTES = 1 << 20
 _LONGEST_LINE_BYTES = 32 << 20
 _LARGEST_CHUNK_BYTES = 4 << 30  # of one parquet column in one row group, uncompressed
@@ -109,6 +109,11 @@ def _parquet_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]
             first += batch.num_rows
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:
         reason = printable(str(error).partition("\n")[0], 120)
+        if re.search("(?i)not (yet )?(implemented|supported)|unsupported", reason):
+            raise InputError(
+                f"{source.where} has a part that is not read, or is damaged: {reason}; "
+                "write it with plain encodings, without encryption"
+            ) from error
         raise InputError(
             f"{source.where} is not a whole parquet file (truncated or damaged): {reason}"
         ) from error

@@ -28,6 +28,7 @@ _MAGIC = (
     (b"Rar!", "a rar archive", f"unpack it and {_FLAT}"),
     (b"\x1f\x9d", "packed with compress", f"unpack it and {_FLAT}"),
     (b"ARROW1", "an Arrow (Feather) file", _ROWS),
+    (b"PARE", "encrypted parquet", "write it without encryption"),
     (b"ORC", "an ORC file", _ROWS),
     (b"Obj\x01", "an Avro file", _ROWS),
     (b"\x93NUMPY", "a NumPy file", _ROWS),
