@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow.cluster import Cluster, children_of, name_of
+from tests.flow.cluster import PLACES, Cluster, children_of, name_of
 from tests.flow.stage import Stage
 from tests.flow.test_crashes import wait_for
 from tests.platform.builders import Memory
+from vidplat.config import Machines
 from vidplat.domain import JobState
+from vidplat.platform.dispatch.on_ray import machines_of
 from vidplat.storage import open_catalog
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -129,3 +131,7 @@ def test_workers_whose_clocks_are_minutes_off_neither_hurry_nor_confuse_the_reco
     for outcome in heard.outcomes:
         assert outcome.steps_done == 8
         assert began <= outcome.started_at <= outcome.finished_at <= time.time()
+
+
+def test_of_a_running_cluster_the_cores_and_gpus_are_known(ray_cluster: Cluster) -> None:
+    assert machines_of(ray_cluster.address) == Machines(cores=2 * PLACES)

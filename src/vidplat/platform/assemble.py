@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidplat.config import Config, PoolConfig, gpu_names
+from vidplat.config import Config, PoolConfig
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
-from vidplat.errors import UsageError, plain_place, printable
+from vidplat.errors import ClusterError, UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec, light_class
 from vidplat.platform.dispatch.worker_tools import crash_points_for, is_fake, open_tools
@@ -79,6 +79,10 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         learner = Learner(_describe, catalog, batch.id)
         learner.shapes |= taken.models
         queue = _still_open(catalog, taken)
+        try:
+            config = _on_its_cluster(config)
+        except ClusterError as error:
+            listener.warn(f"{error}; planned for machines like this one")
         seats = _seats(config, store.url, batch, learner)
         promise = make_promise(batch, queue, seats, learner, time.time())
         reused = batch.total - queue.total
@@ -119,7 +123,19 @@ def retry(batch_id: str, job_id: str | None, config: Config) -> int:
 # --- the parts of a run ---------------------------------------------------------------------------
 
 
+def _on_its_cluster(config: Config) -> Config:
+    """Where a running cluster is used, pools are filled in by what its nodes have. Raises
+    `ClusterError`."""
+    if config.told_pools is None or config.run.local or not config.ray.address:
+        return config
+    from vidplat.platform.dispatch.on_ray import machines_of
+
+    machines = machines_of(config.ray.address)
+    return replace(config, machines=machines, pools=config.told_pools.on(machines))
+
+
 def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) -> Site:
+    config = _on_its_cluster(config)
     return Site(
         catalog=catalog,
         store=store,
@@ -135,10 +151,10 @@ def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) ->
 
 def _seats(config: Config, store_url: str, batch: Batch, learner: Learner) -> list[Seat]:
     """The workers to be started, as the configuration has them."""
-    cards, now = gpu_names(), time.time()
+    now = time.time()
     seats: list[Seat] = []
     for pool in config.pools:
-        device_class = _device_class(pool, cards, batch.model.id)
+        device_class = _device_class(pool, config.machines.cards, batch.model.id)
         known = learner.costs.samples(batch.model.id, device_class)
         is_measured = known >= _FEW_SAMPLES or pool.light or is_fake(batch.model.id)
         for number in range(1, pool.workers + 1):

@@ -33,7 +33,7 @@ from uuid import uuid4
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from vidplat.config import RayConfig
+from vidplat.config import Machines, RayConfig
 from vidplat.domain import Outcome
 from vidplat.errors import ClusterError, printable
 from vidplat.platform.dispatch import clocks
@@ -69,6 +69,8 @@ _LONGEST_LOOK_S = 1.0  # a process that slept itself has not heard how silent ot
 _PART_BYTES = 32 * 1024  # of a draft: below what Ray answers directly, from process to process
 _PARTS_AT_ONCE = 8
 _PART_WITHIN_S = 300.0  # of a link that is gone: then the draft is made again
+_KIND = "accelerator_type:"  # how Ray's resources begin that name a node's GPU
+_TROUBLES = (RayError, ConnectionError, ValueError, RuntimeError, OSError)
 _TOLD_OF_CLOCK_S = 2.0  # who runs the machines should know of a clock that is further off
 
 
@@ -163,16 +165,9 @@ class RayDispatcher:
             self._connect()
             for seat in self._seats.all():
                 self._open_actor(seat.spec)
-        except (RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except _TROUBLES as error:
             self.close()
-            why = f"cannot start Ray on this machine: {printable(error)}"
-            if self._config.address is not None:
-                why = (
-                    f"cannot use the Ray cluster at {printable(self._config.address)}: "
-                    f"{printable(error)}. It must run Ray {ray.__version__}; if it asks for "
-                    "tokens, set RAY_AUTH_MODE=token here"
-                )
-            raise ClusterError(why) from error
+            raise _no_cluster(self._config.address, error) from error
 
     def seats(self) -> tuple[Seat, ...]:
         return self._seats.all()
@@ -303,15 +298,11 @@ class RayDispatcher:
     # --- the cluster ----------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # It has remarks before `logging_level` takes effect.
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         if self._config.address:
-            _check_reachable(self._config.address)
-            ray.init(address=self._config.address, **quiet)
+            _attach(self._config.address)
             self._attached = True
             return
+        quiet = _quiet()
         # Ray would run workers at almost the lowest priority; here theirs is the work that counts.
         os.environ.setdefault("RAY_worker_niceness", "0")
         specs = [seat.spec for seat in self._seats.all()]
@@ -348,6 +339,45 @@ class RayDispatcher:
         if any(node.get("Labels", {}).get(POOL_LABEL) == pool for node in alive):
             return {"label_selector": {POOL_LABEL: pool}}
         return {}
+
+
+def machines_of(address: str) -> Machines:
+    """What the nodes of a running cluster have: the most cores of one, and all GPUs. Raises
+    `ClusterError`."""
+    try:
+        _attach(address)
+        nodes = [node.get("Resources", {}) for node in ray.nodes() if node.get("Alive")]
+        cards = int(ray.cluster_resources().get("GPU", 0))
+    except _TROUBLES as error:
+        raise _no_cluster(address, error) from error
+    finally:
+        ray.shutdown()
+    kinds = [name for node in nodes for name in node if name.startswith(_KIND)]
+    kind = kinds[0].removeprefix(_KIND) if kinds else "NVIDIA"
+    cores = max((int(node.get("CPU", 0)) for node in nodes), default=1)
+    return Machines(max(1, cores), (kind,) * cards)
+
+
+def _attach(address: str) -> None:
+    quiet = _quiet()
+    _check_reachable(address)
+    ray.init(address=address, **quiet)
+
+
+def _quiet() -> dict[str, Any]:
+    """What keeps Ray from talking; it has remarks before `logging_level` takes effect."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    return {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+
+
+def _no_cluster(address: str | None, error: Exception) -> ClusterError:
+    if address is None:
+        return ClusterError(f"cannot start Ray on this machine: {printable(error)}")
+    return ClusterError(
+        f"cannot use the Ray cluster at {printable(address)}: {printable(error)}. It must run Ray "
+        f"{ray.__version__}; if it asks for tokens, set RAY_AUTH_MODE=token here"
+    )
 
 
 @contextmanager
