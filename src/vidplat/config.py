@@ -13,6 +13,8 @@ and environment; every class checks its own bounds and its messages quote the va
     workers = 4
     gpus = 1
     price_per_s = 3.0
+    [pools.edge]
+    light = true
     [run]
     max_attempts = 5
     [inputs]
@@ -139,6 +141,29 @@ class PoolConfig:
 
 
 @dataclass(frozen=True)
+class Machines:
+    """What the workers run on: this machine, or the nodes of a cluster."""
+
+    cores: int  # of one machine
+    cards: tuple[str, ...] = ()  # names of all GPUs
+
+
+@dataclass(frozen=True)
+class ToldPools:
+    """Pools as they were written: what is left open is filled in by the machines there are."""
+
+    texts: tuple[str, ...] = ()  # of --pool; none: those of the file
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the file, by name
+
+    def on(self, machines: Machines) -> tuple[PoolConfig, ...]:
+        """The pools on these machines. Raises UsageError."""
+        if self.texts:
+            return tuple(parse_pool(text, machines) for text in self.texts)
+        found = (_like(name, body, machines) for name, body in self.tables.items())
+        return tuple(found) or default_pools(machines)
+
+
+@dataclass(frozen=True)
 class RayConfig:
     """Which Ray cluster to use."""
 
@@ -218,6 +243,8 @@ class Config:
     run: RunConfig = RunConfig()
     model: str = DEFAULT_MODEL
     inputs: InputConfig = InputConfig()
+    machines: Machines = field(default_factory=lambda: this_machine())
+    told_pools: ToldPools | None = None  # None: `pools` stand as they are, wherever they run
 
     def __post_init__(self) -> None:
         for name in _TOP:
@@ -230,15 +257,22 @@ class Config:
         )
 
 
-def default_pools() -> tuple[PoolConfig, ...]:
-    """One cloud and one edge worker on this machine, which share its cores; with GPUs the cloud
-    has one worker per GPU. GPUs are counted without loading a GPU library."""
-    threads = max(1, usable_cores() // 2)
+def default_pools(machines: Machines | None = None) -> tuple[PoolConfig, ...]:
+    """One cloud and one edge worker, which share the cores of a machine. With GPUs the cloud has
+    one worker per GPU, and the edge is light: it would make a video on CPU cores for hours."""
+    machines = machines or this_machine()
+    threads = max(1, machines.cores // 2)
     cloud, edge = PoolConfig("cloud", threads=threads), PoolConfig("edge", threads=threads)
-    if cards := len(gpu_names()):
+    if cards := len(machines.cards):
         each = max(1, threads // cards)
         cloud = replace(cloud, workers=cards, threads=each, gpus=1.0, price_per_s=4.0)
+        edge = replace(edge, light=True)
     return cloud, edge
+
+
+def this_machine() -> Machines:
+    """GPUs are counted without loading a GPU library."""
+    return Machines(usable_cores(), gpu_names())
 
 
 def usable_cores() -> int:
@@ -268,7 +302,8 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
 
     `overrides` are options that were given, with `None` for those that were not: `catalog`,
     `output`, `model`, `address`, `local`, `dashboard`, `max_attempts` and `pools` (a sequence of
-    `name=workers[:threads]`). Raises UsageError for unknown keys, wrong types, wrong values.
+    `name=workers[:threads][:light][,gpus=N]`). Raises UsageError for unknown keys, wrong types,
+    wrong values.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     written = _read_file()
@@ -280,7 +315,7 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
             raise UsageError(f"{CONFIG_FILE}: {key} must be a string, not {_shown(in_file)}")
         told = (given.pop(key, None), os.environ.get(variable) or None, in_file)
         chosen[key] = next((value for value in told if value is not None), default)
-    pools = _pools_of(written.pop("pools", {}))
+    tables = _tables_of(written.pop("pools", {}))
     ray = _section(RayConfig, "ray", written.pop("ray", {}))
     run = _section(RunConfig, "run", written.pop("run", {}))
     inputs = _section(InputConfig, "inputs", written.pop("inputs", {}))
@@ -291,33 +326,52 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
         ray = replace(ray, address=os.environ["RAY_ADDRESS"])
     ray = replace(ray, **{key: given.pop(key) for key in ("address", "dashboard") if key in given})
     run = replace(run, **{key: given.pop(key) for key in ("local", "max_attempts") if key in given})
-    pools = tuple(parse_pool(text) for text in given.pop("pools", ())) or pools
+    told_pools, here = ToldPools(tuple(given.pop("pools", ())), tables), this_machine()
     if given:
         raise UsageError(f"unknown setting {printable(next(iter(given)))!r}")
     return Config(
         catalog=str(chosen["catalog"]),
         output=str(chosen["output"]),
-        pools=pools or default_pools(),
+        pools=told_pools.on(here),
         ray=ray,
         run=run,
         model=str(chosen["model"]),
         inputs=inputs,
+        machines=here,
+        told_pools=told_pools,
     )
 
 
-def parse_pool(text: str) -> PoolConfig:
-    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three that load
-    no model."""
-    found = re.fullmatch(r"([^=:]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?", text.strip())
+def parse_pool(text: str, machines: Machines | None = None) -> PoolConfig:
+    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `cloud=2,gpus=1`: with a GPU
+    each; `edge=3:light`: three that load no model."""
+    found = re.fullmatch(
+        r"([^=:,]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?(?:,gpus=(\d{1,3}(?:\.\d{1,3})?))?",
+        text.strip(),
+    )
     if found is None:
         raise UsageError(
             f"--pool {printable(text)!r}: write name=workers or name=workers:threads, e.g. "
-            "cloud=2:4, and :light behind it for workers that load no model"
+            "cloud=2:4, with :light behind it for workers that load no model, or ,gpus=1 for "
+            "those that take a GPU each (,gpus=0: none)"
         )
-    usual = {pool.name: pool for pool in default_pools()}.get(found[1], PoolConfig("cloud"))
-    threads = int(found[3]) if found[3] else usual.threads
-    made = replace(usual, name=found[1], workers=int(found[2]), threads=threads)
-    return replace(made, gpus=0.0, light=True) if found[4] else made
+    told: dict[str, Any] = {"workers": int(found[2])}
+    told |= {"threads": int(found[3])} if found[3] else {}
+    told |= {"light": True} if found[4] else {}
+    told |= {"gpus": float(found[5])} if found[5] else {}
+    return _like(found[1], told, machines)
+
+
+def _like(name: str, told: Mapping[str, Any], machines: Machines | None) -> PoolConfig:
+    """The pool that is usual on these machines, with what was told of it: light workers use no GPU,
+    and who tells of GPUs means workers that load the model."""
+    usual = {pool.name: pool for pool in default_pools(machines)}.get(name, PoolConfig("cloud"))
+    usual = replace(usual, name=name)
+    if told.get("light"):
+        usual = replace(usual, gpus=0.0)
+    elif "gpus" in told:
+        usual = replace(usual, light=False)
+    return replace(usual, **told)
 
 
 def _read_file() -> dict[str, Any]:
@@ -334,14 +388,14 @@ def _read_file() -> dict[str, Any]:
         raise UsageError(f"{CONFIG_FILE} is not readable TOML: {printable(error)}") from error
 
 
-def _pools_of(written: Any) -> tuple[PoolConfig, ...]:
+def _tables_of(written: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(written, dict) or not all(
         isinstance(body, dict) for body in written.values()
     ):
         raise UsageError(f"{CONFIG_FILE}: write each pool as a table, [pools.cloud]")
-    return tuple(
-        _section(PoolConfig, f"pools.{name}", body, name=name) for name, body in written.items()
-    )
+    for name, body in written.items():
+        _section(PoolConfig, f"pools.{name}", body, name=name)
+    return written
 
 
 #: What a key takes: its type in `fields`, what is accepted, and how people call it.

@@ -6,17 +6,19 @@ import json
 import os
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.flow.cluster import Cluster, children_of, listening, name_of
+from tests.flow.cluster import PLACES, Cluster, children_of, listening, name_of
 from tests.flow.stage import Stage
 from tests.flow.test_crashes import wait_for
 from tests.platform.builders import Memory
-from vidplat.config import PoolConfig, RunConfig
+from vidplat.config import Machines, PoolConfig, RayConfig, RunConfig
 from vidplat.domain import JobState
 from vidplat.errors import ClusterError
+from vidplat.platform.dispatch.ray_cluster import RayCluster
 from vidplat.storage import open_catalog
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -258,3 +260,9 @@ def test_a_deadline_is_refused_while_all_places_are_taken_and_a_batch_without_on
     assert any("places are taken by others" in text for text in heard.phases)
     busy.communicate(timeout=240)
     assert busy.returncode == 0
+
+
+def test_of_a_running_cluster_the_cores_and_gpus_are_known(ray_cluster: Cluster) -> None:
+    with closing(RayCluster(RayConfig(address=ray_cluster.address))) as cluster:
+        cluster.connect()
+        assert cluster.machines() == Machines(cores=2 * PLACES)

@@ -11,6 +11,7 @@ import pytest
 from vidplat.config import _TOP as TOP
 from vidplat.config import (
     InputConfig,
+    Machines,
     PoolConfig,
     RayConfig,
     RunConfig,
@@ -93,9 +94,46 @@ def test_pools_are_written_as_name_workers_threads():
         "cloud=1:0",
         "cloud=-1",
         "cloud=1:dark",
+        "cloud=1,gpus=",
+        "cloud=1,gpus=one",
+        "cloud=1,gpus=65",
+        "cloud=1,cards=1",
+        "edge=1:light,gpus=1",
     ):
         with pytest.raises(UsageError):
             parse_pool(wrong)
+
+
+WITH_GPUS = Machines(8, ("H200", "H200"))
+
+
+def test_what_a_pool_does_not_say_is_as_its_machines_have_it():
+    assert parse_pool("cloud=1", WITH_GPUS) == PoolConfig("cloud", 1, 2, gpus=1.0, price_per_s=4.0)
+    assert parse_pool("edge=3", WITH_GPUS).light
+    assert parse_pool("cloud=1", Machines(8)).gpus == 0.0
+
+
+def test_gpus_of_a_pool_are_told_on_the_command_line_and_in_the_file(file):
+    assert parse_pool("cloud=2,gpus=1").gpus == 1.0
+    assert parse_pool("big=4:2,gpus=0.5") == PoolConfig("big", workers=4, threads=2, gpus=0.5)
+    assert parse_pool("cloud=2,gpus=0", WITH_GPUS).gpus == 0.0
+    on_cpu = parse_pool("edge=1,gpus=0", WITH_GPUS)
+    assert (on_cpu.gpus, on_cpu.light) == (0.0, False)  # who tells of GPUs means makers
+    assert parse_pool("cloud=1:light", WITH_GPUS).gpus == 0.0
+    file.write_text("[pools.cloud]\nworkers = 3\n[pools.edge]\ngpus = 0\n")
+    told = load_config({}).told_pools
+    assert told is not None
+    cloud, edge = told.on(WITH_GPUS)
+    assert (cloud.workers, cloud.gpus, edge.gpus, edge.light) == (3, 1.0, 0.0, False)
+
+
+def test_pools_of_a_cluster_are_filled_in_by_its_machines_not_by_the_driver_s(monkeypatch):
+    monkeypatch.setattr("vidplat.config.gpu_names", lambda: ("H200",))
+    config = load_config({"pools": ["cloud=2", "edge=1"], "address": "head:6379"})
+    assert config.pools[0].gpus == 1.0  # this machine
+    assert config.told_pools is not None
+    cloud, edge = config.told_pools.on(Machines(8))
+    assert (cloud.workers, cloud.gpus, edge.light) == (2, 0.0, False)
 
 
 def test_somebody_must_have_a_model(file):
@@ -113,6 +151,7 @@ def test_by_default_one_cloud_and_one_edge_worker_share_the_cores(monkeypatch):
     cloud, edge = default_pools()
     assert (cloud.workers, cloud.threads, cloud.gpus, cloud.price_per_s) == (2, 2, 1.0, 4.0)
     assert (edge.workers, edge.threads, edge.gpus, edge.price_per_s) == (1, 4, 0.0, 1.0)
+    assert edge.light  # a whole model on CPU cores would be of no help
 
 
 def test_a_message_about_two_settings_quotes_both():

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from vidplat import times
-from vidplat.config import Config, PoolConfig, gpu_names, missing_catalog
+from vidplat.config import Config, PoolConfig, missing_catalog
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
 from vidplat.errors import ClusterError, UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
@@ -185,19 +185,22 @@ def _seats(
     batch: Batch,
     learner: Learner,
 ) -> list[Seat]:
-    """The workers to be started, as the configuration has them. Raises ClusterError where a cluster
-    that should be running cannot be asked for its room."""
-    cards, now = gpu_names(), times.now()
+    """The workers to be started: what is not configured of them is as their machines have it.
+    Raises ClusterError where a cluster that should be running cannot be asked."""
+    now = times.now()
     seats: list[Seat] = []
     rooms: Mapping[str, Room] = {}
     if cluster is not None and not cluster.is_own:
         cluster.connect()
+        if config.told_pools is not None:
+            machines = cluster.machines()
+            config = replace(config, machines=machines, pools=config.told_pools.on(machines))
         rooms = cluster.rooms(config.pools)
     for pool in config.pools:
         room = rooms.get(pool.name, Room(pool.workers, pool.workers))
         if room.free < pool.workers and pool.workers:
             listener.warn(f"pool {pool.name}: {room.why}; {room.free} are counted on")
-        device_class = _device_class(pool, cards, batch.model.id)
+        device_class = _device_class(pool, config.machines.cards, batch.model.id)
         known = learner.costs.samples(batch.model.id, device_class)
         is_measured = known >= _FEW_SAMPLES or pool.light or is_fake(batch.model.id)
         for number in range(1, pool.workers + 1):

@@ -319,6 +319,7 @@ class RayDispatcher:
 
     def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
         ray.kill(self._actors.pop(worker_id), no_restart=True)
+        self._coming = {ref: who for ref, who in self._coming.items() if who != worker_id}
         lost = self._seats.lose(worker_id, reason, request_is_wrong=request_is_wrong)
         if lost.successor is not None:
             self._open_actor(self._seats.by_worker[lost.successor].spec)

@@ -28,7 +28,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from vidplat.config import PoolConfig, RayConfig
+from vidplat.config import Machines, PoolConfig, RayConfig
 from vidplat.errors import ClusterError, printable
 from vidplat.platform.dispatch.dispatcher import Absence, Room, Seat, WorkerSpec
 from vidplat.platform.dispatch.ray_token import keep_token
@@ -36,6 +36,7 @@ from vidplat.platform.dispatch.ray_token import keep_token
 log = logging.getLogger(__name__)
 
 POOL_LABEL = "vidplat-pool"
+_CARD = "accelerator_type:"  # how Ray's resources begin that name a node's GPU
 _LOOPBACK = "127.0.0.1"
 _REACHED_WITHIN_S = 5.0
 _LOOK_EVERY_S = 1.0
@@ -124,6 +125,15 @@ class RayCluster:
             name.startswith(pool_resource("")) for node in nodes for name in node["Resources"]
         )
         return resource if marked else {}
+
+    def machines(self) -> Machines:
+        """What the nodes of a running cluster have: the most cores of one, and all GPUs."""
+        nodes = _nodes()
+        cards = int(sum(node["Resources"].get("GPU", 0) for node in nodes))
+        names = [name for node in nodes for name in node["Resources"] if name.startswith(_CARD)]
+        card = names[0].removeprefix(_CARD) if names else "NVIDIA"
+        cores = max((int(node["Resources"].get("CPU", 0)) for node in nodes), default=1)
+        return Machines(max(1, cores), (card,) * cards)
 
     def rooms(self, pools: Sequence[PoolConfig]) -> Mapping[str, Room]:
         """What a running cluster has for each pool, by its name, if they come in this order."""
