@@ -177,6 +177,12 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file behind a catalog's URL; None for PostgreSQL and for a catalog in memory."""
+    name = url.partition("?")[0].removeprefix("sqlite:///")
+    return Path(name) if url.startswith("sqlite:///") and name not in ("", ":memory:") else None
+
+
 def gpu_names() -> tuple[str, ...]:
     """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

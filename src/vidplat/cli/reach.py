@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from vidplat.config import load_config
+from vidplat.config import load_config, sqlite_file
 from vidplat.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -36,12 +35,6 @@ def open_catalog(url: str | None) -> Iterator[Catalog]:
         )
     with closing(open_at(url)) as catalog:
         yield catalog
-
-
-def sqlite_file(url: str) -> Path | None:
-    """The file behind an SQLite URL; None for PostgreSQL and for a catalog in memory."""
-    name = url.removeprefix("sqlite:///")
-    return Path(name) if name != url and name not in ("", ":memory:") else None
 
 
 def batch_named(catalog: Catalog, name: str | None) -> Batch:

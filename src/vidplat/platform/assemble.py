@@ -13,11 +13,10 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidplat import times
-from vidplat.config import Config, PoolConfig, gpu_names
+from vidplat.config import Config, PoolConfig, gpu_names, sqlite_file
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
 from vidplat.errors import UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
@@ -30,6 +29,7 @@ from vidplat.platform.run.batch_run import Submitted, run_batch
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.owners import this_owner
 from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
+from vidplat.platform.run.reconcile import put_back_lost
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Queue
 from vidplat.storage import open_catalog, open_store, read_prompts
@@ -62,9 +62,14 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
             listener.phase(f"keeping {_videos(len(taken.inputs))}")
             keep(store, taken.inputs)
         with closing(open_catalog(config.catalog)) as catalog:
+            with suppress(UsageError):  # not submitted before
+                _check_made(catalog.batch(taken.batch.id), catalog, store, listener)
             listener.phase(f"enqueuing {taken.batch.total:,} jobs")
             added = catalog.add_batch(taken.batch, taken.jobs)
-            submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
+            reused = added.reused
+            if reused:
+                reused -= _check_made(added.batch, catalog, store, listener)
+            submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=reused)
             return run_batch(_site(catalog, store, config, listener), added.batch, submitted)
 
 
@@ -97,6 +102,7 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
             )
         store = open_store(batch.output_prefix)
         probe(store)
+        _check_made(batch, catalog, store, listener)
         return run_batch(
             _site(catalog, store, config, listener), batch, Submitted(asked_at, resumed=True)
         )
@@ -128,6 +134,15 @@ def retry(batch_id: str, job_id: str | None, config: Config) -> int:
 
 
 # --- the parts of a run ---------------------------------------------------------------------------
+
+
+def _check_made(batch: Batch, catalog: Catalog, store: Store, listener: Listener) -> int:
+    """What is called done is relied on: videos that the store has no more are made again."""
+    lost = put_back_lost(catalog, store, batch.id, now=times.now())
+    if lost:
+        videos = "1 video is" if lost == 1 else f"{lost:,} videos are"
+        listener.warn(f"{videos} gone from the store, or cut short there: made again")
+    return lost
 
 
 def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) -> Site:
@@ -239,8 +254,8 @@ def _still_open(catalog: Catalog | None, taken: Taken) -> Queue:
 
 def _catalog_if_there(url: str) -> Catalog | None:
     """The catalog, unless that would create one: a plan leaves nothing behind."""
-    file = url.partition("sqlite:///")[2]
-    return None if file and not Path(file).exists() else open_catalog(url)
+    file = sqlite_file(url)
+    return None if file is not None and not file.exists() else open_catalog(url)
 
 
 def _whole_id(catalog: Catalog, batch: Batch, job_id: str | None) -> str | None:
