@@ -34,13 +34,14 @@ class Stage:
     local: bool = True
     pools: tuple[PoolConfig, ...] = TWO_WORKERS
     run: RunConfig = field(default_factory=RunConfig)
+    catalog: str = ""
     output: str = ""
     address: str | None = None  # of a Ray cluster that runs; None: one for this batch alone
 
     @property
     def config(self) -> Config:
         return Config(
-            catalog=f"sqlite:///{self.folder}/catalog.db",
+            catalog=self.catalog or f"sqlite:///{self.folder}/catalog.db",
             output=self.output or f"{self.folder}/out",
             pools=self.pools,
             ray=RayConfig(address=self.address),

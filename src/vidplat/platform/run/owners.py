@@ -15,13 +15,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidplat.errors import CatalogError
-from vidplat.platform.run.interrupts import Interrupts
-from vidplat.platform.run.site import Site
-from vidplat.storage.catalog import Catalog
+
+if TYPE_CHECKING:
+    from vidplat.platform.run.interrupts import Interrupts
+    from vidplat.platform.run.site import Site
+    from vidplat.storage.catalog import Catalog
 
 _LOOK_AGAIN_S = 0.5
+# Nothing is renewed while a run repairs, plans and asks for workers; its first heartbeat makes the
+# hold a short one.
+_STARTING_S = 300.0
 
 
 def this_owner() -> str:
@@ -40,7 +46,7 @@ def is_surely_gone(owner: str) -> bool:
 def held(site: Site, batch_id: str, interrupts: Interrupts) -> Iterator[bool]:
     """Hold the batch, once nobody else does. False: interrupted while waiting."""
     is_told = False
-    lease_s = site.config.run.lease_s
+    lease_s = max(site.config.run.lease_s, _STARTING_S)
     while not take(site.catalog, batch_id, site.owner, lease_s=lease_s):
         if not is_told:
             site.listener.phase(f"another process is making batch {batch_id}; waiting for it")
