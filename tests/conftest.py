@@ -78,6 +78,7 @@ _TOGETHER = {
     ),
     "postgres": (
         "contracts/test_catalogs.py", "storage/test_catalog_opening.py", "storage/test_door.py",
+        "flow/test_lost_answers.py",
     ),
 }  # fmt: skip
 _HERE = Path(__file__).parent

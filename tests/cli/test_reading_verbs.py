@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ import pytest
 
 from tests.cli.records import a_record
 from tests.cli.stories import VIDEO, tell
+from vidplat import times
+from vidplat.cli import documents
 from vidplat.cli.app import main
 from vidplat.domain import JobState, OperatingPoint
+from vidplat.platform.run.owners import this_owner
+from vidplat.storage import open_catalog
 
 NASTY = "\x1b[2J<b>bold</b> '); DROP TABLE jobs;-- ../../etc/passwd"
 
@@ -55,6 +61,66 @@ def test_status_says_where_the_latest_batch_stands(
     assert "feasible: all at full quality" in out
     assert "denoise  12/24" in out
     assert "vidplat resume b0123456789a" in out  # its platform has been silent since 2023
+
+
+@pytest.mark.parametrize(
+    ("owner", "lease_s", "hint"),
+    [
+        ("", 0.0, "nobody works on it: go on with `vidplat resume b0123456789a`"),
+        ("elsewhere:1:1", 60.0, None),
+        ("elsewhere:1:1", 0.0, "nobody works on it"),
+        ("a process that has ended", 60.0, "nobody works on it"),
+    ],
+)
+def test_a_batch_that_starts_up_is_worked_on_by_whoever_holds_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], owner: str, lease_s: float, hint: str | None
+) -> None:
+    url, batch = tell(tmp_path, [a_record(1, state=JobState.QUEUED)])
+    host, _, start = this_owner().rsplit(":", 2)
+    ended = f"{host}:{os.getpid()}:{int(start) - 1}"
+    with closing(open_catalog(url)) as catalog:
+        if owner:
+            held_by = owner if ":" in owner else ended
+            catalog.hold_batch(batch.id, held_by, lease_s=lease_s)
+    out = said(capsys, "status", "--catalog", url)
+    assert ("nobody works on it" in out) == (hint is not None)
+    assert (hint or "") in out
+
+
+def test_whoever_looks_is_told_the_latest_plan_s_finish(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a promise, and a later plan that foresees another end
+    url, batch = tell(tmp_path, [a_record(1, state=JobState.QUEUED)])
+    soon = times.now()
+    with closing(open_catalog(url)) as catalog:
+        catalog.foresee(batch.id, soon + 60, soon + 90)
+
+    # then
+    watched = json.loads(said(capsys, "watch", "--once", "--json", "--catalog", url))
+    status = document(capsys, "status", "--catalog", url)["plan"]
+    p50, p90 = documents.moment(soon + 60), documents.moment(soon + 90)
+    assert (watched["finish_p50_at"], watched["finish_p90_at"]) == (p50, p90)
+    assert (status["finish_p50_at"], status["finish_p90_at"]) == (p50, p90)
+
+
+def test_a_cancelled_batch_names_what_leads_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, batch = tell(tmp_path, [a_record(1), a_record(2, state=JobState.QUEUED)])
+    assert "1 video of b0123456789a cancelled" in said(capsys, "cancel", batch.id, "--catalog", url)
+    assert "0 videos" in said(capsys, "cancel", batch.id, "--catalog", url)
+    assert f"`vidplat retry {batch.id}`" in said(capsys, "status", "--catalog", url)
+    assert "1 of 2 videos" in said(capsys, "watch", "--catalog", url, code=4)
+
+
+def test_what_is_finished_is_politely_not_cancelled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, batch = tell(tmp_path, [a_record(1)], state="done")
+    assert main(["cancel", batch.id, "--catalog", url]) == 2
+    assert "is finished: nothing is left to cancel" in capsys.readouterr().err
+    assert document(capsys, "status", "--catalog", url)["state"] == "done"
 
 
 def test_status_as_json_has_counts_steps_and_promise(

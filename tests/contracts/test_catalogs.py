@@ -451,8 +451,9 @@ def test_a_failed_job_goes_back_to_the_queue_as_decided(catalog: Catalog) -> Non
     assert catalog.jobs(BATCH.id)[0].failure == BROKEN
     [attempt] = catalog.attempts(BATCH.id, job.id)
     assert (attempt.ended, attempt.failure, attempt.counts) == ("failed", BROKEN, True)
-    # and when it succeeds later, nothing of the failure sticks to it
+    # and when it runs again, and succeeds, nothing of the failure sticks to it
     begin(catalog, [job])
+    assert catalog.jobs(BATCH.id)[0].finished_at is None
     catalog.finish(BATCH.id, [an_outcome(job.id, attempt=2)])
     assert catalog.jobs(BATCH.id)[0].failure is None
     assert [each.ended for each in catalog.attempts(BATCH.id, job.id)] == ["failed", "done"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.bad_line import BadLine
 from tests.flow.stage import Stage
+from tests.lossy_proxy import LossyProxy
 from vidplat.domain import JobState
 from vidplat.storage.database import Database
 
@@ -63,3 +66,27 @@ def test_a_run_survives_the_loss_of_any_one_answer(
         if line.ends < n:
             break
     assert 10 < n < 99
+
+
+@pytest.mark.thorough
+@pytest.mark.server
+def test_a_run_survives_the_loss_of_any_one_answer_of_postgres(
+    tmp_path: Path, postgres_catalog: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cuts the connection at every seventh piece that the server sends in turn."""
+    monkeypatch.setattr("vidplat.storage.door._FIRST_PAUSE_S", 0.001)
+    url = make_url(postgres_catalog)
+    proxy = LossyProxy((str(url.host), int(url.port or 5432)))
+    through = url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
+    with closing(proxy):
+        for n in range(1, 2000, 7):
+            stage = Stage(tmp_path / str(n), catalog=through)
+            stage.folder.mkdir()
+            proxy.answers, proxy.lost_at = 0, n
+            assert stage.submit(PROMPTS).exit_code == 0, n
+            answers, proxy.lost_at = proxy.answers, 0
+            stage.check_nothing_lost_or_twice()
+            if answers < n:
+                break
+        assert stage.counts() == {JobState.DONE: 3 * len(list(tmp_path.iterdir()))}
+    assert 100 < n < 2000

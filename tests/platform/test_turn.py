@@ -265,7 +265,8 @@ def test_a_catalog_that_cannot_be_written_for_a_while_loses_nothing(scene):
     assert stage.states() == {JobState.DONE: 1}
 
 
-def test_a_claim_that_happened_but_was_never_answered_leaves_no_job_behind(scene):
+@pytest.mark.parametrize("is_read_anew", [False, True])
+def test_a_claim_that_happened_but_was_never_answered_leaves_no_job_behind(scene, is_read_anew):
     # given a catalog that claims, and is then away for longer than anybody asks again
     stage = scene(3)
     claim = stage.catalog.claim
@@ -278,8 +279,11 @@ def test_a_claim_that_happened_but_was_never_answered_leaves_no_job_behind(scene
     stage.turn(0.0)
     assert stage.in_hand() == []
 
-    # when it is back
+    # when it is back, whether or not the queue is read anew meanwhile
     stage.catalog.claim = claim
+    if is_read_anew:
+        stage.world.window.jobs.clear()
+        assert not stage.is_over
     for n in range(3):
         stage.turn(20.0 * n + 1)
         stage.dispatcher.finishes(stage.dispatcher.sent["w1"][n], at=20.0 * n + 10)

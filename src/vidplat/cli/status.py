@@ -103,8 +103,11 @@ def videos(counts: dict[JobState, int]) -> str:
 
 def what_next(catalog: Catalog, batch: Batch) -> str | None:
     """What a person would do now, if anything."""
+    from vidplat.platform.run.owners import is_surely_gone
+
     state, counts = catalog.batch_state(batch.id), catalog.counts(batch.id)
-    if state == "open" and not catalog.holder(batch.id):
+    holder = catalog.holder(batch.id)
+    if state == "open" and (not holder or is_surely_gone(holder)):
         if running := catalog.running(batch.id):
             silent_s = catalog.time() - max(job.beat_at for job in running)
             heard = f"nothing was heard for {phrases.seconds(silent_s)}"

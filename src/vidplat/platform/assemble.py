@@ -36,6 +36,7 @@ from vidplat.platform.run.batch_run import Submitted, run_batch
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.owners import this_owner
 from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
+from vidplat.platform.run.reconcile import put_back_lost
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Queue
 from vidplat.storage import open_catalog, open_store, read_prompts
@@ -70,12 +71,17 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
             listener.phase(f"keeping {_videos(len(taken.inputs))}")
             keep(store, taken.inputs, config.inputs.max_bytes)
         with closing(open_catalog(config.catalog)) as catalog:
+            with suppress(UsageError):  # not submitted before
+                _check_made(catalog.batch(taken.batch.id), catalog, store, listener)
             listener.phase(f"looking for {taken.batch.total:,} jobs in the catalog")
             added = catalog.add_batch(taken.batch, taken.jobs)
-            if to_make := added.inserted - added.reused:
-                there = f"; {added.reused:,} are made already" if added.reused else ""
+            reused = added.reused
+            if reused:
+                reused -= _check_made(added.batch, catalog, store, listener)
+            if to_make := added.inserted - reused:
+                there = f"; {reused:,} are made already" if reused else ""
                 listener.phase(f"enqueued {to_make:,} jobs{there}")
-            submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
+            submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=reused)
             with _site(catalog, store, config, listener) as site:
                 return run_batch(site, added.batch, submitted)
 
@@ -114,6 +120,7 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
             )
         store = open_store(batch.output_prefix)
         probe(store)
+        _check_made(batch, catalog, store, listener)
         with _site(catalog, store, config, listener) as site:
             return run_batch(site, batch, Submitted(asked_at, resumed=True))
 
@@ -144,6 +151,15 @@ def retry(batch_id: str, job_id: str | None, config: Config) -> int:
 
 
 # --- the parts of a run ---------------------------------------------------------------------------
+
+
+def _check_made(batch: Batch, catalog: Catalog, store: Store, listener: Listener) -> int:
+    """What is called done is relied on: videos that the store has no more are made again."""
+    lost = put_back_lost(catalog, store, batch.id, now=times.now())
+    if lost:
+        videos = "1 video is" if lost == 1 else f"{lost:,} videos are"
+        listener.warn(f"{videos} gone from the store, or cut short there: made again")
+    return lost
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,6 +42,7 @@ VIDEO, META, POSTER = "video.mp4", "meta.json", "poster.jpg"
 #: The three files in the order they are written and published: whoever sees the video sees the
 #: rest.
 _FILES = {POSTER: "image/jpeg", META: "application/json", VIDEO: "video/mp4"}
+ALONE = 500  # jobs whose folders are listed one by one; more of them are found in one long list
 _ATTEMPT = ".attempt-"  # how names begin that only one attempt writes
 
 #: Where `commit` can be interrupted: it calls `at(name)` when it gets there. Tests die at each of
@@ -162,23 +163,30 @@ def repair(store: Store, batch_id: str, job_id: str) -> Commit | None:
     return _as_commit(store, folder, record, won=False) if record else None
 
 
-def committed_jobs(store: Store, batch_id: str) -> Iterator[str]:
-    """Ids of the jobs of a batch that have a COMMIT.json, in any order."""
-    for key in store.list(f"{batch_folder(batch_id)}/jobs"):
+def committed_jobs(
+    store: Store, batch_id: str, job_ids: Collection[str] | None = None
+) -> Iterator[str]:
+    """Ids of the jobs of a batch (of these alone) that have a COMMIT.json, in any order."""
+    for key in _keys(store, batch_id, job_ids):
         *_, job_id, name = key.split("/")
         if name == "COMMIT.json":
             yield job_id
 
 
-def sweep(store: Store, batch_id: str, older_than_s: float) -> int:
-    """Remove files of attempts that ended without a commit, once they are that old; how many.
+def sweep(
+    store: Store, batch_id: str, older_than_s: float, job_ids: Collection[str] | None = None
+) -> int:
+    """Remove files of attempts that ended without a commit, once they are that old; how many. With
+    `job_ids` only what those jobs left.
 
     Choose an age well above the longest upload: a younger attempt may be alive.
     """
     oldest_kept = time.time() - older_than_s
-    jobs = f"{batch_folder(batch_id)}/jobs"
-    removed = store.sweep_unfinished(jobs, older_than_s)
-    for key in list(store.list(jobs)):
+    folders = [batch_folder(batch_id)]
+    if job_ids is not None and len(job_ids) <= ALONE:
+        folders = [job_folder(batch_id, job_id) for job_id in job_ids]
+    removed = sum(store.sweep_unfinished(folder, older_than_s) for folder in folders)
+    for key in list(_keys(store, batch_id, job_ids)):
         folder, found, _ = key.partition(f"/{_ATTEMPT}")
         if not found:
             continue
@@ -190,6 +198,18 @@ def sweep(store: Store, batch_id: str, older_than_s: float) -> int:
             store.delete(key)
             removed += 1
     return removed
+
+
+def _keys(store: Store, batch_id: str, job_ids: Collection[str] | None) -> Iterator[str]:
+    """Keys of the files of these jobs, or of all: a few folders are listed one by one."""
+    if job_ids is not None and len(job_ids) <= ALONE:
+        for job_id in job_ids:
+            yield from store.list(job_folder(batch_id, job_id))
+        return
+    wanted = None if job_ids is None else set(job_ids)
+    for key in store.list(f"{batch_folder(batch_id)}/jobs"):
+        if wanted is None or key.split("/")[-2] in wanted:
+            yield key
 
 
 # --- the five steps -------------------------------------------------------------------------------

@@ -294,6 +294,17 @@ class Catalog(Transitions):
             found = self.door.rows(query.where(by_id | (jobs.c.external_id == name)))
         return [to_job_record(row) for row in found]
 
+    def ids(self, batch_id: str, *, states: Collection[JobState]) -> list[str]:
+        """Of the jobs in these states."""
+        chosen = (jobs.c.batch_id == batch_id, jobs.c.state.in_([each.value for each in states]))
+        return [row["job_id"] for row in self.door.rows(select(jobs.c.job_id).where(*chosen))]
+
+    def tried_again(self, batch_id: str) -> list[str]:
+        """Jobs of which an attempt has failed or was left: it may have left files."""
+        is_clean = (jobs.c.state == JobState.DONE.value) & (jobs.c.attempt <= 1)
+        chosen = (jobs.c.batch_id == batch_id, jobs.c.attempt > 0, ~is_clean)
+        return [row["job_id"] for row in self.door.rows(select(jobs.c.job_id).where(*chosen))]
+
     def running(self, batch_id: str) -> list[RunningJob]:
         """The jobs under way, in the order they started."""
         under_way = (jobs.c.batch_id == batch_id, jobs.c.state == JobState.RUNNING.value)

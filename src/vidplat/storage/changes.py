@@ -173,11 +173,11 @@ def finished(outcome: Outcome, artifact: Artifact, quality: float | None) -> dic
     }
 
 
-def unmade(state: JobState) -> dict[str, Any]:
-    """As if it had never been made."""
+def unmade(attempt: int, state: JobState) -> dict[str, Any]:
+    """As if it had never been tried, but that attempts count on."""
     of_video = ("video_uri", "poster_uri", "meta_uri", "sha256", "size_bytes", "won_by")
     nothing = dict.fromkeys((*of_video, "finished_at", "phases", "metrics", "reused_from"))
-    return {**BLAMELESS, **nothing, "state": state.value, "not_before": 0.0}
+    return {**BLAMELESS, **nothing, "state": state.value, "not_before": 0.0, "forgiven": attempt}
 
 
 def failed(outcome: Outcome, decision: Decision) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
@@ -33,6 +35,8 @@ MULTIPART_ABOVE_BYTES = 16 << 20
 _PART_BYTES = 8 << 20
 _READ_CHUNK_BYTES = 1 << 20
 _IMPATIENT_S, _READING_S = 4.0, 20.0
+_MOST_HEADS = 200  # objects of one batch that are asked for one by one; of more, all are listed
+_HEADS_AT_ONCE = 8
 
 
 class S3Store:
@@ -63,6 +67,21 @@ class S3Store:
     def facts(self, key: str, *, digest: bool = True) -> ObjectFacts | None:
         return self._facts(self._key(key))
 
+    def sizes(self, keys: Collection[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        folders: defaultdict[str, set[str]] = defaultdict(set)
+        for key in keys:
+            folders["/".join(key.split("/")[:2])].add(key)  # batches/<batch>
+        with ThreadPoolExecutor(_HEADS_AT_ONCE) as pool:
+            for folder, some in folders.items():
+                if len(some) > _MOST_HEADS:
+                    sizes = dict(self._sizes_below(folder))
+                    found |= {key: sizes[key] for key in some & sizes.keys()}
+                    continue
+                facts = zip(some, pool.map(self.facts, some), strict=True)
+                found |= {key: each.size_bytes for key, each in facts if each is not None}
+        return found
+
     def move(self, source: str, target: str) -> None:
         where = {"Bucket": self._bucket.name, "Key": self._key(source)}
         self._bucket.call("copy_object", self._key(target), CopySource=where)
@@ -73,9 +92,7 @@ class S3Store:
             self._bucket.call("delete_object", self._key(key))
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        for page in self._bucket.pages("list_objects_v2", self._below(prefix)):
-            for found in page.get("Contents", ()):
-                yield found["Key"].removeprefix(self._prefix)
+        return (key for key, _ in self._sizes_below(prefix))
 
     def uri(self, key: str) -> str:
         return f"s3://{self._bucket.name}/{self._key(key)}"
@@ -100,6 +117,11 @@ class S3Store:
 
     def _below(self, folder: str) -> str:
         return f"{self._key(folder)}/" if folder else self._prefix
+
+    def _sizes_below(self, folder: str) -> Iterator[tuple[str, int]]:
+        for page in self._bucket.pages("list_objects_v2", self._below(folder)):
+            for found in page.get("Contents", ()):
+                yield found["Key"].removeprefix(self._prefix), found["Size"]
 
     def _facts(self, key: str) -> ObjectFacts | None:
         try:

@@ -13,7 +13,7 @@ Not promised: listing order, or that two stores with different prefixes do not o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,9 @@ class Store(Protocol):
 
     def facts(self, key: str, *, digest: bool = True) -> ObjectFacts | None:
         """Size, age and, with `digest`, the SHA-256; None when there is no such object."""
+
+    def sizes(self, keys: Collection[str]) -> dict[str, int]:
+        """Bytes of each of these objects that there is, in as few requests as can be."""
 
     def move(self, source: str, target: str) -> None:
         """Make `target` equal to `source`, atomically, and delete the source; NotFound when there

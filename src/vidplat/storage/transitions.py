@@ -274,7 +274,7 @@ class Transitions(Journal):
         found = locked(connection, these(batch_id, job_ids), JobState.DONE)
         is_cancelled = changes.state_of_batch(connection, batch_id) is BatchState.CANCELLED
         state = JobState.CANCELLED if is_cancelled else JobState.QUEUED
-        change(connection, [changed(row, **changes.unmade(state)) for row in found])
+        change(connection, [changed(row, **changes.unmade(row["attempt"], state)) for row in found])
         history = [event_row(batch_id, row["job_id"], "lost", now) for row in found]
         write_events(connection, history)
         if found and not is_cancelled:

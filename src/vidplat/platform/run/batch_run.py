@@ -147,7 +147,7 @@ def _leave_tidy(world: World) -> None:
         world.learner.save()
         if world.untidy and not _is_open(site, batch):
             # Every job is final: no attempt can win any more.
-            sweep(site.store, batch.id, older_than_s=0.0)
+            sweep(site.store, batch.id, 0.0, site.catalog.tried_again(batch.id))
     except InfrastructureError as error:
         site.listener.warn(str(error))
 

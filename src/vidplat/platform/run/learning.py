@@ -184,8 +184,8 @@ class Learner:
     def save(self) -> None:
         """Put what was learnt into the catalog."""
         if self._catalog is not None and self._unwritten:
-            rows, self._unwritten = self._unwritten, []
-            self._catalog.add_observations(rows)
+            self._catalog.add_observations(self._unwritten)
+            self._unwritten = []
             self._catalog.save_cost_state(COST_KEY, self.costs.to_dict())
 
 

@@ -167,9 +167,7 @@ def _claimed(world: World, due: Sequence[Due], now: float) -> Mapping[str, int] 
     claims = [claim(each.planned, world.site.owner) for each in due]
     catalog, batch_id = world.site.catalog, world.batch.id
     try:
-        if world.in_doubt:
-            catalog.release(batch_id, world.site.owner, now=now, job_ids=world.in_doubt)
-            world.in_doubt.clear()
+        world.give_back_doubtful()
         attempts = catalog.claim(batch_id, claims, now=now, lease_s=world.config.lease_s)
     except CatalogError as error:
         world.in_doubt |= {each.job_id for each in claims}

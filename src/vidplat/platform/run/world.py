@@ -134,10 +134,18 @@ class World:
     def deadlines_ahead(self) -> bool:
         return self.batch.deadline_at is not None or self.window.has_deadlines
 
+    def give_back_doubtful(self) -> None:
+        """Jobs that a claim may have begun without our hearing of it are queued again."""
+        if self.in_doubt:
+            batch_id, owner = self.batch.id, self.site.owner
+            self.site.catalog.release(batch_id, owner, now=self.now(), job_ids=self.in_doubt)
+            self.in_doubt.clear()
+
     def read_window(self) -> bool:
         """Read the window from the catalog: at the start, and when others may have changed it.
         False: it refuses for now."""
         try:
+            self.give_back_doubtful()
             if self.window.read():
                 self.plan_age.call(urgent=True)
         except CatalogError as error:
