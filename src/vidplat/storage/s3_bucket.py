@@ -50,7 +50,7 @@ _SLOWEST_BYTES_PER_S = 500  # 4 kbit/s: a link that still gets a small video thr
 _PASSING_ERRORS = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
 _PASSING_CODES = {
     "SlowDown", "Throttling", "RequestTimeout", "RequestTimeTooSkewed",
-    "ConditionalRequestConflict",
+    "ConditionalRequestConflict", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch",
 }  # fmt: skip
 _REFUSED_CODES = {
     "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "401",
@@ -204,7 +204,7 @@ def _client(
         read_timeout=limit_s,
         retries={"total_max_attempts": 1},
         s3={"addressing_style": "path"} if endpoint else None,
-        # MD5 is sent instead: servers other than AWS often know no other checksum
+        # digests are sent by hand (s3.py): boto3's own come in a form that not all servers know
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         max_pool_connections=32,
