@@ -109,10 +109,12 @@ class RunConfig:
     look_ahead_s: float = 1.0  # a worker gets its next job when so little work is left in its hand
     window: int = 2_000  # open jobs planned one by one at a time; the rest waits in the catalog
     start_timeout_s: float = 300.0  # a worker that has not come up by then counts as lost
+    store_patience_s: float = 180.0  # a finished video that the store refuses is offered so long
 
     def __post_init__(self) -> None:
         _need_within(1, 100, "run.max_attempts", self.max_attempts)
         _need_within(1, 100_000, "run.window", self.window)
+        _need_within(0, 86_400, "run.store_patience_s", self.store_patience_s)
         _check(
             0 < self.heartbeat_s * 3 <= self.lease_s,
             f"run.lease_s ({self.lease_s}) must be at least three times run.heartbeat_s "

@@ -16,6 +16,7 @@ import pytest
 
 from tests.flow.stage import Run, Stage
 from tests.platform.builders import Memory
+from vidplat.config import RunConfig
 from vidplat.domain import JobState
 from vidplat.platform import report
 from vidplat.platform.export import copy_videos
@@ -274,7 +275,8 @@ def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a tmpfs")
     try:
-        stage = Stage(tmp_path, model="fake:size_bytes=20000")
+        patience = RunConfig(store_patience_s=1.5)
+        stage = Stage(tmp_path, model="fake:size_bytes=20000", run=patience)
 
         # when 8 videos of 20 KB are made
         process = stage.in_a_process("submit", stage.write(8))

@@ -150,6 +150,7 @@ def _seats(config: Config, store_url: str, batch: Batch, learner: Learner) -> li
                 store_url=store_url,
                 calibrate=not is_measured,
                 inputs=config.inputs,
+                store_patience_s=config.run.store_patience_s,
             )
             seats.append(Seat(spec, device_class, now))
     return seats

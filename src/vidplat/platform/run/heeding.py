@@ -5,7 +5,7 @@
     HandedOver   goes to whoever will be through with the draft first (`hand_over`), sent at once or
                  kept for a worker that is still starting
     WorkerUp     gets the drafts that waited for it; plans may count on it
-    WorkerLost   the oldest order in its hand takes the blame
+    WorkerLost   what it was making takes the blame
 
 What is said of an order that is in nobody's hand any more is of no interest.
 """
@@ -17,7 +17,7 @@ from dataclasses import replace
 from vidplat.domain import Artifact, Failure, FailureKind, Outcome, Progress
 from vidplat.errors import ModelError, StoreError, printable
 from vidplat.platform.dispatch.dispatcher import Event, HandedOver, WorkerLost, WorkerUp
-from vidplat.platform.run.hands import InHand
+from vidplat.platform.run.hands import InHand, in_making
 from vidplat.platform.run.score import worked_s
 from vidplat.platform.run.world import World
 from vidplat.scheduler.profile import quality_of
@@ -74,7 +74,8 @@ def _welcome(world: World, up: WorkerUp) -> None:
 
 
 def _mourn(world: World, lost: WorkerLost) -> None:
-    """The oldest order in its hand takes the blame; those behind it, not begun, go back freely.
+    """The order that it was making takes the blame; those behind it, not begun, and those that were
+    being stored go back freely.
 
     An order whose video is committed already did end, only its Outcome was lost on the way. A draft
     of another worker is whole: what was to be done with it is done once more, elsewhere.
@@ -87,18 +88,18 @@ def _mourn(world: World, lost: WorkerLost) -> None:
         raise ModelError(world.last_loss)
     if lost.successor is not None:
         world.asked_at[lost.successor] = world.now()
-    is_blamed = False
+    open_ones: list[InHand] = []
     for held in world.hands.drop(lost.worker_id):
         artifact, drafted = _committed(world, held), held.order.drafted
         if artifact is not None:
             _end_lost(world, held, lost, artifact)
         elif drafted and drafted.worker_id != lost.worker_id and not held.passed_on:
             pass_on(world, replace(held, passed_on=True), drafted)
-        elif is_blamed:
-            world.endings.give_back([held])
         else:
-            is_blamed = True
-            _end_lost(world, held, lost, None)
+            open_ones.append(held)
+    if (blamed := in_making(open_ones)) is not None:
+        _end_lost(world, blamed, lost, None)
+        world.endings.give_back(held for held in open_ones if held is not blamed)
     world.plan_age.call(urgent=True)
 
 
