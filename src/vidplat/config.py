@@ -183,6 +183,7 @@ class RunConfig:
     window: int = 2_000  # open jobs planned one by one at a time; the rest waits in the catalog
     start_timeout_s: float = 300.0  # a worker that has not come up by then counts as lost
     stall_s: float = 120.0  # least silence in a job after which its worker is given up
+    store_patience_s: float = 180.0  # a finished video that the store refuses is offered so long
 
     def __post_init__(self) -> None:
         _need_within(1, 100, "run.max_attempts", self.max_attempts)
@@ -191,6 +192,7 @@ class RunConfig:
         _need_within(0.003, 86_400, "run.lease_s", self.lease_s)
         _need_within(0, 86_400, "run.look_ahead_s", self.look_ahead_s)
         _need_within(1, 86_400, "run.start_timeout_s", self.start_timeout_s)
+        _need_within(0, 86_400, "run.store_patience_s", self.store_patience_s)
         _check(
             self.heartbeat_s * 3 <= self.lease_s,
             f"run.lease_s ({self.lease_s}) must be at least three times run.heartbeat_s "

@@ -105,7 +105,9 @@ class Stage:
                     assert record.artifact is not None
                     video = Path(record.artifact.video_uri.removeprefix("file://"))
                     assert hashlib.sha256(video.read_bytes()).hexdigest() == record.artifact.sha256
-                    commit = json.loads((video.parent / "COMMIT.json").read_text())
+                    is_old = (video.parent / "COMMIT.json").exists()  # of version 1
+                    folder = video.parent if is_old else video.parent.parent
+                    commit = json.loads((folder / "COMMIT.json").read_text())
                     assert commit["attempt"] == record.artifact.attempt
                     ended = [
                         each

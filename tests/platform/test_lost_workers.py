@@ -62,7 +62,7 @@ def test_a_step_may_take_ten_times_as_long_as_predicted(scene):
 
 
 def test_an_hour_in_which_we_were_frozen_ourselves_is_no_silence_of_theirs(scene):
-    stage = scene(1, stall_s=20.0, lease_s=1e6)
+    stage = scene(1, stall_s=20.0, lease_s=86_400.0)
     stage.turn(0.0)
     heartbeat(stage, "w1", 1.0, 3)
     stage.turn(1.0)

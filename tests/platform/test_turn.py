@@ -122,6 +122,42 @@ def test_a_video_that_was_committed_before_its_worker_died_is_kept(scene):
     assert attempt.counts
 
 
+@pytest.mark.parametrize("heard_of", [1, 2])
+def test_a_lost_worker_costs_what_was_being_stored_nothing(scene, heard_of: int):
+    # given a worker that stores one or two videos while it makes the next
+    stage = scene(3, look_ahead_s=100.0)
+    stage.turn(0.0)
+    orders = stage.dispatcher.sent["w1"]
+    for order in orders[:heard_of]:
+        stage.dispatcher.events.append(
+            Progress(order.job.id, order.attempt, "w1", "store", 24, 24, 2.0)
+        )
+    stage.turn(2.0)
+
+    # when it dies
+    stage.dispatcher.loses("w1", at=3.0, successor="w1.2")
+    stage.turn(3.0)
+
+    # then the blame falls on the one that was being made
+    assert stage.states() == {JobState.QUEUED: 3}
+    blamed = [stage.catalog.attempts("b1", order.job.id)[-1].counts for order in orders]
+    assert blamed == [number == heard_of for number in range(3)]
+
+
+def test_a_worker_that_dies_with_nothing_but_a_video_to_store_blames_that(scene):
+    stage = scene(1)
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    stage.dispatcher.events.append(
+        Progress(order.job.id, order.attempt, "w1", "store", 24, 24, 2.0)
+    )
+    stage.turn(2.0)
+    stage.dispatcher.loses("w1", at=3.0, successor="w1.2")
+    stage.turn(3.0)
+    (attempt,) = stage.catalog.attempts("b1", order.job.id)
+    assert (attempt.ended, attempt.counts) == ("failed", True)
+
+
 def test_a_worker_that_could_not_load_the_model_ends_the_run_with_its_reason(scene):
     stage = scene(1)
     stage.dispatcher.loses("w1", at=1.0, request_is_wrong=True)

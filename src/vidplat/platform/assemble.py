@@ -228,6 +228,7 @@ def _seats(
                 store_url=store_url,
                 calibrate=not is_measured,
                 inputs=config.inputs,
+                store_patience_s=config.run.store_patience_s,
             )
             seats.append(Seat(spec, device_class, now, has_place=number <= room.free))
     return seats

@@ -35,6 +35,7 @@ class _Slot(NamedTuple):
     p90_at: float
     finish_by: float
     late: bool
+    after_s: float  # of its chain: `p50_at`, `p90_at` and `finish_by` are told so much later
 
 
 def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
@@ -46,7 +47,7 @@ def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
         group = groups[place.group]
         slots = found.setdefault(place.group, [])
         late = place.deadline_at == NEVER and group.deadline_at != NEVER
-        at = max(at, group.not_before)
+        at = max(at, group.not_before + chain.after_s)
         for rung in sorted(place.runs):
             p50, spread = place.rungs.p50_s[rung], place.rungs.spread_s[rung]
             share, count = place.rungs.seconds(rung), place.runs[rung]
@@ -57,7 +58,10 @@ def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
                 by += share
                 end = at + p50
                 reach = end + common_spread(s, q)
-                slots.append(_Slot(at, chain.worker, rung, end, reach, max(by, end), late))
+                latest, start = max(by, end), at - chain.after_s
+                slots.append(
+                    _Slot(start, chain.worker, rung, end, reach, latest, late, chain.after_s)
+                )
                 at = end
             more = count - listed
             at, by = at + more * p50, by + more * share
@@ -103,13 +107,12 @@ def _assignments(
 def _assignment(
     job: Job, slot: _Slot, rungs: Rungs, worker: WorkerState, reason: str
 ) -> Assignment:
-    """Where another worker finishes the video, its maker's queue may have to wait for that."""
+    """Where another worker finishes the video, its maker's queue may have to wait for that; where
+    its maker stores it, the queue does not."""
     work, relay = rungs.work(slot.rung), rungs.relayed[slot.rung]
-    ends, finish_by, handed_s = (slot.p50_at, slot.p90_at), slot.finish_by, 0.0
-    if relay is not None:
-        ends, handed_s = relay.through_at(ends), relay.handed_s
-        waits_s = rungs.p50_s[slot.rung] - (work.p50_s - handed_s)
-        finish_by = finish_by - waits_s + handed_s
+    ends = relay.through_at((slot.p50_at, slot.p90_at))
+    waits_s = rungs.p50_s[slot.rung] - (work.p50_s - relay.handed_s)
+    finish_by = slot.finish_by - slot.after_s - waits_s + relay.handed_s
     return Assignment(
         job_id=job.id,
         worker_id=worker.id,
@@ -123,7 +126,7 @@ def _assignment(
         finish_p90_at=ends[1],
         reason=reason,
         finish_by=None if finish_by == NEVER else finish_by,
-        handed_s=handed_s,
+        handed_s=relay.handed_s,
     )
 
 

@@ -97,15 +97,25 @@ def group_jobs(
     return sorted(groups.values(), key=lambda g: g.order), deferred
 
 
+def stored_after(groups: Collection[Group], workers: int) -> list[float]:
+    """Per worker: how long after it has made the last video of a queue that may be stored."""
+    after_s = [0.0] * workers
+    for rungs_of in {id(group.rungs): group.rungs for group in groups}.values():
+        for i, rungs in rungs_of.items():
+            after_s[i] = max(after_s[i], *map(rungs.beside_s, range(len(rungs.points))))
+    return after_s
+
+
 def _leave_time(groups: Collection[Group], finishers: Sequence[Finisher], makers_at: float) -> None:
     """Bring forward what makers are due to hand over; by one lag, as any may stand before any."""
-    relays = [relay for g in groups for r in g.rungs.values() for relay in r.relayed if relay]
+    every = [relay for g in groups for r in g.rungs.values() for relay in r.relayed]
+    relays = [relay for relay in every if relay.handed_s]
     if not relays:
         return
     lag_s, busy = max(relay.lag_p90_s for relay in relays), max(relay.busy for relay in relays)
     behind_s = mean_ready_at(finishers) - makers_at
     for group in groups:
-        if any(any(rungs.relayed) for rungs in group.rungs.values()):
+        if any(relay.handed_s for rungs in group.rungs.values() for relay in rungs.relayed):
             due_s = group.deadline_at - makers_at
             group.lag_s = lag_before(due_s, lag_s, behind_s, busy, len(finishers))
             group.deadline_at -= group.lag_s

@@ -8,8 +8,10 @@ How it keeps its word:
 - `put_if_absent` is one PutObject with `If-None-Match: *`: 412 means that somebody was first, 409
   that two are racing, so ask again. Completing a multipart upload with a condition is not relied
   on; some servers ignore it.
-- Every upload carries its MD5, which the server checks, and its SHA-256 as metadata, which `facts`
-  reads.
+- Every upload carries its MD5 and its SHA-256, of which the server checks those it knows, and the
+  SHA-256 as metadata, which `facts` reads. What the server answers (its own SHA-256, or the MD5 as
+  ETag) must be that of the bytes sent; where it tells neither, as with a key of one's own, the
+  object is read back once.
 - Above 16 MiB an object goes up in parts: it is invisible until complete, and a failed upload is
   aborted.
 
@@ -34,6 +36,7 @@ from vidplat.storage.stores import NotFound, ObjectFacts, checked_key, checked_p
 MULTIPART_ABOVE_BYTES = 16 << 20
 _PART_BYTES = 8 << 20
 _READ_CHUNK_BYTES = 1 << 20
+_MD5_BYTES = 16
 _IMPATIENT_S, _READING_S = 4.0, 20.0
 _MOST_HEADS = 200  # objects of one batch that are asked for one by one; of more, all are listed
 _HEADS_AT_ONCE = 8
@@ -48,10 +51,11 @@ class S3Store:
         self._prefix = f"{checked_prefix(self._bucket.path)}/" if self._bucket.path else ""
 
     def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
-        if len(data) > MULTIPART_ABOVE_BYTES:
-            self._put_in_parts(self._key(key), data, content_type)
-        else:
-            self._put_whole(self._key(key), data, content_type)
+        whole = self._key(key)
+        many = len(data) > MULTIPART_ABOVE_BYTES
+        has_arrived = (self._put_in_parts if many else self._put_whole)(whole, data, content_type)
+        if not has_arrived and _sha256(self.get(key)) != _sha256(data):
+            raise StoreError(f"{printable(self.uri(key))} has other content than was sent")
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         try:
@@ -131,36 +135,41 @@ class S3Store:
         sha256 = head["Metadata"].get("sha256")
         return ObjectFacts(head["ContentLength"], sha256, head["LastModified"].timestamp())
 
-    def _put_whole(self, key: str, data: bytes, content_type: str, **condition: str) -> None:
-        about = _about(data, content_type)
-        self._bucket.call(
-            "put_object", key, len(data), Body=data, ContentMD5=_md5(data), **about, **condition
+    def _put_whole(self, key: str, data: bytes, content_type: str, **condition: str) -> bool:
+        """Whether the answer tells that all has arrived unharmed; else it says nothing of that."""
+        about, digest = _about(data, content_type), _md5(data)
+        sha256 = _base64(bytes.fromhex(about["Metadata"]["sha256"]))
+        checks = {"ContentMD5": _base64(digest), "ChecksumSHA256": sha256}
+        told = self._bucket.call(
+            "put_object", key, len(data), Body=data, **checks, **about, **condition
         )
+        return sha256 == told.get("ChecksumSHA256") or digest.hex() == _etag(told)
 
-    def _put_in_parts(self, key: str, data: bytes, content_type: str) -> None:
+    def _put_in_parts(self, key: str, data: bytes, content_type: str) -> bool:
+        """The same for an object of many parts."""
         call, about = self._bucket.call, _about(data, content_type)
         upload = call("create_multipart_upload", key, **about)["UploadId"]
         try:
-            parts = []
+            parts, digests = [], b""
             for number, start in enumerate(range(0, len(data), _PART_BYTES), start=1):
                 part = data[start : start + _PART_BYTES]
+                digests += _md5(part)
                 which = {"UploadId": upload, "PartNumber": number}
-                done = call(
-                    "upload_part", key, len(part), Body=part, ContentMD5=_md5(part), **which
-                )
+                md5 = _base64(digests[-_MD5_BYTES:])
+                done = call("upload_part", key, len(part), Body=part, ContentMD5=md5, **which)
                 parts.append({"PartNumber": number, "ETag": done["ETag"]})
             whole = {"Parts": parts}
-            call("complete_multipart_upload", key, UploadId=upload, MultipartUpload=whole)
+            told = call("complete_multipart_upload", key, UploadId=upload, MultipartUpload=whole)
         except NotFound as gone:
             # a completed upload answers "no such upload" when its first answer was lost: then the
             # object is there
-            found = self._facts(key)
-            promised = (len(data), about["Metadata"]["sha256"])
-            if found is None or (found.size_bytes, found.sha256) != promised:
+            if self._facts(key) is None:
                 raise StoreError(f"the upload of {printable(key)} vanished on the server") from gone
+            return False
         except StoreError:
             self._bucket.abort_upload(key, upload)
             raise
+        return _etag(told) == f"{_md5(digests).hex()}-{len(parts)}"
 
 
 def download(url: str, into: BinaryIO, most_bytes: int | None = None) -> None:
@@ -187,8 +196,20 @@ def head(url: str) -> tuple[int, str]:
 
 
 def _about(data: bytes, content_type: str) -> dict[str, Any]:
-    return {"ContentType": content_type, "Metadata": {"sha256": hashlib.sha256(data).hexdigest()}}
+    return {"ContentType": content_type, "Metadata": {"sha256": _sha256(data)}}
 
 
-def _md5(data: bytes) -> str:
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+def _etag(told: dict[str, Any]) -> str:
+    return str(told.get("ETag", "")).strip('"')

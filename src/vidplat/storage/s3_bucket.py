@@ -54,7 +54,10 @@ _ANSWER_WITHIN_S = (10, 40, 160, 320)  # time limits of requests; each has a cli
 _PATIENT_WRITE_S = 20
 _SLOWEST_BYTES_PER_S = 500  # 4 kbit/s: a link that still gets a small video through
 _PASSING_ERRORS = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
-_PASSING_CODES = {"SlowDown", "Throttling", "RequestTimeout", "ConditionalRequestConflict"}
+_PASSING_CODES = {
+    "SlowDown", "Throttling", "RequestTimeout", "ConditionalRequestConflict", "BadDigest",
+    "IncompleteBody", "XAmzContentSHA256Mismatch",
+}  # fmt: skip
 _REFUSED_CODES = {
     "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
     "TokenRefreshRequired", "403", "401",
@@ -322,7 +325,7 @@ def _client(
         read_timeout=limit_s,
         retries={"total_max_attempts": 1},
         s3={"addressing_style": "path"} if endpoint else None,
-        # MD5 is sent instead: servers other than AWS often know no other checksum
+        # digests are sent by hand (s3.py): boto3's own come in a form that not all servers know
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         max_pool_connections=32,

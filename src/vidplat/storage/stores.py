@@ -50,7 +50,8 @@ class Store(Protocol):
         """What `open_store` needs to open the same store again; holds no secret."""
 
     def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
-        """Write or overwrite. Readers see the old object or all of the new one."""
+        """Write or overwrite; the store has all of it then, checked by its digest where bytes
+        travel. Readers see the old object or all of the new one."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Write unless the key exists: True for exactly one of all who ever try."""

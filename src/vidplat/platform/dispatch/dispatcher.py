@@ -35,6 +35,7 @@ class WorkerSpec:
     store_url: str
     calibrate: bool = False  # measure the device before the first job
     inputs: InputConfig = field(default_factory=InputConfig)  # as intake had them
+    store_patience_s: float = 0.0  # a video that the store refuses is offered again for so long
 
 
 @dataclass(frozen=True)

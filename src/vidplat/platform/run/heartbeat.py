@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from vidplat.errors import CatalogError, ClusterError
 from vidplat.platform.dispatch.dispatcher import DRAFT_PART_WITHIN_S, Seat
-from vidplat.platform.run.hands import InHand
+from vidplat.platform.run.hands import InHand, in_making
 from vidplat.platform.run.heeding import bind_waiting_anew
 from vidplat.platform.run.owners import HoldLost
 from vidplat.platform.run.world import World
-from vidplat.stages import DENOISE, NETWORK
+from vidplat.stages import DENOISE, MP4, NETWORK
 
 _RENEWALS_PER_LEASE = 6
 _LONGEST_LOOK_S = 2.0  # between two beats, of what counts as silence: we may have slept ourselves
@@ -79,9 +79,12 @@ def _renew(world: World, now: float) -> None:
 def _check_stalls(world: World) -> None:
     """Give up workers that have said nothing of their job for too long."""
     for seat in world.dispatcher.seats():
-        for index, held in enumerate(world.hands.of(seat.worker_id)):
-            if not seat.up or not held.is_sent or (index and held.progress is None):
-                held.silent_since = None  # it has not begun
+        its = world.hands.of(seat.worker_id)
+        for held in its:
+            has_begun = held.progress is not None or held is in_making(its)
+            waits_to_store = held.phase == MP4 and any(each.is_made for each in its)
+            if not seat.up or not held.is_sent or not has_begun or waits_to_store:
+                held.silent_since = None
                 continue
             if held.silent_since is None:
                 held.silent_since = world.watched_s

@@ -5,19 +5,20 @@
     HandedOver   goes to whoever will be through with the draft first (`hand_over`), sent at once or
                  kept for a worker that is still starting
     WorkerUp     gets the drafts that waited for it; plans may count on it
-    WorkerLost   the oldest order in its hand takes the blame
+    WorkerLost   what it was making takes the blame
 
 What is said of an order that is in nobody's hand any more is of no interest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from vidplat.domain import Artifact, Failure, FailureKind, Outcome, Progress
 from vidplat.errors import ModelError, StoreError, printable
 from vidplat.platform.dispatch.dispatcher import Event, HandedOver, WorkerLost, WorkerUp
-from vidplat.platform.run.hands import InHand
+from vidplat.platform.run.hands import InHand, in_making
 from vidplat.platform.run.score import worked_s
 from vidplat.platform.run.world import World
 from vidplat.scheduler.profile import quality_of
@@ -81,8 +82,8 @@ def _welcome(world: World, up: WorkerUp) -> None:
 
 
 def _mourn(world: World, lost: WorkerLost) -> None:
-    """The order that it stalled in, or the oldest in its hand, takes the blame; others go back
-    freely, as all do when its machine went.
+    """The order that it was making, or stalled in, takes the blame; those behind it, not begun, and
+    those that were being stored go back freely, as all do when its machine went.
 
     An order whose video is committed already did end, only its Outcome was lost on the way. A draft
     of another worker is whole: what was to be done with it is done once more, elsewhere.
@@ -95,23 +96,32 @@ def _mourn(world: World, lost: WorkerLost) -> None:
         raise ModelError(world.last_loss)
     if lost.successor is not None:
         world.asked_at[lost.successor] = world.now()
-    blamed: str | None = None
+    open_ones: list[InHand] = []
     for held in world.hands.drop(lost.worker_id):
-        job_id = held.order.job.id
         artifact, drafted = _committed(world, held), held.order.drafted
         if artifact is not None:
             _end_lost(world, held, lost, artifact)
         elif drafted and drafted.worker_id != lost.worker_id and not held.passed_on:
             pass_on(world, replace(held, passed_on=True), drafted)
-        elif lost.is_blameless or blamed is not None or lost.stalled not in (None, job_id):
-            world.endings.give_back([held])
         else:
-            blamed = job_id
-            _end_lost(world, held, lost, None)
-    world.losses += blamed not in world.killers
+            open_ones.append(held)
+    blamed = _to_blame(lost, open_ones)
     if blamed is not None:
-        world.killers.add(blamed)
+        _end_lost(world, blamed, lost, None)
+    world.endings.give_back(held for held in open_ones if held is not blamed)
+    killer = None if blamed is None else blamed.order.job.id
+    world.losses += killer not in world.killers
+    if killer is not None:
+        world.killers.add(killer)
     world.plan_age.call(urgent=True)
+
+
+def _to_blame(lost: WorkerLost, held: Sequence[InHand]) -> InHand | None:
+    if lost.is_blameless:
+        return None
+    if lost.stalled is None:
+        return in_making(held)
+    return next((each for each in held if each.order.job.id == lost.stalled), None)
 
 
 def find_committed(world: World) -> None:
