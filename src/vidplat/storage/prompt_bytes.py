@@ -80,10 +80,11 @@ def _unpacked(
     packed_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     most = min(_MOST_BYTES, max(_FREE_BYTES, _MOST_TIMES * packed_bytes))
+    part = memoryview(bytearray(_CHUNK_BYTES))  # pyarrow forgets to free what `read` fails to fill
     try:
         with opened(file) as stream:
-            while part := stream.read(_CHUNK_BYTES):
-                into.write(part)
+            while size := stream.readinto(part):
+                into.write(part[:size])
                 if into.tell() > most:
                     raise InputError(
                         f"{where} unpacks to more than {most >> 20:,} MiB, from "
