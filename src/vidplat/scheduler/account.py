@@ -163,7 +163,8 @@ def written(
         notes=tuple(guess.format(model_id) for model_id in unmeasured),
     )
     total = sum(group.count for group in groups)
-    return replace(plan, reason=_summary(plan, snapshot.now, total, deferred, missed, lowered))
+    asked_at = snapshot.now if snapshot.asked_at is None else snapshot.asked_at
+    return replace(plan, reason=_summary(plan, asked_at, total, deferred, missed, lowered))
 
 
 def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
@@ -187,7 +188,7 @@ def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
 
 def _summary(
     plan: Plan,
-    now: float,
+    asked_at: float,
     total: int,
     deferred: Sequence[Deferred],
     missed: int,
@@ -199,15 +200,18 @@ def _summary(
         refused = f"{wording.jobs(len(deferred))} of {total + len(deferred)}"
         return f"{refused} cannot be placed: {deferred[0].reason}"
     if missed:
-        least = wording.seconds(plan.earliest_at - now)
+        least = wording.seconds(plan.earliest_at - asked_at)
         return (
             f"{missed} of {all_of_them} cannot be promised in time even at the cheapest "
             f"acceptable point; all could be done in {least}"
         )
     if lowered:
-        below, full = wording.lowered(lowered, total), wording.seconds(plan.full_quality_at - now)
+        below, full = (
+            wording.lowered(lowered, total),
+            wording.seconds(plan.full_quality_at - asked_at),
+        )
         return f"{below}, predicted quality {plan.mean_quality:.2f}; full quality needs {full}"
     if not total:
         return "nothing to do"
-    soon = wording.seconds(plan.finish_p90_at - now)
+    soon = wording.seconds(plan.finish_p90_at - asked_at)
     return f"{'all ' if total > 1 else ''}{all_of_them} at full quality in {soon} (p90)"
