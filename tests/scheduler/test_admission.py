@@ -95,11 +95,11 @@ def test_a_plan_that_does_nothing_is_never_admitted_while_jobs_wait():
 @pytest.mark.parametrize(
     ("value_s", "text"),
     [
-        (-3, "0.0 s"),
-        (0.84, "0.8 s"),
+        (-3, "0.00 s"),
+        (0.84, "0.84 s"),
         (9.96, "10 s"),
         (48.4, "48 s"),
-        (59.7, "1 min"),
+        (59.7, "60 s"),
         (200, "3 min 20 s"),
         (3599.9, "1 h"),
         (7500, "2 h 5 min"),

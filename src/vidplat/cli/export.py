@@ -53,12 +53,12 @@ def export_batch(
                 )
         else:
             many = sum(counts.values())
-            data = records(opened, found.id, what, suffix)
+            pieces = records(opened, found.id, what, suffix)
             if to == "-":
-                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.writelines(pieces)
                 sys.stdout.flush()
                 return
-            write(Path(to), data)
+            write(Path(to), pieces)
     if json:
         render.print_json({"batch": found.id, "what": what.value, "to": to, "rows": many})
     else:
