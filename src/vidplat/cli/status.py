@@ -57,7 +57,7 @@ def _print(
             ("model", batch.model.id),
             ("method", batch.method or "auto: plans choose"),
             ("state", state),
-            ("videos", phrases.videos(counts)),
+            ("videos", videos(counts)),
             ("submitted", phrases.when(batch.submitted_at, now)),
             ("deadline", phrases.when(batch.deadline_at, now) if batch.deadline_at else None),
             ("finish", promised),
@@ -93,6 +93,12 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
         right=("STEP", "FOR", "ROW"),
         wide="PROMPT",
     )
+
+
+def videos(counts: dict[JobState, int]) -> str:
+    """`9 of 16 made, 2 running, 5 queued`."""
+    made = f"{counts.get(JobState.DONE, 0):,} of {sum(counts.values()):,} made"
+    return ", ".join([made, *phrases.not_done(counts)])
 
 
 def what_next(
