@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -93,10 +94,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return edge.run(lambda given: _run(given, time.time()), arguments)
 
 
+@cache
+def _command() -> Any:
+    """All verbs with their options; making it takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
 def _run(arguments: Sequence[str], entered_at: float) -> Any:
-    command = typer.main.get_command(app)
     try:
-        return command.main(
+        return _command().main(
             list(arguments), prog_name="vidplat", standalone_mode=False, obj=entered_at
         )
     except typer.Abort:
