@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vidplat.cli import options, phrases, reach, render
+from vidplat.cli.status import videos
 from vidplat.errors import UsageError, printable
 from vidplat.platform.export import What, copy_videos, records, write
 
@@ -48,9 +49,7 @@ def export_batch(
         if suffix is None:
             many = copy_videos(opened, found, Path(to))
             if not many:
-                raise UsageError(
-                    f"batch {found.id} has no video to export: {phrases.videos(counts)}"
-                )
+                raise UsageError(f"batch {found.id} has no video to export: {videos(counts)}")
         else:
             many = sum(counts.values())
             pieces = records(opened, found.id, what, suffix)
@@ -64,7 +63,7 @@ def export_batch(
     else:
         render.say(f"{phrases.count(many, 'video' if what is What.VIDEOS else 'row')} to {to}")
         if what is What.VIDEOS and many < sum(counts.values()):
-            render.warn(f"not all of the batch: {phrases.videos(counts)}")
+            render.warn(f"not all of the batch: {videos(counts)}")
 
 
 def _suffix(to: str) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidplat.domain import Batch, JobRecord, JobState
-from vidplat.errors import StoreError, printable
+from vidplat.errors import StoreError, UsageError, printable
 from vidplat.files import write_whole
 from vidplat.platform.report import key_of
 
@@ -72,7 +72,9 @@ def file_name(record: JobRecord, digits: int) -> str:
 
 
 def write(path: Path, pieces: Iterable[bytes]) -> None:
-    """All of the file or none of it. Raises StoreError."""
+    """All of the file or none of it. Raises StoreError, and UsageError for a URL."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # else a folder of that name is made
+        raise UsageError(f"{printable(path)} is a URL: give a path here, and copy it from there")
     try:
         write_whole(path, pieces)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
