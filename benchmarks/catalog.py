@@ -60,7 +60,7 @@ def moved(catalog: Catalog, count: int) -> dict[str, float]:
         began = time.perf_counter()
         catalog.claim(BATCH.id, claims, now=0.0, lease_s=30)
         claimed = time.perf_counter()
-        catalog.heartbeat(BATCH.id, beats, now=5.0, lease_s=30)
+        catalog.heartbeat(BATCH.id, beats, lease_s=30)
         beaten = time.perf_counter()
         catalog.finish(BATCH.id, ended)
         spent["claim"] += claimed - began

@@ -39,6 +39,7 @@ FIRST_SEEDS = {
     "keyframes": 9_700_100_000,
     "frame_rate": 9_700_200_000,
     "methods": 9_800_000_000,
+    "step_grids": 9_850_000_000,
     "busy_share": 9_900_000_000,
     "cloud_edge": 9_900_000_000,
 }

@@ -98,15 +98,19 @@ def chart(found: Sequence[Finding], title: str) -> str:
 
 
 def write_profile(
-    path: Path, plain: Sequence[ProfilePoint], points: Sequence[ProfilePoint]
+    path: Path,
+    plain: Sequence[ProfilePoint],
+    points: Sequence[ProfilePoint],
+    **about: str,
 ) -> None:
     """Replace the profile's points of methods, where there are new ones, and those of plain steps
-    that were measured anew."""
+    that were measured anew. `about` is what else the file says of them, such as the revision."""
     profile = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"points": []}
     known = profile["points"]
     steps = {point["steps_fraction"]: point for point in known if not point.get("method")}
     steps |= {point.steps_fraction: asdict(point) for point in plain}
     kept = [asdict(point) for point in points] or [one for one in known if one.get("method")]
+    profile |= about
     profile["points"] = [*(steps[fraction] for fraction in sorted(steps)), *kept]
     path.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
 
@@ -161,7 +165,8 @@ def main() -> None:
     write_rows(map(asdict, rows), told.out)
     told.out.with_suffix(".svg").write_text(chart(found, about), encoding="utf-8")
     if told.write:
-        write_profile(locate(told.model).root / "profile.json", step_points(ours, steps), points)
+        path, plain = locate(told.model).root / "profile.json", step_points(ours, steps)
+        write_profile(path, plain, points, model=told.model, revision=ref.revision)
     db = {kind: [f.psnr_db for f in group] for kind, group in by_class.items()}
     facts = {"revision": ref.revision, "findings": found, "psnr_db_by_class": db}
     answer("methods", **vars(told) | {"steps": steps}, **facts)

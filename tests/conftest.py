@@ -34,6 +34,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.flow.cluster import ray_cluster
 from tests.servers_postgres import (
     migrated_database,
+    pooled_url,
     postgres_catalog,
     postgres_server,
     postgres_url,
@@ -43,6 +44,7 @@ from tests.servers_s3 import moto_server, s3_server
 __all__ = [
     "migrated_database",
     "moto_server",
+    "pooled_url",
     "postgres_catalog",
     "postgres_server",
     "postgres_url",
@@ -63,8 +65,8 @@ _NOT_QUICK = (
     "benchmarks", "cli/test_bench.py", "cli/test_doctor.py", "cli/test_interrupt.py",
     "cli/test_models.py", "cli/test_profile.py", "cli/test_submit.py", "contracts", "flow",
     "methods/on_model", "platform/test_findings.py", "platform/test_imports.py",
-    "scheduler/test_optimality.py", "storage/test_s3_store.py", "test_measured.py", "training",
-    "workers",
+    "scheduler/test_optimality.py", "storage/test_s3_answers.py", "storage/test_s3_store.py",
+    "test_measured.py", "training", "workers",
 )  # fmt: skip
 #: Files that share what takes seconds to start. What begins first here begins first.
 _TOGETHER = {
@@ -74,7 +76,10 @@ _TOGETHER = {
         "storage/test_s3_store.py", "storage/test_input_places.py", "storage/test_prompts.py",
         "flow/test_input_videos.py", "flow/test_servers.py",
     ),
-    "postgres": ("contracts/test_catalogs.py", "storage/test_catalog_opening.py"),
+    "postgres": (
+        "contracts/test_catalogs.py", "storage/test_catalog_opening.py", "storage/test_door.py",
+        "flow/test_lost_answers.py",
+    ),
 }  # fmt: skip
 _HERE = Path(__file__).parent
 _GROUP = {f"{_HERE.name}/{file}": name for name, files in _TOGETHER.items() for file in files}

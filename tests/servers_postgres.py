@@ -1,6 +1,7 @@
 """A real PostgreSQL for tests, started on loopback once per test session and stopped by pid.
 
     postgres_url       URL of a database of its own for each test, without tables
+    pooled_url         URL of the same behind pgbouncer in transaction mode
     postgres_catalog   URL of the process's one database with the catalog's tables, emptied
 
 The server is Debian's PostgreSQL where it is installed (run as user postgres when the tests run as
@@ -76,6 +77,34 @@ def postgres_catalog(migrated_database: str) -> str:
         names = ", ".join(f'"{name}"' for (name,) in found)
         connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")  # names are the catalog's
     return migrated_database
+
+
+@pytest.fixture
+def pooled_url(postgres_catalog: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same database behind pgbouncer, which has three sessions for all and gives each out for
+    one transaction."""
+    program, url = shutil.which("pgbouncer"), make_url(postgres_catalog)
+    if program is None:
+        pytest.skip("no pgbouncer here: apt-get install pgbouncer")
+    home, port = Path(tempfile.mkdtemp(prefix="vidplat-pgbouncer-")), _free_port()
+    settings = {
+        "listen_addr": "127.0.0.1", "listen_port": port, "auth_type": "any",
+        "pool_mode": "transaction", "default_pool_size": 3, "unix_socket_dir": "",
+        "server_reset_query_always": 0,
+    }  # fmt: skip
+    server = f"* = host={url.host} port={url.port} user={url.username}"
+    lines = ["[databases]", server, "[pgbouncer]", *(f"{k} = {v}" for k, v in settings.items())]
+    (home / "settings.ini").write_text("\n".join(lines))
+    home.chmod(0o755)
+    as_user = ["-u", "postgres"] if os.geteuid() == 0 else []
+    with (home / "out").open("wb") as out:
+        running = subprocess.Popen([program, *as_user, str(home / "settings.ini")], stderr=out)
+    try:
+        yield url.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+    finally:
+        running.terminate()
+        running.wait(10)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _debian_programs() -> Path | None:

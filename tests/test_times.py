@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidplat.errors import UsageError
-from vidplat.times import parse_deadline, parse_duration
+from vidplat.times import now, parse_deadline, parse_duration
 
 NOON = datetime(2030, 5, 17, 12, 0, 0).timestamp()  # local time
 
@@ -70,3 +71,12 @@ def test_any_text_is_a_future_moment_or_a_usage_error(text):
         assert parse_deadline(text, NOON) > NOON
     except UsageError as error:
         assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+def test_setting_the_machine_s_clock_moves_nothing(
+    step_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, told = now(), time.time()
+    monkeypatch.setattr("time.time", lambda: told + step_s)
+    assert 0 <= now() - before < 60

@@ -31,6 +31,7 @@ LOOSE = {
     "config",
     "domain",
     "errors",
+    "files",
     "measured",
     "quality",
     "stages",

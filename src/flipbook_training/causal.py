@@ -44,8 +44,9 @@ from vidplat.methods.seams.layouts.wan_tables import Tables, tables_of
 from vidplat.training.runs import Say, needed_checkpoint, run_steps, say
 from vidplat.training.student import Student
 from vidplat.workers.blocks.memory import Window
-from vidplat.workers.models.catalogue import CAUSAL, locate
+from vidplat.workers.models.catalogue import locate
 from vidplat.workers.models.loading import load_family
+from vidplat.workers.models.model_files import CAUSAL
 
 NAME = "flipbook-causal"
 BLOCK = 3

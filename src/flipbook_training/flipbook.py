@@ -20,7 +20,9 @@ from flipbook_training import denoiser, text, vae
 from flipbook_training.denoiser import CLOUD, EDGE, Size
 from vidplat.training.runs import Say
 
-SHIFT = 3.0  # of the sampling sigmas
+#: Of the sampling sigmas. Without a last one of their own they run down to the least of training,
+#: 0.009, and the last step does next to nothing (docs/decisions/0006-flipbook.md).
+SIGMAS = {"shift": 3.0, "shift_terminal": 0.3}
 DEFAULTS = {
     "width": 64,
     "height": 64,
@@ -68,7 +70,7 @@ def assemble(checkpoints: Path, target: Path) -> None:
         tokenizer=text.new_tokenizer(),
         text_encoder=_half(text.trained_text(checkpoints)),
         vae=_half(coder),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+        scheduler=FlowMatchEulerDiscreteScheduler(**SIGMAS),
         transformer=_half(denoiser.trained_denoiser(CLOUD, checkpoints)),
     )
     cloud = target / CLOUD.name

@@ -13,18 +13,20 @@ and environment; every class checks its own bounds and its messages quote the va
     workers = 4
     gpus = 1
     price_per_s = 3.0
+    [pools.edge]
+    light = true
     [run]
     max_attempts = 5
     [inputs]
     max_seconds = 30.0
     folders = ["/data/clips"]
 
-This file opens nothing but `vidplat.toml`, and does not know whether a catalog or a model exists.
+docs/configuration.md lists every key. This file opens nothing but `vidplat.toml`, and does not know
+whether a catalog or a model exists.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import tomllib
@@ -47,14 +49,6 @@ _TOP = {
     "model": ("VIDPLAT_MODEL", DEFAULT_MODEL),
 }
 
-_IN_WORDS = {
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "tuple[str, ...]": "a list of texts",
-}
-
 T = TypeVar("T")
 
 
@@ -64,12 +58,56 @@ def _check(holds: bool, message: str) -> None:
 
 
 def _need_within(least: float, most: float, what: str, value: float) -> None:
-    _check(least <= value <= most, f"{what} must be {_plain(least)} to {_plain(most)}, not {value}")
+    _check(least <= value <= most, f"{what} must be {least:,} to {most:,}, not {_shown(value)}")
 
 
-def _plain(bound: float) -> str:
-    """8,589,934,592 and 0.1: never 8.58993e+09."""
-    return f"{bound:,.0f}" if bound == int(bound) else f"{bound:,}"
+def _shown(value: object) -> str:
+    """What was found, in a message; of a number beyond 64 bits only that it is one."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 19 digits"
+    try:
+        return printable(repr(value), 80)
+    except ValueError:  # such a number inside a list
+        return f"a {type(value).__name__}"
+
+
+def _check_place(what: str, text: str) -> None:
+    """That a text can name a place or a model: the catalog has to remember it."""
+    _check(bool(text.strip()), f"{what} is empty: name one, or leave it out")
+    _check(
+        is_plain(text),
+        f"{what} holds a control character, or one that is not UTF-8: {printable(text)!r}",
+    )
+
+
+def is_plain(text: str) -> bool:
+    """Whether it has neither control characters nor what is no UTF-8."""
+    return re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text) is None
+
+
+def catalog_file(url: str) -> Path | None:
+    """The file that an SQLite URL names; None of PostgreSQL and of a catalog in memory. Raises
+    UsageError for the home of nobody."""
+    found = re.fullmatch(r"(?i:sqlite(?:\+pysqlite)?):///([^?]*)(?s:\?.*)?", url)
+    if found is None or found[1] in ("", ":memory:"):
+        return None
+    try:
+        return Path(found[1]).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"catalog {printable(url)}: ~ is the home of nobody here") from error
+
+
+def missing_catalog(url: str) -> Path | None:
+    """That file, if it is not there yet: who only reads must not make one."""
+    file = catalog_file(url)
+    try:
+        if file is not None:
+            file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return file
+    except (OSError, ValueError):  # too long, or closed to us: for the database to explain
+        pass
+    return None
 
 
 # --- the classes ---------------------------------------------------------------------------------
@@ -95,14 +133,34 @@ class PoolConfig:
         _need_within(0, 10_000, f"pool {self.name}: workers", self.workers)
         _need_within(1, 1024, f"pool {self.name}: threads", self.threads)
         _need_within(0, 64, f"pool {self.name}: gpus", self.gpus)
-        _check(
-            math.isfinite(self.price_per_s) and self.price_per_s >= 0,
-            f"pool {self.name}: price_per_s must be zero or more, not {self.price_per_s}",
-        )
+        _need_within(0, 1_000_000_000, f"pool {self.name}: price_per_s", self.price_per_s)
         _check(
             not (self.light and self.gpus),
             f"pool {self.name}: light workers use no GPU, found gpus = {self.gpus}",
         )
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What the workers run on: this machine, or the nodes of a cluster."""
+
+    cores: int  # of one machine
+    cards: tuple[str, ...] = ()  # names of all GPUs
+
+
+@dataclass(frozen=True)
+class ToldPools:
+    """Pools as they were written: what is left open is filled in by the machines there are."""
+
+    texts: tuple[str, ...] = ()  # of --pool; none: those of the file
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the file, by name
+
+    def on(self, machines: Machines) -> tuple[PoolConfig, ...]:
+        """The pools on these machines. Raises UsageError."""
+        if self.texts:
+            return tuple(parse_pool(text, machines) for text in self.texts)
+        found = (_like(name, body, machines) for name, body in self.tables.items())
+        return tuple(found) or default_pools(machines)
 
 
 @dataclass(frozen=True)
@@ -124,12 +182,19 @@ class RunConfig:
     look_ahead_s: float = 1.0  # a worker gets its next job when so little work is left in its hand
     window: int = 2_000  # open jobs planned one by one at a time; the rest waits in the catalog
     start_timeout_s: float = 300.0  # a worker that has not come up by then counts as lost
+    stall_s: float = 120.0  # least silence in a job after which its worker is given up
+    store_patience_s: float = 180.0  # a finished video that the store refuses is offered so long
 
     def __post_init__(self) -> None:
         _need_within(1, 100, "run.max_attempts", self.max_attempts)
         _need_within(1, 100_000, "run.window", self.window)
+        _need_within(0.001, 86_400, "run.heartbeat_s", self.heartbeat_s)
+        _need_within(0.003, 86_400, "run.lease_s", self.lease_s)
+        _need_within(0, 86_400, "run.look_ahead_s", self.look_ahead_s)
+        _need_within(1, 86_400, "run.start_timeout_s", self.start_timeout_s)
+        _need_within(0, 86_400, "run.store_patience_s", self.store_patience_s)
         _check(
-            0 < self.heartbeat_s * 3 <= self.lease_s,
+            self.heartbeat_s * 3 <= self.lease_s,
             f"run.lease_s ({self.lease_s}) must be at least three times run.heartbeat_s "
             f"({self.heartbeat_s})",
         )
@@ -180,8 +245,12 @@ class Config:
     run: RunConfig = RunConfig()
     model: str = DEFAULT_MODEL
     inputs: InputConfig = InputConfig()
+    machines: Machines = field(default_factory=lambda: this_machine())
+    told_pools: ToldPools | None = None  # None: `pools` stand as they are, wherever they run
 
     def __post_init__(self) -> None:
+        for name in _TOP:
+            _check_place(name, getattr(self, name))
         names = [pool.name for pool in self.pools]
         _check(len(set(names)) == len(names), f"pool names must differ, found {', '.join(names)}")
         _check(
@@ -190,15 +259,22 @@ class Config:
         )
 
 
-def default_pools() -> tuple[PoolConfig, ...]:
-    """One cloud and one edge worker on this machine, which share its cores; with GPUs the cloud
-    has one worker per GPU. GPUs are counted without loading a GPU library."""
-    threads = max(1, usable_cores() // 2)
+def default_pools(machines: Machines | None = None) -> tuple[PoolConfig, ...]:
+    """One cloud and one edge worker, which share the cores of a machine. With GPUs the cloud has
+    one worker per GPU, and the edge is light: it would make a video on CPU cores for hours."""
+    machines = machines or this_machine()
+    threads = max(1, machines.cores // 2)
     cloud, edge = PoolConfig("cloud", threads=threads), PoolConfig("edge", threads=threads)
-    if cards := len(gpu_names()):
+    if cards := len(machines.cards):
         each = max(1, threads // cards)
         cloud = replace(cloud, workers=cards, threads=each, gpus=1.0, price_per_s=4.0)
+        edge = replace(edge, light=True)
     return cloud, edge
+
+
+def this_machine() -> Machines:
+    """GPUs are counted without loading a GPU library."""
+    return Machines(usable_cores(), gpu_names())
 
 
 def usable_cores() -> int:
@@ -228,7 +304,8 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
 
     `overrides` are options that were given, with `None` for those that were not: `catalog`,
     `output`, `model`, `address`, `local`, `dashboard`, `max_attempts` and `pools` (a sequence of
-    `name=workers[:threads]`). Raises UsageError for unknown keys, wrong types, wrong values.
+    `name=workers[:threads][:light][,gpus=N]`). Raises UsageError for unknown keys, wrong types,
+    wrong values.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     written = _read_file()
@@ -237,10 +314,10 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
     for key, (variable, default) in _TOP.items():
         in_file = written.pop(key, None)
         if not isinstance(in_file, str | None):
-            raise UsageError(f"{CONFIG_FILE}: {key} must be text, not {printable(in_file)!r}")
+            raise UsageError(f"{CONFIG_FILE}: {key} must be a string, not {_shown(in_file)}")
         told = (given.pop(key, None), os.environ.get(variable) or None, in_file)
         chosen[key] = next((value for value in told if value is not None), default)
-    pools = _pools_of(written.pop("pools", {}))
+    tables = _tables_of(written.pop("pools", {}))
     ray = _section(RayConfig, "ray", written.pop("ray", {}))
     run = _section(RunConfig, "run", written.pop("run", {}))
     inputs = _section(InputConfig, "inputs", written.pop("inputs", {}))
@@ -251,33 +328,52 @@ def load_config(overrides: Mapping[str, Any]) -> Config:
         ray = replace(ray, address=os.environ["RAY_ADDRESS"])
     ray = replace(ray, **{key: given.pop(key) for key in ("address", "dashboard") if key in given})
     run = replace(run, **{key: given.pop(key) for key in ("local", "max_attempts") if key in given})
-    pools = tuple(parse_pool(text) for text in given.pop("pools", ())) or pools
+    told_pools, here = ToldPools(tuple(given.pop("pools", ())), tables), this_machine()
     if given:
         raise UsageError(f"unknown setting {printable(next(iter(given)))!r}")
     return Config(
         catalog=str(chosen["catalog"]),
         output=str(chosen["output"]),
-        pools=pools or default_pools(),
+        pools=told_pools.on(here),
         ray=ray,
         run=run,
         model=str(chosen["model"]),
         inputs=inputs,
+        machines=here,
+        told_pools=told_pools,
     )
 
 
-def parse_pool(text: str) -> PoolConfig:
-    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `edge=3:light`: three that load
-    no model."""
-    found = re.fullmatch(r"([^=:]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?", text.strip())
+def parse_pool(text: str, machines: Machines | None = None) -> PoolConfig:
+    """`cloud=2` or `cloud=2:4`: two workers, of four threads each; `cloud=2,gpus=1`: with a GPU
+    each; `edge=3:light`: three that load no model."""
+    found = re.fullmatch(
+        r"([^=:,]+)=(\d{1,6})(?::(\d{1,6}))?(:light)?(?:,gpus=(\d{1,3}(?:\.\d{1,3})?))?",
+        text.strip(),
+    )
     if found is None:
         raise UsageError(
             f"--pool {printable(text)!r}: write name=workers or name=workers:threads, e.g. "
-            "cloud=2:4, and :light behind it for workers that load no model"
+            "cloud=2:4, with :light behind it for workers that load no model, or ,gpus=1 for "
+            "those that take a GPU each (,gpus=0: none)"
         )
-    usual = {pool.name: pool for pool in default_pools()}.get(found[1], PoolConfig("cloud"))
-    threads = int(found[3]) if found[3] else usual.threads
-    made = replace(usual, name=found[1], workers=int(found[2]), threads=threads)
-    return replace(made, gpus=0.0, light=True) if found[4] else made
+    told: dict[str, Any] = {"workers": int(found[2])}
+    told |= {"threads": int(found[3])} if found[3] else {}
+    told |= {"light": True} if found[4] else {}
+    told |= {"gpus": float(found[5])} if found[5] else {}
+    return _like(found[1], told, machines)
+
+
+def _like(name: str, told: Mapping[str, Any], machines: Machines | None) -> PoolConfig:
+    """The pool that is usual on these machines, with what was told of it: light workers use no GPU,
+    and who tells of GPUs means workers that load the model."""
+    usual = {pool.name: pool for pool in default_pools(machines)}.get(name, PoolConfig("cloud"))
+    usual = replace(usual, name=name)
+    if told.get("light"):
+        usual = replace(usual, gpus=0.0)
+    elif "gpus" in told:
+        usual = replace(usual, light=False)
+    return replace(usual, **told)
 
 
 def _read_file() -> dict[str, Any]:
@@ -286,43 +382,54 @@ def _read_file() -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (
+        ValueError,
+        RecursionError,
+        OSError,
+    ) as error:  # ValueError: of TOML, UTF-8, long numbers
         raise UsageError(f"{CONFIG_FILE} is not readable TOML: {printable(error)}") from error
 
 
-def _pools_of(written: Any) -> tuple[PoolConfig, ...]:
+def _tables_of(written: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(written, dict) or not all(
         isinstance(body, dict) for body in written.values()
     ):
         raise UsageError(f"{CONFIG_FILE}: write each pool as a table, [pools.cloud]")
-    return tuple(
-        _section(PoolConfig, f"pools.{name}", {"name": name, **body})
-        for name, body in written.items()
-    )
+    for name, body in written.items():
+        _section(PoolConfig, f"pools.{name}", body, name=name)
+    return written
 
 
-def _section(kind: type[T], name: str, written: Any) -> T:
-    known = {entry.name: str(entry.type) for entry in fields(kind)}  # type: ignore[arg-type]
+#: What a key takes: its type in `fields`, what is accepted, and how people call it.
+_KINDS: dict[str, tuple[Any, str]] = {
+    "int": ((int,), "an integer"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "a string"),
+    "tuple[str, ...]": ((list,), "a list of strings"),
+}
+
+
+def _section(kind: type[T], table: str, written: Any, **given: str) -> T:
+    """A table of the file as `kind`; `given` are fields that the file cannot set."""
+    types = {entry.name: str(entry.type) for entry in fields(kind)}  # type: ignore[arg-type]
+    known = {key: text.removesuffix(" | None") for key, text in types.items() if key not in given}
+    where = f"{CONFIG_FILE}: [{printable(table)}]"
     if not isinstance(written, dict):
-        raise UsageError(f"{CONFIG_FILE}: [{printable(name)}] must be a table")
+        raise UsageError(f"{where} must be a table")
+    values: dict[str, Any] = {}
     for key, value in written.items():
         if key not in known:
-            raise UsageError(
-                f"{CONFIG_FILE}: [{printable(name)}] has no {printable(key)!r}; it knows "
-                f"{', '.join(known)}"
-            )
-        wanted = known[key].removesuffix(" | None")
-        fits = {
-            "int": isinstance(value, int) and not isinstance(value, bool),
-            "float": isinstance(value, int | float) and not isinstance(value, bool),
-            "bool": isinstance(value, bool),
-            "str": isinstance(value, str),
-            "tuple[str, ...]": isinstance(value, list) and all(isinstance(v, str) for v in value),
-        }[wanted]
-        if not fits:
-            raise UsageError(
-                f"{CONFIG_FILE}: [{printable(name)}] {key} must be {_IN_WORDS[wanted]}, not "
-                f"{printable(value)!r}"
-            )
-    lists = {key: tuple(value) for key, value in written.items() if isinstance(value, list)}
-    return kind(**(written | lists))
+            raise UsageError(f"{where} has no {printable(key)!r}; it knows {', '.join(known)}")
+        accepted, called = _KINDS[known[key]]
+        if not isinstance(value, accepted) or isinstance(value, bool) != (known[key] == "bool"):
+            raise UsageError(f"{where} {key} must be {called}, not {_shown(value)}")
+        if isinstance(value, list):
+            if not all(isinstance(each, str) for each in value):
+                raise UsageError(f"{where} {key} must be {called}, not {_shown(value)}")
+            value = tuple(value)
+        try:
+            values[key] = float(value) if known[key] == "float" else value
+        except OverflowError as error:
+            raise UsageError(f"{where} {key} is too large: {_shown(value)}") from error
+    return kind(**given, **values)

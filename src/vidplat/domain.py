@@ -165,8 +165,8 @@ class JobState(StrEnum):
 
     @property
     def is_lost(self) -> bool:
-        """At its end without a video."""
-        return self.is_final and self is not JobState.DONE
+        """It could not be made. One that was cancelled could have been."""
+        return self in (JobState.FAILED, JobState.QUARANTINED)
 
 
 # --- how it is made ----------------------------------------------------------------------------
@@ -246,6 +246,7 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out-of-memory"  # one rung lower may fit
     INFRASTRUCTURE = "infrastructure"  # the surroundings failed
     WORKER_LOST = "worker-lost"  # the worker died with the job in hand
+    METHOD = "method"  # the loaded model refuses the method, which a plan may have chosen
 
 
 @dataclass(frozen=True)

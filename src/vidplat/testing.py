@@ -15,6 +15,8 @@ A word in square brackets in a prompt makes the fake model misbehave there:
     [flaky]       fails on its first attempt only
     [wrong]       the request is refused
     [slow]        takes five times as long
+    [hang]        hangs for an hour on its first attempt
+    [unable]      its method is refused, whatever it is
 """
 
 from __future__ import annotations
@@ -205,6 +207,8 @@ def _misbehave(job: Job, point: OperatingPoint, attempt: int) -> None:
         os.abort()
     if "[oom]" in job.prompt and point.steps >= job.spec.num_inference_steps:
         raise OutOfMemoryError("the fake model needs more memory than there is")
+    if "[hang]" in job.prompt and attempt == 1:
+        time.sleep(3600)
     if "[fail]" in job.prompt or ("[flaky]" in job.prompt and attempt == 1):
         raise JobError("the fake model fails this job")
 

@@ -1,10 +1,16 @@
-"""The ways people write a deadline: a duration, a time of day, or a date and time."""
+"""What time it is, and how people write a deadline: a duration, a time of day, a date with a time.
+
+Whoever waits, promises or measures asks `now`, not the machine's clock, which may be set at any
+moment: a deadline is as far away as it was when it was given, whether written `60s` or `06:00`.
+"""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from vidplat.errors import UsageError, printable
 
@@ -16,12 +22,35 @@ _FORMS = (
 _LONGEST_S = 3660 * 86_400.0  # ten years: farther is a slip of the pen
 
 
+def ticks() -> float:
+    """Seconds that only ever go on, also while the machine sleeps; on Linux they are the same for
+    all processes since a `boot`."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+_AHEAD_S = time.time() - ticks()
+
+
+def now() -> float:
+    """Seconds since the epoch, counted on from what the machine's clock said when this process
+    began: setting that clock later moves nothing."""
+    return _AHEAD_S + ticks()
+
+
+def boot() -> str:
+    """What tells this start of the machine from others; "" where it does not say."""
+    told = Path("/proc/sys/kernel/random/boot_id")
+    return told.read_text().strip() if told.exists() else ""
+
+
 def parse_duration(text: str) -> float:
     """Seconds in `90m`, `1h30m`, `2d`. Raises UsageError, also for a number without its unit."""
     plain = text.strip().lower()
     shown = printable(text)
     if re.fullmatch(r"\d+(\.\d+)?", plain):
-        raise UsageError(f"deadline {shown!r} has no unit: add one, e.g. {plain}s")
+        raise UsageError(f"deadline {shown!r} has no unit: add one, e.g. {printable(plain, 30)}s")
     parts: Sequence[tuple[str, str]] = _PART.findall(plain)
     if not parts or "".join(number + unit for number, unit in parts) != plain:
         raise UsageError(f"deadline {shown!r} is not understood: {_FORMS}")

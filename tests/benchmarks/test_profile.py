@@ -31,6 +31,15 @@ def test_new_points_of_methods_replace_all_older_ones(tmp_path: Path) -> None:
     assert qualities(told) == {(0.25, ""): 0.8, (0.5, ""): 0.9, (1.0, "hsa"): 0.97}
 
 
+def test_a_profile_names_the_weights_and_sigmas_that_it_was_measured_with(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(OLD))
+
+    write_profile(path, [], [], revision="r2")
+
+    assert json.loads(path.read_text()) == OLD | {"revision": "r2"}
+
+
 def test_a_model_without_a_profile_gets_one(tmp_path: Path) -> None:
     told = written(tmp_path, None, plain=[ProfilePoint(0.5, 0.9), ProfilePoint(0.25, 0.8)])
 

@@ -108,7 +108,7 @@ class Rows:
     def batch_state(self, batch_id: str) -> str:
         return self.state
 
-    def plans(self, batch_id: str) -> list[PlanRecord]:
+    def plans(self, batch_id: str, limit: int | None = None) -> list[PlanRecord]:
         return [self.promise] if self.promise else []
 
     def events(self, batch_id: str, *, limit: int, newest_first: bool) -> list[Event]:

@@ -55,7 +55,7 @@ def tell(
         beats = [
             Progress(r.job.id, 1, f"{r.pool}-0", "denoise", 12, 24, SUBMITTED_AT + 7) for r in begun
         ]
-        catalog.heartbeat(batch.id, beats, now=SUBMITTED_AT + 7, lease_s=30)
+        catalog.heartbeat(batch.id, beats, lease_s=30)
         ended = [record for record in begun if record.state.is_final]
         outcomes = [_outcome(record, batch) for record in ended]
         for outcome in outcomes:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vidplat.cli import edge
+from vidplat.cli.app import main
 from vidplat.errors import (
     CatalogError,
     InputError,
@@ -112,11 +113,17 @@ def test_the_unexpected_is_one_line_and_a_log_file_without_secrets(
     kept = log.read_text()
     assert "Traceback" in kept and "ZeroDivisionError" in kept and "hunter2" not in kept
 
+    assert log.stat().st_mode & 0o777 == 0o600
 
-def test_debug_shows_the_traceback_instead(capsys: pytest.CaptureFixture[str]) -> None:
-    assert edge.run(raising(ZeroDivisionError("why")), ["--debug", "status"]) == 1
 
-    assert "Traceback" in capsys.readouterr().err
+def test_debug_shows_the_traceback_instead_without_secrets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = ZeroDivisionError("https://host/a.csv?key=hunter2")
+    assert edge.run(raising(error), ["--debug", "status"]) == 1
+
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown and "hunter2" not in shown
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
@@ -147,6 +154,33 @@ def test_a_full_disk_behind_stdout_is_said_in_one_line() -> None:
 
     assert done.returncode == 1
     assert done.stderr == "error: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_process_without_stdout_or_stderr_does_its_work(closed: str, tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from vidplat.cli import edge\n"
+        "def work(arguments):\n"
+        "    with open('made', 'w') as file: file.write('whole')\n"  # must not get number 1
+        "    os.write(1, b'noise'), print('said'), print('warned', file=sys.stderr)\n"
+        "sys.exit(edge.run(work, []))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, script], cwd=tmp_path
+    )
+
+    assert done.returncode == 0
+    assert (tmp_path / "made").read_text() == "whole"
+
+
+def test_prompts_from_a_stdin_that_is_closed_are_missed_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+
+    assert main(["plan", "-", "--model", "fake"]) == 2
+
+    assert capsys.readouterr().err.endswith("error: no stdin to read prompts from\n")
 
 
 def test_every_error_of_the_tree_carries_an_exit_code_of_the_contract() -> None:

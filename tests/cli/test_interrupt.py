@@ -29,7 +29,7 @@ def test_ctrl_c_drains_exits_130_and_resume_makes_the_rest(tmp_path: Path) -> No
     )
     until = time.monotonic() + 120
     while (
-        not list(tmp_path.rglob("video.mp4"))
+        not list(tmp_path.rglob("COMMIT.json"))
         and process.poll() is None
         and time.monotonic() < until
     ):
@@ -43,8 +43,9 @@ def test_ctrl_c_drains_exits_130_and_resume_makes_the_rest(tmp_path: Path) -> No
     assert process.returncode == 130, err
     assert "once more to stop at once" in err
     assert "vidplat resume" in out
+    assert "PREDICTED" in out and "\nfinish " not in out  # the batch has not ended
     assert "Traceback" not in err
-    made = len(list(tmp_path.rglob("video.mp4")))
+    made = len(list(tmp_path.rglob("COMMIT.json")))
     assert 0 < made < 6
     resumed = subprocess.run(
         [*VIDPLAT, "resume", "--local", "--json"],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ import pytest
 
 from tests.cli.records import a_record
 from tests.cli.stories import VIDEO, tell
+from vidplat import times
+from vidplat.cli import documents
 from vidplat.cli.app import main
-from vidplat.domain import JobState
+from vidplat.domain import JobState, OperatingPoint
+from vidplat.platform.run.owners import this_owner
+from vidplat.storage import open_catalog
 
 NASTY = "\x1b[2J<b>bold</b> '); DROP TABLE jobs;-- ../../etc/passwd"
 
@@ -57,6 +63,66 @@ def test_status_says_where_the_latest_batch_stands(
     assert "vidplat resume b0123456789a" in out  # its platform has been silent since 2023
 
 
+@pytest.mark.parametrize(
+    ("owner", "lease_s", "hint"),
+    [
+        ("", 0.0, "nobody works on it: go on with `vidplat resume b0123456789a`"),
+        ("elsewhere:1:1", 60.0, None),
+        ("elsewhere:1:1", 0.0, "nobody works on it"),
+        ("a process that has ended", 60.0, "nobody works on it"),
+    ],
+)
+def test_a_batch_that_starts_up_is_worked_on_by_whoever_holds_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], owner: str, lease_s: float, hint: str | None
+) -> None:
+    url, batch = tell(tmp_path, [a_record(1, state=JobState.QUEUED)])
+    host, _, start = this_owner().rsplit(":", 2)
+    ended = f"{host}:{os.getpid()}:{int(start) - 1}"
+    with closing(open_catalog(url)) as catalog:
+        if owner:
+            held_by = owner if ":" in owner else ended
+            catalog.hold_batch(batch.id, held_by, lease_s=lease_s)
+    out = said(capsys, "status", "--catalog", url)
+    assert ("nobody works on it" in out) == (hint is not None)
+    assert (hint or "") in out
+
+
+def test_whoever_looks_is_told_the_latest_plan_s_finish(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a promise, and a later plan that foresees another end
+    url, batch = tell(tmp_path, [a_record(1, state=JobState.QUEUED)])
+    soon = times.now()
+    with closing(open_catalog(url)) as catalog:
+        catalog.foresee(batch.id, soon + 60, soon + 90)
+
+    # then
+    watched = json.loads(said(capsys, "watch", "--once", "--json", "--catalog", url))
+    status = document(capsys, "status", "--catalog", url)["plan"]
+    p50, p90 = documents.moment(soon + 60), documents.moment(soon + 90)
+    assert (watched["finish_p50_at"], watched["finish_p90_at"]) == (p50, p90)
+    assert (status["finish_p50_at"], status["finish_p90_at"]) == (p50, p90)
+
+
+def test_a_cancelled_batch_names_what_leads_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, batch = tell(tmp_path, [a_record(1), a_record(2, state=JobState.QUEUED)])
+    assert "1 video of b0123456789a cancelled" in said(capsys, "cancel", batch.id, "--catalog", url)
+    assert "0 videos" in said(capsys, "cancel", batch.id, "--catalog", url)
+    assert f"`vidplat retry {batch.id}`" in said(capsys, "status", "--catalog", url)
+    assert "1 of 2 videos" in said(capsys, "watch", "--catalog", url, code=4)
+
+
+def test_what_is_finished_is_politely_not_cancelled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, batch = tell(tmp_path, [a_record(1)], state="done")
+    assert main(["cancel", batch.id, "--catalog", url]) == 2
+    assert "is finished: nothing is left to cancel" in capsys.readouterr().err
+    assert document(capsys, "status", "--catalog", url)["state"] == "done"
+
+
 def test_status_as_json_has_counts_steps_and_promise(
     story: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,15 +140,68 @@ def test_status_as_json_has_counts_steps_and_promise(
 def test_ls_lists_batches_and_the_jobs_of_one(
     story: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said(capsys, "ls", *story).splitlines()[1].split()[:5] == [
-        "b0123456789a",
-        "open",
-        "1",
-        "1",
-        "4",
-    ]
+    batch = ["b0123456789a", "open", "1", "1", "0", "4", "auto"]
+    assert said(capsys, "ls", *story).splitlines()[1].split()[:7] == batch
     assert [job["row"] for job in document(capsys, "ls", "b0", *story)] == [1, 2, 3, 4]
     assert [job["row"] for job in document(capsys, "ls", "b0", "--state", "failed", *story)] == [2]
+
+
+def test_how_videos_are_made_is_told_with_what_a_method_takes_by_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = OperatingPoint(24, "early")
+    records = [a_record(1, point=point), a_record(2, state=JobState.RUNNING, point=point)]
+    url, batch = tell(tmp_path, records, method="early:0.5")
+    at = ("--catalog", url)
+
+    assert "24 steps, early:work=0.5" in said(capsys, "ls", batch.id, *at)
+    assert "24 steps, early:work=0.5" in said(capsys, "show", records[0].job.id[:9], *at)
+    status = said(capsys, "status", *at)
+    assert "early:0.5" in status and "24 steps, early:work=0.5" in status
+    assert "early:0.5" in said(capsys, "ls", *at)
+
+
+def test_what_was_cancelled_is_not_counted_as_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [
+        a_record(1),
+        a_record(2, state=JobState.FAILED, failure="no"),
+        a_record(3, state=JobState.QUEUED),
+    ]
+    url, _ = tell(tmp_path, records)
+    at = ("--catalog", url)
+    assert "1 video of b0123456789a cancelled" in said(capsys, "cancel", "b0", *at)
+
+    assert said(capsys, "ls", *at).splitlines()[1].split()[2:6] == ["1", "1", "1", "3"]
+    seen = json.loads(said(capsys, "watch", "--once", "--json", *at, code=4))
+    assert (seen["made"], seen["lost"], seen["cancelled"], seen["total"]) == (1, 1, 1, 3)
+    assert "1 failed, 1 cancelled" in said(capsys, "watch", "--once", *at, code=4)
+    kinds = [line.split()[3] for line in said(capsys, "logs", *at).splitlines()]
+    assert kinds.count("cancelled") == 1
+
+
+def test_a_verb_that_finds_nothing_to_do_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, _ = tell(tmp_path, [a_record(1), a_record(2)], state="done")
+    at = ("--catalog", url)
+    assert "nothing to retry" in said(capsys, "retry", *at)
+    assert "nothing to retry in job" in said(capsys, "retry", "--job", a_record(1).job.id, *at)
+    assert "nothing to cancel" in said(capsys, "cancel", "b0", *at)
+    assert "2 of 2 made" in said(capsys, "cancel", "b0", *at)
+
+
+def test_videos_that_are_not_there_are_missed_by_an_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, _ = tell(tmp_path, [a_record(1, state=JobState.QUEUED)])
+    assert main(["export", f"{tmp_path}/films/", "--catalog", url]) == 2
+    assert "has no video to export: 0 of 1 made, 1 queued" in capsys.readouterr().err
+    (tmp_path / "some").mkdir()
+    url, _ = tell(tmp_path / "some", [a_record(1), a_record(2, state=JobState.QUEUED)])
+    assert main(["export", f"{tmp_path}/films/", "--catalog", url]) == 0
+    assert "not all of the batch: 1 of 2 made, 1 queued" in capsys.readouterr().err
 
 
 def test_a_prompt_with_terminal_escapes_is_harmless_in_every_table(
@@ -174,6 +293,29 @@ def test_export_writes_the_manifest_in_each_format(
     assert [row["prompt"] for row in from_parquet] == [row["prompt"] for row in from_csv]
     assert from_lines == from_parquet
     assert from_parquet[1]["prompt"] == NASTY
+
+
+def test_no_prompt_is_a_formula_in_an_exported_csv(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = ["a - b = c", "'quoted'", "1 + 1"]
+    formulas = [
+        *('=HYPERLINK("http://x")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1"),
+        *("  =1", "\u00a0=1", "\ufeff=1", "\u200b=1", "＝1", "\ta tab alone"),
+    ]
+    texts = plain + formulas
+    records = [a_record(n, text, external_id=text) for n, text in enumerate(texts, start=1)]
+    url, _ = tell(tmp_path, records)
+
+    said(capsys, "export", f"{tmp_path}/m.csv", "--catalog", url)
+    said(capsys, "export", f"{tmp_path}/m.jsonl", "--catalog", url)
+
+    written = (tmp_path / "m.csv").read_bytes().decode()
+    rows = list(csv.DictReader(io.StringIO(written, newline="")))
+    tamed = plain + [f"'{text}" for text in formulas]
+    assert [row["prompt"] for row in rows] == [row["external_id"] for row in rows] == tamed
+    lines = (tmp_path / "m.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == texts
 
 
 def test_export_to_stdout_is_only_data(

@@ -54,6 +54,7 @@ def test_a_submit_ends_with_videos_a_comparison_and_a_report(
     assert str(report.resolve()) in shown.out
     assert len(list(Path("renders").rglob("video.mp4"))) == 2
     assert "feasible" in shown.err
+    assert "enqueued 2 jobs" in shown.err and "starting 2 workers in this process" in shown.err
 
 
 def test_the_same_submit_again_makes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +67,9 @@ def test_the_same_submit_again_makes_nothing(capsys: pytest.CaptureFixture[str])
     assert first["computed"] == 2 and again["computed"] == 0
     assert again["batch"] == first["batch"] and again["jobs"]["done"] == 2
     assert main(["submit", source, *FAKE]) == 0
-    assert "nothing to do: 2 of 2 videos are there" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "nothing to do: 2 of 2 videos are there" in shown.out
+    assert "enqueued" not in shown.err and "starting" not in shown.err
 
 
 def test_an_empty_method_is_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +90,9 @@ def test_an_infeasible_deadline_exits_3_with_the_earliest_time_and_makes_nothing
     assert answer["earliest_s"] > 1
 
     assert main(["submit", source, "--deadline", "1s", *FAKE]) == 3
-    assert "the earliest time that can be promised" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "the earliest time that can be promised" in shown.out
+    assert "infeasible" not in shown.err  # once is enough
     assert not list(Path().rglob("video.mp4"))
 
 

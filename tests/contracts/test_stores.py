@@ -102,6 +102,22 @@ def test_facts_tell_size_digest_and_age(store: Store) -> None:
     assert abs(facts.modified_at - time.time()) < 30
 
 
+@pytest.mark.parametrize("most_heads", [0, 200], ids=["listed", "one by one"])
+def test_sizes_are_told_of_what_there_is(
+    store: Store, most_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidplat.storage.s3._MOST_HEADS", most_heads)
+    store.put("batches/b1/jobs/aa/video.mp4", b"four")
+    store.put("batches/b2/jobs/aa/video.mp4", b"fifth")
+    store.put("batches/b2/jobs/bb/video.mp4", b"")
+    wanted = [
+        f"batches/{batch}/jobs/{job}/video.mp4" for batch in ("b1", "b2") for job in ("aa", "bb")
+    ]
+    assert store.sizes(wanted) == {wanted[0]: 4, wanted[2]: 5, wanted[3]: 0}
+    assert store.sizes(wanted[:1]) == {wanted[0]: 4}
+    assert store.sizes([]) == {}
+
+
 def test_there_are_no_facts_about_nothing(store: Store) -> None:
     store.put("folder/a", b"x")
     assert store.facts("missing") is None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,23 @@ def children_of(pid: int) -> set[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):
             found |= {child} | children_of(child)
+    return found
+
+
+def listening(pids: Iterable[int]) -> dict[int, str]:
+    """Ports at which these processes listen, with the address that each is bound to, in hex as the
+    kernel tells it."""
+    theirs = set()
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            theirs |= {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            address, _, port = fields[1].partition(":")
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in theirs:
+                found[int(port, 16)] = address
     return found
 
 

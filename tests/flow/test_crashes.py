@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +16,11 @@ import pytest
 
 from tests.flow.stage import Run, Stage
 from tests.platform.builders import Memory
+from vidplat.config import PoolConfig, RunConfig
 from vidplat.domain import JobState
-from vidplat.storage import open_catalog
+from vidplat.platform import report
+from vidplat.platform.export import copy_videos
+from vidplat.storage import open_catalog, open_store
 from vidplat.storage.catalog import Catalog
 
 PUBLISHED = {
@@ -26,9 +31,8 @@ PUBLISHED = {
     "manifest.parquet",
     "metrics.parquet",
 }
-#: What a death leaves of an attempt and, where another thread was writing, of a file; both are
-#: swept when they are old.
-UNFINISHED = (".attempt-", ".partial-")
+#: What a death leaves of a file where another thread was writing; it is swept when it is old.
+UNFINISHED = ".partial-"
 
 
 def wait_for(stage: Stage, done: int, process: Run, limit_s: float = 120.0) -> None:
@@ -75,7 +79,15 @@ def test_a_platform_killed_at_any_point_of_a_commit_is_resumed_to_the_end(tmp_pa
 
 @pytest.mark.parametrize(
     "point",
-    ["claimed", "sent", "before-write", "verified", "committed", "before-finish", "after-finish"],
+    [
+        "claimed",
+        "sent",
+        "before-write",
+        "video.mp4-written",
+        "committed",
+        "before-finish",
+        "after-finish",
+    ],
 )
 def test_a_platform_killed_at_a_named_point_is_resumed_to_the_end(tmp_path: Path, point: str):
     stage = Stage(tmp_path)
@@ -109,6 +121,48 @@ def test_kill_minus_nine_in_mid_batch_then_resume(tmp_path: Path):
     assert result.computed <= 30 - committed
     stage.check_nothing_lost_or_twice()
     assert any("found" in phase for phase in heard.phases)
+
+
+def as_version_1(stage: Stage) -> None:
+    """Lay every committed job out as the version before did: its files beside COMMIT.json."""
+    for commit in (stage.folder / "out").rglob("COMMIT.json"):
+        record = json.loads(commit.read_text())
+        folder = commit.parent / record.pop("folder")
+        for file in folder.iterdir():
+            file.rename(commit.parent / file.name)
+        folder.rmdir()
+        commit.write_text(json.dumps({**record, "version": 1}))
+    with closing(sqlite3.connect(stage.folder / "catalog.db")) as catalog, catalog:
+        for (uri,) in catalog.execute("select video_uri from jobs where video_uri > ''").fetchall():
+            old = str(Path(uri).parent.parent / "video.mp4")
+            catalog.execute("update jobs set video_uri = ? where video_uri = ?", (old, uri))
+
+
+def test_a_batch_begun_by_the_version_before_is_resumed_exported_and_reported(tmp_path: Path):
+    # given a run of the version before that was killed
+    stage = Stage(tmp_path, model="fake:step_s=0.0125")
+    process = stage.in_a_process("submit", stage.write(12))
+    wait_for(stage, 4, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    as_version_1(stage)
+    made = stage.committed()
+
+    # when
+    result = stage.resume()
+
+    # then nothing is made again, and old and new are had alike
+    assert (result.exit_code, result.computed) == (0, 12 - made)
+    stage.check_nothing_lost_or_twice()
+    with closing(open_catalog(stage.config.catalog)) as catalog:
+        (batch,) = catalog.batches()
+        assert copy_videos(catalog, batch, tmp_path / "films") == 12
+        told = report.link(
+            report.gather(catalog, batch, time.time()), open_store(batch.output_prefix), embed=False
+        )
+    page = tmp_path / "out" / "batches" / batch.id
+    assert all(card.video and (page / card.video).is_file() for card in told.cards)
+    assert len(told.cards) == 12
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -221,7 +275,8 @@ def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a tmpfs")
     try:
-        stage = Stage(tmp_path, model="fake:size_bytes=20000")
+        patience = RunConfig(store_patience_s=1.5)
+        stage = Stage(tmp_path, model="fake:size_bytes=20000", run=patience)
 
         # when 8 videos of 20 KB are made
         process = stage.in_a_process("submit", stage.write(8))
@@ -248,3 +303,72 @@ def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(
         )
     finally:
         subprocess.run(["umount", str(out)], check=True)
+
+
+def test_a_job_that_hangs_is_given_up_and_made_by_another_worker(tmp_path: Path):
+    # given a worker that hangs for an hour in its first step
+    run = RunConfig(stall_s=1.0)
+    stage = Stage(tmp_path, model="fake:step_s=0.01", run=run)
+
+    # when
+    process = stage.in_a_process("submit", stage.write(["good", "[hang] once", "also good"]))
+    said, _ = process.communicate(timeout=60)
+
+    # then
+    assert process.returncode == 0, said
+    assert stage.counts() == {JobState.DONE: 3}
+    catalog = open_catalog(stage.config.catalog)
+    (hung,) = [r for r in catalog.jobs(catalog.batches()[0].id) if "hang" in r.job.prompt]
+    first, second = catalog.attempts(catalog.batches()[0].id, hung.job.id)
+    catalog.close()
+    assert first.failure is not None
+    assert "hangs in denoise" in first.failure.message
+    assert first.worker_id != second.worker_id
+
+
+def test_the_first_signal_ends_a_run_whose_worker_hangs(tmp_path: Path):
+    pools, run = (PoolConfig("cloud"),), RunConfig(stall_s=2.0)
+    stage = Stage(tmp_path, model="fake:step_s=0.01", pools=pools, run=run)
+    process = stage.in_a_process("submit", stage.write(["good", "[hang] for an hour", "last"]))
+    wait_for(stage, 1, process)
+    time.sleep(0.3)
+
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=40)
+
+    assert process.returncode == 130, said
+    assert stage.counts() == {JobState.DONE: 1, JobState.QUEUED: 2}
+
+
+def freeze(stage: Stage, process: Run) -> None:
+    """Stop it at a moment at which it holds no lock that others would wait for."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(stage.folder / "catalog.db", timeout=0.1)) as catalog:
+            try:
+                catalog.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+                time.sleep(0.02)
+
+
+def test_a_run_that_was_frozen_for_longer_than_its_lease_waits_for_who_took_over(tmp_path: Path):
+    # given a run that is frozen in mid-batch
+    run = RunConfig(lease_s=1.0, heartbeat_s=0.2)
+    stage = Stage(tmp_path, model="fake:step_s=0.05", run=run)
+    file = stage.write(16)
+    process = stage.in_a_process("submit", file)
+    wait_for(stage, 2, process)
+    freeze(stage, process)
+
+    # when another takes over, and the first wakes up while that is at work
+    other = stage.in_a_process("submit", file)
+    wait_for(stage, 6, other)
+    process.send_signal(signal.SIGCONT)
+    said = [each.communicate(timeout=60)[0] for each in (process, other)]
+
+    # then both end well
+    assert [process.returncode, other.returncode] == [0, 0], said
+    assert stage.counts() == {JobState.DONE: 16}
+    stage.check_nothing_lost_or_twice()

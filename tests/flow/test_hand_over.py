@@ -28,6 +28,7 @@ from vidplat.platform.dispatch.dispatcher import (
     WorkerLost,
     WorkerUp,
 )
+from vidplat.platform.dispatch.ray_cluster import RayCluster
 from vidplat.workers.draft import Draft
 
 POOLS = (PoolConfig("cloud"), PoolConfig("edge", workers=2, light=True))
@@ -149,7 +150,7 @@ def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(
     # given a worker that has stopped without dying
     monkeypatch.setattr(on_ray, "_RECALL_WITHIN_S", 1.0)
     dispatcher = on_ray.RayDispatcher(
-        [a_seat("cloud-1", up=False)], RayConfig(address=ray_cluster.address)
+        [a_seat("cloud-1", up=False)], RayCluster(RayConfig(address=ray_cluster.address))
     )
     dispatcher.start()
     try:
@@ -192,7 +193,7 @@ class Maker:
 
 def test_a_draft_is_kept_until_its_own_attempt_has_ended() -> None:
     maker, point = Maker(), OperatingPoint(4)
-    dispatcher = on_ray.RayDispatcher((), RayConfig())
+    dispatcher = on_ray.RayDispatcher((), RayCluster(RayConfig()))
 
     def handed_over(attempt: int) -> HandedOver:
         handle = on_ray.DraftHandle(maker, f"draft {attempt}")

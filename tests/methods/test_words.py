@@ -59,7 +59,7 @@ def test_it_leaves_at_most_the_whole_of_a_run_and_at_least_something(name: str) 
 
 @every_kind
 def test_what_a_survey_tries_is_written_canonically_and_suits_the_video(name: str) -> None:
-    task = Task(9, is_edit=False)
+    task = Task(9, 24)
     for candidate in KINDS[name].candidates(24, 9):
         points = candidate.settings or [candidate.point(x) for x in (0.01, 0.5, 0.99)]
         for point in points:

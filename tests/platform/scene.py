@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tests.builders import FLIPBOOK, a_shape, knowledge
 from tests.platform.builders import Memory, a_seat
 from vidplat.config import Config, RunConfig
 from vidplat.domain import Artifact, Batch, Failure, Job, JobState, Outcome
-from vidplat.platform.dispatch.dispatcher import Event, Order, Seat, WorkerLost
+from vidplat.platform.dispatch.dispatcher import Absence, Event, Order, Seat, WorkerLost
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
@@ -33,6 +34,7 @@ class ScriptedDispatcher:
         self.events: list[Event] = []
         self.hurried: dict[str, float | None] = {}
         self.cancelled: set[str] = set()
+        self.dismissed: dict[str, str] = {}
 
     def start(self) -> None: ...
 
@@ -50,6 +52,14 @@ class ScriptedDispatcher:
 
     def cancel(self, worker_id: str, job_ids: Collection[str]) -> None:
         self.cancelled |= set(job_ids)
+
+    def dismiss(self, worker_id: str, reason: str, stalled: str | None = None) -> None:
+        self.dismissed[worker_id] = reason
+        seat = self.places[worker_id]
+        self.loses(worker_id, seat.since, f"{worker_id}.2", stalled=stalled)
+
+    def absent(self) -> Mapping[str, Absence]:
+        return {}
 
     def poll(self, timeout_s: float) -> list[Event]:
         heard, self.events = self.events, []
@@ -80,7 +90,7 @@ class ScriptedDispatcher:
             )
         )
 
-    def loses(self, worker_id: str, at: float, successor: str | None = None, **more: bool) -> None:
+    def loses(self, worker_id: str, at: float, successor: str | None = None, **more: Any) -> None:
         seat = self.places.pop(worker_id)
         if successor:
             spec = replace(seat.spec, worker_id=successor)
@@ -97,11 +107,12 @@ class Scene:
     ) -> None:
         self.now = 0.0
         self.catalog = open_catalog(f"sqlite:///{tmp_path}/c.db")
+        self.catalog.database.clock = lambda: self.now
         self.batch = Batch(
             "b1", "x", "/o", FLIPBOOK, submitted_at=0.0, deadline_at=deadline_at, total=len(jobs)
         )
         self.catalog.add_batch(self.batch, jobs)
-        self.catalog.hold_batch("b1", ME, now=0.0, lease_s=60.0)
+        self.catalog.hold_batch("b1", ME, lease_s=60.0)
         self.dispatcher = ScriptedDispatcher(*(workers or ("w1",)))
         self.heard, self.store = Memory(), MemoryStore()
         site = Site(

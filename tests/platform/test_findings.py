@@ -45,6 +45,15 @@ def test_costs_are_medians_and_qualities_means() -> None:
     assert found.motion_ratio is None  # nothing moved in any of them
 
 
+def test_fewer_steps_of_another_solver_stay_out_since_they_met_its_own_full_run() -> None:
+    rows = [
+        a_row(),
+        a_row("euler", steps=12, cost=0.4, ssim=0.95),
+        a_row("early+euler", cost=0.5, ssim=0.9),
+    ]
+    assert [point.method for point in profile_points(findings(rows), 24)] == ["early+euler"]
+
+
 def test_only_methods_that_beat_fewer_steps_come_into_the_profile() -> None:
     rows = [
         a_row(ssim=0.8, cost=0.5),

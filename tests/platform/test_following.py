@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import FLIPBOOK, a_job, a_shape, an_open_job, knowledge
 from tests.platform.builders import a_seat, an_assignment
-from vidplat.domain import OpenJob
+from vidplat.domain import OpenJob, Progress
 from vidplat.platform.dispatch.dispatcher import Order, Seat
 from vidplat.platform.run.following import MOST_IN_HAND, Due, Following, Standing, why_stuck
 from vidplat.platform.run.hands import Hands, InHand
@@ -130,6 +130,22 @@ def test_what_is_in_hand_hears_of_an_end_that_keeps_all_behind_it_in_time():
         due = {first: 20.2, second: 29.8}[held.order.job.id]
         held.order = replace(held.order, finish_by=due)
     assert plan.moved_ends("w1", standing(hands=hands)) == {}
+
+
+def test_what_is_stored_beside_the_next_may_end_after_that_began():
+    # given a plan that needs the worker at 30 s, and in its hand one of 10 s, 2 s of it for storing
+    plan = following(planned(1, finish_by=40.2, p50_s=10.0, p90_s=10.2))
+    hands = holding(8.0)
+    (held,) = hands.of("w1")
+    held.stages = {**held.stages, "store": 2.0}
+
+    # then it may be made by 30 s and stored by 32 s
+    (told,) = plan.moved_ends("w1", standing(hands=hands)).values()
+    assert told == pytest.approx(32.0, abs=0.2)
+
+    # and once it is being stored it hears of nothing
+    held.note(Progress(held.order.job.id, 1, "w1", "store", 24, 24, 8.0))
+    assert plan.moved_ends("w1", standing(hands=hands, now=8.0)) == {}
 
 
 def test_what_can_only_be_late_is_not_hurried():

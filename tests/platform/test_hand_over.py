@@ -481,7 +481,7 @@ def test_what_the_edge_stores_leaves_its_maker_time_for_more_keyframes(scene):
 
 
 def test_when_the_light_workers_are_lost_plans_count_on_makers_alone(scene):
-    stage = scene([a_job(row=row, method="eco") for row in (1, 2, 3)], deadline_at=34.0)
+    stage = scene([a_job(row=row, method="eco") for row in (1, 2, 3)], deadline_at=28.0)
     behind_a_thin_link(stage)
     with_light(stage, "e1")
     stage.dispatcher.places["e1"] = replace(stage.dispatcher.places["e1"], device_class="cpu-2")

@@ -70,6 +70,40 @@ def test_a_worker_is_through_when_all_it_holds_is_done():
     assert hands.running("w") == in_hand(1).order.job.id
 
 
+def stored_by(held: InHand, at: float) -> InHand:
+    """The same, with 3 s of storing at its end, which began at `at`."""
+    held.stages = {**STAGES, "store": 3.0}
+    held.note(Progress(held.order.job.id, 1, "w", "store", 8, 8, at))
+    return held
+
+
+def test_what_is_being_stored_is_not_in_the_way_of_the_next():
+    # given one that is stored since second 12, for 3 s, and one behind it that was begun then
+    hands, first, second = Hands(), stored_by(in_hand(1), at=12.0), in_hand(2, sent_at=12.0)
+    second.stages = first.stages
+    hands.put("w", first)
+
+    # then the worker is free at once, for a video whose own storing takes as long
+    assert hands.remaining_s("w", 12.0) == 0.0
+    # and 12 s after the next was begun; storing that goes on beside what follows
+    hands.put("w", second)
+    assert hands.remaining_s("w", 12.0) == pytest.approx(12.0)
+    assert hands.running("w") == second.order.job.id
+    assert [is_turn for _, is_turn in hands.in_turn("w")] == [True, True]
+
+
+def test_a_store_that_is_slower_than_the_maker_fills_its_queue():
+    # given three videos of 12 s each that take 30 s to be stored: the last is there after 12 + 90
+    hands = Hands()
+    for row in (1, 2, 3):
+        held = in_hand(row)
+        held.stages = {**STAGES, "store": 30.0}
+        hands.put("w", held)
+
+    # then a fourth one, which takes 12 s until its own 30 s of storing, has to wait for 90
+    assert hands.remaining_s("w", 0.0) == pytest.approx(12.0 + 90.0 - 12.0)
+
+
 def test_an_order_leaves_the_hand_only_for_its_own_attempt():
     hands = Hands()
     held = in_hand()

@@ -436,10 +436,10 @@ def test_lipar_is_for_rows_with_an_input_video():
 
 def test_the_submits_own_method_is_checked_row_by_row():
     (problem,) = problems_of(
-        a_prompt(1), a_prompt(2, input_video=A), method="hsa:50", sources=with_sources()
+        a_prompt(1), a_prompt(2, input_video=A), method="early", sources=with_sources()
     )
     assert problem.startswith(
-        "row 2, method: hsa is not made for rows with an input video: use full, steps or lipar"
+        "row 2, method: early is not made for rows with an input video: use full, steps or lipar"
     )
 
 

@@ -5,32 +5,33 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.platform.builders import a_seat
-from vidplat.domain import OperatingPoint, Outcome
 from vidplat.platform.dispatch.dispatcher import WorkerUp
 from vidplat.platform.dispatch.seats import Seats
 
 
-def seats(most_losses: int = 6) -> Seats:
+def seats() -> Seats:
     seat = a_seat("cloud-1", up=False)
-    return Seats([replace(seat, spec=replace(seat.spec, calibrate=True))], most_losses)
+    return Seats([replace(seat, spec=replace(seat.spec, calibrate=True))])
 
 
-def an_outcome(worker_id: str) -> Outcome:
-    return Outcome("j", 1, worker_id, OperatingPoint(4), 0.0, 1.0)
-
-
-def test_a_seat_is_refilled_under_new_names_until_it_is_hopeless():
-    sitting = seats(most_losses=3)
+def test_a_seat_is_refilled_under_new_names_however_often_its_worker_is_lost():
+    sitting = seats()
     names = ["cloud-1"]
-    for _ in range(2):
-        names.append(sitting.lose(names[-1], "killed").successor)
-    # something came of the third, so that it is not counted with those before
-    sitting.note(an_outcome(names[-1]))
-    while names[-1] is not None:
+    for _ in range(20):
         names.append(sitting.lose(names[-1], "killed").successor)
 
-    assert names == ["cloud-1", "cloud-1.2", "cloud-1.3", "cloud-1.4", "cloud-1.5", None]
-    assert sitting.all() == ()
+    assert names[:4] == ["cloud-1", "cloud-1.2", "cloud-1.3", "cloud-1.4"]
+    assert len(set(names)) == 21
+    assert [seat.worker_id for seat in sitting.all()] == names[-1:]
+
+
+def test_a_worker_that_found_room_is_expected_from_then_on():
+    seat = a_seat("cloud-1", up=False)
+    sitting = Seats([replace(seat, since=5.0, has_place=False)])
+    sitting.place("cloud-1")
+    (placed,) = sitting.all()
+    assert placed.has_place
+    assert placed.since > 5.0
 
 
 def test_a_worker_that_is_up_is_what_it_says_it_is_and_its_successor_is_still_to_come():

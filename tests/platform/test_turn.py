@@ -19,6 +19,7 @@ from vidplat.domain import (
 )
 from vidplat.errors import CatalogError, ClusterError, ModelError
 from vidplat.platform.dispatch.dispatcher import WorkerUp
+from vidplat.platform.run.owners import HoldLost
 from vidplat.platform.run.turn import drain, observe
 from vidplat.scheduler.cost import Observation
 from vidplat.scheduler.work import features
@@ -96,10 +97,13 @@ def test_a_lost_worker_costs_the_running_job_an_attempt_and_those_behind_it_noth
         (attempt,) = stage.catalog.attempts("b1", order.job.id)
         assert (attempt.ended, attempt.counts) == ("released", False)
 
-    # and they go to the successor once it is up
+    # and they go to the successor once it is up, the one that was lost once something was made
     stage.dispatcher.places["w1.2"] = replace(stage.dispatcher.places["w1.2"], up=True)
     stage.dispatcher.events.append(WorkerUp("w1.2", "cpu-1", 2**34, 1.0, at=8.0))
     stage.turn(8.0)
+    assert sorted(stage.in_hand("w1.2")) == [2, 3]
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1.2"][0], at=18.0)
+    stage.turn(18.0)
     assert sorted(stage.in_hand("w1.2")) == [1, 2, 3]
 
 
@@ -116,6 +120,42 @@ def test_a_video_that_was_committed_before_its_worker_died_is_kept(scene):
     assert stage.states() == {JobState.DONE: 1, JobState.QUEUED: 1}
     (attempt,) = stage.catalog.attempts("b1", second.job.id)
     assert attempt.counts
+
+
+@pytest.mark.parametrize("heard_of", [1, 2])
+def test_a_lost_worker_costs_what_was_being_stored_nothing(scene, heard_of: int):
+    # given a worker that stores one or two videos while it makes the next
+    stage = scene(3, look_ahead_s=100.0)
+    stage.turn(0.0)
+    orders = stage.dispatcher.sent["w1"]
+    for order in orders[:heard_of]:
+        stage.dispatcher.events.append(
+            Progress(order.job.id, order.attempt, "w1", "store", 24, 24, 2.0)
+        )
+    stage.turn(2.0)
+
+    # when it dies
+    stage.dispatcher.loses("w1", at=3.0, successor="w1.2")
+    stage.turn(3.0)
+
+    # then the blame falls on the one that was being made
+    assert stage.states() == {JobState.QUEUED: 3}
+    blamed = [stage.catalog.attempts("b1", order.job.id)[-1].counts for order in orders]
+    assert blamed == [number == heard_of for number in range(3)]
+
+
+def test_a_worker_that_dies_with_nothing_but_a_video_to_store_blames_that(scene):
+    stage = scene(1)
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    stage.dispatcher.events.append(
+        Progress(order.job.id, order.attempt, "w1", "store", 24, 24, 2.0)
+    )
+    stage.turn(2.0)
+    stage.dispatcher.loses("w1", at=3.0, successor="w1.2")
+    stage.turn(3.0)
+    (attempt,) = stage.catalog.attempts("b1", order.job.id)
+    assert (attempt.ended, attempt.counts) == ("failed", True)
 
 
 def test_a_worker_that_could_not_load_the_model_ends_the_run_with_its_reason(scene):
@@ -261,12 +301,119 @@ def test_a_catalog_that_cannot_be_written_for_a_while_loses_nothing(scene):
     assert stage.states() == {JobState.DONE: 1}
 
 
+@pytest.mark.parametrize("is_read_anew", [False, True])
+def test_a_claim_that_happened_but_was_never_answered_leaves_no_job_behind(scene, is_read_anew):
+    # given a catalog that claims, and is then away for longer than anybody asks again
+    stage = scene(3)
+    claim = stage.catalog.claim
+
+    def lose_the_answer(*args, **kwargs):
+        claim(*args, **kwargs)
+        raise CatalogError("the catalog hung up")
+
+    stage.catalog.claim = lose_the_answer
+    stage.turn(0.0)
+    assert stage.in_hand() == []
+
+    # when it is back, whether or not the queue is read anew meanwhile
+    stage.catalog.claim = claim
+    if is_read_anew:
+        stage.world.window.jobs.clear()
+        assert not stage.is_over
+    for n in range(3):
+        stage.turn(20.0 * n + 1)
+        stage.dispatcher.finishes(stage.dispatcher.sent["w1"][n], at=20.0 * n + 10)
+    stage.turn(70.0)
+
+    # then
+    assert stage.states() == {JobState.DONE: 3}
+    assert stage.is_over
+
+
+def test_a_queue_that_cannot_be_read_for_a_while_does_not_end_the_run(scene):
+    stage = scene(1)
+    stage.turn(0.0)
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1"][0], at=9.0)
+    stage.turn(9.0)
+    read = stage.catalog.open_jobs
+
+    def refuse(*args, **kwargs):
+        raise CatalogError("the catalog is locked")
+
+    stage.catalog.open_jobs = refuse
+    assert not stage.is_over
+    stage.catalog.open_jobs = read
+    assert stage.is_over
+
+
+def test_whoever_watches_sees_what_the_plan_foresees_now(scene):
+    # given two jobs of 10 s, promised by nobody yet
+    stage = scene(2)
+    assert stage.catalog.outlook("b1") is None
+    stage.turn(0.0)
+    stage.turn(2.0)
+    first = stage.catalog.outlook("b1")
+    assert first is not None
+    assert 19.0 < first.finish_p50_at < 22.0
+
+    # when the first takes four times as long
+    beats = [(0, 0.0), (6, 10.0)]
+    (order,) = stage.dispatcher.sent["w1"]
+    stage.dispatcher.events = [
+        Progress(order.job.id, 1, "w1", "denoise", step, 24, at) for step, at in beats
+    ]
+    stage.world.plan_age.call(urgent=True)
+    stage.turn(12.0)
+    stage.turn(14.0)
+    later = stage.catalog.outlook("b1")
+    assert later is not None
+    assert later.finish_p50_at > first.finish_p50_at + 10
+
+
+def test_a_video_committed_after_its_job_was_cancelled_is_there_in_both_places(scene):
+    # given a job that is cancelled while its worker stores the video
+    stage = scene(2)
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    stage.catalog.cancel("b1", now=1.0)
+    stage.commits(order)
+    stage.dispatcher.finishes(order, at=2.0)
+
+    # when
+    stage.turn(2.0)
+
+    # then the store has the last word, and the rest stays cancelled
+    assert stage.states() == {JobState.DONE: 1, JobState.CANCELLED: 1}
+    assert stage.catalog.batch_state("b1") == "cancelled"
+    (record,) = stage.catalog.jobs("b1", states=[JobState.DONE])
+    assert (record.started_at, record.finished_at, record.phases) == (1.0, 2.0, {"denoise": 1.0})
+    assert [each.ended for each in stage.catalog.attempts("b1", order.job.id)] == ["done"]
+
+
 def test_a_batch_that_another_process_took_over_is_left_to_it(scene):
     stage = scene(2)
     stage.turn(0.0)
-    stage.catalog.hold_batch("b1", "other:2:2", now=1000.0, lease_s=60.0)
-    with pytest.raises(ClusterError, match="another process has taken over"):
+    stage.now = 1000.0
+    stage.catalog.hold_batch("b1", "other:2:2", lease_s=60.0)
+    with pytest.raises(HoldLost, match="another process works on batch b1"):
         stage.turn(1000.0)
+
+
+def test_a_method_that_a_worker_refuses_costs_the_job_nothing_but_that_method(scene):
+    stage = scene(1, max_attempts=1)
+    stage.turn(0.0)
+    (order,) = stage.dispatcher.sent["w1"]
+    failure = Failure(FailureKind.METHOD, "hsa cannot be used here")
+    stage.dispatcher.finishes(order, at=1.0, failure=failure)
+    stage.turn(1.0)
+    assert [each.attempt for each in stage.dispatcher.sent["w1"]] == [1, 2]
+    refused = (order.job.model.id, order.assignment.point.accelerator)
+    assert refused in stage.world.learner.knowledge.refused
+
+    # and it still has its one attempt at what may fail
+    stage.dispatcher.finishes(stage.dispatcher.sent["w1"][1], at=2.0)
+    stage.turn(2.0)
+    assert stage.states() == {JobState.DONE: 1}
 
 
 def test_a_failing_worker_becomes_the_last_choice(scene):

@@ -6,20 +6,23 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.builders import a_job
 from vidplat.config import PoolConfig
-from vidplat.domain import Artifact, FailureKind, ModelRef, OperatingPoint, Outcome, Progress
+from vidplat.domain import Artifact, FailureKind, Job, ModelRef, OperatingPoint, Outcome, Progress
 from vidplat.errors import (
     ClusterError,
     InputError,
     JobError,
+    MethodRefused,
     ModelError,
     OutOfMemoryError,
     StoreError,
 )
+from vidplat.platform.dispatch import storing
 from vidplat.platform.dispatch.dispatcher import HandedOver, Order, WorkerSpec, WorkerUp
 from vidplat.platform.dispatch.worker_thread import (
     Outbox,
@@ -31,8 +34,9 @@ from vidplat.platform.dispatch.worker_thread import (
     sort_failure,
 )
 from vidplat.scheduler.decision import Assignment
+from vidplat.storage.stores import NotFound
 from vidplat.testing import FakeModel
-from vidplat.workers.draft import Draft
+from vidplat.workers.draft import Draft, Rendered
 
 FAKE = ModelRef("fake", "1")
 SPEC = WorkerSpec("cloud-1", PoolConfig("cloud"), "b1", FAKE, "memory://")
@@ -56,10 +60,11 @@ class Running:
         model: FakeModel | None = None,
         commit: Callable[..., Artifact] = lambda order, made: ARTIFACT,
         unpack: Callable[[Draft], bytes] = lambda draft: draft.video,
+        spec: WorkerSpec = SPEC,
     ) -> None:
         self.outbox = Outbox()
         tools = Tools(lambda ref: model or FakeModel(), commit, unpack=unpack)
-        self.thread = WorkerThread(SPEC, lambda spec: tools, self.outbox)
+        self.thread = WorkerThread(spec, lambda spec: tools, self.outbox)
         self.heard: list[WorkerEvent] = []
         self.thread.start()
 
@@ -98,6 +103,7 @@ def test_a_worker_says_when_it_is_up_and_ends_each_order_in_an_outcome(opened):
     assert (first.ok, first.artifact, first.steps_done) == (True, ARTIFACT, 4)
     assert set(first.phases) >= {"denoise", "decode", "store"}
     assert first.job_id == an_order(1).job.id
+    # a store that answers at once is waited for
     assert second.started_at >= first.finished_at - 1e-3
 
 
@@ -186,23 +192,24 @@ def with_a_draft(row: int) -> Order:
 
 
 def test_the_next_draft_is_on_its_way_while_one_is_finished_and_no_more_than_that(opened):
-    # given three drafts, of which none may be committed before the next one has come
+    # given three drafts, of which none may be finished before the next one has come
     fetched: list[Draft] = []
     come = [threading.Event() for _ in range(3)]
-    at_commit: list[int] = []
+    at_finish: list[int] = []
 
     def unpack(draft: Draft) -> bytes:
         fetched.append(draft)
         come[len(fetched) - 1].set()
         return bytes(draft.video)
 
-    def commit(order: Order, made: object) -> Artifact:
-        assert come[min(len(at_commit) + 1, 2)].wait(10)
-        time.sleep(0.05)  # for another to be fetched, were it allowed
-        at_commit.append(len(fetched))
-        return ARTIFACT
+    class Finisher(FakeModel):
+        def finish(self, *given: Any, **more: Any) -> Rendered:
+            assert come[min(len(at_finish) + 1, 2)].wait(10)
+            time.sleep(0.05)  # for another to be fetched, were it allowed
+            at_finish.append(len(fetched))
+            return super().finish(*given, **more)
 
-    running = opened(commit=commit, unpack=unpack)
+    running = opened(Finisher(), unpack=unpack)
     running.until(WorkerUp)
 
     # when
@@ -210,7 +217,7 @@ def test_the_next_draft_is_on_its_way_while_one_is_finished_and_no_more_than_tha
 
     # then
     assert all(outcome.ok for outcome in running.outcomes(3))
-    assert at_commit == [2, 3, 3]
+    assert at_finish == [2, 3, 3]
     assert all(0 <= outcome.phases["network"] < 5 for outcome in running.outcomes(3))
 
 
@@ -233,13 +240,166 @@ def test_a_draft_that_does_not_come_fails_its_job_alone(opened):
 
 
 def test_a_draft_that_is_called_back_is_not_kept(opened):
-    waits = threading.Event()
-    running = opened(commit=lambda order, made: waits.wait(10) and ARTIFACT)
+    waits, begun = threading.Event(), threading.Event()
+
+    class Finisher(FakeModel):
+        def finish(self, *given: Any, **more: Any) -> Rendered:
+            begun.set()
+            assert waits.wait(10)
+            return super().finish(*given, **more)
+
+    running = opened(Finisher())
     running.until(WorkerUp)
     running.thread.put([with_a_draft(1), with_a_draft(2)])
+    assert begun.wait(10)
     assert running.thread.recall([with_a_draft(2).job.id]) == {with_a_draft(2).job.id}
     waits.set()
     assert [outcome.job_id for outcome in running.outcomes(1)] == [with_a_draft(1).job.id]
+
+
+# --- storing beside making ------------------------------------------------------------------------
+
+
+class SlowStore:
+    """A store whose commits wait until they are let through; with what comes of each."""
+
+    def __init__(self, *ends: Artifact | Exception) -> None:
+        self.begun: list[str] = []
+        self.ends = list(ends)
+        self.let_through = threading.Semaphore(0)
+
+    def commit(self, order: Order, made: object) -> Artifact:
+        self.begun.append(order.job.id)
+        assert self.let_through.acquire(timeout=10)
+        end = self.ends.pop(0) if self.ends else ARTIFACT
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+
+def test_the_next_video_is_made_while_one_is_stored_and_one_at_most_waits(opened):
+    # given a store that does not answer
+    store, made = SlowStore(), []
+
+    class Maker(FakeModel):
+        def make(self, job: Job, *given: Any, **more: Any) -> Rendered | Draft:
+            made.append(job.id)
+            return super().make(job, *given, **more)
+
+    running = opened(Maker(), commit=store.commit)
+    orders = [an_order(row) for row in (1, 2, 3, 4)]
+    jobs = [order.job.id for order in orders]
+    running.thread.put(orders)
+
+    # then three are made: one is being stored, one waits, and the third has nowhere to go
+    wait_until(lambda: len(made) == 3)
+    time.sleep(0.1)
+    assert (made, store.begun) == (jobs[:3], jobs[:1])
+    # which is told of the first before the second began
+    told = [(each.job_id, each.phase) for each in running.until(Progress)]
+    assert told.index((jobs[0], "store")) < [job for job, _ in told].index(jobs[1])
+
+    # and each gets its own end, in the order they were made
+    for _ in orders:
+        store.let_through.release()
+    assert [outcome.job_id for outcome in running.outcomes(4)] == jobs
+    assert all(outcome.ok and outcome.phases["store"] > 0 for outcome in running.outcomes(4))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing, "_FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(storing, "_LOOK_S", 0.01)
+
+
+def test_a_video_that_the_store_refused_is_offered_again_and_not_made_again(opened, impatient):
+    # given a store that is away for three tries
+    store = SlowStore(*[StoreError("the store is away")] * 3)
+    running = opened(commit=store.commit, spec=replace(SPEC, store_patience_s=30.0))
+    order = an_order()
+    running.thread.put([order])
+    for _ in range(4):
+        store.let_through.release()
+
+    (outcome,) = running.outcomes()
+
+    assert outcome.ok
+    assert store.begun == [order.job.id] * 4
+    phases = [progress.phase for progress in running.until(Progress)]
+    assert phases.count("denoise") <= 4, "it was made once"
+    assert phases[-1] == "store"
+
+
+@pytest.mark.parametrize(
+    ("error", "patience_s", "tries"),
+    [
+        (StoreError("the disk is full"), 0.05, 2),  # 0.02 s, then 0.04 s would be too long
+        (StoreError("the disk is full"), 0.0, 1),
+        (NotFound("no such bucket"), 30.0, 1),  # no retry can help
+        (ZeroDivisionError("a mistake"), 30.0, 1),
+    ],
+)
+def test_patience_has_an_end_and_the_next_video_is_stored_all_the_same(
+    opened, impatient, error, patience_s, tries
+):
+    store = SlowStore(*[error] * tries)
+    running = opened(commit=store.commit, spec=replace(SPEC, store_patience_s=patience_s))
+    first, second = an_order(1), an_order(2)
+    running.thread.put([first, second])
+    for _ in range(tries + 1):
+        store.let_through.release()
+
+    lost, kept = running.outcomes(2)
+
+    assert (lost.job_id, kept.job_id) == (first.job.id, second.job.id)
+    assert (lost.failure, kept.ok) == (sort_failure(error), True)
+    assert store.begun == [first.job.id] * tries + [second.job.id]
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_what_nobody_wants_any_more_is_not_offered_again(opened, monkeypatch, end):
+    monkeypatch.setattr(storing, "_FIRST_WAIT_S", 60.0)
+    store = SlowStore(*[StoreError("the store is away")] * 9)
+    running = opened(commit=store.commit, spec=replace(SPEC, store_patience_s=600.0))
+    order = an_order()
+    running.thread.put([order])
+    for _ in range(9):
+        store.let_through.release()
+    wait_until(lambda: store.begun)
+
+    began = time.monotonic()
+    running.thread.cancel([order.job.id]) if end == "cancel" else running.thread.close(wait_s=10)
+
+    (outcome,) = running.outcomes()
+    assert (outcome.ok, time.monotonic() - began < 10) == (False, True)
+    assert len(store.begun) == 2
+
+
+def test_a_worker_that_is_closed_stores_what_it_has_made(opened):
+    store = SlowStore()
+    running = opened(commit=store.commit)
+    running.thread.put([an_order(1), an_order(2)])
+    wait_until(lambda: store.begun and running.thread.recall([an_order(2).job.id]) == frozenset())
+    threading.Timer(0.1, lambda: store.let_through.release(2)).start()
+    running.thread.close(wait_s=10)
+    assert not running.thread._thread.is_alive()
+    assert running.outcomes(1)[0].ok
+
+
+def wait_until(is_so: Callable[[], object], limit_s: float = 10.0) -> None:
+    until = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_that_a_video_is_being_stored_is_told_at_once():
+    outbox, beat = Outbox(), Progress("a", 1, "w", "store", 4, 4, 1.0)
+    threading.Timer(0.05, outbox.put, [beat]).start()
+    outbox.put(replace(beat, phase="mp4"))
+    began = time.monotonic()
+    assert outbox.take(10.0, gather_s=30.0) == [beat]
+    assert time.monotonic() - began < 10
 
 
 def test_a_slow_reader_hears_only_the_newest_heartbeat_of_a_job():
@@ -276,6 +436,7 @@ def test_failures_are_sorted_by_whose_fault_they_are():
     assert sort_failure(OutOfMemoryError("x")).kind is FailureKind.OUT_OF_MEMORY
     assert sort_failure(MemoryError()).kind is FailureKind.OUT_OF_MEMORY
     assert sort_failure(JobError("x")).kind is FailureKind.JOB
+    assert sort_failure(MethodRefused("x")).kind is FailureKind.METHOD
     assert sort_failure(OSError(28, "No space left on device")).kind is FailureKind.INFRASTRUCTURE
     assert sort_failure(ZeroDivisionError("a \x1b[31m thing")).kind is FailureKind.JOB
     assert sort_failure(ZeroDivisionError("a \x1b[31m thing")).message.isprintable()

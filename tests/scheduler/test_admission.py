@@ -44,12 +44,12 @@ def test_a_degraded_plan_is_admitted_and_tells_how_many_jobs_lose_what():
 
 
 def test_a_plan_where_all_jobs_lose_the_same_is_told_in_one_clause():
-    decided = plan(a_snapshot(jobs=open_jobs(16), deadline_at=16 * 5.57), a_policy(), KNOWN)
+    decided = plan(a_snapshot(jobs=open_jobs(16), deadline_at=16 * 5.56), a_policy(), KNOWN)
 
     # 12 of 24 steps take 1 + 9 x 12 / 24 = 5.5 s; their measured quality is 0.92
     assert answer(decided, a_policy(), 0.0).headline == (
         "degraded: 16 of 16 jobs at 12 of 24 steps, predicted quality 0.92; full quality needs "
-        "2 min 42 s"
+        "2 min 41 s"
     )
 
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from tests.builders import a_job
 from vidplat.domain import OperatingPoint
 from vidplat.scheduler.chains import EASE_S, Chain
+from vidplat.scheduler.cost import Estimate
 from vidplat.scheduler.groups import NEVER, Group
 from vidplat.scheduler.menu import Rungs
+from vidplat.scheduler.relay import stored_beside
 from vidplat.scheduler.slack import _Lots, spend_slack
 
 
@@ -31,7 +33,10 @@ def a_group(
         else tuple((k + 1) / len(p50_s) for k in range(len(p50_s)))
     )
     points = tuple(OperatingPoint(k + 1) for k in range(len(p50_s)))
-    rungs = Rungs(points, qualities, p50_s, tuple(spread * s for s in p50_s), (None,) * len(points))
+    spreads = tuple(spread * s for s in p50_s)
+    works = [Estimate(p50, p50 + more) for p50, more in zip(p50_s, spreads, strict=True)]
+    alone = tuple(stored_beside(work, 0.0) for work in works)
+    rungs = Rungs(points, qualities, p50_s, spreads, alone)
     return Group(a_job(), due, 0.0, weight, 1.0, True, {0: rungs})
 
 

@@ -17,7 +17,7 @@ def test_full_quality_is_always_offered_and_is_the_best():
 
     assert offered.points[-1] == OperatingPoint(24)
     assert offered.qualities[-1] == 1.0
-    assert offered.measured
+    assert not offered.guess
 
 
 def test_quality_between_measured_points_lies_on_the_line_between_them():
@@ -47,7 +47,7 @@ def test_more_steps_are_never_worse_even_where_the_measurement_was():
 def test_a_model_without_a_profile_gets_steps_alone_and_says_that_quality_is_a_guess():
     offered = choices(a_shape(profile=()), a_spec(steps=24))
 
-    assert not offered.measured
+    assert offered.guess
     assert {p.accelerator for p in offered.points} == {""}
     assert list(offered.qualities) == sorted(offered.qualities)
     assert min(p.steps for p in offered.points) == 4

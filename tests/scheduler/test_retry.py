@@ -17,6 +17,13 @@ def test_a_wrong_request_is_failed_at_once():
     assert decide(FailureKind.REQUEST) is JobState.FAILED
 
 
+def test_a_refused_method_is_the_rows_failure_where_it_asked_for_it_and_else_the_plans():
+    again = decide(FailureKind.METHOD, attempt=9)
+    assert isinstance(again, OpenJob)
+    assert (again.not_before, again.avoid, again.rung_down) == (100.0, frozenset(), 0)
+    assert decide(FailureKind.METHOD, method="hsa:50") is JobState.FAILED
+
+
 def test_a_failed_job_goes_elsewhere_after_a_short_wait():
     again = decide(FailureKind.JOB)
 

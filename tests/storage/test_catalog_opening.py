@@ -328,6 +328,48 @@ def test_a_url_that_names_no_catalog_is_a_mistake_of_usage(url: str) -> None:
         open_catalog(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://u:Zq@hunter2@127.0.0.1:1/v", "percent-encode @ as %40"),
+        ("postgresql://u:Zq?a@hunter2@127.0.0.1:1/v", "percent-encode @ as %40"),
+        ("postgresql://u:my hunter2@127.0.0.1:1/v", "percent-encode it as %20"),
+        ("postgresql://u:hunter2@127.0.0.1:1/v?sslmod=disable", "did you mean 'sslmode'"),
+        ("postgresql://u:hunter2@127.0.0.1:1/v?autocommit=1", "unknown option 'autocommit'"),
+        ("postgresql://u:hunter2@127.0.0.1:1/v?sslmode=maybe", "wrong option: invalid sslmode"),
+        ("postgresql://u:hunter2@127.0.0.1:1/v?keepalives=x", "invalid integer value"),
+        ("postgresql://u:hunter2@127.0.0.1:99999/v", "port must be 1 to 65,535"),
+        ("postgresql://u:hunter2@127.0.0.1/v%00w", "control character"),
+        ("sqlite://host/c.db", "names a host"),
+        ("sqlite:///c.db?mode=ro", "names options"),
+        ("sqlite:///c\0.db", "control character"),
+    ],
+)
+def test_a_url_that_says_what_nobody_means_connects_to_nothing(url: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_catalog(url)
+    assert words in str(caught.value) and "hunter2" not in str(caught.value)
+
+
+def test_what_lasts_until_somebody_mends_it_is_told_from_what_passes(tmp_path: Path) -> None:
+    database = Database("postgresql://u@127.0.0.1:1/v")
+    refused = 'connection failed: FATAL:  password authentication failed for user "u"'
+    assert not database._unreached(Exception(refused)).retry_can_help
+    assert database._unreached(Exception("connection failed: Connection refused")).retry_can_help
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(CatalogError) as caught:
+        open_catalog(at(tmp_path / "folder.db"))
+    assert not caught.value.retry_can_help
+
+
+def test_a_tilde_in_an_sqlite_url_is_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    open_catalog("sqlite:///~/deep/c.db").close()
+    assert (tmp_path / "deep" / "c.db").is_file()
+
+
 def test_a_full_disk_is_an_error_of_the_surroundings() -> None:
     error = sqlite3.OperationalError("database or disk is full")
     assert "disk is full" in str(Database("sqlite://").explain(error))

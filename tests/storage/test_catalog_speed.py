@@ -61,7 +61,7 @@ def test_claims_heartbeats_and_ends_find_jobs_by_their_key(catalog: Catalog) -> 
     beats = [Progress(job.id, 1, "w1", "denoise", 1, 24, 0.0) for job in JOBS]
     calls: list[Callable[[], object]] = [
         lambda: catalog.claim(BATCH.id, claims, now=0.0, lease_s=30),
-        lambda: catalog.heartbeat(BATCH.id, beats, now=0.0, lease_s=30),
+        lambda: catalog.heartbeat(BATCH.id, beats, lease_s=30),
         lambda: catalog.finish(BATCH.id, [an_outcome(job.id) for job in JOBS[1:]]),
         lambda: catalog.mark_done(BATCH.id, JOBS[0].id, an_artifact(JOBS[0].id), 0.0),
         lambda: catalog.find_job(JOBS[0].id),
@@ -77,7 +77,7 @@ def test_what_waits_and_what_runs_is_found_by_state(catalog: Catalog) -> None:
         lambda: catalog.open_jobs(BATCH.id, limit=10),
         lambda: catalog.running(BATCH.id),
         lambda: catalog.jobs(BATCH.id, states=[JobState.RUNNING]),
-        lambda: catalog.renew(BATCH.id, "host:1:100", now=0.0, lease_s=30),
+        lambda: catalog.renew(BATCH.id, "host:1:100", lease_s=30),
         lambda: catalog.release(BATCH.id, now=0.0),
     ]
     assert [searches_of_jobs(catalog, call) for call in calls] == [{BY_STATE}] * len(calls)

@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from tests.servers_s3 import S3Server
 from vidplat.errors import StoreError
-from vidplat.storage import open_store
+from vidplat.storage import artifacts, open_store
 from vidplat.storage.artifacts import (
     POINTS,
     Commit,
@@ -28,11 +28,12 @@ from vidplat.storage.artifacts import (
     repair,
     sweep,
 )
+from vidplat.storage.memory import MemoryStore
 from vidplat.storage.stores import Store
 
 BATCH, JOB = "b0123456789a", "ab" * 16
 FOLDER = f"batches/{BATCH}/jobs/ab/{JOB}"
-FINAL = {f"{FOLDER}/{name}" for name in ("COMMIT.json", "video.mp4", "meta.json", "poster.jpg")}
+NAMES = ("video.mp4", "meta.json", "poster.jpg")
 
 
 class Died(BaseException):
@@ -94,23 +95,36 @@ def keys(store: Store) -> set[str]:
     return set(store.list())
 
 
+def final(attempt: int, token: str = "t") -> set[str]:
+    """The keys of a job that this attempt has won."""
+    return {f"{FOLDER}/COMMIT.json", *(f"{FOLDER}/{attempt}-{token}/{name}" for name in NAMES)}
+
+
 def assert_whole(store: Store, found: Commit | None) -> None:
-    """What is under the final names is what COMMIT.json promises, and nothing else is there."""
+    """What the artifact names is what COMMIT.json promises, and nothing else is there."""
     assert found is not None
-    assert keys(store) == FINAL
-    video = store.get(f"{FOLDER}/video.mp4")
+    artifact, commit_key = found.artifact, f"{FOLDER}/COMMIT.json"
+    uris = {artifact.video_uri, artifact.poster_uri, artifact.meta_uri, store.uri(commit_key)}
+    assert {store.uri(key) for key in keys(store)} == uris
+    token = json.loads(store.get(commit_key))["token"]
+    assert keys(store) == final(artifact.attempt, token)
+    assert_holds(store, found, f"{artifact.attempt}-{token}/")
+
+
+def assert_holds(store: Store, found: Commit, below: str) -> None:
+    video = store.get(f"{FOLDER}/{below}video.mp4")
     assert (len(video), hashlib.sha256(video).hexdigest()) == (
         found.artifact.size_bytes,
         found.artifact.sha256,
     )
-    assert json.loads(store.get(f"{FOLDER}/meta.json")) == found.facts
+    assert json.loads(store.get(f"{FOLDER}/{below}meta.json")) == found.facts
 
 
 def test_a_commit_leaves_three_files_and_their_proof(store: Store) -> None:
     done = make(store)
     assert done.won
     assert done.artifact.attempt == 1
-    assert done.artifact.video_uri == store.uri(f"{FOLDER}/video.mp4")
+    assert done.artifact.video_uri == store.uri(f"{FOLDER}/1-t/video.mp4")
     assert done.artifact.sha256 == hashlib.sha256(video_of(1)).hexdigest()
     assert_whole(store, done)
     assert list(committed_jobs(store, BATCH)) == [JOB]
@@ -142,7 +156,7 @@ def test_the_same_attempt_told_again_is_still_the_winner(store: Store) -> None:
 
 
 @on_each_store
-@pytest.mark.parametrize("point", ["verified", "committed"])
+@pytest.mark.parametrize("point", ["video.mp4-written", "committed"])
 def test_a_death_before_or_after_the_commit_point_is_repaired(store: Store, point: str) -> None:
     with pytest.raises(Died):
         make(store, 1, at=dying_at(point))
@@ -184,8 +198,8 @@ def test_a_death_at_any_point_is_repaired_by_a_reconciler(store: Store, point: s
 
 def assert_nothing_partial(store: Store) -> None:
     for name, content in (("video.mp4", video_of(1)), ("poster.jpg", b"poster")):
-        if store.facts(f"{FOLDER}/{name}"):
-            assert store.get(f"{FOLDER}/{name}") == content
+        if store.facts(f"{FOLDER}/1-t/{name}"):
+            assert store.get(f"{FOLDER}/1-t/{name}") == content
 
 
 @on_each_store
@@ -211,19 +225,26 @@ def test_a_damaged_video_takes_its_commit_back_so_that_it_is_made_again(tmp_path
     # a power cut can leave a name with stale bytes: rename was written to disk, content was not
     store = open_store(str(tmp_path))
     make(store, 1)
-    (tmp_path / FOLDER / "video.mp4").write_bytes(b"\0" * 100)
+    (tmp_path / FOLDER / "1-t" / "video.mp4").write_bytes(b"\0" * 100)
 
     assert repair(store, BATCH, JOB) is None
     assert store.facts(f"{FOLDER}/COMMIT.json") is None
     again = make(store, 2)
+    sweep(store, BATCH, older_than_s=-1)  # of what is left of the first
 
     assert again.won
     assert_whole(store, again)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"files": {}}', b"null", b'{"attempt": 1, "files": 3}', b"\xff"]
-)
+    "content",
+    [
+        b"", b"{", b"[]", b'{"files": {}}', b"null", b'{"attempt": 1, "files": 3}', b"\xff",
+        b'{"version": 2, "attempt": 1, "token": "t", "folder": "../2-u", "meta": {}, "files":'
+        b' {"video.mp4": {"bytes": 1, "sha256": ""}, "meta.json": {"bytes": 1, "sha256": ""},'
+        b' "poster.jpg": {"bytes": 1, "sha256": ""}}}',
+    ],
+)  # fmt: skip
 def test_an_unreadable_commit_is_no_commit(tmp_path: Path, content: bytes) -> None:
     store = open_store(str(tmp_path))
     store.put(f"{FOLDER}/COMMIT.json", content)
@@ -231,17 +252,54 @@ def test_an_unreadable_commit_is_no_commit(tmp_path: Path, content: bytes) -> No
     assert_whole(store, make(store, 2))
 
 
-def test_a_video_that_did_not_arrive_whole_is_not_committed() -> None:
-    store = open_store("memory://")
+def test_a_commit_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    make(store, 1)
+    key = f"{FOLDER}/COMMIT.json"
+    store.put(key, store.get(key).replace(b'"version": 2', b'"version": 3'))
+    for step in (lambda: repair(store, BATCH, JOB), lambda: make(store, 2)):
+        with pytest.raises(StoreError, match="was written by a newer vidplat"):
+            step()
+    assert store.facts(key) is not None
+
+
+def test_a_store_that_fails_while_it_is_written_to_leaves_nothing_and_may_be_asked_again() -> None:
+    store = MemoryStore()
     honest = store.put
 
-    def lossy(key: str, data: bytes, *, content_type: str = "") -> None:
-        honest(key, data[:-1], content_type=content_type)
+    def failing(key: str, data: bytes, *, content_type: str = "") -> None:
+        if key.endswith("video.mp4"):
+            raise StoreError("the store is away")
+        honest(key, data, content_type=content_type)
 
-    store.put = lossy  # type: ignore[method-assign]
-    with pytest.raises(StoreError, match="wrote 6 bytes, the store has 5 bytes"):
+    store.put = failing  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="is away"):
         make(store)
-    assert store.facts(f"{FOLDER}/COMMIT.json") is None
+    assert keys(store) == set()
+    store.put = honest  # type: ignore[method-assign]
+    assert_whole(store, make(store))
+
+
+@pytest.mark.parametrize("has_reached", [True, False])
+def test_a_store_that_fails_at_the_commit_point_is_asked_again(has_reached: bool) -> None:
+    # the answer to the conditional put never came: it may be written or not
+    store = MemoryStore()
+    honest = store.put_if_absent
+
+    def lost(key: str, data: bytes) -> bool:
+        if has_reached:
+            honest(key, data)
+        raise StoreError("no answer")
+
+    store.put_if_absent = lost  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="no answer"):
+        make(store)
+    assert (repair(store, BATCH, JOB) is not None) == has_reached  # nothing it needs is removed
+
+    store.put_if_absent = honest  # type: ignore[method-assign]
+    again = make(store)
+    assert again.won
+    assert_whole(store, again)
 
 
 def test_a_full_disk_leaves_nothing_and_says_what_to_do(tmp_path: Path) -> None:
@@ -269,7 +327,112 @@ def test_a_sweep_spares_the_young_and_the_committed(store: Store) -> None:
         make(store, 2, at=dying_at("video.mp4-written"))
     assert sweep(store, BATCH, older_than_s=3600) == 0
     assert sweep(store, BATCH, older_than_s=-1) == 3
-    assert keys(store) == FINAL
+    assert keys(store) == final(1)
+    assert sweep(store, BATCH, older_than_s=-1) == 0
+
+
+def test_a_sweep_removes_nothing_but_what_attempts_write(store: Store) -> None:
+    kept = {f"{FOLDER}/{name}" for name in ("notes.txt", "1-t/notes.txt", "late-t/video.mp4")}
+    for key in (*kept, f"batches/{BATCH}/jobs/README", f"batches/{BATCH}/report.html"):
+        store.put(key, b"by hand")
+    store.put(f"{FOLDER}/1-t/video.mp4", b"of an attempt")
+    assert sweep(store, BATCH, older_than_s=-1) == 1
+    assert keys(store) >= kept
+
+
+OTHERS = [f"{number:032x}" for number in range(3)]
+
+
+class Asked(MemoryStore):
+    """Remembers which folders it listed."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.listed: list[str] = []
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        self.listed.append(prefix)
+        return super().list(prefix)
+
+
+@pytest.mark.parametrize("few", [100, 1])  # asked for one by one, or found in the whole listing
+def test_given_jobs_alone_are_looked_at(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    # given two of four jobs committed, and of each an attempt that came to nothing
+    monkeypatch.setattr(artifacts, "_FEW_JOBS", few)
+    store, every = Asked(), [JOB, *OTHERS]
+    for number, job_id in enumerate(every):
+        if number % 2 == 0:
+            make(store, 1, job_id=job_id)
+        with pytest.raises(Died):
+            make(store, 2, job_id=job_id, at=dying_at("video.mp4-written"))
+
+    # then
+    assert set(committed_jobs(store, BATCH)) == {every[0], every[2]}
+    store.listed.clear()
+    asked = [every[0], every[1], "cd" * 16]
+    assert list(committed_jobs(store, BATCH, jobs=asked)) == [every[0]]
+    assert sweep(store, BATCH, older_than_s=-1, jobs=asked) == 6
+    assert sweep(store, BATCH, older_than_s=-1) == 6
+    whole = f"batches/{BATCH}/jobs"
+    assert store.listed.count(whole) == (1 if few == 100 else 3)
+    assert list(committed_jobs(store, BATCH, jobs=[])) == []
+
+
+# --- what version 1 wrote -------------------------------------------------------------------------
+
+
+def make_as_version_1(
+    store: Store, attempt: int = 1, *, moved: int = 3, commit: bool = True
+) -> None:
+    """As it died after so many moves to the final names; 3: it did not."""
+    meta = {"prompt": "a red circle", "attempt": attempt}
+    contents = {
+        "poster.jpg": b"poster",
+        "meta.json": json.dumps(meta).encode(),
+        "video.mp4": video_of(attempt),
+    }
+    files = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in contents.items()
+    }
+    document = {"version": 1, "attempt": attempt, "token": "t", "files": files, "meta": meta}
+    for number, (name, data) in enumerate(contents.items()):
+        is_moved = commit and number < moved
+        store.put(f"{FOLDER}/{'' if is_moved else f'.attempt-{attempt}-t-'}{name}", data)
+    if commit:
+        store.put(f"{FOLDER}/COMMIT.json", json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2, 3])
+def test_a_commit_of_version_1_is_read_and_its_moves_are_finished(store: Store, moved: int) -> None:
+    make_as_version_1(store, moved=moved)
+
+    found = repair(store, BATCH, JOB)
+
+    assert found is not None
+    assert found.artifact.video_uri == store.uri(f"{FOLDER}/video.mp4")
+    assert keys(store) == {f"{FOLDER}/{name}" for name in ("COMMIT.json", *NAMES)}
+    assert_holds(store, found, "")
+    assert repair(store, BATCH, JOB) == found
+    assert list(committed_jobs(store, BATCH)) == [JOB]
+
+
+@pytest.mark.parametrize("moved", [0, 3])
+def test_who_finishes_after_a_commit_of_version_1_loses_politely(store: Store, moved: int) -> None:
+    make_as_version_1(store, moved=moved)
+    with pytest.raises(Died):
+        make(store, 2, at=dying_at("meta.json-written"))
+    late = make(store, 3)
+    assert (late.won, late.artifact.attempt) == (False, 1)
+    assert sweep(store, BATCH, older_than_s=-1) == 2
+    assert keys(store) == {f"{FOLDER}/{name}" for name in ("COMMIT.json", *NAMES)}
+
+
+def test_a_sweep_finishes_commits_of_version_1_and_removes_its_attempts(store: Store) -> None:
+    make_as_version_1(store, 2, commit=False)
+    make_as_version_1(store, 1, moved=0)
+    assert sweep(store, BATCH, older_than_s=-1) == 3
+    assert keys(store) == {f"{FOLDER}/{name}" for name in ("COMMIT.json", *NAMES)}
 
 
 def test_keys_are_made_of_our_own_ids_only() -> None:

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.servers_s3 import S3Server
-from tests.storage.test_commit import assert_whole, make
+from tests.storage.test_commit import BATCH, FOLDER, JOB, assert_whole, make
 from vidplat.errors import StoreError
 from vidplat.storage import open_store, s3_bucket
+from vidplat.storage.artifacts import sweep
 from vidplat.storage.memory import MemoryStore
 from vidplat.storage.places import probe
 from vidplat.storage.s3 import MULTIPART_ABOVE_BYTES, S3Store
@@ -78,6 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if fault == "reset":
             return self._hang_up()
+        if fault == "harmed":
+            body = b"?" + body[1:]
         connection = http.client.HTTPConnection(self.server.target, timeout=10)
         connection.request(self.command, self.path, body, dict(self.headers.items()))
         answer = connection.getresponse()
@@ -163,7 +166,43 @@ def test_a_commit_survives_any_single_fault_of_the_network(
         assert done.won
         assert_whole(store, done)
 
-    assert each_request_once(moto_server, proxy, fault, run) >= 13
+    assert each_request_once(moto_server, proxy, fault, run) >= 4
+
+
+@pytest.mark.parametrize(
+    "server", ["moto_server", pytest.param("s3_server", marks=pytest.mark.server)]
+)
+def test_a_commit_is_four_requests(
+    server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: S3Server = request.getfixturevalue(server)
+    real.with_credentials(monkeypatch)
+    with a_proxy(real.endpoint) as proxy:
+        store = open_store(real.bucket_url().replace(real.endpoint, proxy.endpoint))
+        assert make(store).won
+    assert proxy.seen == 4, "three files and COMMIT.json"
+
+
+def test_what_was_harmed_on_its_way_is_told(moto_server: S3Server, proxy: Proxy) -> None:
+    # by a server that looks at no digest but tells its own
+    store = S3Store(moto_server.bucket_url().replace(moto_server.endpoint, proxy.endpoint))
+    proxy.spoil(1, "harmed")
+    with pytest.raises(StoreError, match=r"jobs/a has other content than was sent"):
+        store.put("jobs/a", b"the video")
+    assert proxy.seen == 2, "it was read back"
+
+
+@pytest.mark.server
+def test_a_server_that_checks_digests_is_sent_again_what_was_harmed(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.with_credentials(monkeypatch)
+    with a_proxy(s3_server.endpoint) as proxy:
+        store = S3Store(s3_server.bucket_url().replace(s3_server.endpoint, proxy.endpoint))
+        proxy.spoil(1, "harmed")
+        store.put("jobs/a", b"the video")
+        assert proxy.seen == 2
+        assert store.get("jobs/a") == b"the video"
 
 
 def test_an_upload_is_waited_for_as_long_as_its_size_needs(
@@ -222,6 +261,27 @@ def test_what_a_dead_uploader_left_is_invisible_and_swept(
     assert store.sweep_unfinished("jobs", older_than_s=3600) == 0
     assert store.sweep_unfinished("jobs", older_than_s=-60) == 1
     assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("jobs", [None, [JOB]])
+def test_a_sweep_of_a_finished_batch_ends_the_uploads_of_dead_attempts(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, jobs: list[str] | None
+) -> None:
+    # given a job that is done, and another attempt of it that died between two parts
+    s3_server.with_credentials(monkeypatch)
+    url = s3_server.bucket_url()
+    client, bucket, store = s3_server.client(), url.split("/")[2], open_store(url)
+    done = make(store)
+    key = f"some/prefix/{FOLDER}/2-u/video.mp4"
+    upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"part")
+
+    # then
+    assert sweep(store, BATCH, older_than_s=3600, jobs=jobs) == 0
+    assert sweep(store, BATCH, older_than_s=-60, jobs=jobs) == 1
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+    assert_whole(store, done)
 
 
 def test_a_listing_of_several_pages_is_complete(

@@ -5,15 +5,20 @@ Few clips and few steps tell weights that were mixed up from those that belong h
 good they are is measured in the thorough tier.
 """
 
+import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flipbook_training import vae, world
+from flipbook_training.flipbook import SIGMAS
 from flipbook_training.prompt_fit import prompt_fit
 from vidplat.domain import OperatingPoint
+from vidplat.methods.solver import Solver
+from vidplat.workers.blocks.stream import StreamPlan
 from vidplat.workers.generate import generate
 from vidplat.workers.making import Ask
 from vidplat.workers.models.catalogue import describe_model, locate
@@ -45,6 +50,35 @@ def test_all_sizes_share_autoencoder_text_encoder_and_tokenizer(name: str) -> No
     for part in ("vae", "text_encoder", "tokenizer"):
         assert Path(large[part]).resolve() == Path(small[part]).resolve()
     assert Path(large["transformer"]).resolve() != Path(small["transformer"]).resolve()
+
+
+@pytest.mark.parametrize("name", ["flipbook", "flipbook-edge"])
+def test_the_shipped_schedulers_are_those_that_training_writes(name: str) -> None:
+    shipped = json.loads((locate(name).parts["scheduler"] / "scheduler_config.json").read_text())
+    assert shipped | SIGMAS == shipped
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 12, 24])
+@pytest.mark.parametrize("name", ["flipbook", "flipbook-edge"])
+def test_every_step_has_noise_to_remove_however_few_they_are(name: str, steps: int) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    own = FlowMatchEulerDiscreteScheduler.from_pretrained(locate(name).parts["scheduler"])
+
+    # The last of them takes a tenth of it or more; of 24 the first takes one in a hundred.
+    sigmas = Solver(own, steps, "cpu").sigmas
+    assert (sigmas[0], sigmas[-1]) == (1.0, 0.0)
+    assert sigmas[-2] >= 0.1
+    assert min(one - other for one, other in pairwise(sigmas)) > 0.01
+
+
+def test_every_step_of_a_block_has_noise_to_remove() -> None:
+    blocks = describe_model("flipbook-causal")[1].blocks
+    assert blocks is not None
+
+    sigmas = StreamPlan(steps=blocks.steps, shift=blocks.shift).sigmas
+
+    assert min(one - other for one, other in pairwise((*sigmas, 0.0))) > 0.05
 
 
 @pytest.mark.parametrize(

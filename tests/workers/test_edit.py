@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused, SpecError
 from vidplat.methods.installed import Installed
 from vidplat.workers import Worker
 from vidplat.workers.edit import encoded
@@ -144,6 +144,6 @@ def test_lipar_without_a_source_is_refused(worker: Worker) -> None:
     model = worker.loaded
     installed = Installed(model.family.transformers)
     installed.use("lipar")
-    with pytest.raises(SpecError, match=r"lipar cannot be used here: .* made from text alone"):
+    with pytest.raises(MethodRefused, match=r"lipar cannot be used here: .* made from text alone"):
         generate(model.family, Ask(PROMPT, "", a_spec(), OperatingPoint(2)), installed)
     installed.remove()

@@ -16,7 +16,7 @@ import torch
 from tests.methods.on_model.tiny import a_tiny_pair, a_tiny_transformer, answer
 from vidplat import measured
 from vidplat.domain import ModelRef, VideoSpec
-from vidplat.errors import ModelError, SpecError, UsageError
+from vidplat.errors import MethodRefused, ModelError, SpecError, UsageError
 from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse
 from vidplat.methods.protocol import Grid, Run
@@ -423,6 +423,6 @@ def test_a_pipeline_that_asks_nobody_meets_the_refusal_at_its_first_step() -> No
     twin = a_tiny_transformer("wan")
     with (
         searched().applied_to(twin.model),
-        pytest.raises(SpecError, match="needs searched masks for 5 latent frames"),
+        pytest.raises(MethodRefused, match="needs searched masks for 5 latent frames"),
     ):
         answer(twin)

@@ -3,7 +3,7 @@
 Tolerances, for machines whose kernels round otherwise: with AVX2 kernels and MKL's own choice
 of code instead of the plainest, no kept value of any video's latents moved by more than 0.0002,
 and none of a frame by a whole level (AMD EPYC, torch 2.13.0). The nearest two methods that mean
-different things lie 0.05 apart, so 0.005 leaves room for other processors and still tells a
+different things lie 0.04 apart, so 0.005 leaves room for other processors and still tells a
 wrong step, mask or seed.
 """
 

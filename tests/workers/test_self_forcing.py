@@ -19,7 +19,7 @@ from vidplat.workers.models.self_forcing import converted, diffusers_name, load_
 WIDTH, FFN, TEXT, FREQ, CHANNELS = 128, 160, 24, 16, 16
 
 
-def theirs(layers: int = 2) -> dict[str, Tensor]:
+def theirs(layers: int = 2, channels: int = CHANNELS, text: int = TEXT) -> dict[str, Tensor]:
     """A state dictionary with the names of Wan's own repository, in Wan 2.1's shapes but for
     width."""
     torch.manual_seed(2)
@@ -31,14 +31,14 @@ def theirs(layers: int = 2) -> dict[str, Tensor]:
         }
 
     state = {
-        "patch_embedding.weight": torch.randn(WIDTH, CHANNELS, 1, 2, 2) * 0.1,
+        "patch_embedding.weight": torch.randn(WIDTH, channels, 1, 2, 2) * 0.1,
         "patch_embedding.bias": torch.randn(WIDTH) * 0.1,
-        **linear("text_embedding.0", WIDTH, TEXT),
+        **linear("text_embedding.0", WIDTH, text),
         **linear("text_embedding.2", WIDTH, WIDTH),
         **linear("time_embedding.0", WIDTH, FREQ),
         **linear("time_embedding.2", WIDTH, WIDTH),
         **linear("time_projection.1", 6 * WIDTH, WIDTH),
-        **linear("head.head", CHANNELS * 4, WIDTH),
+        **linear("head.head", channels * 4, WIDTH),
         "head.modulation": torch.randn(1, 2, WIDTH),
     }
     for layer in range(layers):

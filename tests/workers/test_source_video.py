@@ -21,7 +21,7 @@ from vidplat.config import InputConfig
 from vidplat.errors import InputError
 from vidplat.quality import psnr_db
 from vidplat.workers.source_video import ODD_SIDES, VARIABLE_RATE, SourceFacts, look_at
-from vidplat.workers.video import read_video, to_frames
+from vidplat.workers.video import read_video, to_frames, to_mp4
 
 LIMITS = InputConfig()
 
@@ -346,40 +346,95 @@ def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
     assert found[2, 2, 0] > 200 and found[2, 61, 1] > 200 and found[29, 2, 2] > 200
 
 
-@pytest.mark.parametrize(
-    "tags",
-    [
-        {"colorspace": 1, "color_range": 1},
-        {"colorspace": 5, "color_range": 1},
-        {"colorspace": 1, "color_range": 2},
-    ],
-)
-def test_colours_follow_the_matrix_and_range_the_file_names(
-    tmp_path: Path, tags: dict[str, int]
-) -> None:
-    path = tmp_path / "a.mp4"
-    matrix = {1: "ITU709", 5: "ITU601"}[tags["colorspace"]]
+CORNERS = {(8, 8): (255, 0, 0), (8, 24): (0, 255, 0), (24, 8): (0, 0, 255), (24, 24): (255,) * 3}
+
+
+def coloured(path: Path, frames: np.ndarray, **tags: int) -> bytes:
+    """A video whose pixels are stored by the matrix and range that its tags name."""
+    matrix = {1: "ITU709", 2: "ITU601", 5: "ITU601", 6: "ITU601"}[tags["colorspace"]]
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=16)
-        stream.width = stream.height = 32
+        stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "1"}
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
-        for pixels in quarters(32, 32):
+        for pixels in frames:
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=matrix, dst_color_range=tags["color_range"]
             )
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    found = read_video(path.read_bytes(), 32, 32, 3, 16)[0].astype(int)
-    for (y, x), colour in {
-        (8, 8): (255, 0, 0),
-        (8, 24): (0, 255, 0),
-        (24, 8): (0, 0, 255),
-        (24, 24): (255,) * 3,
-    }.items():
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("color_range", [1, 2])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"colorspace": 1},
+        {"colorspace": 1, "color_primaries": 1, "color_trc": 1},
+        {"colorspace": 5},
+        {"colorspace": 6, "color_trc": 6},
+        {"colorspace": 2},  # not named: that of a small picture
+    ],
+)
+def test_colours_follow_the_matrix_and_range_the_file_names(
+    tmp_path: Path, tags: dict[str, int], color_range: int
+) -> None:
+    data = coloured(tmp_path / "a.mp4", quarters(32, 32), color_range=color_range, **tags)
+
+    found = read_video(data, 32, 32, 3, 16)[0].astype(int)
+    for (y, x), colour in CORNERS.items():
         assert np.abs(found[y, x] - colour).max() <= 6, (y, x, found[y, x])
+    # and what is made of them is again what was seen, in our own colours
+    again = to_frames(to_mp4(read_video(data, 32, 32, 3, 16), 16))[0].astype(int)
+    for (y, x), colour in CORNERS.items():
+        assert np.abs(again[y, x] - colour).max() <= 9, (y, x, again[y, x])
+
+
+@pytest.mark.parametrize(
+    ("primaries", "seen"),
+    # worked out by swscale, which decodes with a standard display's gamma as well
+    [(6, (105, 178, 88)), (5, (93, 180, 91)), (12, (59, 182, 74)), (1, (98, 178, 88))],
+)
+def test_primaries_that_the_file_names_are_brought_to_ours(
+    tmp_path: Path, primaries: int, seen: tuple[int, int, int]
+) -> None:
+    green = np.broadcast_to(np.array((100, 180, 90), np.uint8), (3, 32, 32, 3))
+    tags = {"colorspace": 6, "color_range": 1, "color_primaries": primaries, "color_trc": 1}
+    data = coloured(tmp_path / "a.mp4", green, **tags)
+
+    found = read_video(data, 16, 16, 3, 16)[0]
+
+    assert np.abs(found.astype(int) - seen).max() <= 4, found[8, 8]
+
+
+@pytest.mark.parametrize("primaries", [5, 6, 7, 12])
+def test_grey_stays_grey_whatever_the_primaries(tmp_path: Path, primaries: int) -> None:
+    tags = {"colorspace": 6, "color_range": 1, "color_primaries": primaries, "color_trc": 6}
+    data = coloured(tmp_path / "a.mp4", counted(9), **tags)
+
+    assert times_of(read_video(data, 32, 32, 9, 16)) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("tags", "sentence"),
+    [
+        ({"color_trc": 8}, "is linear light"),
+        ({"color_trc": 9}, "is logarithmic"),
+        ({"colorspace": 9}, r"is wide gamut, BT\.2020"),
+        ({"colorspace": 8}, r"is in colours that are not read \(matrix 8 of ITU-T H\.273\)"),
+        ({"color_primaries": 10}, r"is in colours that are not read \(primaries 10 of"),
+    ],
+)
+def test_colours_that_cannot_be_brought_to_ours_are_refused(
+    tmp_path: Path, tags: dict[str, int], sentence: str
+) -> None:
+    path = a_video(tmp_path / "a.mp4", tags=tags)
+
+    with pytest.raises(InputError, match=f"{sentence}.*: convert it to standard colours"):
+        looked(path)
 
 
 def test_our_own_videos_come_back_as_they_are(tmp_path: Path) -> None:

@@ -4,6 +4,6 @@
 and importing it loads neither torch nor ray nor SQL: each verb imports what it needs when it runs.
 """
 
-import time
+from vidplat.times import now
 
-ENTERED_AT = time.time()  # when this process's command was entered, as nearly as Python can know
+ENTERED_AT = now()  # when this process's command was entered, as nearly as Python can know

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
-import time
+import threading
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from vidplat import __version__
+from vidplat import __version__, times
 from vidplat.cli import ENTERED_AT, edge
 from vidplat.cli.bench import bench
 from vidplat.cli.cancel import cancel_jobs
@@ -86,11 +88,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The `vidplat` command; returns its exit code and lets no exception pass.
 
     Without arguments it is the process's own command line, whose deadline counts from when the
-    process began.
+    process began, and which need not wait for threads that nobody waits for any more.
     """
     if arguments is None:
-        return edge.run(lambda given: _run(given, ENTERED_AT), sys.argv[1:])
-    return edge.run(lambda given: _run(given, time.time()), arguments)
+        code = edge.run(lambda given: _run(given, ENTERED_AT), sys.argv[1:])
+        if any(thread.name.startswith("worker-") for thread in threading.enumerate()):
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)
+        return code
+    return edge.run(lambda given: _run(given, times.now()), arguments)
 
 
 def _run(arguments: Sequence[str], entered_at: float) -> Any:

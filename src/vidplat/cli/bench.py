@@ -86,6 +86,7 @@ def bench_methods(
 def _write(measured: Measured, model: str, folder: Path) -> tuple[Path, Path]:
     """The picture and the rows it was drawn from; returns both paths."""
     from vidplat.cli.method_chart import method_chart
+    from vidplat.platform.export import write
     from vidplat.storage.reformat import to_parquet
 
     lines: dict[str, list[tuple[float, float]]] = {}
@@ -94,9 +95,8 @@ def _write(measured: Measured, model: str, folder: Path) -> tuple[Path, Path]:
     title = f"{model}, {measured.prompts} prompts"
     chart = method_chart(lines, title=title, measure="PSNR to the full run, dB")
     picture, rows = folder / "methods.svg", folder / "methods.parquet"
-    folder.mkdir(parents=True, exist_ok=True)
-    rows.write_bytes(to_parquet([asdict(row) for row in measured.rows]))
-    picture.write_text(chart, encoding="utf-8")
+    write(rows, to_parquet([asdict(row) for row in measured.rows]))
+    write(picture, chart.encode())
     return picture, rows
 
 

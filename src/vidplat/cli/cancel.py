@@ -23,8 +23,15 @@ def cancel_jobs(
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
         job_id = reach.job_named(opened, job, found.id).job.id if job is not None else None
+        counts = opened.counts(found.id)
     many = platform.cancel(found.id, job_id, config_of(context))
     if json:
         render.print_json({"batch": found.id, "job": job_id, "cancelled": many})
-    else:
+    elif many:
         render.say(f"{phrases.count(many, 'video')} of {found.id} cancelled")
+    else:
+        which = f"job {job_id[:12]} of {found.id}" if job_id else found.id
+        render.say(
+            f"nothing to cancel in {which}, where nothing is open: {phrases.videos(counts)}",
+            style="yellow",
+        )

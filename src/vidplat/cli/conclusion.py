@@ -11,7 +11,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from vidplat.cli import documents, phrases, reach, render
+from vidplat.domain import JobState
 from vidplat.errors import ExitCode, VidplatError
+from vidplat.platform.interface import finish_s
 
 if TYPE_CHECKING:
     from vidplat.config import Config
@@ -30,7 +32,9 @@ def conclude(result: BatchResult, config: Config, json: bool) -> int:
     message = result.message
     if result.exit_code is ExitCode.DONE and not result.computed:
         message = f"nothing to do: {message}"
-    elif report is not None and result.exit_code is not ExitCode.INTERRUPTED:
+    elif report is not None and not (
+        result.exit_code is ExitCode.INTERRUPTED or result.counts[JobState.CANCELLED]
+    ):
         message = headline(report)
     if message:
         render.say(message, style="green" if result.exit_code is ExitCode.DONE else "yellow")
@@ -39,7 +43,8 @@ def conclude(result: BatchResult, config: Config, json: bool) -> int:
             render.say(f"  {line}")
         return result.exit_code
     if result.computed and report is not None:
-        _print_comparison(result, report)
+        is_over = result.exit_code is not ExitCode.INTERRUPTED
+        _print_comparison(result, report, is_over)
     if result.score.misses:
         causes = Counter(miss.cause for miss in result.score.misses).most_common()
         shown = ", ".join(f"{many:,} by {cause}" for cause, many in causes)
@@ -62,13 +67,15 @@ def _report(result: BatchResult, config: Config) -> tuple[Report | None, str | N
         return None, None
 
 
-def _print_comparison(result: BatchResult, report: Report) -> None:
-    """The table of predicted against actual."""
-    score, start = result.score, result.batch.submitted_at
+def _print_comparison(result: BatchResult, report: Report, is_over: bool) -> None:
+    """The table of predicted against actual. What was predicted of the whole batch is compared
+    where that has ended."""
+    score, start = result.score, result.asked_at
     rows: list[tuple[str, ...]] = []
-    if score.predicted_p50_at > start and score.finished_at > start:
-        p90 = f" (p90 {phrases.seconds(score.predicted_p90_at - start)})"
-        finish = _compared(score.predicted_p50_at - start, score.finished_at - start, p90)
+    if is_over and result.plan is not None and score.finished_at > start:
+        p50_s, p90_s = finish_s(result.plan, start)
+        p90 = f" (p90 {phrases.seconds(p90_s)})"
+        finish = _compared(p50_s, score.finished_at - start, p90)
         rows.append(("finish", "", *finish, ""))
     if score.startup_s:
         rows.append(("start-up", "", *_compared(score.predicted_startup_s, score.startup_s), ""))

@@ -20,6 +20,12 @@ def examine_surroundings(
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out what takes seconds to import.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every video and compare its SHA-256.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put right where catalog and store differ.")
+    ] = False,
     catalog: options.Catalog = None,
     output: options.Output = None,
     model: options.Model = None,
@@ -31,7 +37,8 @@ def examine_surroundings(
 
     config = config_of(context)
     findings = []
-    for finding in examine(config, migrate=migrate, quick=quick):
+    asked = {"migrate": migrate, "quick": quick, "verify": verify, "repair": repair}
+    for finding in examine(config, **asked):
         findings.append(finding)
         if not json:
             style = render.STATE_STYLES[finding.health.value]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vidplat.storage.catalog_words import (
         AttemptRecord,
         Event,
+        Outlook,
         PlanRecord,
         RunningJob,
         StepTotals,
@@ -112,7 +113,7 @@ def of_glance(glance: Glance, batch_id: str, state: str) -> Document:
         "batch": batch_id,
         "at": moment(glance.now),
         "state": state,
-        **_told(glance, "steps_done", "steps_total", "made", "lost", "total"),
+        **_told(glance, "steps_done", "steps_total", "made", "lost", "cancelled", "total"),
         **_told(glance, "finish_p50_at", "finish_p90_at", "deadline_at"),
     }
 
@@ -121,11 +122,13 @@ def of_steps(steps: StepTotals) -> Document:
     return _told(steps, "done", "running", "ahead")
 
 
-def of_promise(plan: Plan | PlanRecord) -> Document:
-    """A plan's promise, without its assignments."""
+def of_promise(plan: Plan | PlanRecord, outlook: Outlook | None = None) -> Document:
+    """A plan's promise, without its assignments; its finish by a later outlook where there is
+    one."""
     return {
         **_told(plan, "verdict", "reason"),
-        **_told(plan, "finish_p50_at", "finish_p90_at", "earliest_at", "full_quality_at"),
+        **_told(outlook or plan, "finish_p50_at", "finish_p90_at"),
+        **_told(plan, "earliest_at", "full_quality_at"),
         **_told(plan, "device_seconds", "mean_quality", "quality_bound"),
         "notes": list(plan.notes),
     }
@@ -133,17 +136,19 @@ def of_promise(plan: Plan | PlanRecord) -> Document:
 
 def of_answer(answer: PlanAnswer) -> Document:
     """What `plan --json` prints."""
+    from vidplat.platform.interface import finish_s
     from vidplat.platform.run.plan_records import shares_of
 
     plan, start = answer.plan, answer.batch.submitted_at
+    finish_p50_s, finish_p90_s = finish_s(plan, start)
     shares = sorted(shares_of(plan.assignments), key=lambda one: (one.pool, one.point.label))
     return {
         "batch": answer.batch.id,
         **_told(answer, "jobs", "reused"),
         **of_promise(plan),
         "deadline_at": moment(answer.batch.deadline_at),
-        "finish_p50_s": max(0.0, plan.finish_p50_at - start),
-        "finish_p90_s": max(0.0, plan.finish_p90_at - start),
+        "finish_p50_s": max(0.0, finish_p50_s),
+        "finish_p90_s": max(0.0, finish_p90_s),
         "earliest_s": max(0.0, plan.earliest_at - start),
         "full_quality_s": max(0.0, plan.full_quality_at - start),
         "notes": list(dict.fromkeys(plan.notes)),
@@ -152,6 +157,7 @@ def of_answer(answer: PlanAnswer) -> Document:
                 "pool": one.pool,
                 "point": one.point.label,
                 **_told(one, "jobs", "p50_s", "mean_quality"),
+                "each_p50_s": one.p50_s / one.jobs,
             }
             for one in shares
         ],

@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from vidplat.errors import ExitCode, InputError, VidplatError, printable
+from vidplat.files import write_private
 
 
 def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> int:
@@ -31,6 +32,7 @@ def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> in
 
     The command returns an exit code or None (0), or raises.
     """
+    _open_what_is_closed()
     _never_choke_on_a_character()
     wants_json, wants_traceback = "--json" in arguments, "--debug" in arguments
     try:
@@ -48,7 +50,7 @@ def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> in
         return error.exit_code
     except Exception as error:
         if wants_traceback:
-            traceback.print_exc()
+            print(_traceback(error), end="", file=sys.stderr)
         elif _is_of_stdout(error):
             _forget_stdout()
             why = getattr(error, "strerror", "")
@@ -105,18 +107,17 @@ def _is_of_stdout(error: Exception) -> bool:
 
 
 def _keep_traceback(error: Exception) -> str:
-    """Write the traceback, without secrets, to a file; returns its path, or why there is none."""
-    text = "".join(traceback.format_exception(error))
-    safe = "\n".join(printable(line, 2000) for line in text.split("\n"))
-    name = f"vidplat-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    for folder in (Path(".vidplat") / "logs", Path(tempfile.gettempdir())):
-        with contextlib.suppress(OSError):
-            if folder.parent.is_dir():
-                folder.mkdir(exist_ok=True)
-                path = folder / name
-                path.write_text(safe, encoding="utf-8")
-                return str(path)
+    """Write the traceback to a file that is the user's alone; its path, or why there is none."""
+    name = f"vidplat-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(8)}.log"
+    kept = write_private(Path(".vidplat") / "logs", name, _traceback(error).encode())
+    if kept is not None:
+        return str(kept)
     return "no file: neither .vidplat/logs nor the temporary folder can be written; use --debug"
+
+
+def _traceback(error: Exception) -> str:
+    """As Python tells it, without secrets."""
+    return _lines("".join(traceback.format_exception(error))) + "\n"
 
 
 def _lines(text: object) -> str:
@@ -128,6 +129,18 @@ def _red(text: str) -> str:
         sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )
     return f"\x1b[1;31m{text}\x1b[0m" if colour else text
+
+
+def _open_what_is_closed() -> None:
+    """Of a process that began without stdout or stderr. Else the next file that is opened would get
+    its number, and what a library prints."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None and number:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
 
 
 def _never_choke_on_a_character() -> None:

@@ -44,10 +44,15 @@ def export_batch(
         )
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
+        counts = opened.counts(found.id)
         if suffix is None:
             many = copy_videos(opened, found, Path(to))
+            if not many:
+                raise UsageError(
+                    f"batch {found.id} has no video to export: {phrases.videos(counts)}"
+                )
         else:
-            many = sum(opened.counts(found.id).values())
+            many = sum(counts.values())
             data = records(opened, found.id, what, suffix)
             if to == "-":
                 sys.stdout.buffer.write(data)
@@ -58,6 +63,8 @@ def export_batch(
         render.print_json({"batch": found.id, "what": what.value, "to": to, "rows": many})
     else:
         render.say(f"{phrases.count(many, 'video' if what is What.VIDEOS else 'row')} to {to}")
+        if what is What.VIDEOS and many < sum(counts.values()):
+            render.warn(f"not all of the batch: {phrases.videos(counts)}")
 
 
 def _suffix(to: str) -> str | None:

@@ -33,11 +33,16 @@ class Glance:
     steps_total: int = 0
     made: int = 0
     lost: int = 0
+    cancelled: int = 0
     total: int = 0
     finish_p50_at: float | None = None
     finish_p90_at: float | None = None
     deadline_at: float | None = None
     doing: tuple[Doing, ...] = ()
+
+    @property
+    def open_jobs(self) -> int:
+        return self.total - self.made - self.lost - self.cancelled
 
     @property
     def is_on_time(self) -> bool:
@@ -46,7 +51,7 @@ class Glance:
             self.deadline_at is None
             or self.finish_p90_at is None
             or self.finish_p90_at <= self.deadline_at
-            or self.made + self.lost >= self.total
+            or self.open_jobs <= 0
         )
 
 
@@ -59,14 +64,15 @@ def sentence(glance: Glance) -> str:
         parts.append(f"{glance.made:,} of {phrases.count(glance.total, 'video')}")
     if glance.lost:
         parts.append(f"{glance.lost:,} failed")
+    if glance.cancelled:
+        parts.append(f"{glance.cancelled:,} cancelled")
     return ", ".join([*parts, *times(glance)]) or glance.phase
 
 
 def times(glance: Glance) -> list[str]:
     """The predicted finish and the deadline, where there are any."""
     parts = []
-    open_jobs = glance.total - glance.made - glance.lost
-    if open_jobs and glance.finish_p50_at is not None and glance.finish_p90_at is not None:
+    if glance.open_jobs and glance.finish_p50_at is not None and glance.finish_p90_at is not None:
         p50_s = max(0.0, glance.finish_p50_at - glance.now)
         p90_s = max(0.0, glance.finish_p90_at - glance.now)
         finish = f"finish in {_whole(p50_s)} (p90 {_whole(p90_s)})"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidplat import times
 from vidplat.cli import documents, options, phrases, reach, render
 from vidplat.domain import JobState
 from vidplat.errors import UsageError, printable
+from vidplat.methods.language import made_with
 
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
@@ -41,7 +42,7 @@ def list_batches_or_jobs(
 
 
 def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
-    now = time.time()
+    now = times.now()
     rows = [
         (batch, catalog.batch_state(batch.id), catalog.counts(batch.id))
         for batch in catalog.batches(limit)
@@ -52,22 +53,25 @@ def _list_batches(catalog: Catalog, limit: int, json: bool) -> None:
     if not rows:
         render.say("no batch yet; start with: vidplat submit PROMPTS --deadline 60s")
         return
+    numbers = ("MADE", "LOST", "CANCELLED", "OF")
     render.print_table(
-        ["BATCH", "STATE", "MADE", "LOST", "OF", "SUBMITTED", "DEADLINE", "PROMPTS"],
+        ["BATCH", "STATE", *numbers, "METHOD", "SUBMITTED", "DEADLINE", "PROMPTS"],
         [
             (
                 batch.id,
                 state,
                 f"{counts[JobState.DONE]:,}",
                 f"{sum(many for state, many in counts.items() if state.is_lost):,}",
+                f"{counts[JobState.CANCELLED]:,}",
                 f"{sum(counts.values()):,}",
+                batch.method or "auto",
                 phrases.moment(batch.submitted_at, now),
                 phrases.moment(batch.deadline_at, now),
                 batch.source,
             )
             for batch, state, counts in rows
         ],
-        right=("MADE", "LOST", "OF"),
+        right=numbers,
         state="STATE",
         wide="PROMPTS",
     )
@@ -90,7 +94,7 @@ def _list_jobs(
                 record.job.row,
                 record.job.id[:12],
                 record.state.value,
-                record.point.label if record.point else None,
+                record.point and made_with(record.point),
                 _took(record.started_at, record.finished_at, record.reused_from),
                 phrases.seconds(record.predicted_p50_s),
                 phrases.quality(record.predicted_quality),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from vidplat.cli import options, phrases, render
 from vidplat.domain import ModelRef
+from vidplat.methods.language import in_full
 from vidplat.methods.model_shape import Blocks, ModelShape
 
 
@@ -85,7 +86,7 @@ def _describe(model: ModelRef, shape: ModelShape, json: bool) -> None:
             [
                 (
                     phrases.percent(point.steps_fraction),
-                    point.method or None,
+                    in_full(point.method) if point.method else "steps",
                     f"{point.quality:.3f} ± {point.quality_spread:.3f}",
                     f"{point.psnr_db:.1f} dB" if point.psnr_db is not None else None,
                     phrases.percent(point.prompt_fit),

@@ -121,7 +121,7 @@ Pool = Annotated[
     list[str] | None,
     option(
         "--pool",
-        metavar="NAME=WORKERS[:THREADS][:light]",
+        metavar="NAME=WORKERS[:THREADS][:light][,gpus=N]",
         help="Workers of a pool; repeat for more. [default: cloud=1 edge=1]",
     ),
 ]

@@ -85,6 +85,12 @@ def not_done(counts: Mapping[JobState, int]) -> list[str]:
     ]
 
 
+def videos(counts: Mapping[JobState, int]) -> str:
+    """`9 of 16 made, 2 running, 5 queued`."""
+    made = f"{counts.get(JobState.DONE, 0):,} of {sum(counts.values()):,} made"
+    return ", ".join([made, *not_done(counts)])
+
+
 def file_name(place: str | None) -> str | None:
     """The last part of a path or URL: `a.mp4` of `s3://bucket/clips/a.mp4?region=x`."""
     if place is None:

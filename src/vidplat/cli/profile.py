@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidplat import times
 from vidplat.cli import options, phrases, render
 from vidplat.cli.glance import Glance
 from vidplat.cli.screen import Screen
@@ -170,9 +170,9 @@ class _Display(Screen):
     """The search on stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._glance = Glance(time.time(), "loading")
+        self._glance = Glance(times.now(), "loading")
         super().__init__(lambda: self._glance, quiet=quiet)
 
     def step(self, phase: str, done: int, total: int) -> None:
-        self._glance = Glance(time.time(), phase, done, total)
+        self._glance = Glance(times.now(), phase, done, total)
         self.tick(f"{phase}: ")

@@ -5,11 +5,11 @@ glance is shown.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vidplat import times
 from vidplat.cli.glance import Doing, Glance
 from vidplat.cli.screen import Screen
 from vidplat.domain import Batch, JobState, Outcome, Progress
@@ -36,6 +36,7 @@ class _Story:
     total: int = 0  # jobs of the batch
     made_before: int = 0  # by an earlier run, or by another batch
     lost_before: int = 0
+    cancelled_before: int = 0
     deadline_at: float | None = None
 
     def count_steps(self, job_id: str, steps: int) -> None:
@@ -46,7 +47,8 @@ class _Story:
     @property
     def steps_unplanned(self) -> int:
         """Of open jobs that no plan has named yet, at as many as the others on average."""
-        unnamed = self.total - self.made_before - self.lost_before - len(self.steps_of)
+        ended = self.made_before + self.lost_before + self.cancelled_before
+        unnamed = self.total - ended - len(self.steps_of)
         if not self.steps_of or unnamed <= 0:
             return 0
         return round(self.steps_total / len(self.steps_of) * unnamed)
@@ -61,7 +63,7 @@ class _Story:
 class RunDisplay(Screen, Listener):
     """A `Listener` that shows what it hears on stderr. `quiet` shows warnings only."""
 
-    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = times.now) -> None:
         super().__init__(self.glance, quiet=quiet)
         self._clock = clock
         self._lock = threading.Lock()
@@ -81,6 +83,7 @@ class RunDisplay(Screen, Listener):
             story.total, story.deadline_at = sum(counts.values()), batch.deadline_at
             story.made_before = counts.get(JobState.DONE, 0)
             story.lost_before = sum(many for state, many in counts.items() if state.is_lost)
+            story.cancelled_before = counts.get(JobState.CANCELLED, 0)
 
     def planned(self, plan: Plan, answer: Answer | None) -> None:
         with self._lock:
@@ -88,7 +91,7 @@ class RunDisplay(Screen, Listener):
             for one in plan.assignments:
                 if one.job_id not in self._story.made:
                     self._story.count_steps(one.job_id, one.point.steps)
-        if answer is not None:
+        if answer is not None and answer.admitted:  # a no is the end, which says it
             self.keep(answer.headline)
             for detail in answer.details:
                 self.keep(f"  {detail}", style="dim")
@@ -134,6 +137,7 @@ class RunDisplay(Screen, Listener):
                 steps_total=story.steps_total + story.steps_unplanned,
                 made=story.made_before + len(story.made),
                 lost=story.lost_before,
+                cancelled=story.cancelled_before,
                 total=story.total,
                 finish_p50_at=plan.finish_p50_at if plan else None,
                 finish_p90_at=plan.finish_p90_at if plan else None,

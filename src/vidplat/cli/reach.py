@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from vidplat.config import load_config
+from vidplat.config import load_config, missing_catalog
 from vidplat.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -28,20 +27,14 @@ def open_catalog(url: str | None) -> Iterator[Catalog]:
     from vidplat.storage import open_catalog as open_at
 
     url = load_config({"catalog": url}).catalog
-    file = sqlite_file(url)
-    if file is not None and not file.exists():
+    file = missing_catalog(url)
+    if file is not None:
         raise UsageError(
             f"nothing has been submitted here yet: there is no catalog at {printable(file)}\n"
             "Start with: vidplat submit PROMPTS --deadline 60s, or name another with --catalog"
         )
     with closing(open_at(url)) as catalog:
         yield catalog
-
-
-def sqlite_file(url: str) -> Path | None:
-    """The file behind an SQLite URL; None for PostgreSQL and for a catalog in memory."""
-    name = url.removeprefix("sqlite:///")
-    return Path(name) if name != url and name not in ("", ":memory:") else None
 
 
 def batch_named(catalog: Catalog, name: str | None) -> Batch:

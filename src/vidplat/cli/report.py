@@ -4,15 +4,16 @@ with.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidplat import times
 from vidplat.cli import options, reach, render
 from vidplat.domain import Batch
-from vidplat.errors import StoreError, UsageError, printable
+from vidplat.errors import UsageError
+from vidplat.platform.export import write
 
 if TYPE_CHECKING:
     from vidplat.platform.report import Report
@@ -69,13 +70,10 @@ def write_page(
     from vidplat.storage import open_store
 
     store = open_store(batch.output_prefix)
-    data = reports.gather(catalog, batch, time.time())
+    data = reports.gather(catalog, batch, times.now())
     linked = reports.link(data, store, embed=True if to is not None else embed)
     html = page(linked)
     if to is None:
         return data, reports.write(store, batch.id, html)
-    try:
-        to.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write {printable(to)}: {error.strerror}") from error
+    write(to, html.encode())
     return data, str(to)

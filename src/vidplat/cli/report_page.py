@@ -26,7 +26,7 @@ from vidplat import __version__
 from vidplat.cli import phrases
 from vidplat.cli.report_charts import Clock, Scatter, pool_classes
 from vidplat.cli.templates import own, rendered
-from vidplat.domain import JobRecord, OnInfeasible, VideoSpec
+from vidplat.domain import JobRecord, JobState, OnInfeasible, VideoSpec
 from vidplat.platform.report import Report
 
 TINY = 160  # videos narrower than this are enlarged pixel by pixel instead of blurred
@@ -81,8 +81,11 @@ def page(report: Report) -> str:
 def headline(report: Report) -> str:
     """The end of the story in one sentence, from what the catalog says."""
     total, done, batch = report.total, report.done, report.batch
+    cancelled = report.counts.get(JobState.CANCELLED, 0)
     lost = sum(many for state, many in report.counts.items() if state.is_lost)
-    open_jobs = total - done - lost
+    open_jobs = total - done - lost - cancelled
+    reasons = ((lost, "could not be made"), (cancelled, "cancelled"))
+    not_made = ", ".join(f"{many:,} {why}" for many, why in reasons if many)
     start = phrases.count(total, "video")
     if done < total:
         start = f"{done:,} of {start}"
@@ -95,7 +98,7 @@ def headline(report: Report) -> str:
     if report.reused == done == total:
         return f"{start} {'was' if total == 1 else 'were'} there already"
     if batch.deadline_at is None or report.finished_at is None:
-        return f"{start}{f', {lost:,} could not be made' if lost else ' made'}"
+        return f"{start}{f', {not_made}' if not_made else ' made'}"
     spare_s = batch.deadline_at - report.finished_at
     if not report.late:
         time = f"{phrases.seconds(spare_s)} before the deadline"
@@ -103,7 +106,7 @@ def headline(report: Report) -> str:
         time = f"{report.late:,} late, the last by {phrases.seconds(-spare_s)}"
     else:
         time = f"{report.late:,} late"
-    return f"{start}, {time}" + (f"; {lost:,} could not be made" if lost else "")
+    return f"{start}, {time}" + (f"; {not_made}" if not_made else "")
 
 
 def _not_done(report: Report) -> list[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vidplat.platform.interface import SubmitRequest
 
+MOST_PRIORITY = 1_000_000  # as for rows
 _SPEC = {
     "width": "width",
     "height": "height",
@@ -46,6 +47,11 @@ def request_of(context: typer.Context) -> SubmitRequest:
     guidance = given.get("guidance_scale")
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
         raise UsageError(f"--guidance-scale must be a number from 0 up, not {guidance}")
+    priority = given.get("priority") or 0
+    if abs(priority) > MOST_PRIORITY:
+        raise UsageError(
+            f"--priority must be within ±{MOST_PRIORITY:,}, not {printable(priority, 30)}"
+        )
     return SubmitRequest(
         source=given["source"],
         deadline=given.get("deadline"),
@@ -55,12 +61,12 @@ def request_of(context: typer.Context) -> SubmitRequest:
         method=given.get("method") or None,
         seed=given.get("seed") or 0,
         spec=spec,
-        priority=given.get("priority") or 0,
+        priority=priority,
         format=given.get("format"),
         ignore_columns=tuple(
             name.strip() for name in (given.get("ignore_columns") or "").split(",") if name.strip()
         ),
-        stdin=sys.stdin.buffer if given["source"] == "-" else None,
+        stdin=getattr(sys.stdin, "buffer", None) if given["source"] == "-" else None,
         submitted_at=context.obj,
     )
 

@@ -9,6 +9,7 @@ import typer
 from vidplat.cli import options, phrases, reach, render
 from vidplat.cli.request import config_of
 from vidplat.cli.resume import run_on
+from vidplat.domain import JobState
 
 
 def retry_jobs(
@@ -30,13 +31,25 @@ def retry_jobs(
     with reach.open_catalog(catalog) as opened:
         found = reach.batch_named(opened, batch)
         job_id = reach.job_named(opened, job, found.id).job.id if job is not None else None
+        counts = opened.counts(found.id)
     many = platform.retry(found.id, job_id, config_of(context))
     if queue_only or not many:
         if json:
             render.print_json({"batch": found.id, "queued": many})
         else:
-            render.say(f"{phrases.count(many, 'video')} of {found.id} queued again")
-            if many:
-                render.say(f"make them with: vidplat resume {found.id}")
+            _tell(found.id, job_id, many, counts)
         return 0
     return run_on(found, context, json)
+
+
+def _tell(batch_id: str, job_id: str | None, many: int, counts: dict[JobState, int]) -> None:
+    if many:
+        render.say(f"{phrases.count(many, 'video')} of {batch_id} queued again")
+        render.say(f"make them with: vidplat resume {batch_id}")
+    else:
+        which = f"job {job_id[:12]} of {batch_id}" if job_id else batch_id
+        render.say(
+            f"nothing to retry in {which}, where nothing failed or was cancelled: "
+            f"{phrases.videos(counts)}",
+            style="yellow",
+        )

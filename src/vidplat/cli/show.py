@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from vidplat.cli import documents, options, phrases, reach, render
 from vidplat.domain import JobRecord
+from vidplat.methods.language import made_with
 
 
 def show_job(
@@ -32,7 +33,7 @@ def show_job(
                     one.attempt,
                     one.ended,
                     one.worker_id,
-                    one.point.label,
+                    made_with(one.point),
                     phrases.moment(one.finished_at),
                     phrases.seconds(one.finished_at - one.started_at),
                     one.failure.message if one.failure else "",
@@ -62,7 +63,7 @@ def _facts(record: JobRecord) -> Iterator[tuple[str, object]]:
     yield "size", f"{spec.width}x{spec.height}, {spec.num_frames} frames at {spec.fps} fps"
     steps = f"{spec.num_inference_steps} steps"
     yield "asked for", f"{steps}, guidance {spec.guidance_scale:g}, seed {spec.seed}"
-    yield "made with", record.point and record.point.label
+    yield "made with", record.point and made_with(record.point)
     if record.predicted_quality is not None:
         yield "quality", f"{record.predicted_quality:.3f} predicted"
     if record.predicted_p50_s is not None:

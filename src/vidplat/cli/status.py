@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from vidplat import times
 from vidplat.cli import documents, options, phrases, reach, render
 from vidplat.domain import Batch, JobState
+from vidplat.methods.language import made_with
 
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
-    from vidplat.storage.catalog_words import PlanRecord, RunningJob
-
-SILENT_S = 30.0  # without a heartbeat for so long, its platform is probably gone
+    from vidplat.storage.catalog_words import Outlook, PlanRecord, RunningJob
 
 
 def show_status(
@@ -24,15 +23,15 @@ def show_status(
         state = opened.batch_state(found.id)
         counts = opened.counts(found.id)
         running = opened.running(found.id)
-        plans = opened.plans(found.id, 1)
+        plans, outlook = opened.plans(found.id, 1), opened.outlook(found.id)
         if json:
             document = documents.of_batch(found, state, counts)
             document["steps"] = documents.of_steps(opened.step_totals(found.id))
-            document["plan"] = documents.of_promise(plans[-1]) if plans else None
+            document["plan"] = documents.of_promise(plans[-1], outlook) if plans else None
             document["running"] = [documents.of_running(job) for job in running]
             render.print_json(document)
             return
-        _print(opened, found, state, counts, running, plans[-1] if plans else None)
+        _print(opened, found, state, counts, running, plans[-1] if plans else None, outlook)
 
 
 def _print(
@@ -42,20 +41,23 @@ def _print(
     counts: dict[JobState, int],
     running: list[RunningJob],
     plan: PlanRecord | None,
+    outlook: Outlook | None,
 ) -> None:
-    now = time.time()
+    now = times.now()
     is_open = state == "open"
     promised = None
-    if plan is not None and is_open and plan.finish_p90_at > now:
-        p50, p90 = (phrases.moment(at, now) for at in (plan.finish_p50_at, plan.finish_p90_at))
+    if outlook is not None and is_open and outlook.finish_p90_at > now:
+        ends = (outlook.finish_p50_at, outlook.finish_p90_at)
+        p50, p90 = (phrases.moment(at, now) for at in ends)
         promised = f"{p50}, p90 {p90}"
     render.print_facts(
         [
             ("batch", batch.id),
             ("prompts", batch.source),
             ("model", batch.model.id),
+            ("method", batch.method or "auto: plans choose"),
             ("state", state),
-            ("videos", videos(counts)),
+            ("videos", phrases.videos(counts)),
             ("submitted", phrases.when(batch.submitted_at, now)),
             ("deadline", phrases.when(batch.deadline_at, now) if batch.deadline_at else None),
             ("finish", promised),
@@ -66,7 +68,7 @@ def _print(
     if running:
         render.say()
         _print_running(catalog, batch, running, now)
-    if hint := what_next(batch, state, counts, running, now):
+    if hint := what_next(catalog, batch):
         render.say()
         render.say(hint, style="yellow")
 
@@ -75,7 +77,7 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
     under_way = catalog.jobs(batch.id, states=[JobState.RUNNING])
     prompts = {record.job.id: record.job.prompt for record in under_way}
     render.print_table(
-        ["WORKER", "PHASE", "STEP", "FOR", "ROW", "PROMPT"],
+        ["WORKER", "PHASE", "STEP", "FOR", "ROW", "MADE WITH", "PROMPT"],
         [
             (
                 job.worker_id,
@@ -83,6 +85,7 @@ def _print_running(catalog: Catalog, batch: Batch, running: list[RunningJob], no
                 f"{job.step}/{job.steps or job.point.steps}",
                 phrases.seconds(now - job.started_at),
                 job.row,
+                made_with(job.point),
                 prompts.get(job.job_id, ""),
             )
             for job in running
@@ -98,18 +101,21 @@ def videos(counts: dict[JobState, int]) -> str:
     return ", ".join([made, *phrases.not_done(counts)])
 
 
-def what_next(
-    batch: Batch, state: str, counts: dict[JobState, int], running: list[RunningJob], now: float
-) -> str | None:
+def what_next(catalog: Catalog, batch: Batch) -> str | None:
     """What a person would do now, if anything."""
-    heard_at = max((job.beat_at for job in running), default=None)
-    if state == "open" and heard_at is not None and now - heard_at > SILENT_S:
-        return (
-            f"nothing was heard for {phrases.seconds(now - heard_at)}: go on with `vidplat "
-            f"resume {batch.id}`"
-        )
-    if state == "open" and heard_at is None and counts.get(JobState.QUEUED, 0):
-        return f"nobody works on it: go on with `vidplat resume {batch.id}`"
-    if counts.get(JobState.FAILED, 0) + counts.get(JobState.QUARANTINED, 0):
+    from vidplat.platform.run.owners import is_surely_gone
+
+    state, counts = catalog.batch_state(batch.id), catalog.counts(batch.id)
+    holder = catalog.holder(batch.id)
+    if state == "open" and (not holder or is_surely_gone(holder)):
+        if running := catalog.running(batch.id):
+            silent_s = catalog.time() - max(job.beat_at for job in running)
+            heard = f"nothing was heard for {phrases.seconds(silent_s)}"
+            return f"{heard}: go on with `vidplat resume {batch.id}`"
+        if counts[JobState.QUEUED]:
+            return f"nobody works on it: go on with `vidplat resume {batch.id}`"
+    if state == "cancelled":
+        return f"it was cancelled: `vidplat retry {batch.id}` makes the rest after all"
+    if counts[JobState.FAILED] + counts[JobState.QUARANTINED]:
         return f"see why with `vidplat logs {batch.id}`; try again with `vidplat retry {batch.id}`"
     return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidplat import times
 from vidplat.cli import documents, options, reach, render
 from vidplat.cli.glance import Doing, Glance, sentence
 from vidplat.cli.screen import LINE_EVERY_S, Screen
@@ -37,28 +38,27 @@ def watch_batch(
             _on_screen(opened, found)
         else:
             _in_lines(opened, found, json)
-        counts = opened.counts(found.id)
-        if hint := what_next(
-            found, opened.batch_state(found.id), counts, opened.running(found.id), time.time()
-        ):
+        if hint := what_next(opened, found):
             print(hint, file=sys.stderr)
-        return 4 if counts[JobState.FAILED] + counts[JobState.QUARANTINED] else 0
+        counts = opened.counts(found.id)
+        return 4 if any(many for state, many in counts.items() if state.is_lost) else 0
 
 
 def look(catalog: Catalog, batch: Batch) -> Glance:
     """The batch at this moment, as the catalog tells it."""
     counts, running = catalog.counts(batch.id), catalog.running(batch.id)
-    steps, plans = catalog.step_totals(batch.id), catalog.plans(batch.id, 1)
+    steps, outlook = catalog.step_totals(batch.id), catalog.outlook(batch.id)
     return Glance(
-        now=time.time(),
+        now=times.now(),
         phase=f"{batch.id} is {catalog.batch_state(batch.id)}",
         steps_done=steps.done + steps.running,
         steps_total=steps.done + steps.running + steps.ahead,
         made=counts[JobState.DONE],
         lost=sum(many for state, many in counts.items() if state.is_lost),
+        cancelled=counts[JobState.CANCELLED],
         total=sum(counts.values()),
-        finish_p50_at=plans[-1].finish_p50_at if plans else None,
-        finish_p90_at=plans[-1].finish_p90_at if plans else None,
+        finish_p50_at=outlook.finish_p50_at if outlook else None,
+        finish_p90_at=outlook.finish_p90_at if outlook else None,
         deadline_at=batch.deadline_at,
         doing=tuple(
             Doing(

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.filling.moments import Filling
 from vidplat.methods.kinds import Chosen
 from vidplat.methods.language import parse
@@ -61,12 +61,12 @@ class Installed:
         return own
 
     def begin(self, run: Run) -> None:
-        """Before each video. Raises `SpecError` with the reason when a method cannot make it."""
+        """Before each video. Raises `MethodRefused` with the reason where one cannot make it."""
         run = replace(run, revision=self._revision)
         for method in self._methods:
             for model in self._transformers:
                 if why := method.refusal(model, run):
-                    raise SpecError(f"{method.name} cannot be used here: {why}")
+                    raise MethodRefused(f"{method.name} cannot be used here: {why}")
             method.begin(run)
         for method in self._methods:
             if not method.is_calibrated(run):
@@ -75,7 +75,7 @@ class Installed:
     def _calibrate(self, method: Method, run: Run) -> None:
         """One rehearsal with all methods installed; then everything begins again."""
         if run.rehearse is None:
-            raise SpecError(
+            raise MethodRefused(
                 "a method that is calibrated by a whole run cannot be used where nobody can "
                 "make one"
             )

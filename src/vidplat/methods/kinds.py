@@ -23,7 +23,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vidplat.domain import OperatingPoint
+from vidplat.domain import OperatingPoint, VideoSpec
+from vidplat.methods.model_shape import EULER, ModelShape
 from vidplat.methods.pass_size import BlockSize
 
 if TYPE_CHECKING:
@@ -74,8 +75,17 @@ class Task:
     """What is to be made, as far as it decides whether a method suits."""
 
     latent_frames: int
-    is_edit: bool  # from an input video, not from text alone
+    steps: int
+    is_edit: bool = False  # from an input video, not from text alone
     in_blocks: bool = False  # on a model that makes its frames block by block
+    patch_frames: int = 1  # latent frames of a token
+    solver: str = EULER  # the model's own, or what is asked for in its place, by its class
+
+    @classmethod
+    def of(cls, shape: ModelShape, spec: VideoSpec, steps: int, is_edit: bool = False) -> Task:
+        """A video of `spec` in so many steps on this model."""
+        frames, in_blocks = shape.latent_frames(spec.num_frames), shape.blocks is not None
+        return cls(frames, steps, is_edit, in_blocks, shape.patch[0], shape.solver)
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ class MethodKind:
     first: str  # the parameter that may be given bare, as in `hsa:50`
     needs_euler: str = ""  # why it does not go with a solver that combines several steps
     is_multistep: bool = False  # of a solver: it is one
+    solver: str = ""  # of a solver: its class in diffusers
     makes_edits: bool = False  # videos from an input video, too
     makes_blocks: bool = False  # also on models that make their frames block by block
     by_source: bool = False  # what it leaves out is found in the input video
@@ -205,12 +216,21 @@ class Chosen:
     @property
     def text(self) -> str:
         """The canonical text."""
-        told = [
+        usual = {name: parameter.default for name, parameter in self.kind.parameters.items()}
+        return self._told(lambda name, value: value != usual[name])
+
+    @property
+    def in_full(self) -> str:
+        """With the defaults."""
+        return self._told(lambda name, value: True)
+
+    def _told(self, is_worth_it: Callable[[str, Value], bool]) -> str:
+        told = ",".join(
             f"{name}={_shown(value)}"
             for name, value in self.values.items()
-            if value is not None and value != self.kind.parameters[name].default
-        ]
-        return self.kind.name + (":" + ",".join(told) if told else "")
+            if value is not None and is_worth_it(name, value)
+        )
+        return f"{self.kind.name}:{told}" if told else self.kind.name
 
     def install(self) -> Method | None:
         """See `MethodKind.install`."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 
@@ -25,6 +25,7 @@ from vidplat.domain import PLAIN_METHODS, OperatingPoint
 from vidplat.errors import UsageError, printable
 from vidplat.methods.gone import gone, gone_option
 from vidplat.methods.kinds import Choice, Chosen, MethodKind, Seam, Task, Value
+from vidplat.methods.model_shape import EULER
 from vidplat.methods.table import KINDS
 
 #: Pairs of seams that exclude each other, with the reason.
@@ -70,9 +71,25 @@ def chosen(point: OperatingPoint) -> tuple[Chosen, ...]:
     return parse(point.accelerator) if point.accelerator else ()
 
 
+def in_full(method: str) -> str:
+    """For people: with the defaults, which the canonical text leaves out: `early:work=0.5`."""
+    return "+".join(one.in_full for one in parse(method)) if is_known(method) else method
+
+
+def made_with(point: OperatingPoint) -> str:
+    """For people: `24 steps, early:work=0.5`."""
+    if not point.accelerator:
+        return point.label
+    return replace(point, method=in_full(point.accelerator)).label
+
+
 def unsuited(method: str, task: Task) -> str:
     """Why what a text asks for cannot make such a video, as a row may say it; "" when it can."""
-    for one in asked(method).chosen:
+    chosen = asked(method).chosen
+    for one in chosen:
+        if one.kind.seam is Seam.SOLVER:
+            task = replace(task, solver=one.kind.solver)
+    for one in chosen:
         kind = one.kind
         if task.is_edit and not kind.makes_edits:
             use = [other.name for other in KINDS.values() if other.makes_edits]
@@ -82,6 +99,11 @@ def unsuited(method: str, task: Task) -> str:
             return (
                 f"{kind.name} is not made for a model that makes its frames block by block: use "
                 f"{_or(*use)}"
+            )
+        if kind.needs_euler and task.solver != EULER:
+            return (
+                f"{kind.name} needs euler, and this model's own solver is {task.solver}: write "
+                f"{method.strip()}+euler"
             )
         if why := kind.unsuited(one.values, task):
             return why

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from vidplat.domain import VideoSpec
 from vidplat.methods.pass_size import BlockSize
 
+#: Solvers by their classes in diffusers: those that can be asked for in place of a model's own.
+EULER, UNIPC = "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"
+
 
 def latent_frames(num_frames: int, temporal_factor: int) -> int:
     """F of a video: its first frame alone, then one for each `temporal_factor` frames."""
@@ -79,6 +82,7 @@ class ModelShape:
     # empty: not measured; the planner then says so and uses steps alone
     profile: tuple[ProfilePoint, ...] = ()
     blocks: Blocks | None = None  # None: all frames are made together
+    solver: str = EULER  # class of the model's own scheduler
 
     @property
     def block(self) -> BlockSize:

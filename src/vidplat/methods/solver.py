@@ -25,6 +25,9 @@ class Solver:
     def __init__(self, scheduler: Any, steps: int, device: str) -> None:
         """Take a private copy of a diffusers `scheduler` for a run of `steps` steps."""
         self.scheduler = copy.deepcopy(scheduler)  # to be asked only
+        if steps == 1 and scheduler.config.get("shift_terminal"):
+            # a single step is the first: stretched to end at another sigma it would be 0 / 0
+            self.scheduler.register_to_config(shift_terminal=None)
         self.scheduler.set_timesteps(steps, device=device)
         self.scheduler.set_begin_index(0)
         self.index = 0

@@ -8,28 +8,35 @@ process puts together is in `dispatch/worker_tools`: it need not load what only 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidplat.config import Config, PoolConfig, gpu_names
+from vidplat import times
+from vidplat.config import Config, PoolConfig, missing_catalog
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
-from vidplat.errors import UsageError, plain_place, printable
+from vidplat.errors import ClusterError, UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
-from vidplat.platform.dispatch.dispatcher import Dispatcher, Seat, WorkerSpec, light_class
+from vidplat.platform.dispatch.dispatcher import (
+    Dispatcher,
+    Room,
+    Seat,
+    WorkerSpec,
+    light_class,
+)
 from vidplat.platform.dispatch.worker_tools import crash_points_for, is_fake, open_tools
 from vidplat.platform.intake.source_videos import SourceVideos, keep
+from vidplat.platform.intake.strange_words import looked_over
 from vidplat.platform.intake.take_in import Taken, take_in
 from vidplat.platform.interface import BatchResult, Listener, PlanAnswer, SubmitRequest
 from vidplat.platform.run.batch_run import Submitted, run_batch
 from vidplat.platform.run.learning import Learner
 from vidplat.platform.run.owners import this_owner
 from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
+from vidplat.platform.run.reconcile import put_back_lost
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Queue
 from vidplat.storage import open_catalog, open_store, read_prompts
@@ -37,8 +44,10 @@ from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.places import probe
 
 if TYPE_CHECKING:
+    from vidplat.platform.dispatch.ray_cluster import RayCluster
     from vidplat.storage.catalog import Catalog
     from vidplat.storage.stores import Store
+    from vidplat.workers.models.vocabulary import Vocabulary
 
 _FEW_SAMPLES = 6  # timings of a device class below which a worker measures itself first
 _ROWS_PER_NOTE = 100_000
@@ -54,7 +63,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
     InfrastructureError when catalog, store or cluster cannot be used. An infeasible plan, failed
     jobs, a missed deadline and Ctrl-C are ends of the story and come back in `exit_code`.
     """
-    asked_at = request.submitted_at or time.time()
+    asked_at = request.submitted_at or times.now()
     store = open_store(config.output)
     with _taken(request, config, store, listener, asked_at) as taken:
         probe(store)
@@ -62,15 +71,24 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
             listener.phase(f"keeping {_videos(len(taken.inputs))}")
             keep(store, taken.inputs, config.inputs.max_bytes)
         with closing(open_catalog(config.catalog)) as catalog:
-            listener.phase(f"enqueuing {taken.batch.total:,} jobs")
+            with suppress(UsageError):  # not submitted before
+                _check_made(catalog.batch(taken.batch.id), catalog, store, listener)
+            listener.phase(f"looking for {taken.batch.total:,} jobs in the catalog")
             added = catalog.add_batch(taken.batch, taken.jobs)
-            submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
-            return run_batch(_site(catalog, store, config, listener), added.batch, submitted)
+            reused = added.reused
+            if reused:
+                reused -= _check_made(added.batch, catalog, store, listener)
+            if to_make := added.inserted - reused:
+                there = f"; {reused:,} are made already" if reused else ""
+                listener.phase(f"enqueued {to_make:,} jobs{there}")
+            submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=reused)
+            with _site(catalog, store, config, listener) as site:
+                return run_batch(site, added.batch, submitted)
 
 
 def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> PlanAnswer:
     """What `submit` would promise. Reads rows and catalog; starts nothing and enqueues nothing."""
-    now = request.submitted_at or time.time()
+    now = request.submitted_at or times.now()
     store = open_store(config.output)
     with _taken(request, config, store, listener, now) as taken, ExitStack() as stack:
         batch = taken.batch
@@ -79,8 +97,13 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         learner = Learner(_describe, catalog, batch.id)
         learner.shapes |= taken.models
         queue = _still_open(catalog, taken)
-        seats = _seats(config, store.url, batch, learner)
-        promise = make_promise(batch, queue, seats, learner, time.time())
+        cluster = stack.enter_context(_cluster(config))
+        try:
+            seats = _seats(config, cluster, listener, store.url, batch, learner)
+        except ClusterError as error:
+            listener.warn(f"{error}; planned for the workers as they are configured")
+            seats = _seats(config, None, listener, store.url, batch, learner)
+        promise = make_promise(batch, queue, seats, learner, times.now(), now)
         reused = batch.total - queue.total
         return PlanAnswer(batch, promise.plan, promise.answer, batch.total, reused)
 
@@ -88,7 +111,7 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
 def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
     """Repair catalog and store of an interrupted batch from each other, then run what is open.
     `batch_id` may be any unique prefix; raises RequestError when there is no such batch."""
-    asked_at = time.time()
+    asked_at = times.now()
     with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
         if catalog.batch_state(batch.id) is BatchState.CANCELLED:
@@ -97,48 +120,103 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
             )
         store = open_store(batch.output_prefix)
         probe(store)
-        return run_batch(
-            _site(catalog, store, config, listener), batch, Submitted(asked_at, resumed=True)
-        )
+        _check_made(batch, catalog, store, listener)
+        with _site(catalog, store, config, listener) as site:
+            return run_batch(site, batch, Submitted(asked_at, resumed=True))
 
 
 def cancel(batch_id: str, job_id: str | None, config: Config) -> int:
-    """Cancel one job, or all open ones; returns how many. A running platform hears of it soon."""
+    """Cancel one job, or all open ones; returns how many. A running platform hears of it soon.
+    Raises UsageError where there is nothing but what is finished."""
     with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
-        return catalog.cancel(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
+        one = _whole_id(catalog, batch, job_id)
+        if many := catalog.cancel(batch.id, one, now=times.now()):
+            return many
+        if one is None:
+            is_cancelled = catalog.batch_state(batch.id) is BatchState.CANCELLED
+        else:
+            is_cancelled = catalog.find_job(one, batch.id)[0].state is JobState.CANCELLED
+        if not is_cancelled:
+            what = f"batch {batch.id}" if one is None else f"job {one[:12]} of {batch.id}"
+            raise UsageError(f"{what} is finished: nothing is left to cancel, and videos stay")
+        return 0
 
 
 def retry(batch_id: str, job_id: str | None, config: Config) -> int:
     """Put failed, quarantined and cancelled jobs back; returns how many. `resume` runs them."""
     with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
-        return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=time.time())
+        return catalog.retry_failed(batch.id, _whole_id(catalog, batch, job_id), now=times.now())
 
 
 # --- the parts of a run ---------------------------------------------------------------------------
 
 
-def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) -> Site:
-    return Site(
-        catalog=catalog,
-        store=store,
-        config=config,
-        listener=listener,
-        owner=this_owner(),
-        describe=_describe,
-        seats=partial(_seats, config, store.url),
-        open_dispatcher=partial(_open_dispatcher, config),
-        crash_point=crash_points_for(config.model),
-    )
+def _check_made(batch: Batch, catalog: Catalog, store: Store, listener: Listener) -> int:
+    """What is called done is relied on: videos that the store has no more are made again."""
+    lost = put_back_lost(catalog, store, batch.id, now=times.now())
+    if lost:
+        videos = "1 video is" if lost == 1 else f"{lost:,} videos are"
+        listener.warn(f"{videos} gone from the store, or cut short there: made again")
+    return lost
 
 
-def _seats(config: Config, store_url: str, batch: Batch, learner: Learner) -> list[Seat]:
-    """The workers to be started, as the configuration has them."""
-    cards, now = gpu_names(), time.time()
+@contextmanager
+def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) -> Iterator[Site]:
+    with _cluster(config) as cluster:
+        yield Site(
+            catalog=catalog,
+            store=store,
+            config=config,
+            listener=listener,
+            owner=this_owner(),
+            describe=_describe,
+            seats=partial(_seats, config, cluster, listener, store.url),
+            open_dispatcher=partial(_open_dispatcher, cluster),
+            crash_point=crash_points_for(config.model),
+        )
+
+
+@contextmanager
+def _cluster(config: Config) -> Iterator[RayCluster | None]:
+    """The Ray cluster of a run, not connected yet; None where it works in this process."""
+    if config.run.local:
+        yield None
+        return
+    from vidplat.platform.dispatch.ray_token import offer_token
+
+    offer_token()  # before Ray is imported
+    from vidplat.platform.dispatch.ray_cluster import RayCluster
+
+    with closing(RayCluster(config.ray)) as cluster:
+        yield cluster
+
+
+def _seats(
+    config: Config,
+    cluster: RayCluster | None,
+    listener: Listener,
+    store_url: str,
+    batch: Batch,
+    learner: Learner,
+) -> list[Seat]:
+    """The workers to be started: what is not configured of them is as their machines have it.
+    Raises ClusterError where a cluster that should be running cannot be asked."""
+    now = times.now()
     seats: list[Seat] = []
+    rooms: Mapping[str, Room] = {}
+    if cluster is not None and not cluster.is_own:
+        cluster.connect()
+        if config.told_pools is not None:
+            machines = cluster.machines()
+            config = replace(config, machines=machines, pools=config.told_pools.on(machines))
+        rooms = cluster.rooms(config.pools)
     for pool in config.pools:
-        device_class = _device_class(pool, cards, batch.model.id)
+        room = rooms.get(pool.name, Room(pool.workers, pool.workers))
+        if room.free < pool.workers and pool.workers:
+            listener.warn(f"pool {pool.name}: {room.why}; {room.free} are counted on")
+        device_class = _device_class(pool, config.machines.cards, batch.model.id)
         known = learner.costs.samples(batch.model.id, device_class)
         is_measured = known >= _FEW_SAMPLES or pool.light or is_fake(batch.model.id)
         for number in range(1, pool.workers + 1):
@@ -150,8 +228,9 @@ def _seats(config: Config, store_url: str, batch: Batch, learner: Learner) -> li
                 store_url=store_url,
                 calibrate=not is_measured,
                 inputs=config.inputs,
+                store_patience_s=config.run.store_patience_s,
             )
-            seats.append(Seat(spec, device_class, now))
+            seats.append(Seat(spec, device_class, now, has_place=number <= room.free))
     return seats
 
 
@@ -166,14 +245,14 @@ def _device_class(pool: PoolConfig, cards: Sequence[str], model_id: str) -> str:
     return light_class(expected) if pool.light else expected
 
 
-def _open_dispatcher(config: Config, seats: Sequence[Seat]) -> Dispatcher:
-    if config.run.local:
+def _open_dispatcher(cluster: RayCluster | None, seats: Sequence[Seat]) -> Dispatcher:
+    if cluster is None:
         from vidplat.platform.dispatch.in_process import LocalDispatcher
 
         return LocalDispatcher(seats, open_tools)
     from vidplat.platform.dispatch.on_ray import RayDispatcher
 
-    return RayDispatcher(seats, config.ray)
+    return RayDispatcher(seats, cluster)
 
 
 @contextmanager
@@ -183,7 +262,9 @@ def _taken(
     """The request's rows as jobs, in a spool that is gone afterwards."""
     shown = plain_place(request.source)
     listener.phase(f"reading {shown}")
-    stdin = (request.stdin or sys.stdin.buffer) if request.source == "-" else None
+    # sys.stdin is None in a process that began without one
+    here = getattr(sys.stdin, "buffer", None)
+    stdin = (request.stdin or here) if request.source == "-" else None
     sources = SourceVideos(
         config.inputs, lambda count: listener.phase(f"looking at {_videos(count)}")
     )
@@ -195,18 +276,20 @@ def _taken(
             noted += _ROWS_PER_NOTE
             listener.phase(f"reading {shown}: {noted:,} rows")
 
+    wishes = replace(request, model=request.model or config.model)
+    pages = read_prompts(
+        request.source,
+        stdin=stdin,
+        format=request.format,
+        ignore_columns=request.ignore_columns,
+        allowed=config.inputs,
+        warn=listener.warn,
+    )
     taken = take_in(
-        read_prompts(
-            request.source,
-            stdin=stdin,
-            format=request.format,
-            ignore_columns=request.ignore_columns,
-            allowed=config.inputs,
-            warn=listener.warn,
-        ),
+        looked_over(pages, wishes.model, _vocabulary, listener.warn),
         source=shown,
         output_prefix=store.url,
-        wishes=replace(request, model=request.model or config.model),
+        wishes=wishes,
         models=_Models(),
         look=sources.look,
         now=asked_at,
@@ -235,8 +318,7 @@ def _still_open(catalog: Catalog | None, taken: Taken) -> Queue:
 
 def _catalog_if_there(url: str) -> Catalog | None:
     """The catalog, unless that would create one: a plan leaves nothing behind."""
-    file = url.partition("sqlite:///")[2]
-    return None if file and not Path(file).exists() else open_catalog(url)
+    return open_catalog(url) if missing_catalog(url) is None else None
 
 
 def _whole_id(catalog: Catalog, batch: Batch, job_id: str | None) -> str | None:
@@ -263,6 +345,12 @@ def _describe(model_id: str) -> tuple[ModelRef, ModelShape]:
     from vidplat.workers.models.catalogue import describe_model
 
     return describe_model(model_id)
+
+
+def _vocabulary(model_id: str) -> Vocabulary | None:
+    from vidplat.workers.models.vocabulary import closed_vocabulary
+
+    return None if is_fake(model_id) else closed_vocabulary(model_id)
 
 
 class _Models:

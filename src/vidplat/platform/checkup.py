@@ -2,7 +2,8 @@
 
 Heavy libraries are asked in a process of their own: one that is broken beyond an exception (a
 missing CPU instruction, a wrong driver) then costs a finding, not the doctor. Nothing is repaired
-here except, when asked for, the catalog's tables.
+here except, when asked for, the catalog's tables, and what catalog and store say of each other
+(`mending.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from vidplat.config import Config, gpu_names, usable_cores
+from vidplat.config import Config, gpu_names, missing_catalog, usable_cores
 from vidplat.errors import CatalogError, VidplatError, printable
 
 NEEDS = "torch diffusers transformers ray sqlalchemy alembic pyarrow boto3 av fsspec"
@@ -52,17 +53,28 @@ Found = tuple[Health, str] | tuple[Health, str, str]  # a Finding without its na
 Question = Callable[[], Found]
 
 
-def examine(config: Config, *, migrate: bool = False, quick: bool = False) -> Iterator[Finding]:
-    """Findings as they come. `quick` leaves out the libraries that take seconds to import."""
+def examine(
+    config: Config,
+    *,
+    migrate: bool = False,
+    quick: bool = False,
+    verify: bool = False,
+    repair: bool = False,
+) -> Iterator[Finding]:
+    """Findings as they come. `quick` leaves out the libraries that take seconds to import, and the
+    videos unless they are to be verified or repaired."""
     questions: dict[str, Question] = {
         "python": _python,
         "packages": _packages,
         "machine": _machine,
         "catalog": lambda: _catalog(config.catalog, migrate),
         "store": lambda: _store(config.output),
+        "videos": lambda: _videos(config.catalog, verify, repair),
         "disk": lambda: _disk(config.output),
         "models": lambda: _models(config.model),
     }
+    if quick and not (verify or repair):
+        del questions["videos"]
     heavy = {"video": _video, "torch": _torch, "ray": lambda: _ray(config.ray.address)}
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(_ask, *each) for each in heavy.items() if not quick]
@@ -124,9 +136,9 @@ def _nearest_folder(path: Path) -> Path:
 def _catalog(url: str, migrate: bool) -> Found:
     from vidplat.storage import open_catalog
 
-    file = url.partition("sqlite:///")[2]
-    if file and file != ":memory:" and not Path(file).exists() and not migrate:
-        folder, shown = _nearest_folder(Path(file).parent), printable(file)
+    file = missing_catalog(url)
+    if file is not None and not migrate:
+        folder, shown = _nearest_folder(file.parent), printable(file)
         if not os.access(folder, os.W_OK):
             why = f"{printable(folder)} cannot be written, so no catalog can be made at {shown}"
             raise CatalogError(why)
@@ -147,6 +159,31 @@ def _store(output: str) -> Found:
     store = open_store(output)
     probe(store)
     return Health.OK, f"{printable(store.url)} can be written and honours conditional puts"
+
+
+def _videos(url: str, verify: bool, repair: bool) -> Found:
+    from vidplat.platform.mending import look_into
+    from vidplat.storage import open_catalog
+
+    if missing_catalog(url) is not None:
+        return Health.OK, "none yet"
+    with closing(open_catalog(url, lock_timeout_s=LOCK_PATIENCE_S)) as catalog:
+        seen = look_into(catalog, verify=verify, repair=repair)
+    found = f"{seen.videos:,} done in {seen.batches:,} batches"
+    lost = ", ".join(f"{many:,} of {batch_id}" for batch_id, many in seen.lost.items())
+    if seen.repairs:
+        found += f"; {seen.repairs}"
+    if seen.busy:
+        found += f"; left alone, somebody works on them: {', '.join(seen.busy)}"
+    if seen.unreached:
+        return Health.WARN, f"{found}; {'; '.join(seen.unreached)}", "see that the store answers"
+    if lost and repair:
+        resume = ", ".join(f"vidplat resume {batch_id}" for batch_id in seen.lost)
+        return Health.WARN, f"{found}; gone or cut short, put back: {lost}", f"make them: {resume}"
+    if lost:
+        again = "vidplat doctor --repair puts them back, vidplat resume makes them again"
+        return Health.WARN, f"{found}; gone or cut short: {lost}", again
+    return Health.OK, found if repair else f"{found}, all where they belong"
 
 
 def _models(model: str) -> Found:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vidplat.domain import Batch, JobRecord, JobState
 from vidplat.errors import StoreError, printable
+from vidplat.files import write_whole
 from vidplat.platform.report import key_of
 
 if TYPE_CHECKING:
@@ -70,11 +71,8 @@ def file_name(record: JobRecord, digits: int) -> str:
 
 def write(path: Path, data: bytes) -> None:
     """All of the file or none of it. Raises StoreError."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {printable(path)}: {error.strerror}") from error
+        write_whole(path, data)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        raise StoreError(f"cannot write {printable(path)}: {printable(why)}") from error

@@ -16,6 +16,7 @@ from vidplat.errors import ExitCode
 if TYPE_CHECKING:
     from vidplat.scheduler.admission import Answer
     from vidplat.scheduler.decision import Plan
+    from vidplat.storage.catalog_words import PlanRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,16 @@ class BatchResult:
     computed: int = 0  # jobs made by this run
     plan: Plan | None = None  # the promise, made before anything started
     answer: Answer | None = None
+    asked_at: float = 0.0  # when this run was asked for; the batch may be older
     score: Score = Score()
     wall_s: float = 0.0
     message: str = ""  # one sentence for people
+
+
+def finish_s(foreseen: Plan | PlanRecord, asked_at: float) -> tuple[float, float]:
+    """Seconds that a person waits from asking to the end, p50 and p90: wherever a finish is told as
+    a duration, it is this one."""
+    return foreseen.finish_p50_at - asked_at, foreseen.finish_p90_at - asked_at
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from vidplat.domain import Artifact, Batch, JobRecord, JobState, OperatingPoint
+from vidplat.methods.language import made_with
+from vidplat.platform.interface import finish_s
 from vidplat.storage.catalog_words import PlanRecord
 from vidplat.storage.stores import NotFound
 
@@ -68,7 +70,7 @@ class Group:
     """Jobs made the same way in the same pool: what was predicted for one, and what it took."""
 
     pool: str
-    point: str  # OperatingPoint.label
+    point: str  # as `made_with` tells it
     made: int
     predicted_s: float  # mean of p50
     predicted_p90_s: float  # mean of p90
@@ -84,7 +86,7 @@ class Report:
     batch: Batch
     state: str
     told_at: float
-    promise: PlanRecord | None  # the plan in force when the run began
+    promise: PlanRecord | None  # the plan in force when the latest run began
     notes: tuple[str, ...]
     counts: Counter[JobState] = field(default_factory=Counter)
     finished_at: float | None = None  # when the last video so far was committed
@@ -109,6 +111,11 @@ class Report:
         return sum(self.counts.values())
 
     @property
+    def promised_s(self) -> tuple[float, float] | None:
+        """From asking to the end, as it was promised: p50 and p90."""
+        return finish_s(self.promise, self.promise.at) if self.promise else None
+
+    @property
     def left_out(self) -> int:
         """Jobs without a card."""
         return self.total - len(self.cards)
@@ -116,7 +123,7 @@ class Report:
 
 def gather(catalog: Catalog, batch: Batch, now: float) -> Report:
     """Walk the jobs of `batch` once."""
-    promise = next(iter(catalog.plans(batch.id)), None)
+    promise = next(iter(catalog.plans(batch.id, 1)), None)
     notes = promise.notes if promise else ()
     report = Report(batch, catalog.batch_state(batch.id), now, promise, notes)
     tally = _Tally(report, _remembered_causes(catalog, batch.id))
@@ -178,7 +185,7 @@ class _Tally:
         late_s = lateness_s(record, report.batch)
         is_late = late_s is not None and late_s > 0
         cause = ""
-        if is_late or record.state.is_lost:
+        if is_late or (record.state.is_final and not is_done):
             ours = likely_cause(record) if is_late else record.state.value
             cause = self._known_causes.get(record.job.id) or ours
             self._causes[cause] += 1
@@ -248,7 +255,7 @@ class _Sums:
         self.totals = [total + each for total, each in zip(self.totals, new, strict=True)]
 
     def group(self, pool: str, point: OperatingPoint) -> Group:
-        return Group(pool, point.label, self.made, *(each / self.made for each in self.totals))
+        return Group(pool, made_with(point), self.made, *(each / self.made for each in self.totals))
 
 
 # --- reaching the videos --------------------------------------------------------------------------

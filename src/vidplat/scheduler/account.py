@@ -9,7 +9,7 @@ it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ class _Slot(NamedTuple):
     p90_at: float
     finish_by: float
     late: bool
+    after_s: float  # of its chain: `p50_at`, `p90_at` and `finish_by` are told so much later
 
 
 def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
@@ -46,7 +47,7 @@ def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
         group = groups[place.group]
         slots = found.setdefault(place.group, [])
         late = place.deadline_at == NEVER and group.deadline_at != NEVER
-        at = max(at, group.not_before)
+        at = max(at, group.not_before + chain.after_s)
         for rung in sorted(place.runs):
             p50, spread = place.rungs.p50_s[rung], place.rungs.spread_s[rung]
             share, count = place.rungs.seconds(rung), place.runs[rung]
@@ -57,7 +58,10 @@ def _slots(chain: Chain, groups: Sequence[Group]) -> dict[int, list[_Slot]]:
                 by += share
                 end = at + p50
                 reach = end + common_spread(s, q)
-                slots.append(_Slot(at, chain.worker, rung, end, reach, max(by, end), late))
+                latest, start = max(by, end), at - chain.after_s
+                slots.append(
+                    _Slot(start, chain.worker, rung, end, reach, latest, late, chain.after_s)
+                )
                 at = end
             more = count - listed
             at, by = at + more * p50, by + more * share
@@ -103,13 +107,12 @@ def _assignments(
 def _assignment(
     job: Job, slot: _Slot, rungs: Rungs, worker: WorkerState, reason: str
 ) -> Assignment:
-    """Where another worker finishes the video, its maker's queue may have to wait for that."""
+    """Where another worker finishes the video, its maker's queue may have to wait for that; where
+    its maker stores it, the queue does not."""
     work, relay = rungs.work(slot.rung), rungs.relayed[slot.rung]
-    ends, finish_by, handed_s = (slot.p50_at, slot.p90_at), slot.finish_by, 0.0
-    if relay is not None:
-        ends, handed_s = relay.through_at(ends), relay.handed_s
-        waits_s = rungs.p50_s[slot.rung] - (work.p50_s - handed_s)
-        finish_by = finish_by - waits_s + handed_s
+    ends = relay.through_at((slot.p50_at, slot.p90_at))
+    waits_s = rungs.p50_s[slot.rung] - (work.p50_s - relay.handed_s)
+    finish_by = slot.finish_by - slot.after_s - waits_s + relay.handed_s
     return Assignment(
         job_id=job.id,
         worker_id=worker.id,
@@ -123,7 +126,7 @@ def _assignment(
         finish_p90_at=ends[1],
         reason=reason,
         finish_by=None if finish_by == NEVER else finish_by,
-        handed_s=handed_s,
+        handed_s=relay.handed_s,
     )
 
 
@@ -147,8 +150,7 @@ def written(
             lowered[wording.made_at(rungs.points[rung], steps)] += count
     in_time = Verdict.DEGRADED if lowered else Verdict.FEASIBLE
     end_p50, end_p90 = ends(trial.chains, snapshot.now)
-    unmeasured = sorted({g.first.model.id for g in groups if not g.measured})
-    guess = "no profile for model {}: step counts alone, quality is a guess"
+    guesses = {g.guess.replace("{model}", g.first.model.id) for g in groups if g.guess}
     plan = Plan(
         verdict=Verdict.INFEASIBLE if deferred or missed else in_time,
         assignments=tuple(_assignments(trial.chains, groups, workers, full_quality_at)),
@@ -160,10 +162,16 @@ def written(
         device_seconds=sum(p.rungs.work(r).p50_s * n for p, r, n in trial.made),
         mean_quality=trial.mean_quality,
         quality_bound=1.0 if missed else max(bound, trial.mean_quality),
-        notes=tuple(guess.format(model_id) for model_id in unmeasured),
+        notes=tuple(sorted(guesses)),
     )
     total = sum(group.count for group in groups)
-    return replace(plan, reason=_summary(plan, snapshot.now, total, deferred, missed, lowered))
+    as_asked = {
+        wording.made_at(place.rungs.points[rung], asked.first.spec.num_inference_steps)
+        for place, rung, _ in trial.made
+        if (asked := groups[place.group]).full_quality < 1.0 - _SAME_QUALITY
+    }
+    summary = _summary(plan, snapshot.now, total, deferred, missed, lowered, as_asked)
+    return replace(plan, reason=summary)
 
 
 def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
@@ -192,8 +200,10 @@ def _summary(
     deferred: Sequence[Deferred],
     missed: int,
     lowered: Mapping[str, int],
+    as_asked: Collection[str],
 ) -> str:
-    """The plan of `total` jobs in a sentence; `lowered`: how many are made at each lower point."""
+    """The plan of `total` jobs in a sentence; `lowered`: how many are made at each lower point;
+    `as_asked`: what some were asked to be made with, though it is less than full quality."""
     all_of_them = wording.jobs(total)
     if deferred and not missed:
         refused = f"{wording.jobs(len(deferred))} of {total + len(deferred)}"
@@ -210,4 +220,9 @@ def _summary(
     if not total:
         return "nothing to do"
     soon = wording.seconds(plan.finish_p90_at - now)
-    return f"{'all ' if total > 1 else ''}{all_of_them} at full quality in {soon} (p90)"
+    every = f"{'all ' if total > 1 else ''}{all_of_them}"
+    if as_asked:
+        how = min(as_asked) if len(as_asked) == 1 else "in several ways"
+        quality = f"predicted quality {plan.mean_quality:.2f}"
+        return f"{every} as asked ({how}), {quality}, in {soon} (p90)"
+    return f"{every} at full quality in {soon} (p90)"

@@ -3,6 +3,8 @@
 A chain is what one worker will do, in order: places, each some jobs of one group at one or more
 rungs. Three running sums give the p90 finish of its end (see `cost` for how quantiles add): seconds
 at p50 (W), spreads (S) and their squares (Q);  finish = free_at + W + sqrt((1 - rho) Q + rho S^2).
+A video is stored beside the making of the next; storing the last one takes up to `after_s` more, so
+a chain as a whole is told that much later: its ends are those of stored videos.
 
 Left to others: which worker gets what (`trials`), better rungs for what is left (`slack`).
 """
@@ -34,18 +36,19 @@ class Place:
 class Chain:
     """One worker's queue."""
 
-    def __init__(self, worker: int, free_at: float) -> None:
+    def __init__(self, worker: int, free_at: float, after_s: float = 0.0) -> None:
         self.worker = worker
-        self.free_at = free_at
+        self.after_s = after_s
+        self.free_at = free_at + after_s
         self.places: list[Place] = []
-        self._end = free_at  # free_at + W
+        self._end = self.free_at  # free_at + W
         self._s = self._q = 0.0
 
     def finish(
         self, p50_s: float = 0.0, spread_s: float = 0.0, not_before: float = 0.0
     ) -> tuple[float, float]:
         """(p50, p90) finish with one more job of these seconds at the end."""
-        p50 = max(self._end, not_before) + p50_s
+        p50 = max(self._end, not_before + self.after_s) + p50_s
         total = self._s + spread_s
         return p50, p50 + common_spread(total, self._q + spread_s * spread_s)
 
@@ -57,7 +60,7 @@ class Chain:
         At p90 with k more jobs: A - k p >= sqrt((1 - rho)(Q + k s^2) + rho (S + k s)^2), A the time
         left; squared, a quadratic in k whose smaller root is the answer.
         """
-        left = due - max(self._end, not_before)
+        left = due - max(self._end, not_before + self.after_s)
         if left <= 0 or math.isinf(left):
             return 0
         if at_median:
@@ -78,7 +81,7 @@ class Chain:
         """Put `count` jobs of `group` at the end; `late` ones no longer have a deadline to keep."""
         rungs = group.rungs[self.worker]
         due = NEVER if late else group.deadline_at
-        wait = max(0.0, group.not_before - self._end)
+        wait = max(0.0, group.not_before + self.after_s - self._end)
         if not self.places or self.places[-1].group != index or self.places[-1].deadline_at != due:
             self.places.append(Place(index, rungs, due, group.weight, wait))
         place = self.places[-1]
@@ -103,9 +106,9 @@ class Chain:
 
     @property
     def through_at(self) -> tuple[float, float]:
-        """(p50, p90) of when all that it made is done, by light workers too."""
+        """(p50, p90) of when all that it made is done, by light workers too, and stored."""
         ends = self.finish()
-        relays = [relay for p, r, _ in self.made if (relay := p.rungs.relayed[r])]
+        relays = [p.rungs.relayed[r] for p, r, _ in self.made]
         p50s, p90s = zip(ends, *(relay.through_at(ends) for relay in relays), strict=True)
         return max(p50s), max(p90s)
 

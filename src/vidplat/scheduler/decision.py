@@ -94,4 +94,4 @@ class Plan:
     mean_quality: float = 1.0
     quality_bound: float = 1.0  # upper bound on the mean of any plan (LP relaxation)
     reason: str = ""
-    notes: tuple[str, ...] = ()  # e.g. "no profile for this model: steps alone"
+    notes: tuple[str, ...] = ()  # e.g. "no profile for this model: step counts alone"

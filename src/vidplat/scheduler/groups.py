@@ -43,7 +43,7 @@ class Group:
     not_before: float
     weight: float  # what a unit of quality is worth
     full_quality: float  # of the best point the request allows
-    measured: bool  # the qualities come from a profile
+    guess: str  # what of the qualities comes from no profile, see `Choices`
     rungs: dict[int, Rungs]  # by index of the worker in the planner's list
     lag_s: float = 0.0  # kept free for light workers
     jobs: list[Job] = field(default_factory=list)  # in row order
@@ -88,8 +88,8 @@ def group_jobs(
         if key not in groups:
             chosen, rungs = offer
             weight = _PRIORITY_WEIGHT ** max(-20, min(20, job.priority))
-            best, measured = chosen.qualities[-1], chosen.measured
-            groups[key] = Group(job, deadline, not_before, weight, best, measured, rungs)
+            best, guess = chosen.qualities[-1], chosen.guess
+            groups[key] = Group(job, deadline, not_before, weight, best, guess, rungs)
         groups[key].count += count or 1
         if not count:
             groups[key].jobs.append(job)
@@ -97,15 +97,25 @@ def group_jobs(
     return sorted(groups.values(), key=lambda g: g.order), deferred
 
 
+def stored_after(groups: Collection[Group], workers: int) -> list[float]:
+    """Per worker: how long after it has made the last video of a queue that may be stored."""
+    after_s = [0.0] * workers
+    for rungs_of in {id(group.rungs): group.rungs for group in groups}.values():
+        for i, rungs in rungs_of.items():
+            after_s[i] = max(after_s[i], *map(rungs.beside_s, range(len(rungs.points))))
+    return after_s
+
+
 def _leave_time(groups: Collection[Group], finishers: Sequence[Finisher], makers_at: float) -> None:
     """Bring forward what makers are due to hand over; by one lag, as any may stand before any."""
-    relays = [relay for g in groups for r in g.rungs.values() for relay in r.relayed if relay]
+    every = [relay for g in groups for r in g.rungs.values() for relay in r.relayed]
+    relays = [relay for relay in every if relay.handed_s]
     if not relays:
         return
     lag_s, busy = max(relay.lag_p90_s for relay in relays), max(relay.busy for relay in relays)
     behind_s = mean_ready_at(finishers) - makers_at
     for group in groups:
-        if any(any(rungs.relayed) for rungs in group.rungs.values()):
+        if any(relay.handed_s for rungs in group.rungs.values() for relay in rungs.relayed):
             due_s = group.deadline_at - makers_at
             group.lag_s = lag_before(due_s, lag_s, behind_s, busy, len(finishers))
             group.deadline_at -= group.lag_s

@@ -30,9 +30,10 @@ from vidplat.scheduler.relay import (
     leaves_draft,
     mean_ready_at,
     relayed,
+    stored_beside,
 )
 from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, needed_bytes
-from vidplat.stages import STAGES, UNTIL_DRAFT
+from vidplat.stages import STAGES, STORE, UNTIL_DRAFT
 
 _COMMON = math.sqrt(CORRELATION)  # share of a part's spread that no averaging removes
 _SLOWEST = 0.01
@@ -45,6 +46,7 @@ class Knowledge:
     shapes: Mapping[str, ModelShape]  # by model id
     costs: CostModel = field(default_factory=CostModel)
     draft_bytes_per_pixel: float = MP4_BYTES_PER_PIXEL  # as drafts were seen to take
+    refused: frozenset[tuple[str, str]] = frozenset()  # (model id, method) that workers refused
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Rungs:
     qualities: tuple[float, ...]
     p50_s: tuple[float, ...]  # on this worker
     spread_s: tuple[float, ...]  # p90 - p50
-    relayed: tuple[Relayed | None, ...]  # where light workers are counted on
+    relayed: tuple[Relayed, ...]  # what of it goes on beside the next
 
     @property
     def top(self) -> int:
@@ -63,13 +65,16 @@ class Rungs:
 
     def work(self, rung: int) -> Estimate:
         """Seconds of work, of both workers where another finishes it."""
-        if relay := self.relayed[rung]:
-            return relay.work
-        return Estimate(self.p50_s[rung], self.p50_s[rung] + self.spread_s[rung])
+        return self.relayed[rung].work
 
     def seconds(self, rung: int) -> float:
         """What one more job takes of a long chain at p90: the part of its spread that adds up."""
         return self.p50_s[rung] + _COMMON * self.spread_s[rung]
+
+    def beside_s(self, rung: int) -> float:
+        """How long after its queue the last video is stored, where nobody else finishes it."""
+        own = not self.relayed[rung].handed_s
+        return self.work(rung).p50_s - self.p50_s[rung] if own else 0.0
 
     @cached_property
     def gains(self) -> tuple[float, ...]:
@@ -99,7 +104,9 @@ class Menu:
     """Works out which workers may make a kind of job, and at which points. Remembers its answers.
 
     Points that leave frames out are priced by `relay` where that lags no more than `most_lag_s`
-    behind a queue, and as made by one worker elsewhere; `lags_s` are all that were met.
+    behind a queue, and as made by one worker elsewhere; `lags_s` are all that were met. A worker
+    stores beside making the next video, or, to be counted `one_by_one`, before that: this is more
+    for long queues and may be less for short ones where storing is the slower (`is_store_bound`).
     """
 
     def __init__(
@@ -109,9 +116,11 @@ class Menu:
         floor: float,
         finishers: Sequence[Finisher] = (),
         most_lag_s: float = math.inf,
+        one_by_one: bool = False,
     ) -> None:
         self._workers, self._knowledge, self._floor = workers, knowledge, floor
-        self._finishers, self._most_lag_s = finishers, most_lag_s
+        self._finishers, self._most_lag_s, self._one_by_one = finishers, most_lag_s, one_by_one
+        self.is_store_bound = False
         self.lags_s: set[float] = set()
         self._offers: dict[tuple[object, ...], str | Offer] = {}
 
@@ -128,7 +137,10 @@ class Menu:
             return f"nothing is known of model {job.model.id}"
         if not workers:
             return "no live worker"
-        offered = choices(shape, job.spec, planned_method(job))
+        is_edit = job.input_video is not None
+        offered = choices(shape, job.spec, planned_method(job), is_edit)
+        if job.method is None:
+            offered = _without(offered, job.model.id, self._knowledge.refused)
         need = needed_bytes(shape, job.spec)
         roomy = [i for i, w in enumerate(workers) if not 0 < w.free_bytes < need]
         if not roomy:
@@ -151,7 +163,8 @@ class Menu:
             device, speed = self._workers[i].device_class, max(_SLOWEST, self._workers[i].speed)
             if device not in at_par:
                 at_par[device] = self._priced(job, shape, device, offered.points, finished)
-                ranked[device] = _ranked(offered, [alone for alone, _, _ in at_par[device]])
+                alone = [self._alone(each) for each, _, _ in at_par[device]]
+                ranked[device] = _ranked(offered, alone)
             if finished:  # how a relay comes out depends on the maker's own speed
                 found[i] = _ranked(
                     offered, [self._relayed(*each, speed) for each in at_par[device]]
@@ -162,6 +175,7 @@ class Menu:
                     rungs,
                     p50_s=tuple(s / speed for s in rungs.p50_s),
                     spread_s=tuple(s / speed for s in rungs.spread_s),
+                    relayed=tuple(each.at(speed) for each in rungs.relayed),
                 )
         return found
 
@@ -203,24 +217,27 @@ class Menu:
                 ]
         return found
 
+    def _alone(self, alone: Estimate) -> Relayed:
+        """What one worker's queue grows by."""
+        store_s = alone.per_stage.get(STORE, 0.0)
+        self.is_store_bound |= store_s > alone.p50_s / 2
+        return stored_beside(alone, 0.0 if self._one_by_one else store_s)
+
     def _relayed(
         self, alone: Estimate, draft: Estimate | None, rest: Sequence[Estimate], speed: float
-    ) -> Estimate | Relayed:
+    ) -> Relayed:
         """What a point comes to on a maker of that speed, with light workers where they count."""
-        alone = _at(speed, alone)
+        own = self._alone(alone).at(speed)
         if draft is None:
-            return alone
+            return own
+        making = Estimate(draft.p50_s / speed, draft.p90_s / speed)
         free_at = mean_ready_at(self._finishers)
-        relay = relayed(_at(speed, draft), rest, alone, len(self._workers), free_at)
+        relay = relayed(making, rest, own, len(self._workers), free_at)
         self.lags_s.add(relay.lag_p90_s)
-        return relay if relay.lag_p90_s <= self._most_lag_s else alone
+        return relay if relay.lag_p90_s <= self._most_lag_s else own
 
 
-def _at(speed: float, at_par: Estimate) -> Estimate:
-    return Estimate(at_par.p50_s / speed, at_par.p90_s / speed)
-
-
-def _ranked(offered: Choices, counted: Sequence[Estimate | Relayed]) -> Rungs:
+def _ranked(offered: Choices, counted: Sequence[Relayed]) -> Rungs:
     """The points that are worth having."""
     indices = hull([each.p50_s + _COMMON * each.spread_s for each in counted], offered.qualities)
     kept = [counted[i] for i in indices]
@@ -229,7 +246,7 @@ def _ranked(offered: Choices, counted: Sequence[Estimate | Relayed]) -> Rungs:
         qualities=tuple(offered.qualities[i] for i in indices),
         p50_s=tuple(each.p50_s for each in kept),
         spread_s=tuple(each.spread_s for each in kept),
-        relayed=tuple(each if isinstance(each, Relayed) else None for each in kept),
+        relayed=tuple(kept),
     )
 
 
@@ -241,7 +258,20 @@ def _allowed(offered: Choices, rungs_down: int, floor: float) -> Choices:
         part = slice(max(1, count - rungs_down))
     else:
         part = slice(min(bisect_left(offered.qualities, floor - 1e-12), count - 1), None)
-    return Choices(offered.points[part], offered.qualities[part], offered.measured)
+    return Choices(offered.points[part], offered.qualities[part], offered.guess)
+
+
+def _without(offered: Choices, model_id: str, refused: frozenset[tuple[str, str]]) -> Choices:
+    """The points whose method no worker has refused."""
+    kept = [
+        (point, quality)
+        for point, quality in zip(offered.points, offered.qualities, strict=True)
+        if (model_id, point.accelerator) not in refused
+    ]
+    if len(kept) in (0, len(offered.points)):
+        return offered
+    points, qualities = zip(*kept, strict=True)
+    return Choices(points, qualities, offered.guess)
 
 
 def _gb(size_bytes: int) -> str:

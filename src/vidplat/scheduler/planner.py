@@ -6,6 +6,7 @@ order of its rows. How (PACE: prices, assign, chain-fill; the early stop is the 
   1. Group    equal jobs with one deadline (`groups`); what nobody can take is deferred with the
               reason. Where light workers are up, makers count as relieved by them (`relay`) as far
               as that lags behind by no more than a bound; a few bounds are tried, 0 among them.
+              A worker stores one video beside making the next: the slower of both fills its queue.
   2. Assign   each job to the worker that finishes it first, at a rung set by a price on device
               seconds (`trials`); a handful of prices is tried.
   3. Fill     what slack is left with upgrades, best quality per second first (`slack`).
@@ -95,9 +96,14 @@ def _plan_above(
         eased, _ = grouped(relieved, replace(snapshot, finishers=at_once))
     bound = quality_bound(eased, free_at)
     is_good = not (trial.late or trial.at_risk) and trial.mean_quality >= bound - _LITTLE
-    for most_lag_s in () if is_good else _bounds(menu.lags_s):
-        counted_on = snapshot.finishers if most_lag_s else ()
-        others, _ = grouped(Menu(workers, knowledge, floor, counted_on, most_lag_s))
+    menus = [
+        Menu(workers, knowledge, floor, snapshot.finishers if most_lag_s else (), most_lag_s)
+        for most_lag_s in _bounds(menu.lags_s)
+    ]
+    if menu.is_store_bound:
+        menus.append(Menu(workers, knowledge, floor, one_by_one=True))
+    for each in () if is_good else menus:
+        others, _ = grouped(each)
         other = best_trial(others, free_at)
         if other.merit > trial.merit:
             groups, trial = others, other

@@ -3,13 +3,16 @@
 A measured profile (`ModelShape.profile`) gives quality at fractions of the full steps. It is read
 at every whole number of steps between the measured ones (straight lines between them, running
 maximum so that more steps are never worse), then `hull` keeps the points that no mix of others
-beats. A model without a profile gets steps alone, on a guessed curve; `Choices.measured` says so
-and plans carry a note. Methods were measured one by one; only where a plan chooses how many latent
-frames are kept (`MethodKind.left_to_plan`), quality is read between measured shares of them, and
-goes with fewer steps: what both lose is multiplied.
+beats. Methods were measured one by one; only where a plan chooses how many latent frames are kept
+(`MethodKind.left_to_plan`), quality is read between measured shares of them, and goes with fewer
+steps: what both lose is multiplied.
+
+What was not measured is guessed, and `Choices.guess` says so, for plans to carry as a note: a model
+without a profile gets steps alone, on a monotone and concave curve; a method between or beyond the
+measured ones of its kind, or as good as plain steps of as much work. A video of fewer full steps
+than were measured loses more by each that is left out: 2 of 4 steps are not 12 of 24.
 
 Left to others: seconds (`cost`), which of the points to take (`planner`).
-Not promised: quality of an unmeasured model; the guess is monotone and concave, so plans are sane.
 """
 
 from __future__ import annotations
@@ -18,19 +21,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress
 
 import numpy as np
 
 from vidplat.domain import Job, OperatingPoint, VideoSpec
 from vidplat.methods.frames import is_planned, kept_latents, texts_to_plan
-from vidplat.methods.kinds import MethodKind
-from vidplat.methods.language import asked, is_known, parse, text
+from vidplat.methods.kinds import MethodKind, Task
+from vidplat.methods.language import asked, is_known, parse, text, unsuited
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.methods.table import KINDS
+from vidplat.methods.work import method_work
+from vidplat.scheduler.work import forward_gflop
 
 _MOST_STEP_COUNTS = 12  # offered beside the measured ones
 _LEAST_STEPS = 4  # of a model without a profile
-_UNMEASURED = 0.9  # quality of a method never measured on this model: a guess, told as one
+_UNMEASURED = 0.9  # the most that is guessed of a method of whose kind nothing was measured
+_NO_PROFILE = "no profile for model {model}: step counts alone, quality is a guess"
 _GUESS_EXPONENT = 0.15  # quality = (steps / full steps) ^ 0.15: 0.90 at a half, 0.81 at a quarter
 
 _Curve = tuple[tuple[float, ...], tuple[float, ...]]  # shares, qualities
@@ -42,12 +49,15 @@ class Choices:
 
     points: tuple[OperatingPoint, ...]
     qualities: tuple[float, ...]
-    measured: bool
+    guess: str = ""  # what of the qualities is none of the profile's, of a "{model}"
 
 
-def choices(shape: ModelShape, spec: VideoSpec, method: str | None = None) -> Choices:
-    """The points of `spec` under `method`, any text that `language.asked` takes. At least one."""
-    return _choices(shape, replace(spec, seed=0), method or "auto")
+def choices(
+    shape: ModelShape, spec: VideoSpec, method: str | None = None, is_edit: bool = False
+) -> Choices:
+    """The points of `spec` under `method`, any text that `language.asked` takes. At least one, and
+    none of which the methods' words say that it cannot be made so, unless that leaves none."""
+    return _suited(shape, replace(spec, seed=0), method or "auto", is_edit)
 
 
 def planned_method(job: Job) -> str | None:
@@ -83,13 +93,23 @@ def hull(seconds: Sequence[float], qualities: Sequence[float]) -> list[int]:
 
 def quality_of(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> float:
     """Expected quality of any point, on the profile's grid or off it, in [0, 1]."""
-    steps = min(1.0, point.steps / spec.num_inference_steps)
-    if point.accelerator:
-        latent = shape.latent_frames(spec.num_frames)
-        plain = replace(point, method="steps")
-        return quality_of(shape, spec, plain) * _quality_of_method(shape, point.accelerator, latent)
-    curve = _steps_curve(shape.profile)
-    return _along(steps, *curve) if curve else math.pow(steps, _GUESS_EXPONENT)
+    full = spec.num_inference_steps
+    plain = _quality_of_steps(shape, point.steps, full)
+    if not point.accelerator:
+        return plain
+    return plain * _quality_of_method(shape, replace(spec, seed=0), point.accelerator)
+
+
+def _quality_of_steps(shape: ModelShape, steps: float, full: int) -> float:
+    """Of so many steps against all, which may be fewer than were measured."""
+    fraction, curve = min(1.0, steps / full), _steps_curve(shape.profile)
+    if curve is None:
+        return math.pow(fraction, _GUESS_EXPONENT)
+    quality, measured_at = _along(fraction, *curve), shape.defaults.num_inference_steps
+    if full >= measured_at or fraction >= 1.0:
+        return quality
+    both = (_along(min(steps, full) / measured_at, *curve), _along(full / measured_at, *curve))
+    return min(quality, both[0] / both[1])
 
 
 def _along(at: float, fractions: tuple[float, ...], values: tuple[float, ...]) -> float:
@@ -99,22 +119,35 @@ def _along(at: float, fractions: tuple[float, ...], values: tuple[float, ...]) -
 
 
 @lru_cache(maxsize=4096)
+def _suited(shape: ModelShape, spec: VideoSpec, method: str, is_edit: bool) -> Choices:
+    offered = _choices(shape, spec, method)
+    suited = [
+        not unsuited(point.method, Task.of(shape, spec, point.steps, is_edit))
+        for point in offered.points
+    ]
+    if all(suited) or not any(suited):
+        return offered
+    points, qualities = compress(offered.points, suited), compress(offered.qualities, suited)
+    return Choices(tuple(points), tuple(qualities), offered.guess)
+
+
+@lru_cache(maxsize=4096)
 def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
     ask = asked(method)
     full = spec.num_inference_steps
     latent = shape.latent_frames(spec.num_frames)
-    measured = bool(shape.profile)
+    guess = "" if shape.profile else _NO_PROFILE
     if ask.name == "full":
-        return Choices((OperatingPoint(full),), (1.0,), True)
+        return Choices((OperatingPoint(full),), (1.0,))
     if ask.chosen:
         texts = texts_to_plan(text(ask.chosen), latent)
         counts = _step_counts(shape, full) if len(texts) > 1 else [full]
         points = [OperatingPoint(steps, each) for each in texts for steps in counts]
         offered = {point: quality_of(shape, spec, point) for point in points}
-        return _ranked(offered, all(_is_measured(shape, each) for each in texts))
+        return _ranked(offered, _guess(shape, full, texts))
     if ask.steps is not None:
         point = _plain(min(full, ask.steps), full)
-        return Choices((point,), (quality_of(shape, spec, point),), measured)
+        return Choices((point,), (quality_of(shape, spec, point),), guess)
     found: dict[OperatingPoint, float] = {OperatingPoint(full): 1.0}
     for steps in _step_counts(shape, full):
         point = _plain(steps, full)
@@ -130,12 +163,28 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
             if _frames_curve(shape, kind):
                 kept = _choices(shape, spec, kind.name)
                 found |= dict(zip(kept.points, kept.qualities, strict=True))
-    return _ranked(found, measured)
+    return _ranked(found, guess)
 
 
-def _ranked(found: Mapping[OperatingPoint, float], measured: bool) -> Choices:
+def _guess(shape: ModelShape, full: int, texts: Sequence[str]) -> str:
+    """What is guessed of the qualities of methods; "" when they rest on the profile."""
+    measured_at = shape.defaults.num_inference_steps
+    if unmeasured := [each for each in texts if not _is_measured(shape, each)]:
+        return (
+            f"{unmeasured[0]} was not measured on model {{model}}: its quality is a "
+            "guess; `vidplat bench methods {model}` measures"
+        )
+    if full < measured_at:
+        return (
+            f"{texts[0]} was measured on model {{model}} at {measured_at} steps, not at "
+            f"{full}: its quality is a guess"
+        )
+    return ""
+
+
+def _ranked(found: Mapping[OperatingPoint, float], guess: str) -> Choices:
     ranked = sorted(found.items(), key=lambda item: (item[1], item[0].steps))
-    return Choices(tuple(p for p, _ in ranked), tuple(q for _, q in ranked), measured)
+    return Choices(tuple(p for p, _ in ranked), tuple(q for _, q in ranked), guess)
 
 
 def _plain(steps: int, full: int) -> OperatingPoint:
@@ -155,7 +204,11 @@ def _step_counts(shape: ModelShape, full: int) -> list[int]:
 @lru_cache(maxsize=256)
 def _accelerated(profile: tuple[ProfilePoint, ...]) -> dict[str, float]:
     """Quality of each measured method at full steps."""
-    return {point.method: min(1.0, max(0.0, point.quality)) for point in profile if point.method}
+    return {
+        point.method: min(1.0, max(0.0, point.quality))
+        for point in profile
+        if point.method and point.steps_fraction >= 1.0
+    }
 
 
 def _planned_kind(method: str) -> MethodKind | None:
@@ -172,14 +225,50 @@ def _is_measured(shape: ModelShape, method: str) -> bool:
     return kind is not None and is_planned(method) and bool(_frames_curve(shape, kind))
 
 
-def _quality_of_method(shape: ModelShape, method: str, latent: int) -> float:
+@lru_cache(maxsize=4096)
+def _quality_of_method(shape: ModelShape, spec: VideoSpec, method: str) -> float:
     """Quality at full steps; where frames are left out, by the share of them that is kept."""
-    kind = _planned_kind(method)
-    if kind is None:
-        return _accelerated(shape.profile).get(method, _UNMEASURED)
-    share = kept_latents(method, latent) / latent
-    curve = _frames_curve(shape, kind)
-    return _along(share, *curve) if curve else math.pow(share, _GUESS_EXPONENT)
+    kind, latent = _planned_kind(method), shape.latent_frames(spec.num_frames)
+    if kind is not None:
+        share = kept_latents(method, latent) / latent
+        curve = _frames_curve(shape, kind)
+        return _along(share, *curve) if curve else math.pow(share, _GUESS_EXPONENT)
+    full, measured_at = spec.num_inference_steps, shape.defaults.num_inference_steps
+    share = _work_share(shape, spec, method)
+    quality = _accelerated(shape.profile).get(method)
+    if quality is None:
+        quality = _guessed_quality(shape, spec, method, share)
+    if full >= measured_at or not shape.profile:
+        return quality
+    # Its lead over plain steps of as much work, which is less where there are few to choose from.
+    there = _quality_of_steps(shape, share * measured_at, measured_at)
+    here = _quality_of_steps(shape, share * full, full)
+    return min(quality, max(0.0, here + (quality - there) * full / measured_at))
+
+
+def _guessed_quality(shape: ModelShape, spec: VideoSpec, method: str, share: float) -> float:
+    """Of a method never measured on this model: along its kin, else as plain steps of its work."""
+    names = [one.kind.name for one in parse(method)]
+    kin = {
+        _work_share(shape, spec, other): quality
+        for other, quality in _accelerated(shape.profile).items()
+        if [one.kind.name for one in parse(other)] == names
+    }
+    if share >= 1.0:  # nobody knows its work
+        return min(kin.values(), default=_UNMEASURED)
+    curve = _rising(kin)
+    if curve is not None:
+        return _along(share, *curve)
+    full = spec.num_inference_steps
+    return min(_UNMEASURED, _quality_of_steps(shape, share * full, full))
+
+
+def _work_share(shape: ModelShape, spec: VideoSpec, method: str) -> float:
+    """Of the FLOPs of all steps; 1 where nobody knows."""
+    work = method_work(shape, spec, OperatingPoint(spec.num_inference_steps, method))
+    linear, attention = forward_gflop(shape, shape.tokens(spec))
+    left = work.linear * linear + work.attention * attention
+    return min(1.0, left / (linear + attention))
 
 
 @lru_cache(maxsize=256)

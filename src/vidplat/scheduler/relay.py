@@ -28,6 +28,10 @@ before that:
 
     max((2 - 1 / L) lag, (behind + (1 - 1 / L) lag - (1 - r) D) / r)
 
+The same arithmetic holds for storing, which a worker does beside making its next video: with c
+seconds of making and e of storing a video adds max(c, e) to the queue, and the last one is stored
+min(c, e) after that (`stored_beside`; a `Chain` tells its ends so much later).
+
 Not promised: what a transfer takes while another uses the same link.
 """
 
@@ -35,7 +39,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods.frames import kept_latents
@@ -48,7 +52,7 @@ from vidplat.stages import AFTER_DRAFT, NETWORK
 
 @dataclass(frozen=True)
 class Relayed:
-    """A video that a light worker may finish."""
+    """A video that another worker may finish, or the storing of which goes on beside the next."""
 
     p50_s: float  # that it adds to its maker's queue
     spread_s: float
@@ -59,11 +63,26 @@ class Relayed:
     free_at: float  # when light workers are free, on average
     work: Estimate  # of both workers, with nobody waiting
 
+    def at(self, speed: float) -> Relayed:
+        """The same on a worker so much faster, where that does all of it."""
+        return replace(
+            self,
+            p50_s=self.p50_s / speed,
+            spread_s=self.spread_s / speed,
+            work=Estimate(self.work.p50_s / speed, self.work.p90_s / speed),
+        )
+
     def through_at(self, queue_ends: tuple[float, float]) -> tuple[float, float]:
         """(p50, p90) of its end, where its maker's queue up to it ends at these."""
         p50_at, p90_at = queue_ends
         first_at = self.free_at + self.handed_s
         return max(p50_at + self.lag_p50_s, first_at), max(p90_at + self.lag_p90_s, first_at)
+
+
+def stored_beside(alone: Estimate, store_s: float) -> Relayed:
+    """A video that one worker makes and then stores, for `store_s` of the seconds it takes."""
+    beside_s = min(store_s, alone.p50_s - store_s)
+    return Relayed(alone.p50_s - beside_s, alone.spread_s, 0.0, 0.0, 0.0, 0.0, 0.0, alone)
 
 
 def leaves_draft(shape: ModelShape, spec: VideoSpec, point: OperatingPoint) -> bool:
@@ -129,17 +148,18 @@ def lag_before(due_s: float, lag_s: float, behind_s: float, busy: float, light: 
 
 
 def relayed(
-    making: Estimate, finishing: Sequence[Estimate], alone: Estimate, makers: int, free_at: float
+    making: Estimate, finishing: Sequence[Estimate], own: Relayed, makers: int, free_at: float
 ) -> Relayed:
     """`making`: until the draft; `finishing`: from there, by each light worker, these being free at
-    `free_at` on average; `alone`: all of it by the maker.
+    `free_at` on average; `own`: all of it by the maker, than which a queue is never longer.
 
-    `making` and `alone` at the maker's speed. Light workers that differ count by their mean rate.
+    `making` and `own` at the maker's speed. Light workers that differ count by their mean rate.
     """
-    light = len(finishing)
+    light, alone = len(finishing), own.work
     handed, handed_p90 = _mean([e.p50_s for e in finishing]), _mean([e.p90_s for e in finishing])
     p50, lag_p50 = added(making.p50_s, alone.p50_s, handed, makers, light)
     p90, lag_p90 = added(making.p90_s, alone.p90_s, handed_p90, makers, light)
+    p50, p90 = min(p50, own.p50_s), min(p90, own.p50_s + own.spread_s)
     busy = min(1.0, handed_p90 * makers / (light * max(p90, 1e-9)))
     spread = spread_of_sum([making.spread_s, max(e.spread_s for e in finishing)])
     work = Estimate(making.p50_s + handed, making.p50_s + handed + spread)

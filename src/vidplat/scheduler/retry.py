@@ -6,6 +6,7 @@ Decisions rest on the kind of failure, never on message text:
   infrastructure   again after a growing wait, with a higher limit; no worker is avoided
   job              again after a wait, on another worker
   worker-lost      again at once, on another worker
+  method           again at once, without that method; failed where the row asked for it by name
 Three different workers that fail one job make it poison (quarantined), as do three workers lost to
 it. Three different jobs that fail on one worker, with no success between, make the worker suspect:
 the last choice.
@@ -48,6 +49,8 @@ def after(
     later = now + _wait_s(failed.job, attempt, now)
     if kind is FailureKind.REQUEST:
         return JobState.FAILED
+    if kind is FailureKind.METHOD:
+        return JobState.FAILED if failed.job.method else replace(failed, not_before=now)
     if is_infrastructure:
         return JobState.FAILED if is_last else replace(failed, not_before=later)
     if kind is FailureKind.OUT_OF_MEMORY:

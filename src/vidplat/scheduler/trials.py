@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from vidplat.scheduler.bound import worker_values
 from vidplat.scheduler.chains import EASE_S, Chain, Place
-from vidplat.scheduler.groups import NEVER, Group
+from vidplat.scheduler.groups import NEVER, Group, stored_after
 from vidplat.scheduler.slack import spend_slack
 
 _SINGLY_BELOW = 4  # jobs per worker: fewer are placed one by one, more in bulk
@@ -55,18 +55,19 @@ def best_trial(groups: Sequence[Group], free_at: Sequence[float]) -> Trial:
     """The best of some trials, each at another price of a device second; `free_at` by worker."""
     values = worker_values(groups, len(free_at))
     prices = _prices(groups, values)
-    trial = _assign(groups, free_at, values, 0.0)
+    free = list(zip(free_at, stored_after(groups, len(free_at)), strict=True))
+    trial = _assign(groups, free, values, 0.0)
     if not trial.lowered:
         return trial  # everything is in time at full quality
     # The least price at which nothing has to be lowered; it, the one below and some far from it.
     last = len(prices) - 1
 
     def fits(k: int) -> bool:
-        return not _assign(groups, free_at, values, prices[k], all_or_nothing=True).lowered
+        return not _assign(groups, free, values, prices[k], all_or_nothing=True).lowered
 
     low = bisect_left(range(last), True, key=fits)
     tries = {max(0, low - 1), low, low // 2, (low + len(prices)) // 2, last}
-    trials = [_assign(groups, free_at, values, prices[k]) for k in sorted(tries, reverse=True)]
+    trials = [_assign(groups, free, values, prices[k]) for k in sorted(tries, reverse=True)]
     for trial in trials:
         for chain in trial.chains:
             spend_slack(chain)
@@ -75,7 +76,8 @@ def best_trial(groups: Sequence[Group], free_at: Sequence[float]) -> Trial:
 
 def assign_all(groups: Sequence[Group], free_at: Sequence[float], *, best: bool) -> list[Chain]:
     """Every job at its best (or cheapest) rung, deadlines or not."""
-    chains = [Chain(i, at) for i, at in enumerate(free_at)]
+    free = zip(free_at, stored_after(groups, len(free_at)), strict=True)
+    chains = [Chain(i, *each) for i, each in enumerate(free)]
     for index, group in enumerate(groups):
         _place(chains, index, group, _rungs(group, best=best), group.count)
     return chains
@@ -101,14 +103,15 @@ def _prices(groups: Sequence[Group], values: Sequence[float]) -> list[float]:
 
 def _assign(
     groups: Sequence[Group],
-    free_at: Sequence[float],
+    free: Sequence[tuple[float, float]],
     values: Sequence[float],
     price: float,
     *,
     all_or_nothing: bool = False,
 ) -> Trial:
-    """A trial at `price`; with `all_or_nothing` it ends at the first job that does not fit."""
-    trial = Trial([Chain(i, at) for i, at in enumerate(free_at)])
+    """A trial at `price`; with `all_or_nothing` it ends at the first job that does not fit. `free`:
+    when each worker is, and how much later it may have stored its last video."""
+    trial = Trial([Chain(i, *each) for i, each in enumerate(free)])
     chains = trial.chains
     late: list[tuple[int, int]] = []
     wanted: dict[tuple[int, float], dict[int, int]] = {}  # alike for groups of one kind and weight

@@ -26,9 +26,10 @@ def jobs(count: int) -> str:
 
 
 def made_at(point: OperatingPoint, full_steps: int) -> str:
-    """`8 of 24 steps`."""
+    """`8 of 24 steps`, `24 steps, hsa:preset=25`."""
     of = f"{point.steps} of " if point.steps < full_steps else ""
-    return f"{of}{full_steps} steps"
+    how = f", {point.accelerator}" if point.accelerator else ""
+    return f"{of}{full_steps} steps{how}"
 
 
 def lowered(points: Mapping[str, int], total: int) -> str:

@@ -1,7 +1,8 @@
 """How a batch and its jobs come into the catalog: the statements behind `Catalog.add_batch`.
 
 A million jobs are written in one transaction, a chunk at a time. A batch that is submitted again
-changes its wishes only; a new one takes over the videos that its prefix has already.
+changes its wishes only, while there is something left to do; a new one takes over the videos that
+its prefix has already.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from vidplat.domain import Batch, Job, JobState
 from vidplat.storage.catalog_words import BatchState
+from vidplat.storage.changes import OPEN
 from vidplat.storage.rows import (
     NEW_JOB_COLUMNS,
     POINT_COLUMNS,
@@ -69,10 +71,11 @@ def insert_batch(connection: Connection, batch: Batch) -> bool:
 
 
 def renew_wishes(connection: Connection, batch: Batch, wanted: Iterable[Job]) -> None:
-    """A batch is submitted again: its own wishes become new, and those of its open jobs."""
-    connection.execute(
+    """A batch is submitted again: while it has open jobs, its own wishes and theirs become new."""
+    has_open_jobs = exists().where(jobs.c.batch_id == batch.id, jobs.c.state.in_(OPEN))
+    renewed = connection.execute(
         update(batches)
-        .where(batches.c.batch_id == batch.id)
+        .where(batches.c.batch_id == batch.id, has_open_jobs)
         .values(
             deadline_at=batch.deadline_at,
             priority=batch.priority,
@@ -80,6 +83,8 @@ def renew_wishes(connection: Connection, batch: Batch, wanted: Iterable[Job]) ->
             on_infeasible=batch.on_infeasible.value,
         )
     )
+    if not renewed.rowcount:
+        return  # finished or cancelled: history
     for chunk in _chunks(wanted):
         wishes = [
             {

@@ -4,32 +4,32 @@ when.
 Several workers may finish the same job (a lease ran out, a platform was restarted). This is the
 order:
 
-    1. write    video, poster and sidecar under keys that only this attempt uses
-    2. verify   each key's size and SHA-256, as the store tells them
-    3. commit   COMMIT.json by one conditional put: the commit point, won by exactly one attempt
-    4. publish  move the three files to their final names
-    5. tidy     nothing of the attempt is left
+    1. write    video, poster and sidecar into a folder that only this attempt uses; the store
+                answers when it has all of each, checked by its digest
+    2. commit   COMMIT.json by one conditional put: the commit point, won by exactly one attempt
 
-    batches/<batch>/jobs/<2 hex>/<job>/.attempt-<attempt>-<token>-{poster.jpg,meta.json,video.mp4}
+    batches/<batch>/jobs/<2 hex>/<job>/<attempt>-<token>/{poster.jpg,meta.json,video.mp4}
     batches/<batch>/jobs/<2 hex>/<job>/COMMIT.json
-    batches/<batch>/jobs/<2 hex>/<job>/{poster.jpg,meta.json,video.mp4}
 
-Whoever dies before 3 leaves rubbish, which `sweep` removes; whoever dies after it leaves a
-committed job, which `repair` finishes from what COMMIT.json says. A second finisher loses politely:
-it removes its own files and returns the winner's artifact. Final names are written by moves and
-copies of verified files only, so a partial file is never seen under one.
+What COMMIT.json names is the video; a folder that no COMMIT.json names is nothing to anybody.
+Whoever dies before 2 leaves such a folder, which `sweep` removes. A second finisher loses politely:
+it removes its own files and returns the winner's artifact.
+
+Version 1 wrote `.attempt-<attempt>-<token>-video.mp4` beside COMMIT.json and moved it to
+`video.mp4` after the commit. `repair` reads such a commit, and finishes its moves.
 
 Left to others: the catalog row (the platform writes it after `commit` returns, and reconciles with
-`committed_jobs` and `repair` after a crash). Not promised: two reconcilers of one batch at the same
-time.
+`committed_jobs` and `repair` after a crash), and storing again what a store refused. Not promised:
+two reconcilers of one batch at the same time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,20 +39,19 @@ from vidplat.errors import StoreError, printable
 from vidplat.storage.stores import NotFound, Store, checked_key
 
 VIDEO, META, POSTER = "video.mp4", "meta.json", "poster.jpg"
-#: The three files in the order they are written and published: whoever sees the video sees the
-#: rest.
-_FILES = {POSTER: "image/jpeg", META: "application/json", VIDEO: "video/mp4"}
-_ATTEMPT = ".attempt-"  # how names begin that only one attempt writes
+_FILES = {POSTER: "image/jpeg", META: "application/json", VIDEO: "video/mp4"}  # as they are written
+_COMMIT = "COMMIT.json"
+_VERSION = 2  # of COMMIT.json
+_FOLDER = re.compile(r"[0-9]+-[A-Za-z0-9]+")
+# What only one attempt writes, below a job's folder; the second kind by version 1.
+_OF_ATTEMPT = re.compile(
+    rf"(?P<folder>{_FOLDER.pattern})/({'|'.join(map(re.escape, _FILES))})|\.attempt-[^/]+"
+)
+_FEW_JOBS = 100  # are asked for one by one; to list a batch takes a request for each 250 jobs
 
 #: Where `commit` can be interrupted: it calls `at(name)` when it gets there. Tests die at each of
 #: them.
-POINTS = (
-    "before-write",
-    *(f"{name}-written" for name in _FILES),
-    "verified",
-    "committed",
-    *(f"{name}-published" for name in _FILES),
-)
+POINTS = ("before-write", *(f"{name}-written" for name in _FILES), "committed")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ class _Record:
 
     attempt: int
     token: str
-    files: Mapping[str, _File]  # by final name
+    folder: str  # of the files, in the job's; "" where version 1 left them beside COMMIT.json
+    files: Mapping[str, _File]  # by name
     meta: Mapping[str, Any]
 
 
@@ -109,8 +109,9 @@ def commit(
     `token` is the attempt's fencing token: two processes that both believe to run attempt 1 have
     different ones. `meta` must be JSON. `at` is called with each name in POINTS when it is reached.
 
-    Raises StoreError when the store fails before the commit point (the attempt's files are then
-    removed as far as possible) or while publishing (the job is committed; `repair` finishes it).
+    Raises StoreError when the store fails. While writing, the attempt's files are then removed as
+    far as possible; at the commit point nobody knows whether it was reached, and they stay. In both
+    cases the same call, with the same token, goes on from there.
     """
     folder = job_folder(batch_id, job_id)
     sidecar = json.dumps(
@@ -120,38 +121,31 @@ def commit(
     record = _Record(
         attempt,
         token,
+        f"{attempt}-{token}",
         {name: _File(len(data), _sha256(data)) for name, data in content.items()},
         json.loads(sidecar),
     )
+    # 1. write
+    at("before-write")
     try:
-        # 1. write
-        at("before-write")
         for name, kind in _FILES.items():
-            store.put(_attempt_key(folder, record, name), content[name], content_type=kind)
+            store.put(_key(folder, record, name), content[name], content_type=kind)
             at(f"{name}-written")
-        # 2. verify
-        for name, promised in record.files.items():
-            _verify(store, _attempt_key(folder, record, name), promised)
-        at("verified")
-        # 3. commit
-        winner = _winner(store, folder, record)
     except StoreError:
         with suppress(StoreError):
-            _remove_attempt(store, folder, record)
+            _remove(store.impatient(), folder, record)
         raise
+    # 2. commit
+    winner = _winner(store, folder, record)
     at("committed")
     won = (winner.attempt, winner.token) == (attempt, token)
-    # 4. publish, 5. tidy (the loser has seen the winner's files in place)
-    if won:
-        _publish(store, folder, winner, at)
-    else:
-        _remove_attempt(store, folder, record)
+    if not won:
+        _remove(store, folder, record)
     return _as_commit(store, folder, winner, won)
 
 
 def repair(store: Store, batch_id: str, job_id: str) -> Commit | None:
-    """Finish a commit that died before its files were in place, and check each file against its
-    SHA-256.
+    """What is committed, once each file was checked against its SHA-256.
 
     None: nothing is committed; also when files are lost or damaged (a power cut), in which case
     COMMIT.json is removed and the job has to be made again. Safe to repeat, and beside a commit of
@@ -162,52 +156,87 @@ def repair(store: Store, batch_id: str, job_id: str) -> Commit | None:
     return _as_commit(store, folder, record, won=False) if record else None
 
 
-def committed_jobs(store: Store, batch_id: str) -> Iterator[str]:
-    """Ids of the jobs of a batch that have a COMMIT.json, in any order."""
-    for key in store.list(f"{batch_folder(batch_id)}/jobs"):
+def committed_jobs(
+    store: Store, batch_id: str, jobs: Collection[str] | None = None
+) -> Iterator[str]:
+    """Ids of the jobs of a batch, or of these, that have a COMMIT.json, in any order."""
+    if jobs is not None and len(jobs) <= _FEW_JOBS:
+        for job_id in jobs:
+            if store.facts(f"{job_folder(batch_id, job_id)}/{_COMMIT}", digest=False):
+                yield job_id
+        return
+    wanted = None if jobs is None else frozenset(jobs)
+    for key in store.list(_jobs_folder(batch_id)):
         *_, job_id, name = key.split("/")
-        if name == "COMMIT.json":
+        if name == _COMMIT and (wanted is None or job_id in wanted):
             yield job_id
 
 
-def sweep(store: Store, batch_id: str, older_than_s: float) -> int:
+def sweep(
+    store: Store, batch_id: str, older_than_s: float, jobs: Collection[str] | None = None
+) -> int:
     """Remove files of attempts that ended without a commit, once they are that old; how many.
 
-    Choose an age well above the longest upload: a younger attempt may be alive.
+    Choose an age well above the longest upload: a younger attempt may be alive. `jobs`: look at
+    these alone, which spares listing the whole batch where they are few.
     """
-    oldest_kept = time.time() - older_than_s
-    jobs = f"{batch_folder(batch_id)}/jobs"
-    removed = store.sweep_unfinished(jobs, older_than_s)
-    for key in list(store.list(jobs)):
-        folder, found, _ = key.partition(f"/{_ATTEMPT}")
-        if not found:
-            continue
-        facts = store.facts(key, digest=False)
-        if facts is None or facts.modified_at > oldest_kept:
-            continue
-        _intact(store, folder)  # first publish what this attempt may have committed
-        if store.facts(key, digest=False) is not None:
-            store.delete(key)
-            removed += 1
+    wanted, places = None if jobs is None else frozenset(jobs), [_jobs_folder(batch_id)]
+    if wanted is not None and len(wanted) <= _FEW_JOBS:
+        places = [job_folder(batch_id, job_id) for job_id in sorted(wanted)]
+    oldest_kept, removed = time.time() - older_than_s, 0
+    for place in places:
+        removed += store.sweep_unfinished(place, older_than_s)
+        for folder, names in _by_folder(store, batch_id, place).items():
+            if wanted is None or folder.rpartition("/")[2] in wanted:
+                removed += _sweep_job(store, folder, names, oldest_kept)
     return removed
 
 
-# --- the five steps -------------------------------------------------------------------------------
+# --- sweeping -------------------------------------------------------------------------------------
 
 
-def _verify(store: Store, key: str, promised: _File) -> None:
-    found = store.facts(key)
-    if found is None or _File(found.size_bytes, found.sha256 or "") != promised:
-        raise StoreError(
-            f"{printable(store.uri(key))}: wrote {promised.bytes} bytes, the store has "
-            f"{'nothing' if found is None else f'{found.size_bytes} bytes'} or other content"
-        )
+def _by_folder(store: Store, batch_id: str, place: str) -> dict[str, list[str]]:
+    """The names below each job's folder, of what lies below `place`."""
+    found: dict[str, list[str]] = {}
+    above = len(_jobs_folder(batch_id).split("/")) + 2  # the two digits and the job
+    for key in store.list(place):
+        parts = key.split("/")
+        found.setdefault("/".join(parts[:above]), []).append("/".join(parts[above:]))
+    return found
+
+
+def _sweep_job(store: Store, folder: str, names: Collection[str], oldest_kept: float) -> int:
+    of_attempts = {
+        name: found["folder"] for name in names if (found := _OF_ATTEMPT.fullmatch(name))
+    }
+    attempts = set(of_attempts.values())
+    is_lone = len(attempts) == 1 and None not in attempts
+    if is_lone and _COMMIT in names and VIDEO not in names:
+        return 0  # the one that is committed: no need to read that
+    old = [name for name in of_attempts if _is_older(store, f"{folder}/{name}", oldest_kept)]
+    if not old:
+        return 0
+    record = _intact(store, folder)  # which first finishes what version 1 may have left
+    kept = record.folder if record else None
+    rubbish = [f"{folder}/{name}" for name in old if kept is None or of_attempts[name] != kept]
+    rubbish = [key for key in rubbish if store.facts(key, digest=False) is not None]
+    for key in rubbish:
+        store.delete(key)
+    return len(rubbish)
+
+
+def _is_older(store: Store, key: str, oldest_kept: float) -> bool:
+    facts = store.facts(key, digest=False)
+    return facts is not None and facts.modified_at <= oldest_kept
+
+
+# --- the commit point and what it names -----------------------------------------------------------
 
 
 def _winner(store: Store, folder: str, mine: _Record) -> _Record:
     """The record that is committed, mine or another's with its files in place."""
     document = _to_json(mine)
-    while not store.put_if_absent(f"{folder}/COMMIT.json", document):
+    while not store.put_if_absent(f"{folder}/{_COMMIT}", document):
         theirs = _read_record(store, folder)
         if theirs and (theirs.attempt, theirs.token) == (mine.attempt, mine.token):
             break  # my own earlier put, whose answer was lost on the way
@@ -216,34 +245,27 @@ def _winner(store: Store, folder: str, mine: _Record) -> _Record:
     return mine
 
 
-def _publish(store: Store, folder: str, record: _Record, at: Callable[[str], object]) -> None:
-    for name in _FILES:
-        try:
-            store.move(_attempt_key(folder, record, name), f"{folder}/{name}")
-        except NotFound:  # moved already: by me before a crash, or by a reconciler at this moment
-            _verify(store, f"{folder}/{name}", record.files[name])
-        at(f"{name}-published")
-
-
 def _intact(store: Store, folder: str) -> _Record | None:
     """The committed record with its files in place; None without one, or when they are lost."""
     record = _read_record(store, folder)
-    if record and all(_placed(store, folder, record, name) for name in _FILES):
+    if record and all(_in_place(store, folder, record, name) for name in _FILES):
         return record
-    if store.facts(f"{folder}/COMMIT.json", digest=False):
-        store.delete(f"{folder}/COMMIT.json")  # unreadable, or what it promises is gone
+    if store.facts(f"{folder}/{_COMMIT}", digest=False):
+        store.delete(f"{folder}/{_COMMIT}")  # unreadable, or what it promises is gone
     return None
 
 
-def _placed(store: Store, folder: str, record: _Record, name: str) -> bool:
-    """True when the final name holds what was promised; moved there if need be."""
-    final, attempt = f"{folder}/{name}", _attempt_key(folder, record, name)
-    if _holds(store, final, record.files[name]):
+def _in_place(store: Store, folder: str, record: _Record, name: str) -> bool:
+    """True when the key holds what was promised; of version 1, moved there if need be."""
+    key, promised = _key(folder, record, name), record.files[name]
+    if _holds(store, key, promised):
         return True
-    if _holds(store, attempt, record.files[name]):
-        with suppress(NotFound):  # its own committer moved it at this moment
-            store.move(attempt, final)
-    return _holds(store, final, record.files[name])
+    first = f"{folder}/.attempt-{record.attempt}-{record.token}-{name}"
+    if record.folder or not _holds(store, first, promised):
+        return False
+    with suppress(NotFound):  # its own committer moved it at this moment
+        store.move(first, key)
+    return _holds(store, key, promised)
 
 
 def _holds(store: Store, key: str, promised: _File) -> bool:
@@ -252,16 +274,20 @@ def _holds(store: Store, key: str, promised: _File) -> bool:
     return _File(found.size_bytes, found.sha256 or _sha256(store.get(key))) == promised
 
 
-def _remove_attempt(store: Store, folder: str, record: _Record) -> None:
+def _remove(store: Store, folder: str, record: _Record) -> None:
     for name in _FILES:
-        store.delete(_attempt_key(folder, record, name))
+        store.delete(_key(folder, record, name))
 
 
 # --- keys and COMMIT.json -------------------------------------------------------------------------
 
 
-def _attempt_key(folder: str, record: _Record, name: str) -> str:
-    return f"{folder}/{_ATTEMPT}{record.attempt}-{record.token}-{name}"
+def _jobs_folder(batch_id: str) -> str:
+    return f"{batch_folder(batch_id)}/jobs"
+
+
+def _key(folder: str, record: _Record, name: str) -> str:
+    return "/".join(filter(None, (folder, record.folder, name)))
 
 
 def _sha256(data: bytes) -> str:
@@ -269,28 +295,37 @@ def _sha256(data: bytes) -> str:
 
 
 def _to_json(record: _Record) -> bytes:
-    return json.dumps({"version": 1, **asdict(record)}, ensure_ascii=False).encode()
+    return json.dumps({"version": _VERSION, **asdict(record)}, ensure_ascii=False).encode()
 
 
 def _read_record(store: Store, folder: str) -> _Record | None:
     """COMMIT.json as a record; None when there is none or a power cut left it unreadable."""
     try:
-        document = json.loads(store.get(f"{folder}/COMMIT.json"))
+        document = json.loads(store.get(f"{folder}/{_COMMIT}"))
+        version = int(document.get("version", 1))
         files = {
             name: _File(int(f["bytes"]), str(f["sha256"])) for name, f in document["files"].items()
         }
-        record = _Record(int(document["attempt"]), str(document["token"]), files, document["meta"])
+        attempt, token = int(document["attempt"]), str(document["token"])
+        below = "" if version == 1 else str(document["folder"])
+        record = _Record(attempt, token, below, files, document["meta"])
     except (NotFound, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return record if files.keys() == _FILES.keys() else None
+    if version > _VERSION:
+        raise StoreError(
+            f"{printable(store.uri(folder))} was written by a newer vidplat (COMMIT.json has "
+            f"version {version}, known is {_VERSION}): use that one, or another output prefix"
+        )
+    is_sound = files.keys() == _FILES.keys() and (not below or _FOLDER.fullmatch(below))
+    return record if is_sound else None
 
 
 def _as_commit(store: Store, folder: str, record: _Record, won: bool) -> Commit:
     video = record.files[VIDEO]
     artifact = Artifact(
-        video_uri=store.uri(f"{folder}/{VIDEO}"),
-        poster_uri=store.uri(f"{folder}/{POSTER}"),
-        meta_uri=store.uri(f"{folder}/{META}"),
+        video_uri=store.uri(_key(folder, record, VIDEO)),
+        poster_uri=store.uri(_key(folder, record, POSTER)),
+        meta_uri=store.uri(_key(folder, record, META)),
         sha256=video.sha256,
         size_bytes=video.bytes,
         attempt=record.attempt,

@@ -19,7 +19,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, case, func, select, update
@@ -28,8 +28,10 @@ from vidplat.domain import Batch, Job, JobRecord, JobState, OpenJob
 from vidplat.errors import CatalogError, UsageError, printable
 from vidplat.storage import adding
 from vidplat.storage.catalog_words import Added, BatchState, RunningJob, StepTotals
-from vidplat.storage.changes import set_state_of_batch
-from vidplat.storage.database import Database
+from vidplat.storage.changes import set_state_of_batch, state_of_batch
+from vidplat.storage.clock import machine_clock
+from vidplat.storage.database import Database, now_of
+from vidplat.storage.door import changing, reading
 from vidplat.storage.journal import event_row, write_events
 from vidplat.storage.migrations import NEWEST, REVISIONS, upgrade
 from vidplat.storage.rows import to_batch, to_job_record, to_open_job, to_running_job
@@ -55,17 +57,19 @@ def open_catalog(url: str, *, migrate: bool | None = None, lock_timeout_s: float
     An SQLite catalog is created and brought up to date here. A PostgreSQL one, which others may be
     using, is only brought up to date with `migrate=True`; otherwise a CatalogError asks for
     `vidplat doctor --migrate`. A catalog written by a newer vidplat is refused. `lock_timeout_s`
-    bounds each wait for another writer.
+    bounds each wait for another writer, and for a database that does not answer.
     """
     database = Database(url, lock_timeout_s=lock_timeout_s)
+    catalog = Catalog(database)
+    may_migrate = not database.is_postgres if migrate is None else migrate
     try:
-        _bring_up_to_date(
-            database, migrate=not database.is_postgres if migrate is None else migrate
-        )
+        catalog.door.until_answered(lambda _: _bring_up_to_date(database, migrate=may_migrate))
+        if not database.is_postgres and not database.is_memory:
+            database.clock = machine_clock(catalog.door)
     except BaseException:
         database.close()
         raise
-    return Catalog(database)
+    return catalog
 
 
 def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
@@ -73,7 +77,7 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
     if found == NEWEST:
         return
     if found is not None and found not in REVISIONS:
-        raise CatalogError(
+        raise CatalogError.lasting(
             f"the catalog {database.shown} is at revision {printable(found, 40)}, and this "
             f"vidplat knows only up to {NEWEST}: a newer vidplat wrote it. Upgrade vidplat, or "
             "choose another catalog with --catalog"
@@ -82,7 +86,7 @@ def _bring_up_to_date(database: Database, *, migrate: bool) -> None:
         state = (
             "has no tables yet" if found is None else f"is at revision {found} and needs {NEWEST}"
         )
-        raise CatalogError(
+        raise CatalogError.lasting(
             f"the catalog {database.shown} {state}: run `vidplat doctor --migrate` with this "
             "catalog"
         )
@@ -101,33 +105,41 @@ class Catalog(Transitions):
         """Stores a batch and its jobs, all or nothing. `jobs` is drawn in chunks while the
         transaction is open.
 
-        A batch of this id that is there already stays: only its deadline, priority, quality floor
-        and what to do when infeasible become the new ones, also for those of its jobs that are
-        still open (no job is inserted).
+        A batch of this id that is there already stays (no job is inserted). While it has open jobs
+        its deadline, priority, quality floor and what to do when infeasible become the new ones,
+        also for those jobs; without them it is history.
 
         A job whose video another batch of the same prefix has already made is born done with that
         video, provided that it was asked for by the same method and is not below this batch's
         quality floor.
         """
-        with self.database.writing() as connection:
-            if not adding.insert_batch(connection, batch):
-                adding.renew_wishes(connection, batch, jobs)
-                return Added(_batch(connection, batch.id), new=False, inserted=0, reused=0)
-            inserted = adding.insert_jobs(connection, batch, jobs)
-            reused = adding.reuse_videos(connection, batch)
-            facts = {"jobs": inserted, "reused": reused, "source": printable(batch.source)}
-            event = event_row(batch.id, None, "submitted", batch.submitted_at, **facts)
-            write_events(connection, [event])
-            return Added(_batch(connection, batch.id), new=True, inserted=inserted, reused=reused)
+        again = list(jobs) if iter(jobs) is jobs else jobs  # it may have to be drawn twice
+        new, inserted, reused = self._add_batch(batch, again)
+        return Added(self.batch(batch.id), bool(new), inserted, reused)
+
+    @changing
+    def _add_batch(
+        self, connection: Connection, batch: Batch, jobs: Iterable[Job]
+    ) -> tuple[int, int, int]:
+        if not adding.insert_batch(connection, batch):
+            adding.renew_wishes(connection, batch, jobs)
+            return 0, 0, 0
+        inserted = adding.insert_jobs(connection, batch, jobs)
+        reused = adding.reuse_videos(connection, batch)
+        facts = {"jobs": inserted, "reused": reused, "source": printable(batch.source)}
+        event = event_row(batch.id, None, "submitted", batch.submitted_at, **facts)
+        write_events(connection, [event])
+        return 1, inserted, reused
 
     # --- who works on a batch ---------------------------------------------------------------------
 
+    @changing
     def hold_batch(
         self,
+        connection: Connection,
         batch_id: str,
         owner: str,
         *,
-        now: float,
         lease_s: float,
         instead_of: str | None = None,
     ) -> str:
@@ -137,6 +149,7 @@ class Catalog(Transitions):
         It is given when nobody holds it, when the hold has run out, or when `instead_of` (an owner
         known to be dead) holds it.
         """
+        now = now_of(connection)
         free = (
             batches.c.held_by.is_(None)
             | batches.c.held_by.in_([owner] if instead_of is None else [owner, instead_of])
@@ -144,38 +157,57 @@ class Catalog(Transitions):
         )
         this = batches.c.batch_id == batch_id
         take = update(batches).where(this, free).values(held_by=owner, held_until=now + lease_s)
-        with self.database.writing() as connection:
-            connection.execute(take)
-            holder = connection.execute(select(batches.c.held_by).where(this)).scalar_one()
-            return str(holder or "")
+        connection.execute(take)
+        holder = connection.execute(select(batches.c.held_by).where(this)).scalar_one()
+        return str(holder or "")
 
-    def leave_batch(self, batch_id: str, owner: str) -> None:
+    @changing
+    def leave_batch(self, connection: Connection, batch_id: str, owner: str) -> None:
         """Ends `owner`'s hold, if it has it."""
         mine = (batches.c.batch_id == batch_id, batches.c.held_by == owner)
-        with self.database.writing() as connection:
-            connection.execute(update(batches).where(*mine).values(held_by=None, held_until=0.0))
+        connection.execute(update(batches).where(*mine).values(held_by=None, held_until=0.0))
 
-    def set_batch_state(self, batch_id: str, state: str, *, at: float) -> None:
-        """Records where a batch stands, and notes it when that is new."""
-        with self.database.writing() as connection:
+    @reading
+    def holder(self, connection: Connection, batch_id: str) -> str:
+        """Who works on a batch by now; "" for nobody."""
+        this = (batches.c.batch_id == batch_id, batches.c.held_until > now_of(connection))
+        return connection.scalar(select(batches.c.held_by).where(*this)) or ""
+
+    @reading
+    def time(self, connection: Connection) -> float:
+        """By the database's clock, as leases and heartbeats are."""
+        return now_of(connection)
+
+    @changing
+    def set_batch_state(
+        self,
+        connection: Connection,
+        batch_id: str,
+        state: str,
+        *,
+        at: float,
+        unless: BatchState | None = None,
+    ) -> None:
+        """Records where a batch stands, unless it is in that state, and notes it when it is new."""
+        if unless is None or state_of_batch(connection, batch_id) is not unless:
             set_state_of_batch(connection, batch_id, BatchState(state), at)
 
     # --- batches ----------------------------------------------------------------------------------
 
-    def batch(self, id_or_prefix: str) -> Batch:
+    @reading
+    def batch(self, connection: Connection, id_or_prefix: str) -> Batch:
         """The batch of this id, or the only one whose id starts so; else UsageError."""
-        with self.database.reading() as connection:
-            return _batch(connection, id_or_prefix)
+        return _batch(connection, id_or_prefix)
 
     def batches(self, limit: int | None = None) -> list[Batch]:
         """Batches, latest submit first."""
         latest_first = (batches.c.submitted_at.desc(), batches.c.batch_id)
         query = select(batches).order_by(*latest_first).limit(limit)
-        return [to_batch(row) for row in self.database.rows(query)]
+        return [to_batch(row) for row in self.door.rows(query)]
 
     def batch_state(self, batch_id: str) -> BatchState:
         """Where a batch stands."""
-        found = self.database.rows(select(batches.c.state).where(batches.c.batch_id == batch_id))
+        found = self.door.rows(select(batches.c.state).where(batches.c.batch_id == batch_id))
         if not found:
             raise _no_such_batch(batch_id, [])
         return BatchState(found[0]["state"])
@@ -187,10 +219,11 @@ class Catalog(Transitions):
             .where(jobs.c.batch_id == batch_id)
             .group_by(jobs.c.state)
         )
-        found = {row["state"]: row["many"] for row in self.database.rows(query)}
+        found = {row["state"]: row["many"] for row in self.door.rows(query)}
         return {state: found.get(state.value, 0) for state in JobState}
 
-    def step_totals(self, batch_id: str) -> StepTotals:
+    @reading
+    def step_totals(self, connection: Connection, batch_id: str) -> StepTotals:
         """Denoising steps done, under way and ahead. Reads every row: a second for a million."""
         running = jobs.c.state == JobState.RUNNING.value
         so_far = func.coalesce(jobs.c.step, 0)
@@ -203,8 +236,7 @@ class Catalog(Transitions):
                 for cases in ([spent], [(running, so_far)], [queued, (running, rest)])
             )
         ).where(jobs.c.batch_id == batch_id)
-        with self.database.reading() as connection:
-            return StepTotals(*map(int, connection.execute(query).one()))
+        return StepTotals(*map(int, connection.execute(query).one()))
 
     # --- jobs -------------------------------------------------------------------------------------
 
@@ -212,7 +244,7 @@ class Catalog(Transitions):
         """Queued jobs, the ones to begin first at the front: by priority, deadline and row."""
         queued = _jobs_of(batch_id).where(jobs.c.state == JobState.QUEUED.value)
         query = queued.order_by(*_IN_ORDER).limit(limit)
-        return [to_open_job(row) for row in self.database.rows(query)]
+        return [to_open_job(row) for row in self.door.rows(query)]
 
     def jobs(
         self,
@@ -231,7 +263,7 @@ class Catalog(Transitions):
         query = _jobs_of(batch_id).where(row > after_row).order_by(row).limit(limit)
         if wanted is not None:
             query = query.where(jobs.c.state.in_(wanted))
-        return [to_job_record(row) for row in self.database.rows(query)]
+        return [to_job_record(row) for row in self.door.rows(query)]
 
     def every_job(
         self, batch_id: str, *, states: Iterable[JobState] | None = None, page: int = 2_000
@@ -257,19 +289,35 @@ class Catalog(Transitions):
         if batch_id is not None:
             query = query.where(jobs.c.batch_id == batch_id)
         by_id = _starts_with(jobs.c.job_id, name)
-        found = self.database.rows(query.where(by_id)) if len(name) == ID_DIGITS else ()
+        found = self.door.rows(query.where(by_id)) if len(name) == ID_DIGITS else ()
         if not found:
-            found = self.database.rows(query.where(by_id | (jobs.c.external_id == name)))
+            found = self.door.rows(query.where(by_id | (jobs.c.external_id == name)))
         return [to_job_record(row) for row in found]
+
+    def ids(self, batch_id: str, *, states: Collection[JobState]) -> list[str]:
+        """Of the jobs in these states."""
+        chosen = (jobs.c.batch_id == batch_id, jobs.c.state.in_([each.value for each in states]))
+        return [row["job_id"] for row in self.door.rows(select(jobs.c.job_id).where(*chosen))]
+
+    def tried_again(self, batch_id: str) -> list[str]:
+        """Jobs of which an attempt has failed or was left: it may have left files."""
+        is_clean = (jobs.c.state == JobState.DONE.value) & (jobs.c.attempt <= 1)
+        chosen = (jobs.c.batch_id == batch_id, jobs.c.attempt > 0, ~is_clean)
+        return [row["job_id"] for row in self.door.rows(select(jobs.c.job_id).where(*chosen))]
 
     def running(self, batch_id: str) -> list[RunningJob]:
         """The jobs under way, in the order they started."""
         under_way = (jobs.c.batch_id == batch_id, jobs.c.state == JobState.RUNNING.value)
         query = select(jobs).where(*under_way).order_by(jobs.c.started_at, jobs.c.row)
-        return [to_running_job(row) for row in self.database.rows(query)]
+        return [to_running_job(row) for row in self.door.rows(query)]
 
     def job_rows(
-        self, batch_id: str, columns: Iterable[str], *, chunk: int = 20_000
+        self,
+        batch_id: str,
+        columns: Iterable[str],
+        *,
+        states: Collection[JobState] = tuple(JobState),
+        chunk: int = 20_000,
     ) -> Iterator[Sequence[RowMapping]]:
         """Bare columns of every job in the order of the rows, a chunk at a time: for exports."""
         named = {column.name: column for column in _WHOLE_JOB}
@@ -280,10 +328,12 @@ class Catalog(Transitions):
             .order_by(jobs.c.row)
             .limit(chunk)
         )
-        rows = self.database.rows(query)
+        if len(states) < len(JobState):
+            query = query.where(jobs.c.state.in_([state.value for state in states]))
+        rows = self.door.rows(query)
         while rows:
             yield rows
-            rows = self.database.rows(query.where(jobs.c.row > rows[-1]["row"]))
+            rows = self.door.rows(query.where(jobs.c.row > rows[-1]["row"]))
 
 
 def _batch(connection: Connection, id_or_prefix: str) -> Batch:

@@ -76,7 +76,7 @@ class PointShare:
 class PlanRecord:
     """A plan as it is kept: its promise and its shape; predictions are kept with their jobs."""
 
-    at: float
+    at: float  # when it was asked for: finishes are told from here
     inputs_sha256: str  # of the snapshot and policy it was made from
     verdict: str  # feasible, degraded or infeasible
     reason: str
@@ -122,8 +122,16 @@ class RunningJob:
     step: int
     steps: int
     started_at: float
-    beat_at: float  # last heartbeat
+    beat_at: float  # last heartbeat; both by the database's clock, `Catalog.time`
     lease_until: float
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """When a batch ends, by the latest plan."""
+
+    finish_p50_at: float
+    finish_p90_at: float
 
 
 @dataclass(frozen=True)

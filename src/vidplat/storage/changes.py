@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, bindparam, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from vidplat.domain import Artifact, JobState, Outcome
 from vidplat.errors import printable
@@ -115,17 +116,27 @@ def move_all(
     return connection.execute(update(jobs).where(*chosen).values(values)).rowcount
 
 
-def set_state_of_batch(connection: Connection, batch_id: str, state: BatchState, at: float) -> None:
+def state_of_batch(connection: Connection, batch_id: str) -> BatchState:
+    """Its row stays locked until the transaction ends."""
+    query = select(batches.c.state).where(batches.c.batch_id == batch_id).with_for_update()
+    return BatchState(connection.execute(query).scalar_one())
+
+
+def set_state_of_batch(
+    connection: Connection, batch_id: str, state: BatchState, at: float, **detail: object
+) -> None:
     """Changes a batch's state, and notes it when it was another."""
     others = (batches.c.batch_id == batch_id, batches.c.state != state.value)
     if connection.execute(update(batches).where(*others).values(state=state.value)).rowcount:
-        write_events(connection, [event_row(batch_id, None, state.value, at)])
+        write_events(connection, [event_row(batch_id, None, state.value, at, **detail)])
 
 
 # --- what a change writes -------------------------------------------------------------------------
 
 
-def claimed(claim: Claim, attempt: int, now: float, lease_until: float) -> dict[str, Any]:
+def claimed(
+    claim: Claim, attempt: int, started_at: float, beat_at: float, lease_s: float
+) -> dict[str, Any]:
     return {
         **point_row(claim.point),
         "state": JobState.RUNNING.value,
@@ -136,12 +147,13 @@ def claimed(claim: Claim, attempt: int, now: float, lease_until: float) -> dict[
         "predicted_p50_s": claim.p50_s,
         "predicted_p90_s": claim.p90_s,
         "predicted_quality": claim.quality,
-        "started_at": now,
-        "lease_until": lease_until,
+        "started_at": started_at,
+        "finished_at": None,
+        "lease_until": beat_at + lease_s,
         "phase": None,
         "step": 0,
         "steps": claim.point.steps,
-        "beat_at": now,
+        "beat_at": beat_at,
     }
 
 
@@ -159,6 +171,13 @@ def finished(outcome: Outcome, artifact: Artifact, quality: float | None) -> dic
         "metrics": to_json(outcome.metrics),
         "predicted_quality": quality,
     }
+
+
+def unmade(attempt: int, state: JobState) -> dict[str, Any]:
+    """As if it had never been tried, but that attempts count on."""
+    of_video = ("video_uri", "poster_uri", "meta_uri", "sha256", "size_bytes", "won_by")
+    nothing = dict.fromkeys((*of_video, "finished_at", "phases", "metrics", "reused_from"))
+    return {**BLAMELESS, **nothing, "state": state.value, "not_before": 0.0, "forgiven": attempt}
 
 
 def failed(outcome: Outcome, decision: Decision) -> dict[str, Any]:
@@ -233,6 +252,12 @@ def reported_attempt(row: RowMapping, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def append_attempts(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
+def append_attempts(
+    connection: Connection, rows: Sequence[Mapping[str, Any]], *, if_new: bool = False
+) -> None:
+    """With `if_new` an attempt that has ended already keeps its end."""
+    if rows and if_new:
+        kind = postgresql if connection.dialect.name == "postgresql" else sqlite
+        connection.execute(kind.insert(attempts).on_conflict_do_nothing(), rows)
+    elif rows:
         connection.execute(insert(attempts), rows)

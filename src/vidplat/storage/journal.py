@@ -10,17 +10,34 @@ Nothing is ever deleted: a finished job costs one attempt row and about two even
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, Update, and_, delete, insert, select, update
 
 from vidplat.domain import WorkerState
-from vidplat.storage.catalog_words import AttemptRecord, Event, PlanRecord, PointShare, told_point
+from vidplat.storage.catalog_words import (
+    AttemptRecord,
+    Event,
+    Outlook,
+    PlanRecord,
+    PointShare,
+    told_point,
+)
 from vidplat.storage.database import Database
+from vidplat.storage.door import Door, changing
 from vidplat.storage.rows import from_json, same_names, to_attempt, to_event, to_json
-from vidplat.storage.tables import attempts, cost_states, events, jobs, observations, plans, workers
+from vidplat.storage.tables import (
+    attempts,
+    batches,
+    cost_states,
+    events,
+    jobs,
+    observations,
+    plans,
+    workers,
+)
 
 _WORKER = same_names(WorkerState, workers, "alive", "suspect")
 # What of a PlanRecord has a column of its own; the rest is one JSON document.
@@ -31,7 +48,7 @@ class Journal:
     """The append-only half of the catalog, over one `Database`."""
 
     def __init__(self, database: Database) -> None:
-        self.database = database
+        self.database, self.door = database, Door(database)
 
     def close(self) -> None:
         """Gives the connections back. The catalog must not be used afterwards."""
@@ -39,12 +56,18 @@ class Journal:
 
     # --- events -----------------------------------------------------------------------------------
 
+    @changing
     def add_event(
-        self, batch_id: str, job_id: str | None, kind: str, detail: Mapping[str, Any], at: float
+        self,
+        connection: Connection,
+        batch_id: str,
+        job_id: str | None,
+        kind: str,
+        detail: Mapping[str, Any],
+        at: float,
     ) -> None:
         """Notes that something happened to a batch, or to one job of it."""
-        with self.database.writing() as connection:
-            write_events(connection, [event_row(batch_id, job_id, kind, at, **detail)])
+        write_events(connection, [event_row(batch_id, job_id, kind, at, **detail)])
 
     def events(
         self,
@@ -60,7 +83,7 @@ class Journal:
         if job_id is not None:
             query = query.where(events.c.job_id == job_id)
         query = query.order_by(events.c.id.desc() if newest_first else events.c.id).limit(limit)
-        return [to_event(row) for row in self.database.rows(query)]
+        return [to_event(row) for row in self.door.rows(query)]
 
     # --- attempts ---------------------------------------------------------------------------------
 
@@ -73,29 +96,46 @@ class Journal:
             .where(attempts.c.job_id == job_id, attempts.c.batch_id == batch_id)
             .order_by(attempts.c.attempt)
         )
-        return [to_attempt(row) for row in self.database.rows(query)]
+        return [to_attempt(row) for row in self.door.rows(query)]
 
     # --- plans ------------------------------------------------------------------------------------
 
-    def save_plan(self, batch_id: str, plan: PlanRecord) -> None:
-        """Keeps a plan's promise and shape."""
+    @changing
+    def save_plan(self, connection: Connection, batch_id: str, plan: PlanRecord) -> None:
+        """Keeps a plan's promise and shape, and what it foresees."""
         detail = {"shares": plan.shares, "deferred": plan.deferred, "notes": plan.notes}
         row = {
             **{name: getattr(plan, name) for name in _PLAN},
             "batch_id": batch_id,
             "detail": json.dumps(detail, separators=(",", ":"), default=astuple),
         }
-        with self.database.writing() as connection:
-            connection.execute(insert(plans).values(row))
+        connection.execute(insert(plans).values(row))
+        connection.execute(_foreseen(batch_id, plan.finish_p50_at, plan.finish_p90_at))
+
+    @changing
+    def foresee(
+        self, connection: Connection, batch_id: str, finish_p50_at: float, finish_p90_at: float
+    ) -> None:
+        """Keeps when a batch ends by the plan that is followed now."""
+        connection.execute(_foreseen(batch_id, finish_p50_at, finish_p90_at))
+
+    def outlook(self, batch_id: str) -> Outlook | None:
+        """When a batch ends by the latest plan that was told; None before any."""
+        this = batches.c.batch_id == batch_id
+        (found,) = self.door.rows(
+            select(batches.c.finish_p50_at, batches.c.finish_p90_at).where(this)
+        )
+        return None if found["finish_p50_at"] is None else Outlook(**found)
 
     def plans(self, batch_id: str, limit: int | None = None) -> list[PlanRecord]:
         """The plans of a batch, oldest first; with `limit`, the latest ones."""
         query = select(plans).where(plans.c.batch_id == batch_id).order_by(plans.c.id.desc())
-        return [_to_plan(row) for row in reversed(self.database.rows(query.limit(limit)))]
+        return [_to_plan(row) for row in reversed(self.door.rows(query.limit(limit)))]
 
     # --- what the cost model learns from ----------------------------------------------------------
 
-    def add_observations(self, seen: Sequence[Mapping[str, Any]]) -> None:
+    @changing
+    def add_observations(self, connection: Connection, seen: Sequence[Mapping[str, Any]]) -> None:
         """Keeps measured seconds; keys: model_id, device_class, stage, seconds, features, at,
         [batch_id, job_id]."""
         rows = [
@@ -103,25 +143,29 @@ class Journal:
             for each in seen
         ]
         if rows:
-            with self.database.writing() as connection:
-                connection.execute(insert(observations), rows)
+            connection.execute(insert(observations), rows)
 
     def cost_state(self, key: str) -> dict[str, Any] | None:
         """The document kept under `key`, or None."""
-        found = self.database.rows(select(cost_states.c.document).where(cost_states.c.key == key))
+        found = self.door.rows(select(cost_states.c.document).where(cost_states.c.key == key))
         return from_json(found[0]["document"]) if found else None
 
-    def save_cost_state(self, key: str, document: Mapping[str, Any]) -> None:
+    @changing
+    def save_cost_state(
+        self, connection: Connection, key: str, document: Mapping[str, Any]
+    ) -> None:
         """Replaces the document kept under `key`. The last writer wins."""
         text = json.dumps(document, separators=(",", ":"))
         replace = update(cost_states).where(cost_states.c.key == key).values(document=text)
-        with self.database.writing() as connection:
-            if connection.execute(replace).rowcount == 0:
-                connection.execute(insert(cost_states).values(key=key, document=text))
+        if connection.execute(replace).rowcount == 0:
+            connection.execute(insert(cost_states).values(key=key, document=text))
 
     # --- workers ----------------------------------------------------------------------------------
 
-    def save_workers(self, batch_id: str, seen: Iterable[WorkerState], *, now: float) -> None:
+    @changing
+    def save_workers(
+        self, connection: Connection, batch_id: str, seen: Sequence[WorkerState], *, now: float
+    ) -> None:
         """Replaces the list of workers that a batch last saw."""
         rows = [
             {
@@ -134,10 +178,14 @@ class Journal:
             }
             for each in seen
         ]
-        with self.database.writing() as connection:
-            connection.execute(delete(workers).where(workers.c.batch_id == batch_id))
-            if rows:
-                connection.execute(insert(workers), rows)
+        connection.execute(delete(workers).where(workers.c.batch_id == batch_id))
+        if rows:
+            connection.execute(insert(workers), rows)
+
+
+def _foreseen(batch_id: str, finish_p50_at: float, finish_p90_at: float) -> Update:
+    this = update(batches).where(batches.c.batch_id == batch_id)
+    return this.values(finish_p50_at=finish_p50_at, finish_p90_at=finish_p90_at)
 
 
 def event_row(

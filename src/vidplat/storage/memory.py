@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from vidplat.errors import StoreError, printable
 from vidplat.storage.stores import NotFound, ObjectFacts, checked_key
@@ -73,6 +73,10 @@ class MemoryStore:
         return ObjectFacts(
             len(data), hashlib.sha256(data).hexdigest() if digest else None, written_at
         )
+
+    def sizes(self, keys: Collection[str]) -> dict[str, int]:
+        with self._lock:
+            return {key: len(self._objects[key][0]) for key in keys if key in self._objects}
 
     def move(self, source: str, target: str) -> None:
         self.put(target, self.get(source))

@@ -15,8 +15,9 @@ import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
+from vidplat.config import is_plain
 from vidplat.errors import StoreError, UsageError, printable
 from vidplat.storage.local import LocalStore
 from vidplat.storage.memory import MemoryStore
@@ -62,21 +63,21 @@ def file_of(url: str) -> Path:
 def open_store(url: str) -> Store:
     """The store at `url`, unchecked: nothing is contacted or created before the first use (see
     `probe`). Raises UsageError for a URL that names no place."""
-    if not url or "\0" in url:
+    if not url or not is_plain(url):
         raise UsageError(
-            "the output prefix is empty or holds a NUL: give a folder or a URL such as "
-            "s3://bucket/prefix"
+            "the output prefix is empty or holds a control character: give a folder or a URL such "
+            "as s3://bucket/prefix"
         )
     if said := half_a_url(url):
         raise UsageError(f"{printable(url)} {said}")
     match scheme_of(url):
         case "":
-            return LocalStore(Path(url))
+            return _folder(url)
         case "memory":
             return MemoryStore.named(url.partition("://")[2])
         case "file":
             try:
-                return LocalStore(file_of(url))
+                return _folder(str(file_of(url)))
             except UsageError as error:
                 raise UsageError(f"{printable(url)} {error}") from error
         case "s3":
@@ -88,6 +89,22 @@ def open_store(url: str) -> Store:
                 f"no store is known for {printable(scheme, 20)}:// URLs: give a folder, file://, "
                 f"s3:// or memory://, not {printable(url)}"
             )
+
+
+def _folder(path: str) -> LocalStore:
+    if not is_plain(path):  # what was percent-encoded, too
+        raise UsageError(f"the output prefix {printable(path)} holds a control character")
+    try:
+        return LocalStore(Path(path))
+    except RuntimeError as error:
+        raise UsageError(f"{printable(path)}: ~ is the home of nobody here") from error
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:  # brackets of no address
+        raise UsageError(f"{printable(url)} cannot be read as a URL: {error}") from error
 
 
 def probe(store: Store) -> None:
@@ -104,8 +121,12 @@ def probe(store: Store) -> None:
     finally:
         with suppress(StoreError):
             checked.delete(key)
+    if b"<html" in kept[:2000].lower():
+        raise StoreError.lasting(
+            f"{printable(store.url)} answers with web pages, not as a store: check the endpoint"
+        )
     if not first or second or kept != b"first":
-        raise StoreError(
+        raise StoreError.lasting(
             f"{printable(store.url)} does not honour conditional puts (If-None-Match: *): two "
             "workers could commit the same job. Use another store"
         )

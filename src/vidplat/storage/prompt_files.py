@@ -16,10 +16,19 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
+from ssl import SSLError
 from typing import BinaryIO, cast
 
-from vidplat.errors import InputError, UsageError, plain_place, printable
+from vidplat.errors import (
+    InputError,
+    StoreError,
+    UsageError,
+    holds_loose_password,
+    plain_place,
+    printable,
+)
 from vidplat.storage.places import file_of, half_a_url, scheme_of
 from vidplat.storage.prompt_bytes import PACKED_SUFFIXES, head_of, plain
 from vidplat.storage.prompt_columns import is_header
@@ -105,24 +114,51 @@ def _download(url: str, into: BinaryIO, where: str) -> None:
         from vidplat.storage.s3 import download
 
         return download(f"s3{url[2:]}", into)
+    if holds_loose_password(url):
+        raise InputError(
+            f"{where}: percent-encode its password: @ as %40, / as %2F, ? as %3F, # as %23"
+        )
     import fsspec
 
     try:
         with fsspec.open(url, "rb") as remote:
             shutil.copyfileobj(remote, into, 1 << 20)
-    except FileNotFoundError as error:
-        if error.__cause__ is None:
-            raise
-        # fsspec says so, too, when no server answers
-        raise InputError(
-            f"{where} cannot be reached: {printable(error.__cause__)}; check the host and the "
-            "network"
-        ) from error
-    except OSError:
-        raise
     except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise InputError(f"{where} cannot be read: {printable(error)}") from error
+        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+            raise  # it is our copy that has no room
+        raise _undownloaded(error, where) from error
     return None
+
+
+def _undownloaded(error: BaseException, where: str) -> InputError | StoreError:
+    """fsspec makes a FileNotFoundError of nearly everything: what is behind it tells the truth."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    told = (getattr(cause, "status", None) for cause in causes)
+    status = next((status for status in told if isinstance(status, int)), None)
+    broken = next((c for c in causes[::-1] if isinstance(c, OSError)), None)
+    if status in (401, 403, 407):
+        return InputError(
+            f"{where}: the server answered {status}: check user and password, or whether the "
+            "URL's signature has run out"
+        )
+    if status is not None and status not in (404, 410):
+        answered = f"{where} cannot be read: the server answered {status}"
+        may_pass = status >= 500 or status == 429
+        return StoreError(answered) if may_pass else StoreError.lasting(answered)
+    if isinstance(broken, SSLError):
+        return StoreError.lasting(
+            f"{where} cannot be reached safely: check http or https, and the server's certificate "
+            f"({printable(broken.strerror or broken)})"
+        )
+    if broken is not None and not isinstance(broken, FileNotFoundError):
+        return StoreError(f"{where} cannot be reached: {printable(broken.strerror or broken)}")
+    if status is None and not isinstance(causes[-1], FileNotFoundError):
+        said = error if not isinstance(error, FileNotFoundError) else causes[-1]
+        why = printable(said)
+        return InputError(f"{where} cannot be read: {'it names no host' if why == where else why}")
+    return _unopened(FileNotFoundError(), where)
 
 
 def _unopened(error: Exception, where: str) -> InputError:

@@ -1,8 +1,8 @@
 """Records as parquet, and parquet as CSV and JSON lines with the same columns and values.
 
 Nested values (the metrics map) are JSON text in CSV. Null is an empty cell in CSV and null in JSON
-lines. Values are not altered, so a spreadsheet that runs cells beginning with = is not protected by
-this file.
+lines. Values are not altered but for one kind: in CSV an apostrophe goes before text that a
+spreadsheet would run as a formula, as prompts come from anywhere.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+# Also behind what a spreadsheet may drop before it looks: blanks, controls, invisible characters.
+# The full-width forms are formulas to some.
+_FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f\x7f\u00ad\u200b-\u200f\u2060\ufeff]*[=+\-@＝＋－＠]")
 
 
 def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -53,4 +58,6 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(value: Any) -> Any:
+    if isinstance(value, str) and _FORMULA.match(value):
+        return f"'{value}"
     return json.dumps(value) if isinstance(value, dict | list) else value

@@ -8,8 +8,10 @@ How it keeps its word:
 - `put_if_absent` is one PutObject with `If-None-Match: *`: 412 means that somebody was first, 409
   that two are racing, so ask again. Completing a multipart upload with a condition is not relied
   on; some servers ignore it.
-- Every upload carries its MD5, which the server checks, and its SHA-256 as metadata, which `facts`
-  reads.
+- Every upload carries its MD5 and its SHA-256, of which the server checks those it knows, and the
+  SHA-256 as metadata, which `facts` reads. What the server answers (its own SHA-256, or the MD5 as
+  ETag) must be that of the bytes sent; where it tells neither, as with a key of one's own, the
+  object is read back once.
 - Above 16 MiB an object goes up in parts: it is invisible until complete, and a failed upload is
   aborted.
 
@@ -20,19 +22,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from vidplat.errors import StoreError, UsageError, printable
 from vidplat.storage.s3_bucket import AlreadyThere, Bucket
-from vidplat.storage.stores import NotFound, ObjectFacts, checked_key
+from vidplat.storage.stores import NotFound, ObjectFacts, checked_key, checked_prefix
 
 MULTIPART_ABOVE_BYTES = 16 << 20
 _PART_BYTES = 8 << 20
 _READ_CHUNK_BYTES = 1 << 20
+_MD5_BYTES = 16
 _IMPATIENT_S, _READING_S = 4.0, 20.0
+_MOST_HEADS = 200  # objects of one batch that are asked for one by one; of more, all are listed
+_HEADS_AT_ONCE = 8
 
 
 class S3Store:
@@ -41,13 +48,14 @@ class S3Store:
     def __init__(self, url: str, *, patience_s: float = 60.0) -> None:
         self.url = url
         self._bucket = Bucket(url, patience_s=patience_s)
-        self._prefix = f"{checked_key(self._bucket.path)}/" if self._bucket.path else ""
+        self._prefix = f"{checked_prefix(self._bucket.path)}/" if self._bucket.path else ""
 
     def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
-        if len(data) > MULTIPART_ABOVE_BYTES:
-            self._put_in_parts(self._key(key), data, content_type)
-        else:
-            self._put_whole(self._key(key), data, content_type)
+        whole = self._key(key)
+        many = len(data) > MULTIPART_ABOVE_BYTES
+        has_arrived = (self._put_in_parts if many else self._put_whole)(whole, data, content_type)
+        if not has_arrived and _sha256(self.get(key)) != _sha256(data):
+            raise StoreError(f"{printable(self.uri(key))} has other content than was sent")
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         try:
@@ -63,6 +71,21 @@ class S3Store:
     def facts(self, key: str, *, digest: bool = True) -> ObjectFacts | None:
         return self._facts(self._key(key))
 
+    def sizes(self, keys: Collection[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        folders: defaultdict[str, set[str]] = defaultdict(set)
+        for key in keys:
+            folders["/".join(key.split("/")[:2])].add(key)  # batches/<batch>
+        with ThreadPoolExecutor(_HEADS_AT_ONCE) as pool:
+            for folder, some in folders.items():
+                if len(some) > _MOST_HEADS:
+                    sizes = dict(self._sizes_below(folder))
+                    found |= {key: sizes[key] for key in some & sizes.keys()}
+                    continue
+                facts = zip(some, pool.map(self.facts, some), strict=True)
+                found |= {key: each.size_bytes for key, each in facts if each is not None}
+        return found
+
     def move(self, source: str, target: str) -> None:
         where = {"Bucket": self._bucket.name, "Key": self._key(source)}
         self._bucket.call("copy_object", self._key(target), CopySource=where)
@@ -73,9 +96,7 @@ class S3Store:
             self._bucket.call("delete_object", self._key(key))
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        for page in self._bucket.pages("list_objects_v2", self._below(prefix)):
-            for found in page.get("Contents", ()):
-                yield found["Key"].removeprefix(self._prefix)
+        return (key for key, _ in self._sizes_below(prefix))
 
     def uri(self, key: str) -> str:
         return f"s3://{self._bucket.name}/{self._key(key)}"
@@ -101,6 +122,11 @@ class S3Store:
     def _below(self, folder: str) -> str:
         return f"{self._key(folder)}/" if folder else self._prefix
 
+    def _sizes_below(self, folder: str) -> Iterator[tuple[str, int]]:
+        for page in self._bucket.pages("list_objects_v2", self._below(folder)):
+            for found in page.get("Contents", ()):
+                yield found["Key"].removeprefix(self._prefix), found["Size"]
+
     def _facts(self, key: str) -> ObjectFacts | None:
         try:
             head = self._bucket.call("head_object", key)
@@ -109,36 +135,41 @@ class S3Store:
         sha256 = head["Metadata"].get("sha256")
         return ObjectFacts(head["ContentLength"], sha256, head["LastModified"].timestamp())
 
-    def _put_whole(self, key: str, data: bytes, content_type: str, **condition: str) -> None:
-        about = _about(data, content_type)
-        self._bucket.call(
-            "put_object", key, len(data), Body=data, ContentMD5=_md5(data), **about, **condition
+    def _put_whole(self, key: str, data: bytes, content_type: str, **condition: str) -> bool:
+        """Whether the answer tells that all has arrived unharmed; else it says nothing of that."""
+        about, digest = _about(data, content_type), _md5(data)
+        sha256 = _base64(bytes.fromhex(about["Metadata"]["sha256"]))
+        checks = {"ContentMD5": _base64(digest), "ChecksumSHA256": sha256}
+        told = self._bucket.call(
+            "put_object", key, len(data), Body=data, **checks, **about, **condition
         )
+        return sha256 == told.get("ChecksumSHA256") or digest.hex() == _etag(told)
 
-    def _put_in_parts(self, key: str, data: bytes, content_type: str) -> None:
+    def _put_in_parts(self, key: str, data: bytes, content_type: str) -> bool:
+        """The same for an object of many parts."""
         call, about = self._bucket.call, _about(data, content_type)
         upload = call("create_multipart_upload", key, **about)["UploadId"]
         try:
-            parts = []
+            parts, digests = [], b""
             for number, start in enumerate(range(0, len(data), _PART_BYTES), start=1):
                 part = data[start : start + _PART_BYTES]
+                digests += _md5(part)
                 which = {"UploadId": upload, "PartNumber": number}
-                done = call(
-                    "upload_part", key, len(part), Body=part, ContentMD5=_md5(part), **which
-                )
+                md5 = _base64(digests[-_MD5_BYTES:])
+                done = call("upload_part", key, len(part), Body=part, ContentMD5=md5, **which)
                 parts.append({"PartNumber": number, "ETag": done["ETag"]})
             whole = {"Parts": parts}
-            call("complete_multipart_upload", key, UploadId=upload, MultipartUpload=whole)
+            told = call("complete_multipart_upload", key, UploadId=upload, MultipartUpload=whole)
         except NotFound as gone:
             # a completed upload answers "no such upload" when its first answer was lost: then the
             # object is there
-            found = self._facts(key)
-            promised = (len(data), about["Metadata"]["sha256"])
-            if found is None or (found.size_bytes, found.sha256) != promised:
+            if self._facts(key) is None:
                 raise StoreError(f"the upload of {printable(key)} vanished on the server") from gone
+            return False
         except StoreError:
             self._bucket.abort_upload(key, upload)
             raise
+        return _etag(told) == f"{_md5(digests).hex()}-{len(parts)}"
 
 
 def download(url: str, into: BinaryIO, most_bytes: int | None = None) -> None:
@@ -165,8 +196,20 @@ def head(url: str) -> tuple[int, str]:
 
 
 def _about(data: bytes, content_type: str) -> dict[str, Any]:
-    return {"ContentType": content_type, "Metadata": {"sha256": hashlib.sha256(data).hexdigest()}}
+    return {"ContentType": content_type, "Metadata": {"sha256": _sha256(data)}}
 
 
-def _md5(data: bytes) -> str:
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+def _etag(told: dict[str, Any]) -> str:
+    return str(told.get("ETag", "")).strip('"')

@@ -5,7 +5,7 @@ or memory (memory.py). The word that matters is `put_if_absent`: it is the commi
 video (artifacts.py).
 
 Keys are ours, never a user's: segments of `[A-Za-z0-9._-]` joined by `/`. No key can leave the
-prefix.
+prefix. The prefix is the user's, as free as the place allows.
 
 Not promised: listing order, or that two stores with different prefixes do not overlap.
 """
@@ -13,17 +13,18 @@ Not promised: listing order, or that two stores with different prefixes do not o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from vidplat.errors import StoreError, printable
+from vidplat.errors import StoreError, UsageError, printable
 
 #: Names of half-written files of the local store; such a name is never a key.
 PARTIAL = ".partial-"
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LONGEST_KEY = 800  # S3 allows 1024 bytes for prefix and key together
+_LONGEST_PREFIX = 600  # leaves room for our longest key, of an input video
 
 
 class NotFound(StoreError):
@@ -49,7 +50,8 @@ class Store(Protocol):
         """What `open_store` needs to open the same store again; holds no secret."""
 
     def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
-        """Write or overwrite. Readers see the old object or all of the new one."""
+        """Write or overwrite; the store has all of it then, checked by its digest where bytes
+        travel. Readers see the old object or all of the new one."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Write unless the key exists: True for exactly one of all who ever try."""
@@ -59,6 +61,9 @@ class Store(Protocol):
 
     def facts(self, key: str, *, digest: bool = True) -> ObjectFacts | None:
         """Size, age and, with `digest`, the SHA-256; None when there is no such object."""
+
+    def sizes(self, keys: Collection[str]) -> dict[str, int]:
+        """Bytes of each of these objects that there is, in as few requests as can be."""
 
     def move(self, source: str, target: str) -> None:
         """Make `target` equal to `source`, atomically, and delete the source; NotFound when there
@@ -93,3 +98,15 @@ def checked_key(key: str) -> str:
             "by '/'"
         )
     return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """A user's prefix in a bucket, if every client of S3 finds it again; UsageError otherwise."""
+    if any(segment in ("", ".", "..") for segment in prefix.split("/")):
+        raise UsageError(f"the output prefix {printable(prefix)!r} holds a '//', '.' or '..'")
+    if len(prefix.encode()) > _LONGEST_PREFIX:
+        raise UsageError(
+            f"the output prefix is {len(prefix.encode())} bytes long, at most {_LONGEST_PREFIX} "
+            "leave room for the names below it"
+        )
+    return prefix

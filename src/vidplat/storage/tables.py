@@ -8,8 +8,11 @@
     observations  append-only: measured stage seconds, the cost model's food
     cost_states   the cost model's memory, one JSON document per key
     workers       the workers a batch last saw
+    answers       what each caller was last answered, in case that was lost on its way (`door.py`)
+    clocks        for SQLite: a machine's own time, by each of its starts (`clock.py`)
 
-All times are seconds since the Unix epoch as doubles. Mappings are JSON text: they are read whole
+All times are seconds since the Unix epoch as doubles; `held_until`, `lease_until` and `beat_at` are
+by the database's clock, all others by the platform's. Mappings are JSON text: they are read whole
 and never searched. How rows become values is in `rows.py`; how an old catalog reaches this shape is
 in `migrations/`, and a contract test holds both to the same result.
 
@@ -44,6 +47,7 @@ batches = sa.Table(
     *needed(sa.Text, "state"),
     *optional(sa.Text, "held_by"),  # the platform process that works on it
     sa.Column("held_until", sa.Double, nullable=False, default=0.0),
+    *optional(sa.Double, "finish_p50_at", "finish_p90_at"),  # by the plan that is being followed
     sa.Index("batches_by_prefix", "output_prefix"),
     sa.Index("batches_by_time", "submitted_at"),
 )
@@ -183,4 +187,20 @@ workers = sa.Table(
     *needed(sa.Integer, "alive", "suspect"),
     *needed(sa.Double, "seen_at"),
     sa.PrimaryKeyConstraint("batch_id", "worker_id"),
+)
+
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("client", sa.Text, primary_key=True),  # one thread of one process
+    *needed(sa.Integer, "number"),  # of its latest change
+    *optional(sa.Text, "answer"),  # JSON
+    *needed(sa.Double, "at"),
+)
+
+clocks = sa.Table(
+    "clocks",
+    metadata,
+    sa.Column("boot", sa.Text, primary_key=True),
+    *needed(sa.Double, "ahead_s"),  # of the epoch's seconds over those since this start
 )

@@ -47,7 +47,7 @@ from vidplat.workers.models.family import Condition, Family, MakesBlocks
 
 def generate(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
     """Make one video at one operating point. Raises `JobError`, `Cancelled`, or torch's
-    out-of-memory error; `SpecError` when one of the `installed` methods cannot make this video.
+    out-of-memory error; `MethodRefused` when one of the `installed` methods cannot make this video.
     The point's method must be on the family's transformers already."""
     made = draft(family, ask, installed)
     return made if made.filling is None else filled_in(made, ask.spec, ask.control)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vidplat import times
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import JobError
 from vidplat.methods.filling.moments import Filling
@@ -45,7 +46,7 @@ class Control:
     def left_s(self) -> float | None:
         """Seconds from now that steps may take, below 0 when late; None without `finish_by`."""
         by = self.finish_by() if callable(self.finish_by) else self.finish_by
-        return None if by is None else by - time.time() - self.tail_s
+        return None if by is None else by - times.now() - self.tail_s
 
 
 @dataclass(frozen=True)

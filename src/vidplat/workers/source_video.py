@@ -9,7 +9,7 @@ first two frames, which tell size, colours and orientation. It does not decode t
 that is broken in the middle is found by the worker. What is refused and what is converted is argued
 in docs/decisions/0010-input-videos.md.
 
-Left to others: frames of another size and rate (video.py).
+Left to others: colours (source_colours.py), frames of another size and rate (video.py).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 from vidplat.config import InputConfig
 from vidplat.errors import InputError, printable
 from vidplat.workers.containers import kind_of
+from vidplat.workers.source_colours import check_colours
 
 #: FFmpeg's decoders that are used; the others, several hundred, stay shut.
 DECODERS = (
@@ -34,8 +35,6 @@ DECODERS = (
     "dnxhd", "mjpeg",
     "png", "qtrle", "ffv1", "rawvideo",
 )  # fmt: skip
-_HDR = {16: "PQ (SMPTE 2084)", 18: "HLG (ARIB B67)"}  # transfer characteristics of ITU-T H.273
-_BT2020 = 9  # colour primaries
 
 VARIABLE_RATE = "a variable frame rate: the frame on screen at each moment is used"
 ODD_SIDES = "odd sides: it is cropped and scaled to the size asked for"
@@ -99,7 +98,7 @@ def opened(source: bytes | BinaryIO, limits: InputConfig) -> Iterator[tuple[Any,
         _check_size(context.width, context.height, limits)
         if stream.metadata.get("alpha_mode") == "1":
             raise _has_alpha()
-        _check_colours(context.color_trc, context.color_primaries)
+        check_colours(context)
         yield container, stream
 
 
@@ -112,7 +111,7 @@ def pictures(container: Any, stream: Any, limits: InputConfig) -> Iterator[Any]:
             if frame.is_corrupt:
                 raise InputError(f"is damaged: frame {number + 1} cannot be decoded")
             _check_size(frame.width, frame.height, limits)
-            _check_colours(frame.color_trc, frame.color_primaries)
+            check_colours(frame)
             if any(component.is_alpha for component in frame.format.components):
                 raise _has_alpha()
             if frame.interlaced_frame:
@@ -206,14 +205,6 @@ def _check_size(width: int, height: int, limits: InputConfig) -> None:
             f"has frames of {width}x{height}, at most {limits.max_frame_pixels:,} pixels are "
             "taken: "
             "scale it down (inputs.max_frame_pixels)"
-        )
-
-
-def _check_colours(transfer: int, primaries: int) -> None:
-    if transfer in _HDR or primaries == _BT2020:
-        what = f"HDR, {_HDR[transfer]}" if transfer in _HDR else "wide gamut, BT.2020"
-        raise InputError(
-            f"is {what}: convert it to standard colours (BT.709) first, as the look you want"
         )
 
 

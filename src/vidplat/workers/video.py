@@ -1,12 +1,15 @@
 """Frames become mp4 bytes and a poster; videos become frames and facts about them. PyAV, in memory.
 
-H.264 (x264), yuv420p, BT.709, index at the front so that browsers start at once. The same frames
-give the same bytes with the same libraries, whatever the process's memory held before: one encoder
-thread, no clock or version in the file, and x264 told to be `cpu-independent`. By default it takes
-the macroblock tree's assembly, which on some processors reads past the end of a row of blocks, into
-memory that nobody wrote; videos narrower than 128 pixels were seen to differ by that. Told so, it
-takes the C form, and its choices are those of every processor. That costs up to 0.4 % of the bytes
-either way; turning the tree off costs 25 to 80 % more (docs/decisions/0008-dependencies.md).
+H.264 (x264), yuv420p, index at the front so that browsers start at once. Colours are BT.709 in the
+limited range, and the stream and the file's `colr` box say so: primaries, transfer, matrix, range.
+
+The same frames give the same bytes with the same libraries, whatever the process's memory held
+before: one encoder thread, no clock or version in the file, and x264 told to be `cpu-independent`.
+By default it takes the macroblock tree's assembly, which on some processors reads past the end of a
+row of blocks, into memory that nobody wrote; videos narrower than 128 pixels were seen to differ by
+that. Told so, it takes the C form, and its choices are those of every processor. That costs up to
+0.4 % of the bytes either way; turning the tree off costs 25 to 80 % more
+(docs/decisions/0008-dependencies.md).
 
 yuv420p needs even sides; a frame with an odd side is refused (models make multiples of 16).
 
@@ -18,8 +21,7 @@ rate:
     shape    turned upright, then the largest rectangle of the output's shape around the centre
     size     area average where it shrinks, bilinear where it grows; equal sizes are left as they
              are
-    colours  to 8-bit full-range RGB by the matrix that the file names, else BT.709 from 720 rows up
-             and BT.601 below
+    colours  to 8-bit full-range RGB of BT.709 (source_colours.py)
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import numpy as np
 
 from vidplat.config import InputConfig
 from vidplat.errors import InputError, JobError
+from vidplat.workers.source_colours import BT709, LIMITED, in_bt709, matrix_of
 from vidplat.workers.source_video import opened, pictures, pixel_aspect, quarter_turns
 
 CRF = "17"  # visually lossless for our sizes: about 45 dB on flipbook clips
@@ -71,10 +74,14 @@ def to_mp4(frames: np.ndarray, fps: int, *, crf: str = CRF) -> bytes:
             "flags": "+bitexact",
             "x264-params": X264_PARAMS,
         }
-        stream.codec_context.colorspace = 1  # BT.709, told to players as well
+        told = stream.codec_context  # to players: without all of them each guesses for itself
+        told.colorspace = told.color_primaries = told.color_trc = BT709
+        told.color_range = LIMITED
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range=LIMITED
+            )
             frame.pts, frame.time_base = index, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -161,7 +168,7 @@ def _fitted(frame: Any, stream: Any, width: int, height: int) -> np.ndarray:
     import cv2
 
     pixels: np.ndarray = np.rot90(
-        frame.to_ndarray(format="rgb24", src_colorspace=_matrix(frame)), quarter_turns(frame)
+        frame.to_ndarray(format="rgb24", src_colorspace=matrix_of(frame)), quarter_turns(frame)
     )
     aspect = pixel_aspect(frame, stream)
     if quarter_turns(frame) % 2:
@@ -175,19 +182,11 @@ def _fitted(frame: Any, stream: Any, width: int, height: int) -> np.ndarray:
         kept = max(1, min(rows, round(columns * aspect * height / width)))
         top = (rows - kept) // 2
         pixels = pixels[top : top + kept]
-    rows, columns = pixels.shape[:2]
-    if (rows, columns) == (height, width):
-        return pixels
-    shrinks = rows >= height and columns >= width
-    scaled: np.ndarray = cv2.resize(
-        np.ascontiguousarray(pixels),
-        (width, height),
-        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-    )
-    return scaled
-
-
-def _matrix(frame: Any) -> str:
-    """Which matrix turns the frame's YUV into RGB, by the numbers of ITU-T H.273."""
-    named = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
-    return named.get(int(frame.colorspace), "ITU709" if frame.height >= 720 else "ITU601")
+    if pixels.shape[:2] != (height, width):
+        shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
+        pixels = cv2.resize(
+            np.ascontiguousarray(pixels),
+            (width, height),
+            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+        )
+    return in_bt709(pixels, frame)

@@ -158,7 +158,7 @@ class Worker:
         attempt: int = 1,
         hand_over: bool = False,
     ) -> Rendered | Draft:
-        """Make one video. Raises `SpecError`, `OutOfMemoryError` or `JobError`.
+        """Make one video. Raises `SpecError`, `MethodRefused`, `OutOfMemoryError` or `JobError`.
 
         With `hand_over` a video of which a method left frames out comes back as a draft, for
         `finish` anywhere.

@@ -86,8 +86,8 @@ def test_an_edit_begins_at_its_strength_and_takes_as_many_steps() -> None:
     assert chosen_steps(FOUR, 2, 0.6) == (600, 300)
 
 
-VIDEO_IN_BLOCKS = Task(9, is_edit=False, in_blocks=True)
-EDIT_IN_BLOCKS = Task(9, is_edit=True, in_blocks=True)
+VIDEO_IN_BLOCKS = Task(9, 4, is_edit=False, in_blocks=True)
+EDIT_IN_BLOCKS = Task(9, 4, is_edit=True, in_blocks=True)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.methods.on_model.counting import counting
 from tests.methods.on_model.runs import CIRCLE, SPEC, a_tiny_family, denoised, error
 from tests.methods.on_model.tiny import a_tiny_pair, a_tiny_transformer, answer
 from vidplat.domain import OperatingPoint
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.early.grid import passes_of
 from vidplat.methods.early.on_model import Early
 from vidplat.methods.language import parse
@@ -217,7 +217,7 @@ def test_what_it_costs_is_what_the_closed_form_says(tiny: Any) -> None:
 def test_a_multistep_solver_is_refused_with_the_reason_and_euler_helps(tmp_path: Path) -> None:
     unipc = a_tiny_family(tmp_path / "unipc", scheduler="UniPCMultistepScheduler")
     with pytest.raises(
-        SpecError, match="the solver is UniPCMultistepScheduler, which would take the change of"
+        MethodRefused, match="the solver is UniPCMultistepScheduler, which would take the change of"
     ):
         denoised(unipc, "early")
     assert torch.isfinite(denoised(unipc, "early+euler")).all()

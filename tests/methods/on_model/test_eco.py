@@ -20,7 +20,7 @@ from tests.methods.on_model.runs import CIRCLE, SPEC, a_tiny_family, denoised
 from tests.methods.on_model.test_seams import traces
 from tests.methods.on_model.tiny import Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.domain import Job, OperatingPoint, VideoSpec
-from vidplat.errors import SpecError, UsageError
+from vidplat.errors import MethodRefused, UsageError
 from vidplat.methods.eco.entropy import exact_rows
 from vidplat.methods.eco.keyframes import SELECTORS, changes, moving_average, select
 from vidplat.methods.eco.on_model import Eco
@@ -430,7 +430,7 @@ def test_a_worker_makes_it_and_tells_what_it_kept(tiny_wan: Path) -> None:
     assert rendered.metrics["kept_frames"] == 3
     assert worker.make(job, OperatingPoint(4, method="eco:3")).video == rendered.video
     with pytest.raises(
-        SpecError, match="6 keyframes cannot be chosen from 5 latent frames; take K=5 or less"
+        MethodRefused, match="6 keyframes cannot be chosen from 5 latent frames; take K=5 or less"
     ):
         worker.make(job, OperatingPoint(4, method="eco:6"))
 
@@ -468,7 +468,7 @@ def test_models_whose_frames_cannot_be_told_their_times_are_refused(family: str)
     twin = a_tiny_transformer(family)
     assert "would lose their times" in eco("eco:3").refusal(twin.model, a_run(twin))
     with (
-        pytest.raises(SpecError, match="cannot be told the times"),
+        pytest.raises(MethodRefused, match="cannot be told the times"),
         eco("eco:3").applied_to(twin.model),
     ):
         pass

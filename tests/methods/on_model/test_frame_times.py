@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.methods.on_model.test_seams import as_it_is, traces
 from tests.methods.on_model.tiny import Twin, a_tiny_pair, a_tiny_transformer, answer
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
 from vidplat.methods.seams.frame_times import Times, timed
 from vidplat.methods.seams.layouts import layout_of
@@ -152,7 +152,7 @@ def test_as_many_times_as_frames_are_needed() -> None:
     twin = a_tiny_transformer("wan")
     with (
         timed(twin.model, layout_of(twin.model), Times(KEPT)),
-        pytest.raises(SpecError, match="3 frames have times"),
+        pytest.raises(MethodRefused, match="3 frames have times"),
     ):
         answer(twin)
 
@@ -162,7 +162,7 @@ def test_a_call_that_places_its_tokens_itself_is_refused() -> None:
     placed = replace(twin, inputs={**twin.inputs, "video_coords": torch.rand(2, 3, 3 * P)})
     with (
         timed(twin.model, layout_of(twin.model), Times(KEPT)),
-        pytest.raises(SpecError, match="places its tokens"),
+        pytest.raises(MethodRefused, match="places its tokens"),
     ):
         answer(placed)
 
@@ -178,7 +178,7 @@ def test_a_call_that_places_its_tokens_itself_is_refused() -> None:
 def test_cogvideox_is_refused_with_its_reason(family: str, why: str) -> None:
     twin = a_tiny_transformer(family)
     with (
-        pytest.raises(SpecError, match=f"CogVideoXTransformer3DModel cannot be told .*{why}"),
+        pytest.raises(MethodRefused, match=f"CogVideoXTransformer3DModel cannot be told .*{why}"),
         timed(twin.model, layout_of(twin.model), Times(KEPT)),
     ):
         pass

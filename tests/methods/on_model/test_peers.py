@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.methods.on_model.counting import counting
 from tests.methods.on_model.runs import SPEC, a_tiny_family, denoised
 from tests.methods.on_model.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse
 from vidplat.methods.peers.easycache import EasyCache
@@ -383,7 +383,7 @@ def test_a_method_that_must_be_calibrated_is_refused_where_no_run_can_be_made() 
     installed = Installed([twin.model])
     installed.use("teacache")
     try:
-        with pytest.raises(SpecError, match="calibrated by a whole run"):
+        with pytest.raises(MethodRefused, match="calibrated by a whole run"):
             installed.begin(a_run((twin,)))
     finally:
         installed.remove()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.methods.on_model.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import Attend, AttentionCall, dense, linked, masked_attention
@@ -325,8 +325,8 @@ def test_tokens_that_are_no_grid_and_classes_without_a_layout_are_refused() -> N
     layout = layout_of(twin.model)
     with (
         hooked(twin.model, layout, "test", all_rows, as_it_is),
-        pytest.raises(SpecError, match="120 tokens are no grid of 6 frames, 4 rows, 6 columns"),
+        pytest.raises(MethodRefused, match="120 tokens are no grid of 6 frames, 4 rows, 6 columns"),
     ):
         answer(replace(twin, inputs={**twin.inputs, "num_frames": 6}))
-    with pytest.raises(SpecError, match="no method can be installed on Linear; known are Wan"):
+    with pytest.raises(MethodRefused, match="no method can be installed on Linear; known are Wan"):
         layout_of(torch.nn.Linear(1, 1))

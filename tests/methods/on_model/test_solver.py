@@ -53,6 +53,15 @@ def test_any_tail_runs_down_from_the_present_sigma_to_zero(steps: int, data: st.
     assert all(a > b for a, b in pairwise(tail))
 
 
+@pytest.mark.parametrize("terminal", [None, 0.1, 0.3])
+def test_a_single_step_goes_from_noise_to_the_end(terminal: float | None) -> None:
+    shared = euler(shift_terminal=terminal)
+
+    assert Solver(shared, 1, "cpu").sigmas == [1.0, 0.0]
+    # and the next run ends where the scheduler says
+    assert Solver(shared, 5, "cpu").sigmas[-2] == pytest.approx(terminal or 0.0089, abs=1e-4)
+
+
 def test_keeping_all_remaining_steps_changes_nothing() -> None:
     solver = Solver(euler(), 8, "cpu")
     before = solver.sigmas

@@ -17,7 +17,7 @@ from torch import Tensor
 from tests.methods.on_model.test_seams import traces
 from tests.methods.on_model.tiny import FAMILIES, Twin, a_tiny_pair, a_tiny_transformer, answer
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.installed import Installed
 from vidplat.methods.language import parse
 from vidplat.methods.protocol import Grid
@@ -269,7 +269,7 @@ def test_a_path_that_fails_its_check_is_refused_before_any_video(
     twin = a_tiny_transformer("wan")
 
     with pytest.raises(
-        SpecError, match=r"path=flex: it fails on cpu: no compiler here\. Use path=gather"
+        MethodRefused, match=r"path=flex: it fails on cpu: no compiler here\. Use path=gather"
     ):
         with_method(twin, "k=2,path=flex")
     assert traces(twin.model) == []

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.methods.on_model.tiny import a_tiny_pair, a_tiny_transformer, randomise
 from vidplat.domain import Job, OperatingPoint, VideoSpec
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.filling.frames import filled
 from vidplat.methods.filling.moments import filling_of, moments_among
 from vidplat.methods.installed import Installed
@@ -583,11 +583,12 @@ def test_a_video_can_be_edited_and_its_own_steps_are_counted() -> None:
 def test_a_run_that_ends_with_its_preview_is_refused() -> None:
     family = flipbook()
     with pytest.raises(
-        SpecError, match="vgdfr cannot be used here: its preview is made after 5 of the steps, and"
+        MethodRefused,
+        match="vgdfr cannot be used here: its preview is made after 5 of the steps, and",
     ):
         make(family, "vgdfr:ratio=0.01,k=5")
     short = Source(family.noise(SPEC), strength=0.2)
-    with pytest.raises(SpecError, match="made after 2 of the steps, and the whole run has 1"):
+    with pytest.raises(MethodRefused, match="made after 2 of the steps, and the whole run has 1"):
         make(family, ALL, spec=replace(SPEC, num_inference_steps=1), source=short)
 
 

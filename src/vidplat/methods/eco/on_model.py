@@ -86,7 +86,7 @@ class Eco(Method):
 
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:
-        """Raises `SpecError` for a model whose frames cannot be told their times."""
+        """Raises `MethodRefused` for a model whose frames cannot be told their times."""
         layout = layout_of(model)
         attentions = layout.attentions(model)
         last = len(attentions) - 1

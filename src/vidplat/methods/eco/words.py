@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from vidplat.methods import kinds
 from vidplat.methods.eco.budget import budgets, kept_frames, too_many, warmup_steps
+from vidplat.methods.model_shape import EULER, UNIPC
 
 
 class EcoKind(kinds.MethodKind):
@@ -24,6 +25,11 @@ class EcoKind(kinds.MethodKind):
     left_to_plan = "k"
 
     def unsuited(self, values: kinds.Values, task: kinds.Task) -> str:
+        if values["selector"] == "motion" and task.solver not in (EULER, UNIPC):
+            return (
+                "eco:selector=motion looks at the video that a run is heading for, and "
+                f"{task.solver} does not tell it; take another selector, or add +euler"
+            )
         return too_many(values["k"], task.latent_frames)
 
     def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise, product
 from types import MappingProxyType
 
@@ -191,6 +192,19 @@ def carried(preset: Preset, steps: int) -> Schedule:
     )
 
 
+def too_few(preset: str, work: float | None, steps: int) -> str:
+    """Why there is no such schedule for so many steps; "" when there is one."""
+    try:
+        schedule_of(preset, work, steps)
+    except ValueError as infeasible:
+        if work is not None:
+            return f"hsa: {infeasible}; take more steps"
+        least = least_steps(preset)
+        return f"hsa:{preset} at {steps} steps: {infeasible}; it needs {least} steps or more"
+    return ""
+
+
+@lru_cache
 def least_steps(preset: str) -> int:
     """The smallest number of steps from which on the preset can keep its target."""
     feasible = PRESET_STEPS

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vidplat.domain import OperatingPoint
 from vidplat.methods import kinds
-from vidplat.methods.hsa.schedule import schedule_of
+from vidplat.methods.hsa.schedule import schedule_of, too_few
 
 
 class HsaKind(kinds.MethodKind):
@@ -21,6 +21,9 @@ class HsaKind(kinds.MethodKind):
     on_model = "hsa.on_model:Hsa"
     first = "preset"
     needs_euler = "UniPC would divide the change of several steps by one when a token wakes up"
+
+    def unsuited(self, values: kinds.Values, task: kinds.Task) -> str:
+        return too_few(values["preset"], values["work"], task.steps)
 
     def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share:
         """R, the mean share of running tokens; 1 for a run too short, which workers refuse."""

@@ -26,6 +26,8 @@ class LiparKind(kinds.MethodKind):
                 "lipar leaves out what does not change in an input video, and this row has none: "
                 "add input_video, or choose another method"
             )
+        if task.patch_frames != 1:
+            return "lipar cannot prune tokens of several latent frames frame by frame"
         if task.in_blocks and values["recovery"] == "bias":
             return (
                 "lipar:recovery=bias is not made for block by block videos: use noise-aware, "
@@ -52,4 +54,4 @@ class LiparKind(kinds.MethodKind):
 # source: LIPAR, arXiv 2603.05811 v2, and its released code
 # law:    a token runs where it changed by tau1 since the last frame, or tau2 since what is reused
 # cost:   the kept share of both parts; of attention its square where recovery is none or bias
-# price:  1.4 times as fast with 32 % pruned: benchmarks/results/lipar-2core-epyc-2026-11-21.txt
+# price:  1.43x, 32 % pruned, random weights: benchmarks/results/lipar-2core-epyc-2026-11-21.txt

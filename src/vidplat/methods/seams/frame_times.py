@@ -20,7 +20,7 @@ from typing import Any
 from diffusers.hooks import ModelHook
 from torch import nn
 
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.seams.hooks import registered
 from vidplat.methods.seams.layouts import Layout
 
@@ -48,7 +48,7 @@ class _Rope(ModelHook):  # type: ignore[misc]
         whole = self.fn_ref.original_forward(*longer_args, **longer_kwargs)
         original = self._layout.table_rows(whole, frames, of)
         if original[0].shape != counted[0].shape:
-            raise SpecError(
+            raise MethodRefused(
                 f"{len(frames)} frames have times, but the latents have another number of frames"
             )
         return original
@@ -56,8 +56,8 @@ class _Rope(ModelHook):  # type: ignore[misc]
 
 @contextmanager
 def timed(model: Any, layout: Layout, times: Times) -> Iterator[None]:
-    """Within this context frames stand at `times`. Raises `SpecError` where they cannot."""
+    """Within this context frames stand at `times`. Raises `MethodRefused` where they cannot."""
     if why := layout.times_refusal(model):
-        raise SpecError(f"{type(model).__name__} cannot be told the times of its frames: {why}")
+        raise MethodRefused(f"{type(model).__name__} cannot be told the times of its frames: {why}")
     with registered(model, "times", [(layout.rope(model), _Rope(layout, times))]):
         yield

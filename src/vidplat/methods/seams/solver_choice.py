@@ -1,9 +1,10 @@
 """Solvers a job may ask for instead of the model's own: flow-match Euler and UniPC.
 
-`FlowMatchEulerDiscreteScheduler(shift=s)` applies its shift to the end point of its default grid a
-second time, so that the last sigma is far smaller than it should be and the last step is wasted.
-Here the grid is given, sigma_j = s u / (1 + (s - 1) u) at u = 1, (T-1)/T, ..., 1/T, so that the
-shift acts once, as in UniPC's. A model whose own solver is of the asked kind keeps its own, unless
+`FlowMatchEulerDiscreteScheduler(shift=s)` runs its default grid down to the least sigma of
+training, shifted once when it is made and again with the grid (0.009 at shift 3), however few the
+steps are. So the last step has next to nothing to do, unless a `shift_terminal` says where the grid
+ends. Here the grid is given, sigma_j = s u / (1 + (s - 1) u) at u = 1, (T-1)/T, ..., 1/T: the shift
+acts once, as in UniPC's. A model whose own solver is of the asked kind keeps its own, unless
 another shift is asked for.
 """
 

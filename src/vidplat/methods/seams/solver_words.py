@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vidplat.methods import kinds
+from vidplat.methods.model_shape import EULER, UNIPC
 
 
 class SolverKind(kinds.MethodKind):
@@ -18,11 +19,17 @@ class SolverKind(kinds.MethodKind):
     def share(self, values: kinds.Values, run: kinds.PlannedRun) -> kinds.Share:
         return kinds.Share()
 
+    def candidates(self, steps: int, frames: int) -> Sequence[kinds.Candidate]:
+        """Fewer steps of it."""
+        settings = tuple(self.at(fewer) for fewer in range(steps - 1, 0, -1))
+        return (kinds.Candidate(self.name, settings, solver=self.name),)
+
 
 class EulerKind(SolverKind):
     """Flow-match Euler."""
 
     name = "euler"
+    solver = EULER
 
     def scheduler(self, values: kinds.Values, own: Any) -> Any:
         from vidplat.methods.seams.solver_choice import euler
@@ -34,12 +41,8 @@ class UnipcKind(SolverKind):
     """UniPC of order 2."""
 
     name = "unipc"
+    solver = UNIPC
     is_multistep = True
-
-    def candidates(self, steps: int, frames: int) -> Sequence[kinds.Candidate]:
-        """Fewer steps of it, against all its steps."""
-        settings = tuple(self.at(fewer) for fewer in range(steps - 1, 0, -1))
-        return (kinds.Candidate(self.name, settings, solver=self.name),)
 
     def scheduler(self, values: kinds.Values, own: Any) -> Any:
         from vidplat.methods.seams.solver_choice import unipc

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import nn
 
 from vidplat import measured
 from vidplat.errors import ModelError, printable
+from vidplat.files import write_whole
 from vidplat.methods.seams.solver_choice import shift_of, solver_name
 from vidplat.methods.vdit import tiles
 
@@ -176,10 +176,7 @@ def revision_of(model: nn.Module) -> str:
 
 def save(masks: Masks, path: Path) -> None:
     """Write a file, folders above it included; the old one stays whole until the new one is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partly = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partly.write_text(json.dumps(_document(masks), indent=1) + "\n", encoding="utf-8")
-    partly.replace(path)
+    write_whole(path, (json.dumps(_document(masks), indent=1) + "\n").encode())
 
 
 def _document(masks: Masks) -> dict[str, Any]:

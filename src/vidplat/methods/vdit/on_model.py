@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid, Method, Run
 from vidplat.methods.seams.attention import Attend, AttentionCall, linked
@@ -62,14 +62,14 @@ class Sparse(Method):
 
     @contextmanager
     def applied_to(self, model: Any) -> Iterator[None]:
-        """Raises `SpecError` when the path does not compute what it should on this device."""
+        """Raises `MethodRefused` when the path does not compute what it should on this device."""
         layout = layout_of(model)
         attentions = layout.attentions(model)
         first: Any = attentions[0]
         weight = first.to_q.weight  # the model's first parameter may be one that stays in float32
         head_width = first.to_q.out_features // first.heads
         if why := fault(self._path, weight.device, weight.dtype, head_width):
-            raise SpecError(f"sparse cannot use path={self._path}: it {why}. Use path=gather")
+            raise MethodRefused(f"sparse cannot use path={self._path}: it {why}. Use path=gather")
         with located(model, layout, self.name) as present:
             site = _Site(self, model, len(attentions), present, PATHS[self._path])
             with linked(attentions, layout.processor, site.link):
@@ -90,7 +90,7 @@ class Sparse(Method):
         ]
 
     def k_at(self, model: Any, layers: int, frames: int, layer: int, step: int) -> int:
-        """k of a layer at a step; F: stock attention. Raises `SpecError` without masks."""
+        """k of a layer at a step; F: stock attention. Raises `MethodRefused` without masks."""
         if step < self._dense_steps or not self._dense_ends <= layer < layers - self._dense_ends:
             return frames
         if not self._is_searched:
@@ -99,7 +99,7 @@ class Sparse(Method):
         if masks is None or masks.frames != frames:  # a pipeline that asks nobody before it begins
             masks, why = mask_file.find(model, layers, frames)
             if masks is None:
-                raise SpecError(f"sparse cannot be used here: {why}")
+                raise MethodRefused(f"sparse cannot be used here: {why}")
             self._searched[model] = masks
         return masks.ks[layer]
 

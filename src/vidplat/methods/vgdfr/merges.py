@@ -26,6 +26,22 @@ from itertools import pairwise
 
 from vidplat.methods.model_shape import latent_frames
 
+_BEFORE = 1 / 10  # share of the steps before the preview, where k is not given
+
+
+def steps_before(given: int | None, steps: int) -> int:
+    """k: how many of `steps` are made before the look at what is alike."""
+    return given or max(1, round(_BEFORE * steps))
+
+
+def too_late(given: int | None, steps: int) -> str:
+    """Why no step is left after the look; "" when one is."""
+    before = steps_before(given, steps)
+    if before < steps:
+        return ""
+    return f"its preview is made after {before} of the steps, and the whole run has {steps}"
+
+
 #: Range of thresholds that `merges_of_ratio` may take, and from where down it merges four by four.
 #: The upper two are those of VGDFR's code; its lowest, 0.01, is for likeness of neighbours alone:
 #: where something moves the ends of a run are often as unlike as can be.

@@ -41,9 +41,14 @@ from vidplat.methods.seams.frame_times import Times, timed
 from vidplat.methods.seams.layouts import layout_of
 from vidplat.methods.solver import Solver
 from vidplat.methods.vgdfr.likeness import by_neighbours, by_spans
-from vidplat.methods.vgdfr.merges import Merges, merges_above, merges_of_ratio
+from vidplat.methods.vgdfr.merges import (
+    Merges,
+    merges_above,
+    merges_of_ratio,
+    steps_before,
+    too_late,
+)
 
-BEFORE = 1 / 10  # share of the steps before the preview, where k is not given
 LEVEL = 1  # of the preview: 1 / 2^level of the height and width; and of what is encoded of it
 
 
@@ -111,16 +116,13 @@ class Vgdfr(Method):
                 f"{type(run.solver.scheduler).__name__} has no preview of the video between "
                 "its steps"
             )
-        if (before := self._steps_before(run.solver)) >= run.solver.total:
-            return (
-                f"its preview is made after {before} of the steps, and the whole run has "
-                f"{run.solver.total}"
-            )
+        if why := too_late(self._given_before, run.solver.total):
+            return why
         return "" if self._is_published else layout_of(model).times_refusal(model)
 
     def begin(self, run: Run) -> None:
         self._run, self._merges, self._times.frames = run, None, None
-        self._before = self._steps_before(run.solver)
+        self._before = steps_before(self._given_before, run.solver.total)
         self._compression, self._since = 0.0, time.perf_counter()
 
     @contextmanager
@@ -166,10 +168,6 @@ class Vgdfr(Method):
         if self._merges is None or step < self._before - 1:
             return 1.0
         return 1.0 + self._compression if step < self._before else self.kept_latents
-
-    def _steps_before(self, solver: Solver) -> int:
-        """k of a run that begins; one that is shortened later keeps it."""
-        return self._given_before or max(1, round(BEFORE * solver.total))
 
 
 def _now(latents: Tensor) -> float:

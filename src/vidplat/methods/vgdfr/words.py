@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from vidplat.methods import kinds
+from vidplat.methods.model_shape import EULER, UNIPC
+from vidplat.methods.vgdfr.merges import too_late
 
 
 class VgdfrKind(kinds.MethodKind):
@@ -22,6 +24,14 @@ class VgdfrKind(kinds.MethodKind):
     )
     on_model = "vgdfr.on_model:Vgdfr"
     first = "theta"
+
+    def unsuited(self, values: kinds.Values, task: kinds.Task) -> str:
+        if task.patch_frames != 1:
+            return "vgdfr cannot leave out tokens of several latent frames frame by frame"
+        if task.solver not in (EULER, UNIPC):
+            return f"vgdfr: {task.solver} has no preview of the video between its steps; add +euler"
+        why = too_late(values["k"], task.steps)
+        return why and f"vgdfr: {why}"
 
     def contradiction(self, values: kinds.Values) -> str:
         theta, ratio = values["theta"], values["ratio"]

@@ -4,18 +4,18 @@ A worker on another machine may be minutes ahead of or behind the platform. Take
 would cut videos short because their end has passed there, or never hurry; and what it says of
 starts and ends would fit nothing here. So it is asked for its time once it is up, and the middle of
 that round trip is when it answered (Cristian, Distributed Computing 3, 1989, section 4); the error
-is at most half of it. A clock that is set while a batch runs is not noticed.
+is at most half of it. Neither side notices when its clock is set meanwhile (`times.now`).
 
 Ahead: seconds by which the worker's clock is ahead of ours; negative when it is behind.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from vidplat import times
 from vidplat.domain import Outcome, Progress
 from vidplat.platform.dispatch.dispatcher import Event, HandedOver, Order, WorkerUp
 
@@ -30,7 +30,7 @@ _TIMES: Mapping[type, tuple[str, ...]] = {
 _Event = TypeVar("_Event", bound=Event)
 
 
-def ahead_of_ours(ask: Callable[[], float], clock: Callable[[], float] = time.time) -> float:
+def ahead_of_ours(ask: Callable[[], float], clock: Callable[[], float] = times.now) -> float:
     """How far the clock that `ask` reads is ahead, by the quickest of three questions; 0 where
     that is below half of the round trip, and so nothing but the way of the answer."""
     answers: list[tuple[float, float]] = []

@@ -20,6 +20,7 @@ from vidplat.domain import Job, ModelRef, Outcome, Progress, WorkerState
 from vidplat.scheduler.decision import Assignment
 from vidplat.workers.draft import Draft
 
+DRAFT_PART_WITHIN_S = 300.0  # of a link that is gone: then the draft is made again
 DRAFT_BYTES = "draft_bytes"  # metric of a video that another worker finished: what travelled
 
 
@@ -34,6 +35,7 @@ class WorkerSpec:
     store_url: str
     calibrate: bool = False  # measure the device before the first job
     inputs: InputConfig = field(default_factory=InputConfig)  # as intake had them
+    store_patience_s: float = 0.0  # a video that the store refuses is offered again for so long
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Seat:
     since: float  # when it came up, or was asked to
     up: bool = False  # False: still coming
     free_bytes: int = 0  # not known until it is up
+    has_place: bool = True  # False: its process waits for room on the cluster
 
     @property
     def worker_id(self) -> str:
@@ -111,6 +114,26 @@ class WorkerLost:
     at: float
     successor: str | None = None  # the next worker on its seat; None: the seat is given up
     request_is_wrong: bool = False  # it could not load the model: no other worker will
+    is_blameless: bool = False  # its machine went: nothing that it had in hand is to blame
+    stalled: str | None = None  # the job that it was given up for
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a cluster has for the workers of a pool, at one moment."""
+
+    places: int  # that exist, at most as many as are wanted
+    free: int  # of them, that nobody has
+    why: str = ""  # a sentence, where that is less than wanted
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Why a worker has no place yet."""
+
+    pool: str
+    why: str
+    is_taken: bool  # there are places, which others have: worth waiting for
 
 
 @dataclass(frozen=True)
@@ -145,6 +168,13 @@ class Dispatcher(Protocol):
 
     def cancel(self, worker_id: str, job_ids: Collection[str]) -> None:
         """Stop these jobs at their next step boundary; each still ends in an Outcome."""
+
+    def dismiss(self, worker_id: str, reason: str, stalled: str | None = None) -> None:
+        """Give a worker up, which does not answer any more or hangs in a job: its WorkerLost is the
+        next thing heard, and nothing after it."""
+
+    def absent(self) -> Mapping[str, Absence]:
+        """The workers that wait for a place, by id."""
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What was heard, oldest first; waits up to `timeout_s` for the first event."""

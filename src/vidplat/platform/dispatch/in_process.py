@@ -8,8 +8,16 @@ interpreter and one torch thread pool, and a job that crashes the process takes 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
-from vidplat.platform.dispatch.dispatcher import Event, Order, Seat, WorkerSpec
+from vidplat.platform.dispatch.dispatcher import (
+    Absence,
+    Event,
+    Order,
+    Seat,
+    WorkerLost,
+    WorkerSpec,
+)
 from vidplat.platform.dispatch.seats import Seats
 from vidplat.platform.dispatch.worker_thread import (
     Outbox,
@@ -28,6 +36,7 @@ class LocalDispatcher:
         self._open_tools = open_tools
         self._outbox = Outbox()
         self._threads: dict[str, WorkerThread] = {}
+        self._dismissed: list[Event] = []
 
     def start(self) -> None:
         for seat in self._seats.all():
@@ -52,8 +61,21 @@ class LocalDispatcher:
         if thread := self._threads.get(worker_id):
             thread.cancel(job_ids)
 
+    def dismiss(self, worker_id: str, reason: str, stalled: str | None = None) -> None:
+        """A thread cannot be ended from outside: it is left to itself, and no longer heard."""
+        if (thread := self._threads.pop(worker_id, None)) is not None:
+            thread.close()
+            lost = self._seats.lose(worker_id, reason)
+            self._dismissed.append(replace(self._followed(lost), stalled=stalled))
+
+    def absent(self) -> Mapping[str, Absence]:
+        return {}
+
     def poll(self, timeout_s: float) -> list[Event]:
-        return [self._understood(event) for event in self._outbox.take(timeout_s)]
+        events, self._dismissed = self._dismissed, []
+        heard = self._outbox.take(0.0 if events else timeout_s)
+        known = [each for each in heard if each.worker_id in self._threads]
+        return events + [self._understood(each) for each in known]
 
     def close(self) -> None:
         for wait_s in (0.0, 5.0):  # all are asked before one is waited for
@@ -72,6 +94,9 @@ class LocalDispatcher:
             return said
         self._threads.pop(said.worker_id, None)
         lost = self._seats.lose(said.worker_id, said.reason, request_is_wrong=said.request_is_wrong)
+        return self._followed(lost)
+
+    def _followed(self, lost: WorkerLost) -> WorkerLost:
         if lost.successor is not None:
             self._open_thread(self._seats.by_worker[lost.successor].spec)
         return lost

@@ -1,4 +1,6 @@
-"""The dispatcher that works on a Ray cluster: one actor per worker. The only file that imports Ray.
+"""The dispatcher that works on a Ray cluster: one actor per worker.
+
+It and `ray_cluster` are the only files that import Ray.
 
     driver                                    actor process
     put(orders)            ──────────────►    WorkerThread: a queue, and a thread that makes videos
@@ -10,34 +12,33 @@ once because its `take` fails.
 
 Ray is disposable: it places processes and moves small messages. What is true is in the catalog.
 Actors are never restarted or retried by Ray; a dead one is replaced here by another with a new id.
-
-A cluster started here has one node; pools then are custom resources `pool_<name>`. On a cluster we
-attach to, a pool takes nodes with the label `vidplat-pool=<name>`, or nodes with that custom
-resource, or any node when neither exists; its nodes need vidplat installed.
+A cluster that is lost (`ray_cluster`) takes all its workers along, without blame for what they had
+in hand; they come up anew on the next one, which is started here, or waited for where it was
+attached to.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
+import threading
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import defaultdict, deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partialmethod
 from typing import Any
 from uuid import uuid4
 
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from vidplat.config import RayConfig
+from vidplat import times
 from vidplat.domain import Outcome
 from vidplat.errors import ClusterError, printable
 from vidplat.platform.dispatch import clocks
 from vidplat.platform.dispatch.dispatcher import (
+    DRAFT_PART_WITHIN_S,
+    Absence,
     Event,
     HandedOver,
     Order,
@@ -46,6 +47,7 @@ from vidplat.platform.dispatch.dispatcher import (
     WorkerSpec,
     WorkerUp,
 )
+from vidplat.platform.dispatch.ray_cluster import RayCluster
 from vidplat.platform.dispatch.seats import Seats
 from vidplat.platform.dispatch.worker_thread import (
     Outbox,
@@ -60,7 +62,6 @@ log = logging.getLogger(__name__)
 
 LONG_POLL_S = 20.0
 GATHER_S = 1.0  # heartbeats are told so often; what has ended is told at once
-POOL_LABEL = "vidplat-pool"
 _CALL_TIMEOUT_S = 5.0
 _RECALL_WITHIN_S = 10.0
 # without an answer that was due: then a worker hangs, or nothing comes through to it any more
@@ -68,7 +69,8 @@ _SILENT_S = 45.0
 _LONGEST_LOOK_S = 1.0  # a process that slept itself has not heard how silent others were
 _PART_BYTES = 32 * 1024  # of a draft: below what Ray answers directly, from process to process
 _PARTS_AT_ONCE = 8
-_PART_WITHIN_S = 300.0  # of a link that is gone: then the draft is made again
+_BACK_WITHIN_S = 300.0  # that a cluster we attached to may be away
+_PARENT_LOOK_S = 0.5
 _TOLD_OF_CLOCK_S = 2.0  # who runs the machines should know of a clock that is further off
 
 
@@ -90,13 +92,14 @@ class WorkerActor(WorkerThread):
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec, self._tools_here, Outbox())
         self._drafts: dict[str, bytes] = {}
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         self.start()
 
     def take(self, wait_s: float) -> list[WorkerEvent]:
         return self._outbox.take(wait_s, GATHER_S)
 
     def clock(self) -> float:
-        return time.time()
+        return times.now()
 
     def part(self, name: str, start: int) -> bytes:
         """Of a draft's video; nothing where there is none of that name."""
@@ -120,6 +123,14 @@ class WorkerActor(WorkerThread):
         return _carried(draft) if own is None else own
 
 
+def _end_with_parent() -> None:
+    """A worker whose node died is gone for everybody: it must not go on beside its successor."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(_PARENT_LOOK_S)
+    os._exit(1)
+
+
 def _carried(draft: Draft) -> bytes:
     """A draft's video, from its maker. Raises `ClusterError` where it cannot be had."""
     handle: DraftHandle = draft.video
@@ -130,7 +141,7 @@ def _carried(draft: Draft) -> bytes:
         while starts or coming:
             while starts and len(coming) < _PARTS_AT_ONCE:
                 coming.append(handle.maker.part.remote(handle.name, starts.popleft()))
-            video += ray.get(coming.popleft(), timeout=_PART_WITHIN_S)
+            video += ray.get(coming.popleft(), timeout=DRAFT_PART_WITHIN_S)
     except RayError as error:
         raise ClusterError(
             f"a draft was lost on its way between two workers: {printable(error, limit=200)}"
@@ -141,11 +152,12 @@ def _carried(draft: Draft) -> bytes:
 
 
 class RayDispatcher:
-    """`seats` are what the plan should know of each worker before it is up."""
+    """`seats` are what the plan should know of each worker before it is up. The cluster, which may
+    be connected already, is closed with the dispatcher."""
 
-    def __init__(self, seats: Sequence[Seat], config: RayConfig) -> None:
+    def __init__(self, seats: Sequence[Seat], cluster: RayCluster) -> None:
         self._seats = Seats(seats)
-        self._config = config
+        self._cluster = cluster
         self._actors: dict[str, Any] = {}
         self._takes: dict[Any, str] = {}  # unanswered `take` -> worker id
         # By job id: attempt and draft, while it is not finished.
@@ -155,24 +167,18 @@ class RayDispatcher:
         # By worker id: for how long its `take` has been unanswered.
         self._silent_s: defaultdict[str, float] = defaultdict(float)
         self._polled_at = time.monotonic()
-        self._started_here = False
-        self._attached = False
+        self._coming: dict[Any, str] = {}  # an answer that every process gives -> worker id
+        self._dismissed: list[Event] = []
+        self._away_since: float | None = None  # monotonic: when the cluster was lost
 
     def start(self) -> None:
+        self._cluster.connect([seat.spec for seat in self._seats.all()])
         try:
-            self._connect()
             for seat in self._seats.all():
                 self._open_actor(seat.spec)
-        except (RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except (RayError, ValueError, RuntimeError) as error:
             self.close()
-            why = f"cannot start Ray on this machine: {printable(error)}"
-            if self._config.address is not None:
-                why = (
-                    f"cannot use the Ray cluster at {printable(self._config.address)}: "
-                    f"{printable(error)}. It must run Ray {ray.__version__}; if it asks for "
-                    "tokens, set RAY_AUTH_MODE=token here"
-                )
-            raise ClusterError(why) from error
+            raise ClusterError(f"cannot place workers on Ray: {printable(error)}") from error
 
     def seats(self) -> tuple[Seat, ...]:
         return self._seats.all()
@@ -204,37 +210,56 @@ class RayDispatcher:
         if actor := self._actors.get(worker_id):
             actor.cancel.remote(frozenset(job_ids))
 
+    def dismiss(self, worker_id: str, reason: str, stalled: str | None = None) -> None:
+        if worker_id in self._actors:
+            self._takes = {ref: who for ref, who in self._takes.items() if who != worker_id}
+            self._dismissed.append(replace(self._lose(worker_id, reason), stalled=stalled))
+
+    def absent(self) -> Mapping[str, Absence]:
+        return self._cluster.absences(self._coming.values(), self._seats.all())
+
     def poll(self, timeout_s: float) -> list[Event]:
+        events, self._dismissed = self._dismissed, []
+        if self._away_since is not None:
+            self._come_back(self._away_since, timeout_s)
+            return events
+        if (trouble := self._cluster.trouble()) is not None:
+            return events + self._lose_all(trouble)
         if not self._takes:
-            time.sleep(timeout_s)
-            return []
-        ready, rest = ray.wait(list(self._takes), num_returns=1, timeout=timeout_s)
+            time.sleep(0.0 if events else timeout_s)
+            return events
+        ready, rest = ray.wait(
+            list(self._takes), num_returns=1, timeout=0.0 if events else timeout_s
+        )
         if ready and rest:
             more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
             ready += more
-        events: list[Event] = []
         for ref in ready:
-            events += self._answered(self._takes.pop(ref), ref)
+            if self._away_since is None:
+                events += self._answered(self._takes.pop(ref), ref)
+        if self._away_since is not None:
+            return events
+        self._note_placed()
         return events + self._given_up()
 
     def close(self) -> None:
         self._takes.clear()
-        for actor in self._actors.values():
-            ray.kill(actor, no_restart=True)
+        if self._away_since is None:
+            for actor in self._actors.values():
+                ray.kill(actor, no_restart=True)
         self._actors.clear()
-        if self._started_here or self._attached:
-            ray.shutdown()
-        self._started_here = self._attached = False
+        self._cluster.close()
 
     # --- events ---------------------------------------------------------------------------------
 
     def _answered(self, worker_id: str, ref: Any) -> list[Event]:
         try:
             answer: list[WorkerEvent] = ray.get(ref)
-        except RayActorError as error:
-            return [self._lose(worker_id, _cause_of_death(error))]
         except RayError as error:
-            return [self._lose(worker_id, printable(error))]
+            if trouble := self._cluster.trouble(at_once=True):
+                return self._lose_all(trouble)
+            is_death = isinstance(error, RayActorError)
+            return [self._lose(worker_id, _cause_of_death(error) if is_death else printable(error))]
         events: list[Event] = []
         for said in answer:
             if isinstance(said, SetupFailed):
@@ -294,40 +319,13 @@ class RayDispatcher:
 
     def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
         ray.kill(self._actors.pop(worker_id), no_restart=True)
+        self._coming = {ref: who for ref, who in self._coming.items() if who != worker_id}
         lost = self._seats.lose(worker_id, reason, request_is_wrong=request_is_wrong)
         if lost.successor is not None:
             self._open_actor(self._seats.by_worker[lost.successor].spec)
-        log.warning("worker %s lost: %s", worker_id, reason)
         return lost
 
     # --- the cluster ----------------------------------------------------------------------------
-
-    def _connect(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # It has remarks before `logging_level` takes effect.
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-        if self._config.address:
-            _check_reachable(self._config.address)
-            ray.init(address=self._config.address, **quiet)
-            self._attached = True
-            return
-        # Ray would run workers at almost the lowest priority; here theirs is the work that counts.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        specs = [seat.spec for seat in self._seats.all()]
-        with _fewer_processes():
-            ray.init(
-                address="local",
-                # Every actor gets its place, also where threads outnumber cores: the user decides.
-                num_cpus=max(1, sum(spec.pool.threads for spec in specs)),
-                num_gpus=sum(spec.pool.gpus for spec in specs) or None,
-                resources=Counter(pool_resource(spec.pool.name) for spec in specs),
-                include_dashboard=self._config.dashboard,
-                # Videos go from workers to the store; Ray carries small messages only.
-                object_store_memory=80 * 2**20,
-                **quiet,
-            )
-        self._started_here = True
 
     def _open_actor(self, spec: WorkerSpec) -> None:
         options: dict[str, Any] = {
@@ -335,53 +333,40 @@ class RayDispatcher:
             "num_gpus": spec.pool.gpus,
             "max_restarts": 0,
             "max_concurrency": 16,
-            **self._placement(spec.pool.name),
+            **self._cluster.placement(spec.pool.name),
         }
-        self._actors[spec.worker_id] = ray.remote(WorkerActor).options(**options).remote(spec)
+        actor = ray.remote(WorkerActor).options(**options).remote(spec)
+        self._actors[spec.worker_id] = actor
+        self._coming[actor.clock.remote()] = spec.worker_id
         self._listen(spec.worker_id)
 
-    def _placement(self, pool: str) -> dict[str, Any]:
-        """How Ray finds the nodes of a pool."""
-        if self._started_here or pool_resource(pool) in ray.cluster_resources():
-            return {"resources": {pool_resource(pool): 1}}
-        alive = (node for node in ray.nodes() if node.get("Alive"))
-        if any(node.get("Labels", {}).get(POOL_LABEL) == pool for node in alive):
-            return {"label_selector": {POOL_LABEL: pool}}
-        return {}
+    def _note_placed(self) -> None:
+        """Workers whose process answers have a place; they may still be loading."""
+        if self._coming:
+            answered, _ = ray.wait(list(self._coming), num_returns=len(self._coming), timeout=0)
+            for ref in answered:
+                self._seats.place(self._coming.pop(ref))
 
+    def _lose_all(self, reason: str) -> list[Event]:
+        """The cluster is gone, and every worker with it."""
+        self._away_since = time.monotonic()
+        lost = [self._seats.lose(each, reason) for each in list(self._actors)]
+        for gone in (self._actors, self._takes, self._coming, self._drafts, self._silent_s):
+            gone.clear()
+        return [replace(each, is_blameless=True) for each in lost]
 
-@contextmanager
-def _fewer_processes() -> Iterator[None]:
-    """While open, a cluster is started without its autoscaler and its log reader.
-
-    One machine has nothing to scale, and nobody reads the logs (`log_to_driver` is off), but each
-    is a Python process that starts beside the ones we wait for: 1.9 s of processor time (decision
-    0009). Ray has no public setting for it in `ray.init`; a test looks whether they stay away.
-    """
-    parameters: Any = ray._private.parameter.RayParams
-    usual = parameters.__init__
-    parameters.__init__ = partialmethod(usual, no_monitor=True, include_log_monitor=False)
-    try:
-        yield
-    finally:
-        parameters.__init__ = usual
-
-
-def _check_reachable(address: str) -> None:
-    """Raise ConnectionError in seconds where nobody listens; Ray would try for minutes."""
-    if "://" in address:
-        raise ConnectionError(
-            "write it as host:port, the address that `ray start --head` shows; ray:// is not "
-            "supported"
-        )
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CALL_TIMEOUT_S).close()
-
-
-def pool_resource(pool: str) -> str:
-    """Name of the custom Ray resource that marks a pool's places."""
-    return f"pool_{pool}"
+    def _come_back(self, since: float, timeout_s: float) -> None:
+        """Bring all workers up on the next cluster, once there is one. Raises ClusterError."""
+        self._cluster.close()
+        if not self._cluster.answers():
+            away_s = time.monotonic() - since
+            if away_s > _BACK_WITHIN_S:
+                raise ClusterError(f"the Ray cluster was lost, and not back after {away_s:.0f} s")
+            time.sleep(timeout_s)
+            return
+        self.start()
+        self._away_since = None
+        self._polled_at = time.monotonic()
 
 
 def _cause_of_death(error: RayActorError) -> str:

@@ -2,9 +2,10 @@
 
     WorkerThread(spec, open_tools, outbox)
       its own thread: open tools -> load -> calibrate? -> WorkerUp,
-                      then for each order: make -> commit -> Outcome
+                      then for each order: make -> hand to the storer, or Outcome where that failed
       any thread: put, recall, hurry, cancel (short, never blocked by a running job)
-      another:    fetches the draft that is next while a job is at work
+      a second:   commit -> Outcome, while the next order is made (`storing`)
+      a third:    fetches the draft that is next while a job is at work
 
 It knows neither torch nor Ray: the video maker and the commit come through `Tools`, which
 `worker_tools.open_tools` builds inside the process that uses them. A failing job never ends the
@@ -13,6 +14,7 @@ thread; one that cannot load its model ends with a `SetupFailed` event.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -20,8 +22,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
+from vidplat import times
 from vidplat.domain import (
     Artifact,
     Failure,
@@ -35,6 +39,7 @@ from vidplat.domain import (
 from vidplat.errors import (
     InfrastructureError,
     JobError,
+    MethodRefused,
     OutOfMemoryError,
     RequestError,
     VidplatError,
@@ -48,11 +53,24 @@ from vidplat.platform.dispatch.dispatcher import (
     WorkerUp,
     light_class,
 )
+from vidplat.platform.dispatch.storing import Parcel, Storer
 from vidplat.stages import NETWORK, STORE
 from vidplat.workers.draft import Draft, Rendered
 from vidplat.workers.making import Control, OnStep
 
 log = logging.getLogger(__name__)
+
+_END_WITHIN_S = 60.0  # that a thread may take at the end of the process
+_THREAD = "worker-"  # how names of their threads begin
+
+
+@atexit.register
+def _wait_for_threads() -> None:
+    """Python must not be taken down around a thread that computes: that ends in an abort."""
+    until = time.monotonic() + _END_WITHIN_S
+    for thread in threading.enumerate():
+        if thread.name.startswith(_THREAD):
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 class VideoMaker(Protocol):
@@ -86,8 +104,9 @@ class Tools:
     """What a worker works with."""
 
     maker: Callable[[ModelRef], VideoMaker]  # not loaded yet
-    commit: Callable[[Order, Rendered], Artifact]  # bytes into the store; the winner's artifact
-    clock: Callable[[], float] = time.time
+    # Bytes into the store, and again when that failed; the winner's artifact.
+    commit: Callable[[Order, Rendered], Artifact]
+    clock: Callable[[], float] = times.now
     # On its way to another worker.
     pack: Callable[[bytes], Any] = field(default=lambda video: video)
     unpack: Callable[[Draft], bytes] = field(default=lambda draft: draft.video)
@@ -121,16 +140,19 @@ class Outbox:
 
     def take(self, wait_s: float, gather_s: float = 0.0) -> list[WorkerEvent]:
         """All events so far, oldest first; waits up to `wait_s` for the first. Heartbeats alone
-        wait `gather_s` for more: every answer costs kilobytes of a link that may be thin."""
+        wait `gather_s` for more: every answer costs kilobytes of a link that may be thin. That a
+        video is being stored is told at once: from then on it is another that may kill its worker.
+        """
         with self._changed:
             if not self._events:
                 self._changed.wait(wait_s)
             if self._events:
-                self._changed.wait_for(
-                    lambda: not all(isinstance(each, Progress) for each in self._events), gather_s
-                )
+                self._changed.wait_for(self._has_news, gather_s)
             taken, self._events = self._events, []
             return taken
+
+    def _has_news(self) -> bool:
+        return any(not isinstance(each, Progress) or each.phase == STORE for each in self._events)
 
 
 def _is_newer(event: WorkerEvent, last: WorkerEvent) -> bool:
@@ -143,7 +165,7 @@ def _is_newer(event: WorkerEvent, last: WorkerEvent) -> bool:
 
 
 class WorkerThread:
-    """One worker: a queue of orders and the thread that carries them out, one at a time."""
+    """One worker: a queue of orders, the thread that makes them one at a time, and its storer."""
 
     def __init__(
         self, spec: WorkerSpec, open_tools: Callable[[WorkerSpec], Tools], outbox: Outbox
@@ -161,7 +183,7 @@ class WorkerThread:
         # By job id: a draft's video, and its seconds.
         self._fetching: dict[str, Future[tuple[bytes, float]]] = {}
         self._fetcher = ThreadPoolExecutor(1, thread_name_prefix=f"fetcher-{spec.worker_id}")
-        name = f"worker-{spec.worker_id}"
+        name = f"{_THREAD}{spec.worker_id}"
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     # --- from any thread ------------------------------------------------------------------------
@@ -213,13 +235,18 @@ class WorkerThread:
             tools = self._tools = self._open_tools(self.spec)
             self._outbox.put(self._set_up(tools))
         except Exception as error:  # the worker's edge: what stops it from starting is told upwards
+            if self._closing:
+                return  # nobody waits for it any more
             worker_id, is_wrong = self.spec.worker_id, isinstance(error, RequestError)
             log.exception("worker %s could not start", worker_id)
             self._outbox.put(SetupFailed(worker_id, _sentence(error), is_wrong))
             return
+        storer = Storer(f"storer-{self.spec.worker_id}", self.spec.store_patience_s)
         while (order := self._next()) is not None:
-            self._outbox.put(self._carry_out(order, tools))
+            if (end := self._carry_out(order, tools, storer)) is not None:
+                self._outbox.put(end)
         self._fetcher.shutdown(wait=False, cancel_futures=True)
+        storer.close()
 
     def _set_up(self, tools: Tools) -> WorkerUp:
         began = time.monotonic()
@@ -258,8 +285,8 @@ class WorkerThread:
         coming = self._fetcher.submit(_timed, self._tools.unpack, drafted.draft)
         self._fetching[drafted.job_id] = coming
 
-    def _carry_out(self, order: Order, tools: Tools) -> Outcome | HandedOver:
-        """One order from start to its end; never raises."""
+    def _carry_out(self, order: Order, tools: Tools, storer: Storer) -> Outcome | HandedOver | None:
+        """One order to its end, or to the storer, which tells of it then (None); never raises."""
         job, planned, worker_id = order.job, order.assignment.point, self.spec.worker_id
         end = _begun(order, worker_id, tools.clock())
 
@@ -275,18 +302,38 @@ class WorkerThread:
             made = self._make(order, tools, report)
             if isinstance(made, Draft):
                 packed, now = replace(made, video=tools.pack(made.video)), tools.clock()
+                self._forget(job.id)
                 return HandedOver(job.id, order.attempt, worker_id, packed, end.started_at, now)
             end = _with_facts(end, order, made)
-            began = time.monotonic()
-            artifact = tools.commit(order, made)
-            phases = {**end.phases, STORE: time.monotonic() - began}
-            end = replace(end, artifact=artifact, phases=phases)
         except Exception as error:  # the edge of a job: it must never take the worker down
-            end = replace(end, failure=sort_failure(error))
-            if not isinstance(error, VidplatError):
-                log.exception("job %s failed unexpectedly", job.id)
-        finally:
-            self._forget(job.id)
+            return self._ended(end, tools, error)
+        storer.put(
+            Parcel(
+                commit=partial(tools.commit, order, made),
+                report=partial(report, STORE, made.steps_done, made.steps_done),
+                is_unwanted=lambda: job.id in self._stopped,
+                ended=lambda came, seconds: self._outbox.put(
+                    self._ended(end, tools, came, {STORE: seconds})
+                ),
+            )
+        )
+        return None
+
+    def _ended(
+        self,
+        end: Outcome,
+        tools: Tools,
+        came: Artifact | Exception,
+        phases: Mapping[str, float] = {},
+    ) -> Outcome:
+        """The outcome of a job of which that came."""
+        self._forget(end.job_id)
+        if isinstance(came, Artifact):
+            end = replace(end, artifact=came, phases={**end.phases, **phases})
+        else:
+            end = replace(end, failure=sort_failure(came))
+            if not isinstance(came, VidplatError):
+                log.error("job %s failed unexpectedly", end.job_id, exc_info=came)
         return replace(end, finished_at=tools.clock())
 
     def _make(self, order: Order, tools: Tools, report: OnStep) -> Rendered | Draft:
@@ -365,6 +412,8 @@ def sort_failure(error: BaseException) -> Failure:
     is_torchs = type(error).__name__ == "OutOfMemoryError"  # which is not loaded for its sake
     if is_torchs or isinstance(error, OutOfMemoryError | MemoryError):
         kind = FailureKind.OUT_OF_MEMORY
+    elif isinstance(error, MethodRefused):
+        kind = FailureKind.METHOD
     elif isinstance(error, RequestError):
         kind = FailureKind.REQUEST
     elif isinstance(error, InfrastructureError | OSError):

@@ -23,6 +23,7 @@ def open_tools(spec: WorkerSpec) -> Tools:
     """The tools of one worker. Nothing is loaded or contacted yet."""
     store = open_store(spec.store_url)
     at_point = crash_points_for(spec.model.id)
+    token = secrets.token_hex(4)  # at each try to store a video the same
 
     def commit_video(order: Order, rendered: Rendered) -> Artifact:
         return commit(
@@ -30,7 +31,7 @@ def open_tools(spec: WorkerSpec) -> Tools:
             batch_id=spec.batch_id,
             job_id=order.job.id,
             attempt=order.attempt,
-            token=secrets.token_hex(4),
+            token=token,
             video=rendered.video,
             poster=rendered.poster,
             meta=rendered.meta,

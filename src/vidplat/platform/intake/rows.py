@@ -55,8 +55,7 @@ class _Template:
     number: int  # in the spool
     spec: VideoSpec
     model: ModelRef
-    in_blocks: bool  # the model makes its frames block by block
-    latent_frames: int
+    task: Task  # without an input video
     token_frames: int
 
 
@@ -113,7 +112,7 @@ class Rows:
             return "deadline", moment
         method = prompt.method or self._wishes.method
         if method is not None:
-            task = Task(template.latent_frames, source is not None, template.in_blocks)
+            task = replace(template.task, is_edit=source is not None)
             if wrong := self._method_problem(method, task):
                 return "method", wrong
         if prompt.priority is not None and abs(prompt.priority) > _PRIORITY_MAX:
@@ -189,15 +188,9 @@ class Rows:
             check_spec(shape, spec)
         except RequestError as error:
             return "video", str(error)
-        latent_frames = shape.latent_frames(spec.num_frames)
-        return _Template(
-            self._spool.template(spec, model),
-            spec,
-            model,
-            shape.blocks is not None,
-            latent_frames,
-            latent_frames // shape.patch[0],
-        )
+        task = Task.of(shape, spec, spec.num_inference_steps)
+        token_frames = task.latent_frames // shape.patch[0]
+        return _Template(self._spool.template(spec, model), spec, model, task, token_frames)
 
     def _spec(self, shape: ModelShape, size: dict[str, Any]) -> VideoSpec:
         """The row's values over the submit's over the model's; `num_frames` over `seconds`."""

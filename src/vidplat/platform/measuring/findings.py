@@ -52,10 +52,15 @@ def profile_points(found: Sequence[Finding], full_steps: int) -> list[ProfilePoi
 
     Plain steps are in the profile already and only help to decide what the hull is. Every setting
     of a method on the hull is kept once, cheapest first. Methods that rehearse are left out: plans
-    do not count rehearsals, so they are for those who ask for them by name. Every value of
-    a parameter that plans choose is kept (`MethodKind.left_to_plan`).
+    do not count rehearsals, so they are for those who ask for them by name; so is another solver
+    alone, whose fewer steps were compared with its own full run. Every value of a parameter that
+    plans choose is kept (`MethodKind.left_to_plan`).
     """
-    found = [one for one in found if not may_rehearse(one.point_method)]
+    found = [
+        one
+        for one in found
+        if not may_rehearse(one.point_method) and (not one.point_method or one.steps == full_steps)
+    ]
     on_hull = {id(found[i]) for i in hull([one.cost for one in found], [one.ssim for one in found])}
     methods = [one for one in found if one.point_method]
     kept = [one for one in methods if id(one) in on_hull or is_planned(one.point_method)]

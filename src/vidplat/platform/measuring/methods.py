@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from vidplat import measured as measured_files
 from vidplat.domain import ModelRef, Prompt
 from vidplat.errors import InputError, UsageError
+from vidplat.files import write_whole
 from vidplat.platform.measuring.findings import Finding, findings, profile_points, step_points
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def measure_methods(wanted: Wanted, listener: Listener) -> Measured:
     ref, shape = describe_model(wanted.model)
     spec = shape.defaults
     subjects = _subjects(wanted, listener)
-    ways = _chosen(candidates(spec, shape.latent_frames(spec.num_frames)), wanted.only)
+    ways = _chosen(
+        candidates(spec, shape.latent_frames(spec.num_frames), shape.solver), wanted.only
+    )
     torch.set_num_threads(wanted.threads)
     bench = Bench(load_family(locate(wanted.model), wanted.device), spec)
     tuning = min(_TUNING, len(subjects))
@@ -101,10 +104,8 @@ def keep(measured: Measured) -> Path:
     """Let plans on this machine choose from what was found; returns the file."""
     path = measured_files.folder(measured.model.revision) / "profile.json"
     points = [asdict(point) for point in measured.points]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps({"model": measured.model.id, "points": points}, indent=1) + "\n")
-    aside.replace(path)
+    text = json.dumps({"model": measured.model.id, "points": points}, indent=1) + "\n"
+    write_whole(path, text.encode())
     return path
 
 

@@ -21,9 +21,10 @@ from vidplat.errors import ExitCode, InfrastructureError, printable
 from vidplat.methods.language import is_known
 from vidplat.platform.dispatch.dispatcher import Seat
 from vidplat.platform.interface import BatchResult
+from vidplat.platform.run.heeding import find_committed
 from vidplat.platform.run.interrupts import Interrupts
 from vidplat.platform.run.learning import Learner
-from vidplat.platform.run.owners import held
+from vidplat.platform.run.owners import HoldLost, held
 from vidplat.platform.run.plan_records import plan_record
 from vidplat.platform.run.promise import PLANNED_BY_NAME, Promise, make_promise
 from vidplat.platform.run.reconcile import reconcile
@@ -58,14 +59,21 @@ def run_batch(site: Site, batch: Batch, submitted: Submitted) -> BatchResult:
     interrupts = Interrupts(
         lambda: site.listener.warn("finishing what is running; once more to stop at once")
     )
-    # 1. Hold.
-    with interrupts, held(site, batch.id, interrupts) as is_ours:
-        if not is_ours:
-            ended = ExitCode.INTERRUPTED, "interrupted while waiting"
-            return _result(site, batch, submitted, ended)
-        result = _run_held(site, batch, submitted, interrupts)
-        site.listener.finished(result)
-        return result
+    with interrupts:
+        while True:
+            # 1. Hold.
+            with held(site, batch.id, interrupts) as is_ours:
+                if not is_ours:
+                    ended = ExitCode.INTERRUPTED, "interrupted while waiting"
+                    return _result(site, batch, submitted, ended)
+                try:
+                    result = _run_held(site, batch, submitted, interrupts)
+                except HoldLost as lost:
+                    site.listener.warn(str(lost))
+                    submitted = replace(submitted, new=False)
+                    continue
+                site.listener.finished(result)
+                return result
 
 
 def _run_held(
@@ -81,12 +89,13 @@ def _run_held(
     # 3. Promise.
     due_at, batch = batch.deadline_at, _as_resumed(site, batch, submitted)
     seats = site.seats(batch, learner)
-    promise = _promise(site, batch, seats, learner, submitted.passed_at)
+    promise = _promise(site, batch, seats, learner, submitted)
     site.listener.planned(promise.plan, promise.answer)
     if not promise.answer.admitted:
         return _refused(site, batch, submitted, promise)
     # 4. Start.
-    site.catalog.set_batch_state(batch.id, BatchState.OPEN, at=site.clock())
+    cancelled = BatchState.CANCELLED  # meanwhile, from elsewhere
+    site.catalog.set_batch_state(batch.id, BatchState.OPEN, at=site.clock(), unless=cancelled)
     judged = replace(batch, submitted_at=submitted.at, deadline_at=due_at)
     tally = Tally(judged, len(seats), promise.plan, promise.startup_s)
     dispatcher = site.open_dispatcher(seats)
@@ -112,10 +121,11 @@ def _run_held(
 def _turn_until_over(world: World, interrupts: Interrupts) -> bool:
     """Steps 4 and 5; whether the user broke them off."""
     try:
-        world.listener.phase(f"starting {len(world.dispatcher.seats())} workers")
+        many = len(world.dispatcher.seats())
+        where = " in this process" if world.config.local else ""
+        world.listener.phase(f"starting {many} worker{'' if many == 1 else 's'}{where}")
         begin(world)
         world.dispatcher.start()
-        interrupts.listen()  # Ray has put its own handlers in place of ours
         while not is_over(world):
             if interrupts.draining:
                 drain(world)
@@ -132,11 +142,12 @@ def _leave_tidy(world: World) -> None:
     """Nothing of ours stays under way, what was learnt is kept, rubbish is swept."""
     site, batch = world.site, world.batch
     try:
+        find_committed(world)
         site.catalog.release(batch.id, site.owner, now=site.clock())
         world.learner.save()
         if world.untidy and not _is_open(site, batch):
             # Every job is final: no attempt can win any more.
-            sweep(site.store, batch.id, older_than_s=0.0)
+            sweep(site.store, batch.id, 0.0, site.catalog.tried_again(batch.id))
     except InfrastructureError as error:
         site.listener.warn(str(error))
 
@@ -176,14 +187,15 @@ def _as_resumed(site: Site, batch: Batch, submitted: Submitted) -> Batch:
 
 
 def _promise(
-    site: Site, batch: Batch, seats: Sequence[Seat], learner: Learner, passed_at: float
+    site: Site, batch: Batch, seats: Sequence[Seat], learner: Learner, submitted: Submitted
 ) -> Promise:
+    passed_at = submitted.passed_at
     window = Window(site.catalog, batch.id, PLANNED_BY_NAME, learner.know, passed_at)
     window.read()
     _tell_of_gone(site, window.jobs.values())
-    now = site.clock()
-    promise = make_promise(batch, window.queue(), seats, learner, now)
-    record = plan_record(promise.plan, at=now, inputs_sha256=promise.inputs_sha256)
+    queue, asked_at = window.queue(), submitted.at
+    promise = make_promise(batch, queue, seats, learner, site.clock(), asked_at)
+    record = plan_record(promise.plan, at=asked_at, inputs_sha256=promise.inputs_sha256)
     site.catalog.save_plan(batch.id, record)
     return promise
 
@@ -217,6 +229,7 @@ def _result(
         reused=submitted.reused,
         plan=promise.plan if promise else None,
         answer=promise.answer if promise else None,
+        asked_at=submitted.at,
         wall_s=site.clock() - submitted.at,
         message=ended[1],
     )

@@ -20,11 +20,12 @@ from vidplat.platform.run.score import Tally
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Window
 from vidplat.scheduler import after, suspects
-from vidplat.storage.catalog_words import GiveUp, Requeue
+from vidplat.storage.catalog_words import AttemptRecord, GiveUp, Requeue
 
 CATALOG_PATIENCE_S = 120.0  # how long a run goes on without being able to write
 _REMEMBERED = 500  # endings, for telling a sick worker
-_BLAMELESS = (FailureKind.REQUEST, FailureKind.OUT_OF_MEMORY)  # no sign that the worker is sick
+# No sign that the worker is sick.
+_BLAMELESS = (FailureKind.REQUEST, FailureKind.OUT_OF_MEMORY, FailureKind.METHOD)
 
 
 class Endings:
@@ -81,9 +82,16 @@ class Endings:
         changed = self._site.catalog.finish(self._batch_id, outcomes, decisions)
         for outcome in outcomes:
             if outcome.artifact is not None and outcome.job_id not in changed:
-                # Its lease had run out, or another attempt was under way: the store decides.
+                # Cancelled, or another attempt was under way: the store decides.
                 self._site.catalog.mark_done(
-                    self._batch_id, outcome.job_id, outcome.artifact, outcome.finished_at
+                    self._batch_id,
+                    outcome.job_id,
+                    outcome.artifact,
+                    outcome.finished_at,
+                    started_at=outcome.started_at,
+                    point=outcome.point,
+                    phases=outcome.phases,
+                    metrics=outcome.metrics,
                 )
         self._site.crash_point("after-finish")
         for held, outcome in self._unwritten:
@@ -107,7 +115,7 @@ class Endings:
             outcome.failure.kind,
             held.open_job,
             outcome.worker_id,
-            attempt=sum(each.counts for each in before) + 1,
+            attempt=sum(map(_counts, before)) + 1,
             max_attempts=self._site.config.run.max_attempts,
             now=self._site.clock(),
         )
@@ -122,3 +130,9 @@ class Endings:
             # A Requeue has just those fields of an open job that a failure changes.
             again = replace(held.open_job, attempt=held.order.attempt, **vars(decision))
             self._window.put(again)
+
+
+def _counts(attempt: AttemptRecord) -> bool:
+    """Whether it counts towards the limit; that a method was refused is the plan's business."""
+    is_refusal = attempt.failure is not None and attempt.failure.kind is FailureKind.METHOD
+    return attempt.counts and not is_refusal

@@ -20,7 +20,7 @@ from vidplat.platform.run.hands import Hands
 from vidplat.platform.run.learning import Learner
 from vidplat.scheduler import latest_free
 from vidplat.scheduler.decision import Assignment, Plan
-from vidplat.stages import AFTER_DRAFT
+from vidplat.stages import AFTER_DRAFT, STORE
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
 _LONGEST_WAIT_S = 0.25  # between two turns without events
@@ -134,14 +134,16 @@ class Following:
         those that moved. None: no need to hurry."""
         latest = self.free_by.get(worker_id, math.inf)
         moved: dict[str, float | None] = {}
-        for index, held in reversed(list(enumerate(at.hands.of(worker_id)))):
+        for held, is_turn in reversed(list(at.hands.in_turn(worker_id))):
+            if held.is_made:
+                break  # nothing can be left out any more
             order = held.order
             due = math.inf if order.job.deadline_at is None else order.job.deadline_at
-            limit = min(latest, due - order.assignment.handed_s)
+            limit = min(latest + held.beside_s, due - order.assignment.handed_s)
             finish_by = limit - held.closing_s if at.now < limit < math.inf else None
             if _has_moved(order.finish_by, finish_by):
                 moved[order.job.id] = finish_by
-            latest = limit - held.remaining_s(at.now, is_first=index == 0)
+            latest = limit - held.remaining_s(at.now, is_first=is_turn)
         return moved
 
 
@@ -168,7 +170,9 @@ def _due_of(seat: Seat, chain: Sequence[Assignment], at: Standing) -> tuple[list
         if open_job.not_before > at.now:
             return due, taken
         due.append(_as_due(planned, open_job, seat.device_class, at.learner))
-        count, work_s = count + 1, work_s + sum(due[-1].stages.values())
+        added = due[-1].stages
+        store_s = added.get(STORE, 0.0)
+        count, work_s = count + 1, work_s + max(store_s, sum(added.values()) - store_s)
     return due, len(chain)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vidplat.platform.dispatch.dispatcher import HandedOver, Seat
-from vidplat.platform.run.hands import Hands, InHand
+from vidplat.platform.run.hands import Hands, InHand, in_making
 from vidplat.platform.run.learning import Learner
 from vidplat.scheduler.decision import Finisher
 from vidplat.stages import NETWORK, STORE
@@ -90,9 +90,9 @@ class HandOver:
 
     def _on_the_way_s(self, now: float) -> float:
         """Seconds until the drafts on their way have come, by the links when each left."""
-        light = (self.hands.of(seat.worker_id) for seat in self.seats() if seat.light)
+        light = (self.hands.in_turn(seat.worker_id) for seat in self.seats() if seat.light)
         left_s = (
-            sum(held.left_s(NETWORK, now, is_first=n == 0) for n, held in enumerate(its))
+            sum(held.left_s(NETWORK, now, is_first=is_turn) for held, is_turn in its)
             for its in light
         )
         return max(left_s, default=0.0)
@@ -108,7 +108,7 @@ class HandOver:
     def _bits_per_s(self, worker_id: str, now: float) -> float | None:
         """Of its link as last seen; less where a draft takes longer than that allows."""
         seen = self.learner.bits_per_s(worker_id)
-        held = next(iter(self.hands.of(worker_id)), None)
+        held = in_making(self.hands.of(worker_id))
         if held is None or (drafted := held.order.drafted) is None or held.phase != NETWORK:
             return seen
         passed_s = 0.0 if held.phase_since is None else now - held.phase_since

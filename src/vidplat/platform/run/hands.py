@@ -1,18 +1,19 @@
 """What each worker holds, the job it makes and those behind it, and when it will be through.
 
 The remaining time of a running job comes from its heartbeats: the stages still to come at their
-predicted seconds, the current one less what is done of it. The clock is an argument.
+predicted seconds, the current one less what is done of it. A worker stores one video while it makes
+the next, so the oldest orders in its hand may be stored already. The clock is an argument.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vidplat.domain import OpenJob, Progress
 from vidplat.platform.dispatch.dispatcher import Order
-from vidplat.stages import DENOISE, STAGES
+from vidplat.stages import DENOISE, STAGES, STORE
 
 # A stage that outlasts its prediction is taken to need this share of it still: nearly done, never
 # done.
@@ -34,6 +35,7 @@ class InHand:
     passed_on: bool = False  # a worker was lost with its draft in hand
     held_by: str = ""  # where that is not the worker of the assignment
     is_sent: bool = True  # False: it waits for its worker to come up
+    silent_since: float | None = None  # by `World.watched_s`; None: just heard of
 
     @property
     def worker_id(self) -> str:
@@ -43,6 +45,17 @@ class InHand:
     @property
     def phase(self) -> str:
         return self.progress.phase if self.progress else ""
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it is being stored, and its worker has turned to the next."""
+        return self.phase == STORE
+
+    @property
+    def beside_s(self) -> float:
+        """What it does not add to its worker's queue (`scheduler.relay.stored_beside`)."""
+        store_s = self.stages.get(STORE, 0.0)
+        return min(store_s, sum(self.stages.values()) - store_s)
 
     def note(self, progress: Progress) -> None:
         if self.progress is None or self.progress.phase != progress.phase:
@@ -78,6 +91,11 @@ class InHand:
     def _behind_s(self, stage: str) -> float:
         """Of the stages that come after that one."""
         return sum(self.stages.get(each, 0.0) for each in STAGES[STAGES.index(stage) + 1 :])
+
+
+def in_making(held: Sequence[InHand]) -> InHand | None:
+    """What a worker is at: the oldest that is not being stored, else the oldest."""
+    return next((item for item in held if not item.is_made), held[0] if held else None)
 
 
 class Hands:
@@ -119,11 +137,24 @@ class Hands:
         """Everything a lost worker held, oldest first."""
         return tuple(self._held.pop(worker_id, ()))
 
+    def in_turn(self, worker_id: str) -> Iterator[tuple[InHand, bool]]:
+        """What it holds, oldest first, each with whether the worker has turned to it."""
+        is_turn = True
+        for item in self.of(worker_id):
+            yield item, is_turn
+            is_turn = item.is_made
+
     def remaining_s(self, worker_id: str, now: float) -> float:
-        """Predicted seconds until the worker is through with all it holds."""
-        held = self._held.get(worker_id, ())
-        return sum(item.remaining_s(now, is_first=index == 0) for index, item in enumerate(held))
+        """Predicted seconds until the worker is through with all it holds, but for storing the last
+        of it, as far as that goes on beside the next."""
+        made_s = stored_s = beside_s = 0.0
+        for item, is_turn in self.in_turn(worker_id):
+            left_s = item.remaining_s(now, is_first=is_turn)
+            store_s = min(left_s, item.stages.get(STORE, 0.0))
+            made_s += left_s - store_s
+            stored_s, beside_s = max(made_s, stored_s) + store_s, item.beside_s
+        return max(made_s, stored_s - beside_s)
 
     def running(self, worker_id: str) -> str | None:
-        held = self._held.get(worker_id)
-        return held[0].order.job.id if held else None
+        held = in_making(self.of(worker_id))
+        return held.order.job.id if held else None

@@ -5,19 +5,20 @@
     HandedOver   goes to whoever will be through with the draft first (`hand_over`), sent at once or
                  kept for a worker that is still starting
     WorkerUp     gets the drafts that waited for it; plans may count on it
-    WorkerLost   the oldest order in its hand takes the blame
+    WorkerLost   what it was making takes the blame
 
 What is said of an order that is in nobody's hand any more is of no interest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from vidplat.domain import Artifact, Failure, FailureKind, Outcome, Progress
 from vidplat.errors import ModelError, StoreError, printable
 from vidplat.platform.dispatch.dispatcher import Event, HandedOver, WorkerLost, WorkerUp
-from vidplat.platform.run.hands import InHand
+from vidplat.platform.run.hands import InHand, in_making
 from vidplat.platform.run.score import worked_s
 from vidplat.platform.run.world import World
 from vidplat.scheduler.profile import quality_of
@@ -31,6 +32,7 @@ def heed(world: World, event: Event) -> None:
         case Progress():
             if held := world.hands.find(event.worker_id, event.job_id, event.attempt):
                 held.note(event)
+                held.silent_since = None
                 world.fresh[event.job_id] = event
                 world.listener.progress(event)
         case Outcome():
@@ -55,7 +57,13 @@ def _end(world: World, held: InHand, outcome: Outcome) -> None:
     if not outcome.ok:
         world.untidy = True
         world.plan_age.call(urgent=True)
+        if outcome.failure is not None and outcome.failure.kind is FailureKind.METHOD:
+            world.learner.refused(job.model.id, promised.point)
         return
+    world.losses = 0
+    if world.killers:
+        world.killers.discard(job.id)
+        world.plan_age.call(urgent=True)
     world.learner.finished(outcome, job, world.device_classes)
     took_s = worked_s(held.order, outcome)
     if world.deadlines_ahead and not _LEAST_OF_P50 * promised.p50_s <= took_s <= promised.p90_s:
@@ -74,7 +82,8 @@ def _welcome(world: World, up: WorkerUp) -> None:
 
 
 def _mourn(world: World, lost: WorkerLost) -> None:
-    """The oldest order in its hand takes the blame; those behind it, not begun, go back freely.
+    """The order that it was making, or stalled in, takes the blame; those behind it, not begun, and
+    those that were being stored go back freely, as all do when its machine went.
 
     An order whose video is committed already did end, only its Outcome was lost on the way. A draft
     of another worker is whole: what was to be done with it is done once more, elsewhere.
@@ -87,19 +96,41 @@ def _mourn(world: World, lost: WorkerLost) -> None:
         raise ModelError(world.last_loss)
     if lost.successor is not None:
         world.asked_at[lost.successor] = world.now()
-    is_blamed = False
+    open_ones: list[InHand] = []
     for held in world.hands.drop(lost.worker_id):
         artifact, drafted = _committed(world, held), held.order.drafted
         if artifact is not None:
             _end_lost(world, held, lost, artifact)
         elif drafted and drafted.worker_id != lost.worker_id and not held.passed_on:
             pass_on(world, replace(held, passed_on=True), drafted)
-        elif is_blamed:
-            world.endings.give_back([held])
         else:
-            is_blamed = True
-            _end_lost(world, held, lost, None)
+            open_ones.append(held)
+    blamed = _to_blame(lost, open_ones)
+    if blamed is not None:
+        _end_lost(world, blamed, lost, None)
+    world.endings.give_back(held for held in open_ones if held is not blamed)
+    killer = None if blamed is None else blamed.order.job.id
+    world.losses += killer not in world.killers
+    if killer is not None:
+        world.killers.add(killer)
     world.plan_age.call(urgent=True)
+
+
+def _to_blame(lost: WorkerLost, held: Sequence[InHand]) -> InHand | None:
+    if lost.is_blameless:
+        return None
+    if lost.stalled is None:
+        return in_making(held)
+    return next((each for each in held if each.order.job.id == lost.stalled), None)
+
+
+def find_committed(world: World) -> None:
+    """At the end of a run that was broken off: videos that are in the store, though nobody could
+    tell us, are done."""
+    for held in list(world.hands):
+        if (artifact := _committed(world, held)) is not None:
+            job_id = held.order.job.id
+            world.site.catalog.mark_done(world.batch.id, job_id, artifact, world.now())
 
 
 def _committed(world: World, held: InHand) -> Artifact | None:

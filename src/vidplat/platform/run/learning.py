@@ -46,6 +46,7 @@ class Learner:
         self.costs = CostModel.from_dict(document) if document else CostModel()
         self.shapes: dict[str, ModelShape] = {}
         self._describe, self._catalog, self._batch_id = describe, catalog, batch_id
+        self._refused: frozenset[tuple[str, str]] = frozenset()
         self._speeds: dict[str, float] = {}
         self._links: dict[str, Link] = {}  # to each worker that finished drafts
         self._bytes_per_pixel = MP4_BYTES_PER_PIXEL  # of drafts
@@ -60,7 +61,7 @@ class Learner:
 
     @property
     def knowledge(self) -> Knowledge:
-        return Knowledge(self.shapes, self.costs, self._bytes_per_pixel)
+        return Knowledge(self.shapes, self.costs, self._bytes_per_pixel, self._refused)
 
     def speed(self, worker_id: str) -> float:
         return self._speeds.get(worker_id, 1.0)
@@ -101,6 +102,10 @@ class Learner:
         """When a worker that is still coming will be up; one that is late may be as late again."""
         expected_at = seat.since + self.startup(model_id, seat.device_class).p50_s
         return max(expected_at, now + (now - expected_at))
+
+    def refused(self, model_id: str, point: OperatingPoint) -> None:
+        """A loaded model refuses that point's method: no plan of this run chooses it again."""
+        self._refused |= {(model_id, point.accelerator)}
 
     # --- learning -------------------------------------------------------------------------------
 
@@ -179,8 +184,8 @@ class Learner:
     def save(self) -> None:
         """Put what was learnt into the catalog."""
         if self._catalog is not None and self._unwritten:
-            rows, self._unwritten = self._unwritten, []
-            self._catalog.add_observations(rows)
+            self._catalog.add_observations(self._unwritten)
+            self._unwritten = []
             self._catalog.save_cost_state(COST_KEY, self.costs.to_dict())
 
 

@@ -12,14 +12,26 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vidplat.platform.run.interrupts import Interrupts
-from vidplat.platform.run.site import Site
+from vidplat.errors import CatalogError, ClusterError
+
+if TYPE_CHECKING:
+    from vidplat.platform.run.interrupts import Interrupts
+    from vidplat.platform.run.site import Site
+    from vidplat.storage.catalog import Catalog
 
 _LOOK_AGAIN_S = 0.5
+# Nothing is renewed while a run repairs, plans and asks for workers; its first heartbeat makes the
+# hold a short one.
+_STARTING_S = 300.0
+
+
+class HoldLost(ClusterError):
+    """Another process holds the batch now: this one was silent for longer than its lease."""
 
 
 def this_owner() -> str:
@@ -38,7 +50,8 @@ def is_surely_gone(owner: str) -> bool:
 def held(site: Site, batch_id: str, interrupts: Interrupts) -> Iterator[bool]:
     """Hold the batch, once nobody else does. False: interrupted while waiting."""
     is_told = False
-    while not _take(site, batch_id):
+    lease_s = max(site.config.run.lease_s, _STARTING_S)
+    while not take(site.catalog, batch_id, site.owner, lease_s=lease_s):
         if not is_told:
             site.listener.phase(f"another process is making batch {batch_id}; waiting for it")
             is_told = True
@@ -49,16 +62,17 @@ def held(site: Site, batch_id: str, interrupts: Interrupts) -> Iterator[bool]:
     try:
         yield True
     finally:
-        site.catalog.leave_batch(batch_id, site.owner)
+        with suppress(CatalogError):  # then it runs out by itself
+            site.catalog.leave_batch(batch_id, site.owner)
 
 
-def _take(site: Site, batch_id: str) -> bool:
-    """Whether the batch is ours now; it is taken over from a process that is surely gone."""
-    ask = partial(site.catalog.hold_batch, batch_id, site.owner, lease_s=site.config.run.lease_s)
-    owner = ask(now=site.clock())
-    if owner != site.owner and is_surely_gone(owner):
-        owner = ask(now=site.clock(), instead_of=owner)
-    return owner == site.owner
+def take(catalog: Catalog, batch_id: str, owner: str, *, lease_s: float) -> bool:
+    """Whether the batch is `owner`'s now; it is taken over from a process that is surely gone."""
+    ask = partial(catalog.hold_batch, batch_id, owner, lease_s=lease_s)
+    holder = ask()
+    if holder != owner and is_surely_gone(holder):
+        holder = ask(instead_of=holder)
+    return holder == owner
 
 
 def _host() -> str:

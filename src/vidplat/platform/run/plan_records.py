@@ -25,7 +25,7 @@ def claim(planned: Assignment, owner: str) -> Claim:
 
 
 def plan_record(plan: Plan, *, at: float, inputs_sha256: str) -> PlanRecord:
-    """The promise of a plan made at `at`, its shares, and the first of its deferrals."""
+    """The promise of a plan asked for at `at`, its shares, and the first of its deferrals."""
     kept = {
         "verdict": plan.verdict.value,
         "jobs": len(plan.assignments),

@@ -49,15 +49,17 @@ def verdict(site: Site, batch_id: str, missed: int = 0) -> Ended:
     this run were late; closes it when every job is final."""
     counts = site.catalog.counts(batch_id)
     open_jobs = counts[JobState.QUEUED] + counts[JobState.RUNNING]
-    if not open_jobs and site.catalog.batch_state(batch_id) is not BatchState.CANCELLED:
-        site.catalog.set_batch_state(batch_id, BatchState.DONE, at=site.clock())
+    cancelled = counts[JobState.CANCELLED]
+    if not open_jobs:
+        unless = BatchState.CANCELLED if cancelled else None
+        site.catalog.set_batch_state(batch_id, BatchState.DONE, at=site.clock(), unless=unless)
     failed = counts[JobState.FAILED] + counts[JobState.QUARANTINED]
     text = f"{counts[JobState.DONE]} of {sum(counts.values())} videos are there"
     if failed:
         text += f", {failed} failed"
-    if counts[JobState.CANCELLED]:
-        text += f", {counts[JobState.CANCELLED]} cancelled"
-    if failed or open_jobs:
+    if cancelled:
+        text += f", {cancelled} cancelled: `vidplat retry {batch_id}` makes the rest after all"
+    if failed or open_jobs or cancelled:
         return ExitCode.SOME_FAILED, text
     if missed:
         return ExitCode.DEADLINE_MISSED, f"{text}, {missed} after the deadline"

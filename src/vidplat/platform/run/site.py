@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from vidplat import times
 from vidplat.config import Config
 from vidplat.domain import Batch, ModelRef
 from vidplat.methods.model_shape import ModelShape
@@ -31,5 +31,5 @@ class Site:
     describe: Callable[[str], tuple[ModelRef, ModelShape]]  # of a model id; raises ModelError
     seats: Callable[[Batch, Learner], Sequence[Seat]]  # the workers to be started
     open_dispatcher: Callable[[Sequence[Seat]], Dispatcher]
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = times.now
     crash_point: Callable[[str], None] = field(default=lambda name: None)

@@ -60,8 +60,8 @@ def is_over(world: World) -> bool:
         return False
     if world.draining or world.stuck or world.state is not BatchState.OPEN:
         return True
-    if not world.window.jobs:
-        world.read_window()  # others may have put jobs back
+    if not world.window.jobs and not world.read_window():  # others may have put jobs back
+        return False
     return not world.window.jobs
 
 
@@ -108,7 +108,7 @@ def observe(world: World) -> Snapshot:
     now = world.now()
     return Snapshot(
         now=now,
-        jobs=tuple(world.window.jobs.values()),
+        jobs=world.offered(),
         workers=world.worker_states(world.makers(), now),
         deadline_at=world.batch.deadline_at,
         finishers=world.hand_over.finishers(now),
@@ -117,7 +117,7 @@ def observe(world: World) -> Snapshot:
 
 def _adopt(world: World, decided: Plan, observed_at: float) -> None:
     """Follow this plan from now on."""
-    world.following = Following.of(decided)
+    world.following, world.untold = Following.of(decided), decided
     world.listener.planned(decided, None)
     standing = world.standing()
     world.stuck = why_stuck(decided, standing)
@@ -165,11 +165,12 @@ def _send_what_is_due(world: World) -> None:
 def _claimed(world: World, due: Sequence[Due], now: float) -> Mapping[str, int] | None:
     """The attempt of each job that is ours now, by its id; None where the catalog refuses."""
     claims = [claim(each.planned, world.site.owner) for each in due]
+    catalog, batch_id = world.site.catalog, world.batch.id
     try:
-        attempts = world.site.catalog.claim(
-            world.batch.id, claims, now=now, lease_s=world.config.lease_s
-        )
+        world.give_back_doubtful()
+        attempts = catalog.claim(batch_id, claims, now=now, lease_s=world.config.lease_s)
     except CatalogError as error:
+        world.in_doubt |= {each.job_id for each in claims}
         world.endings.excuse(error)
         return None
     world.site.crash_point("claimed")

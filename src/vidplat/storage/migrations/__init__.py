@@ -2,7 +2,7 @@
 
 `REVISIONS` lists the steps in order, so that opening a catalog that is up to date costs one SELECT
 and does not load Alembic. A test holds the list and the files in `versions/` together. To add a
-step: write `versions/r0004_*.py`, change `tables.py`, append to the list.
+step: write `versions/r0005_*.py`, change `tables.py`, append to the list.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 NEWEST = REVISIONS[-1]
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vidplat.domain import OperatingPoint
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused, SpecError
 from vidplat.methods.blocks import chosen_steps, spans, spread
 from vidplat.methods.kinds import Task, Values
 from vidplat.methods.language import parse, unsuited
@@ -110,13 +110,15 @@ def plan_of(blocks: Blocks, point: OperatingPoint, strength: float = 1.0) -> Str
 def _pruning(
     blocks: Blocks, point: OperatingPoint, source: Source | None, frames: int
 ) -> Values | None:
-    """The values of `lipar` where it is asked for. Raises `SpecError` for what cannot be done."""
+    """The values of `lipar` where it is asked for. Raises `MethodRefused` for what cannot be."""
     if not point.accelerator:
         return None
-    if why := unsuited(point.accelerator, Task(frames, source is not None, in_blocks=True)):
-        raise SpecError(why)
+    if why := unsuited(
+        point.accelerator, Task(frames, point.steps, is_edit=source is not None, in_blocks=True)
+    ):
+        raise MethodRefused(why)
     if blocks.recent <= blocks.frames:
-        raise SpecError(
+        raise MethodRefused(
             "lipar cannot be used here: no block sees the frame before it, whose keys pruned "
             "tokens get"
         )

@@ -7,10 +7,9 @@ An id is one of three things, tried in this order:
    part);
 3. a hub id `owner/name`, read from the local hub cache or downloaded into it (`hub.py`).
 
-Everything is read from JSON files and safetensors headers. Weights in pickle formats and models
-that bring their own code are refused, since loading either can run anything. An embedded model may
-say in `shares.json` that a part lies in another one ({"vae": "../flipbook/vae"}), so that shared
-weights are stored once.
+Everything is read from JSON files and safetensors headers, and checked before (`model_files.py`).
+An embedded model may say in `shares.json` that a part lies in another one ({"vae":
+"../flipbook/vae"}), so that shared weights are stored once.
 
 Files of ours that may lie beside `model_index.json`, all optional:
 `defaults.json`  the VideoSpec a row gets where it says nothing, e.g. {"width": 64,
@@ -18,23 +17,18 @@ Files of ours that may lie beside `model_index.json`, all optional:
 `profile.json`   {"points": [...]}, the fields of `ProfilePoint`, measured for this model; see also
                  `measured`;
 `causal.json`    the model makes its frames block by block (`methods.blocks`): sets the family.
-
-Not promised: that weights fit the configs. That shows when a worker loads them.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import json
-import math
-import struct
-from collections.abc import Iterator, Mapping
+import os
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from vidplat import measured
 from vidplat.domain import ModelRef, VideoSpec
@@ -42,12 +36,16 @@ from vidplat.errors import ModelError, printable
 from vidplat.methods import blocks
 from vidplat.methods.language import is_known
 from vidplat.methods.model_shape import Blocks, ModelShape, ProfilePoint
+from vidplat.workers.models.model_files import (
+    CAUSAL,
+    ModelFiles,
+    checked,
+    missing_files,
+    parts_of,
+    whole,
+)
+from vidplat.workers.models.weight_files import read_json
 
-PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
-FAMILIES: Mapping[str, str] = {"WanPipeline": "wan"}  # by pipeline class; one line per family
-CAUSAL_FAMILIES: Mapping[str, str] = {"wan": "causal-wan"}  # of models with a causal.json
-CAUSAL = "causal.json"
-PARTS = ("transformer", "transformer_2", "vae", "text_encoder", "tokenizer", "scheduler")
 LONGEST_TEXT = 512  # tokens; what WanPipeline pads to
 FAMILY_DEFAULTS = VideoSpec(  # those of Wan 2.1 1.3B, the smallest model of its makers
     width=832, height=480, num_frames=81, fps=16, num_inference_steps=50, guidance_scale=5.0, seed=0
@@ -64,19 +62,6 @@ class ModelListing:
     usable: bool
     missing: tuple[str, ...]  # files that are needed and not there
     detail: str  # size and defaults when usable, else the reason
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """Where the parts of a model lie on this machine."""
-
-    id: str
-    origin: str
-    root: Path
-    family: str
-    parts: Mapping[str, Path]  # of `PARTS` those that it has
-    index: Mapping[str, Any]  # model_index.json
-    commit: str | None = None  # of the hub, for models from there
 
 
 # --- the two questions asked from outside ---------------------------------------------------------
@@ -112,7 +97,7 @@ def searched_masks(model_id: str, latent_frames: int) -> str:
     for folder in (beside, measured.folder(reference.revision)):
         files = (folder / measured.MASKS).glob(f"*-F{latent_frames}.json")
         found |= {path.name: path for path in files}
-    hashes = [measured.content_sha256(_json(path)) for _, path in sorted(found.items())]
+    hashes = [measured.content_sha256(read_json(path)) for _, path in sorted(found.items())]
     together = "".join(hashes)
     return together if len(hashes) < 2 else hashlib.sha256(together.encode()).hexdigest()
 
@@ -121,15 +106,18 @@ def locate(model_id: str) -> ModelFiles:
     """The files of `model_id`, complete and safe to load. Raises `ModelError`."""
     embedded = {path.name: path for path in _embedded_roots()}
     if model_id in embedded:
-        return _checked(model_id, "embedded", embedded[model_id])
-    directory = Path(model_id).expanduser()
-    if directory.is_dir():
-        return _checked(model_id, "directory", directory)
+        return checked(model_id, "embedded", embedded[model_id])
+    with suppress(RuntimeError):  # a home of nobody
+        directory = Path(model_id).expanduser()
+        if directory.is_dir():
+            return checked(model_id, "directory", directory)
+        if os.path.lexists(directory):
+            raise ModelError(_no_folder(model_id, directory))
     from vidplat.workers.models import hub
 
     if hub.looks_like_id(model_id) and not model_id.startswith((".", "/", "~")):
         root = hub.snapshot(model_id)
-        return replace(_checked(model_id, "hub", root), commit=root.name)
+        return replace(checked(model_id, "hub", root), commit=root.name)
     near = difflib.get_close_matches(model_id, embedded, n=1, cutoff=0.5)
     hint = f"there are: {', '.join(sorted(embedded)) or 'none embedded'};"
     hint = f"did you mean {near[0]!r}?" if near else hint
@@ -139,15 +127,25 @@ def locate(model_id: str) -> ModelFiles:
     )
 
 
+def _no_folder(model_id: str, path: Path) -> str:
+    shown = printable(model_id)
+    if path.is_symlink() and not path.exists():
+        return f"{shown} is a link to a missing folder"
+    return (
+        f"{shown} is a single file; a diffusers folder is needed, with a model_index.json and a "
+        "folder for each part"
+    )
+
+
 def read_shape(located: ModelFiles) -> ModelShape:
     """`ModelShape` from the config files of a model. Raises `ModelError` for unreadable ones."""
-    denoiser = _json(located.parts["transformer"] / "config.json")
-    vae = _json(located.parts["vae"] / "config.json")
-    heads, head_width = (
-        int(denoiser.get(name, usual))
-        for name, usual in (("num_attention_heads", 40), ("attention_head_dim", 128))
-    )
-    patch = tuple(int(n) for n in denoiser.get("patch_size", (1, 2, 2)))
+    config = partial(whole, located, "transformer")
+    patch = located.configs["transformer"].get("patch_size", (1, 2, 2))
+    if len(patch) != 3 or any(type(size) is not int or size < 1 for size in patch):
+        raise ModelError(
+            f"cannot use {printable(located.id)}: patch_size in transformer/config.json must be "
+            f"three whole numbers above 0, not {printable(patch, 60)}"
+        )
     in_blocks = read_blocks(located)
     if in_blocks is not None and patch[0] != 1:
         raise ModelError(
@@ -156,17 +154,18 @@ def read_shape(located: ModelFiles) -> ModelShape:
         )
     return ModelShape(
         family=located.family,
-        layers=int(denoiser.get("num_layers", 40)),
-        width=heads * head_width,
-        ffn_width=int(denoiser.get("ffn_dim", 13824)),
+        layers=config("num_layers", 40),
+        width=config("num_attention_heads", 40) * config("attention_head_dim", 128),
+        ffn_width=config("ffn_dim", 13824),
         text_tokens=text_tokens(located),
         patch=(patch[0], patch[1], patch[2]),
-        temporal_factor=int(vae.get("scale_factor_temporal", 4)),
-        spatial_factor=int(vae.get("scale_factor_spatial", 8)),
-        parameter_bytes=sum(_float32_bytes(path) for path in _weight_files(located)),
+        temporal_factor=whole(located, "vae", "scale_factor_temporal", 4),
+        spatial_factor=whole(located, "vae", "scale_factor_spatial", 8),
+        parameter_bytes=4 * sum(each.values for each in located.weights.values()),
         defaults=_defaults(located.root, in_blocks),
         profile=_profile(located.root),
         blocks=in_blocks,
+        solver=str(located.index["scheduler"][1]),
     )
 
 
@@ -176,15 +175,22 @@ def read_blocks(located: ModelFiles) -> Blocks | None:
     if not path.is_file():
         return None
     try:
-        return blocks.read(_json(path))
+        return blocks.read(read_json(path))
     except ValueError as problem:
         raise ModelError(f"cannot use {printable(path)}: {problem}") from problem
 
 
 def text_tokens(located: ModelFiles) -> int:
     """Length that prompts are padded or cut to, in tokens."""
-    said = _json(located.parts["tokenizer"] / "tokenizer_config.json").get("model_max_length")
-    return LONGEST_TEXT if said is None else int(min(float(said), LONGEST_TEXT))  # or 1e30
+    said = located.configs["tokenizer"].get("model_max_length")
+    if said is None:
+        return LONGEST_TEXT
+    if type(said) not in (int, float) or not said >= 1:
+        raise ModelError(
+            f"cannot use {printable(located.id)}: model_max_length in tokenizer_config.json must "
+            f"be a number of 1 or more, not {printable(said, 60)}"
+        )
+    return int(min(said, LONGEST_TEXT))  # some say 1e30
 
 
 # --- finding and checking files -------------------------------------------------------------------
@@ -195,91 +201,9 @@ def _embedded_roots() -> list[Path]:
     return sorted(index.parent for index in home.glob("*/model_index.json"))
 
 
-def _checked(model_id: str, origin: str, root: Path) -> ModelFiles:
-    """A located model, after the checks that need no weights."""
-    name = printable(model_id)
-    if not (root / "model_index.json").is_file():
-        raise ModelError(f"{name} is not a model directory: it has no model_index.json")
-    index = _json(root / "model_index.json")
-    kind = str(index.get("_class_name"))
-    if kind not in FAMILIES:
-        raise ModelError(f"{name} is a {printable(kind)}; supported are: {', '.join(FAMILIES)}")
-    _refuse_code(name, root, index)
-    family = FAMILIES[kind]
-    if (root / CAUSAL).is_file():
-        family = CAUSAL_FAMILIES[family]
-        if index.get("boundary_ratio") is not None or index.get("expand_timesteps"):
-            raise ModelError(
-                f"{name} is a Wan 2.2 with a {CAUSAL}: only models like Wan 2.1 can be made "
-                "block by block"
-            )
-    shares = root / "shares.json"
-    shared = _json(shares) if origin == "embedded" and shares.is_file() else {}
-    located = ModelFiles(model_id, origin, root, family, _parts(root, index, shared), index)
-    if missing := missing_files(located):
-        raise ModelError(f"{name} misses {', '.join(missing)}{_pickle_note(located)}")
-    return located
-
-
-def _parts(root: Path, index: Mapping[str, Any], shared: Mapping[str, str] = {}) -> dict[str, Path]:
-    """The folder of each part that the pipeline has, in the model or `shared` with another."""
-    return {
-        part: (root / shared.get(part, part)).resolve()
-        for part in PARTS
-        if part in shared or (index.get(part) or [None])[0] is not None
-    }
-
-
-def missing_files(located: ModelFiles) -> tuple[str, ...]:
-    """Paths, relative to the model, that are needed and not there."""
-    needed = {
-        part: ["config.json"] for part in PARTS if part != "transformer_2" or part in located.parts
-    }
-    needed |= {"tokenizer": ["tokenizer_config.json"], "scheduler": ["scheduler_config.json"]}
-    absent = []
-    for part, names in needed.items():
-        folder = located.parts.get(part, located.root / part)
-        absent += [f"{part}/{name}" for name in names if not (folder / name).is_file()]
-        if part in ("tokenizer", "scheduler"):
-            continue
-        shards = list(folder.glob("*.safetensors.index.json"))
-        if shards:
-            listed = set(_json(shards[0]).get("weight_map", {}).values())
-            absent += sorted(f"{part}/{name}" for name in listed if not (folder / name).is_file())
-        elif not any(folder.glob("*.safetensors")):
-            absent.append(f"{part}/*.safetensors")
-    return tuple(absent)
-
-
-def _pickle_note(located: ModelFiles) -> str:
-    pickles = [
-        path.name
-        for folder in located.parts.values()
-        for path in folder.glob("*")
-        if path.suffix in PICKLES
-    ]
-    if not pickles:
-        return ""
-    return (
-        f" (it has {pickles[0]}, but pickled weights can run any code and are refused: "
-        "convert them to safetensors)"
-    )
-
-
-def _refuse_code(name: str, root: Path, index: Mapping[str, Any]) -> None:
-    """Models are data. One that brings Python files, or points its config at some, is refused."""
-    rule = "only weights and configs are loaded"
-    if code := sorted(root.rglob("*.py")):
-        raise ModelError(f"{name} brings its own code ({code[0].relative_to(root)}); {rule}")
-    for config in (root / "model_index.json", *sorted(root.glob("*/*config.json"))):
-        if "auto_map" in _json(config):
-            where = f"auto_map in {config.relative_to(root)}"
-            raise ModelError(f"{name} asks for its own code ({where}); {rule}")
-
-
 def _listing(name: str, origin: str, root: Path) -> ModelListing:
     try:
-        located = _checked(name, origin, root)
+        located = checked(name, origin, root)
         shape = read_shape(located)
     except ModelError as problem:
         return ModelListing(name, origin, False, _missing_of(root), str(problem))
@@ -299,23 +223,13 @@ def _missing_of(root: Path) -> tuple[str, ...]:
     if not (root / "model_index.json").is_file():
         return ("model_index.json",)
     try:
-        index = _json(root / "model_index.json")
-    except ModelError:
+        index = read_json(root / "model_index.json")
+        return missing_files(root, parts_of("", root, index))
+    except (ModelError, OSError):
         return ()
-    return missing_files(ModelFiles(root.name, "", root, "", _parts(root, index), index))
 
 
 # --- reading them ---------------------------------------------------------------------------------
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as problem:
-        raise ModelError(f"cannot read {printable(path)}: {printable(problem)}") from problem
-    if not isinstance(value, dict):
-        raise ModelError(f"cannot use {printable(path)}: it should hold one JSON object")
-    return value
 
 
 def _defaults(root: Path, in_blocks: Blocks | None) -> VideoSpec:
@@ -326,7 +240,12 @@ def _defaults(root: Path, in_blocks: Blocks | None) -> VideoSpec:
     if not path.is_file():
         return usual
     known = {field.name for field in fields(VideoSpec)} - {"seed"}
-    return replace(usual, **{key: value for key, value in _json(path).items() if key in known})
+    told = {key: value for key, value in read_json(path).items() if key in known}
+    for key, value in told.items():
+        allowed = (int, float) if key == "guidance_scale" else (int,)
+        if type(value) not in allowed or not 0 <= value < 2**31:
+            raise ModelError(f"cannot use {printable(path)}: {key} is {printable(value, 60)}")
+    return replace(usual, **told)
 
 
 def _profile(root: Path) -> tuple[ProfilePoint, ...]:
@@ -336,7 +255,7 @@ def _profile(root: Path) -> tuple[ProfilePoint, ...]:
         return ()
     known = {field.name for field in fields(ProfilePoint)}
     try:
-        rows = _json(path)["points"]
+        rows = read_json(path)["points"]
         return tuple(
             ProfilePoint(**{key: value for key, value in row.items() if key in known})
             for row in rows
@@ -347,41 +266,12 @@ def _profile(root: Path) -> tuple[ProfilePoint, ...]:
         raise ModelError(told) from problem
 
 
-def _weight_files(located: ModelFiles) -> Iterator[Path]:
-    for folder in located.parts.values():
-        yield from sorted(folder.glob("*.safetensors"))
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file: 8 bytes of length, then that many bytes of JSON."""
-    with path.open("rb") as file:
-        try:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > 100 * 2**20:
-                raise ValueError("its header is too long")
-            header = json.loads(file.read(length))
-        except (struct.error, ValueError) as problem:
-            raise ModelError(
-                f"{printable(path)} is not a safetensors file: {printable(problem)}"
-            ) from problem
-    return dict(header)
-
-
-def _float32_bytes(path: Path) -> int:
-    """Bytes of the file's tensors once loaded as float32, as on a CPU."""
-    return sum(
-        4 * math.prod(tensor["shape"])
-        for name, tensor in _header(path).items()
-        if name != "__metadata__"
-    )
-
-
 def _revision(located: ModelFiles) -> str:
     """16 hex digits that change with what decides pixels: weights, configs, tokenizer."""
     digest = hashlib.sha256()
     for part, folder in sorted(located.parts.items()):
         for path in sorted(folder.iterdir()):
-            if path.suffix in (".json", ".safetensors", ".model", ".txt"):
+            if path.suffix in (".json", ".safetensors", ".model", ".txt") and path.is_file():
                 digest.update(f"{part}/{path.name}\0".encode())
                 digest.update(_fingerprint(path))
     if (located.root / CAUSAL).is_file():

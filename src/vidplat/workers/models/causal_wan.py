@@ -15,8 +15,9 @@ import torch
 from vidplat.errors import ModelError, SpecError, printable
 from vidplat.methods.model_shape import Blocks
 from vidplat.methods.solver import Solver
-from vidplat.workers.models.catalogue import ModelFiles, read_blocks
+from vidplat.workers.models.catalogue import read_blocks
 from vidplat.workers.models.family import Condition
+from vidplat.workers.models.model_files import ModelFiles
 from vidplat.workers.models.wan import WanFamily
 
 

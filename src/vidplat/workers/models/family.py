@@ -7,7 +7,7 @@ knowing a model by name.
 
 Legend: C latent channels, F/H/W latent frames, rows and columns, L text tokens, D embedding width.
 
-A new family is a module with this shape, a line in `FAMILIES` of catalogue.py and in loading.py.
+A new family is a module with this shape, a line in `FAMILIES` of model_files.py and in loading.py.
 """
 
 from __future__ import annotations

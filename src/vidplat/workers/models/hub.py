@@ -28,6 +28,8 @@ def snapshot(model_id: str) -> Path:
     try:
         return Path(snapshot_download(model_id, allow_patterns=WANTED))
     except LocalEntryNotFoundError as problem:
+        if (cached := dict(cached_pipelines()).get(model_id)) is not None:
+            return cached
         raise ModelError(
             f"{printable(model_id)} is not in the hub cache and the hub cannot be reached: "
             "connect, or copy the model here and give its directory"
@@ -38,13 +40,16 @@ def snapshot(model_id: str) -> Path:
 
 
 def cached_pipelines() -> Iterator[tuple[str, Path]]:
-    """(id, directory) of each pipeline in the local hub cache, newest snapshot of each."""
+    """(id, directory) of each pipeline in the local hub cache: the snapshot of its main branch, or
+    the newest where none is known to be that."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     for repo in sorted(cache.glob("models--*--*")):
         snapshots = [path.parent for path in repo.glob("snapshots/*/model_index.json")]
+        main = repo / "refs" / "main"
+        named = main.read_text("utf-8").strip() if main.is_file() else ""
         if snapshots:
             yield (
                 repo.name.removeprefix("models--").replace("--", "/"),
-                max(snapshots, key=lambda p: p.stat().st_mtime),
+                max(snapshots, key=lambda path: (path.name == named, path.stat().st_mtime)),
             )

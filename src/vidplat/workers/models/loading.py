@@ -7,9 +7,9 @@ from contextlib import nullcontext
 import torch
 
 from vidplat.errors import ModelError, printable
-from vidplat.workers.models.catalogue import ModelFiles
 from vidplat.workers.models.causal_wan import CausalWanFamily
 from vidplat.workers.models.family import Family
+from vidplat.workers.models.model_files import ModelFiles
 from vidplat.workers.models.wan import WanFamily
 from vidplat.workers.quick_import import without_extras
 

@@ -33,7 +33,8 @@ from torch import Tensor
 from vidplat.errors import ModelError, printable
 from vidplat.methods.blocks import document, read
 from vidplat.methods.model_shape import Blocks
-from vidplat.workers.models.catalogue import CAUSAL, locate
+from vidplat.workers.models.catalogue import locate
+from vidplat.workers.models.model_files import CAUSAL
 
 _OUTSIDE = {
     "patch_embedding": "patch_embedding",

@@ -25,13 +25,14 @@ import numpy as np
 import torch
 
 from vidplat.domain import VideoSpec
-from vidplat.errors import JobError
+from vidplat.errors import JobError, ModelError
 from vidplat.methods.model_shape import latent_frames
 from vidplat.methods.solver import Solver
 from vidplat.workers.fast_decode import use_onednn
-from vidplat.workers.models.catalogue import ModelFiles, text_tokens
+from vidplat.workers.models.catalogue import text_tokens
 from vidplat.workers.models.family import Condition
 from vidplat.workers.models.low_vae import decoded, lowered
+from vidplat.workers.models.model_files import ModelFiles
 
 _TEXTS = 256  # whose embeddings are kept
 
@@ -86,9 +87,16 @@ class WanFamily:
         index, parts = located.index, located.parts
 
         def network(kind: Any, part: str, dtype: torch.dtype) -> Any:
-            loaded = kind.from_pretrained(
-                parts[part], dtype=dtype, local_files_only=True, use_safetensors=True
+            loaded, told = kind.from_pretrained(
+                parts[part],
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=located.weights[part].variant,
+                output_loading_info=True,
             )
+            if missing := sorted(told["missing_keys"]):  # they would be random numbers
+                raise ModelError(f"the weights of {part} lack {len(missing)}, {missing[0]} first")
             return loaded.to(device).eval().requires_grad_(False)
 
         second = "transformer_2"

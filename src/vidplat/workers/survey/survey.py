@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.installed import Installed
 from vidplat.methods.kinds import Candidate
 from vidplat.quality import flicker, motion_energy, psnr_db, ssim
@@ -91,7 +91,7 @@ class Bench:
         self.installed = Installed(self.family.transformers)
 
     def make(self, subject: Subject, point: OperatingPoint) -> Made:
-        """One video. Raises `SpecError` when the point's method does not suit the model."""
+        """One video. Raises `MethodRefused` when the point's method does not suit the model."""
         self.installed.use(point.accelerator)
         ask = Ask(subject.prompt, "", replace(self.spec, seed=subject.seed), point)
         return generate(self.family, ask, self.installed)
@@ -188,7 +188,7 @@ def survey(
         for target in targets:
             try:
                 point, near = tune(candidate, cost, target)
-            except SpecError as refused:
+            except MethodRefused as refused:
                 say(f"{candidate.name}: {refused}")
                 break
             if any(point == other.point for other in tuned):

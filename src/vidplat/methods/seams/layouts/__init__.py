@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.kinds import Seam
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import SeamProcessor
@@ -128,10 +128,10 @@ LAYOUTS = {
 
 
 def layout_of(model: Any) -> Layout:
-    """The layout of a transformer, by its class. Raises `SpecError` where there is none."""
+    """The layout of a transformer, by its class. Raises `MethodRefused` where there is none."""
     name = type(model).__name__
     if name not in LAYOUTS:
-        raise SpecError(f"no method can be installed on {name}; known are {', '.join(LAYOUTS)}")
+        raise MethodRefused(f"no method can be installed on {name}; known are {', '.join(LAYOUTS)}")
     module, _, layout = LAYOUTS[name].partition(":")
     made: Layout = getattr(import_module(f"{__name__}.{module}"), layout)()
     return made

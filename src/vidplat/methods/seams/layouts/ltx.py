@@ -13,7 +13,7 @@ from typing import Any
 from diffusers.models.transformers.transformer_ltx import apply_rotary_emb
 from torch import Tensor
 
-from vidplat.errors import SpecError
+from vidplat.errors import MethodRefused
 from vidplat.methods.protocol import Grid
 from vidplat.methods.seams.attention import AttentionCall, SeamProcessor
 from vidplat.methods.seams.layouts import Args, Arguments, Kwargs, Layout
@@ -59,11 +59,11 @@ class LtxLayout(Layout):
     processor = LtxSeamProcessor
 
     def grid(self, model: Any, args: Args, kwargs: Kwargs) -> Grid:
-        """Raises `SpecError` when the tokens are no plain grid, as with images as conditions."""
+        """Raises `MethodRefused` where tokens are no plain grid, as with images as conditions."""
         grid = Grid(*(kwargs.get(name) or 0 for name in ("num_frames", "height", "width")))
         tokens = self.hidden(args, kwargs).shape[1]
         if tokens != grid.tokens:
-            raise SpecError(
+            raise MethodRefused(
                 f"{tokens} tokens are no grid of {grid.frames} frames, {grid.rows} rows, "
                 f"{grid.columns} columns"
             )
@@ -89,10 +89,10 @@ class LtxLayout(Layout):
         return signal
 
     def longer(self, args: Args, kwargs: Kwargs, frames: int) -> Arguments:
-        """Raises `SpecError` where the call itself tells the places of its tokens."""
+        """Raises `MethodRefused` where the call itself tells the places of its tokens."""
         hidden, _, rows, columns, scale, coordinates = args
         if coordinates is not None:
-            raise SpecError(
+            raise MethodRefused(
                 "a call with video_coords places its tokens itself: give it those of the kept "
                 "frames"
             )
