@@ -13,12 +13,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from benchmarks.common import FIRST_SEEDS, answer, head, options, subject
 from benchmarks.rivals.plain_loop import PlainLoop
 from vidplat.domain import Job, OperatingPoint, around_seed, id_at_seed
+from vidplat.workers.draft import Rendered
 from vidplat.workers.video import to_frames
 from vidplat.workers.worker import Worker
 
@@ -44,7 +46,7 @@ def main() -> None:
         )
         name = id_at_seed(around_seed(text, "", mine, worker.ref), mine.seed)
         job = Job(name, text, "", mine, worker.ref, row=number + 1)
-        ways = (lambda job=job: worker.make(job, point).video, lambda job=job: loop.make(job))
+        ways = (partial(made_whole, worker, job, point), partial(loop.make, job))
         order = (0, 1) if number % 2 else (1, 0)
         made = {way: timed(ways[way]) for way in order}
         if number > 0:  # the first warms up
@@ -71,6 +73,12 @@ def main() -> None:
         ratio_most=ratios[-1],
         mean_abs_difference=statistics.mean(differences),
     )
+
+
+def made_whole(worker: Worker, job: Job, point: OperatingPoint) -> bytes:
+    made = worker.make(job, point)
+    assert isinstance(made, Rendered)
+    return made.video
 
 
 def timed(make: Callable[[], bytes]) -> tuple[float, bytes]:

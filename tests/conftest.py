@@ -63,10 +63,10 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 #: Folders and files that load torch, start Ray or other processes, or take seconds all the same.
 _NOT_QUICK = (
     "benchmarks", "cli/test_bench.py", "cli/test_doctor.py", "cli/test_interrupt.py",
-    "cli/test_models.py", "cli/test_profile.py", "cli/test_submit.py", "contracts", "flow",
-    "methods/on_model", "platform/test_findings.py", "platform/test_imports.py",
-    "scheduler/test_optimality.py", "storage/test_s3_answers.py", "storage/test_s3_store.py",
-    "test_measured.py", "training", "workers",
+    "cli/test_models.py", "cli/test_profile.py", "cli/test_secrets.py", "cli/test_submit.py",
+    "contracts", "flow", "methods/on_model", "platform/test_findings.py",
+    "platform/test_imports.py", "scheduler/test_optimality.py", "storage/test_s3_answers.py",
+    "storage/test_s3_store.py", "test_measured.py", "training", "workers",
 )  # fmt: skip
 #: Files that share what takes seconds to start. What begins first here begins first.
 _TOGETHER = {

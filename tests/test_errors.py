@@ -22,6 +22,7 @@ from vidplat.errors import plain_place, printable
         "url='https://host/a.mp4?sig=hunter2'",
         "AWS_SECRET_ACCESS_KEY: hunter2",
         "token=hunter2",
+        "host=h password=Zq;hunter2 user=u",
         # characters that should have been percent-encoded, and were not
         "postgresql://u:Zq@hunter2@127.0.0.1:1/db",
         "postgresql://u:Zq/hunter2@host/db",
@@ -60,6 +61,14 @@ def test_what_the_environment_keeps_secret_is_masked_wherever_it_stands(
     said = printable("Invalid header value b'FwoGZXIvYXdzEBYa\\nhunter2hunter2\\n'")
 
     assert "FwoG" not in said and "hunter2" not in said
+
+
+def test_a_password_that_is_a_word_leaves_sentences_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("PGPASSWORD", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.setenv(variable, "vidplat")
+    assert printable("go on with `vidplat resume b1`") == "go on with `vidplat resume b1`"
 
 
 @pytest.mark.parametrize(

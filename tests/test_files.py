@@ -54,9 +54,9 @@ def test_no_link_is_followed_and_no_file_opened_that_is_there(tmp_path: Path) ->
 
     for name in ("link", "dangling", "victim"):
         with pytest.raises(OSError):
-            write_new(tmp_path / name, b"theirs", 0o600)
+            write_new(tmp_path / name, [b"theirs"], 0o600)
 
-    write_whole(tmp_path / "link", b"ours")
+    write_whole(tmp_path / "link", [b"ours"])
     assert victim.read_text() == "mine" and (tmp_path / "link").read_text() == "ours"
     assert not (tmp_path / "new").exists()
 
@@ -65,11 +65,11 @@ def test_a_file_is_there_whole_or_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "new" / "a.csv"
-    write_whole(path, b"first")
+    write_whole(path, [b"first"])
 
     monkeypatch.setattr(Path, "replace", _full)
     with pytest.raises(OSError):
-        write_whole(path, b"second")
+        write_whole(path, [b"second"])
 
     assert path.read_bytes() == b"first"
     assert list(path.parent.iterdir()) == [path]

@@ -382,11 +382,8 @@ def _read_file() -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (
-        ValueError,
-        RecursionError,
-        OSError,
-    ) as error:  # ValueError: of TOML, UTF-8, long numbers
+    # ValueError: of TOML, of UTF-8, and of numbers that are too long for Python
+    except (ValueError, RecursionError, OSError) as error:
         raise UsageError(f"{CONFIG_FILE} is not readable TOML: {printable(error)}") from error
 
 

@@ -33,9 +33,8 @@ _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:"
 _USERS = (
     re.compile(rf"((?:{_SCHEME}/{{1,3}})?(?!{_HOST_PORT})[^\s:@/?#'\"]*:)(?!/)\S*(?=@)"),
     re.compile(rf"({_SCHEME}//(?!{_HOST_PORT})[^\s:@/?#]*:)(?!\d{{1,5}}\b)[^@\n]*\s[^@\n]*(?=@)"),
-    re.compile(
-        rf"((?<![\w+.-])(?!postgres){_SCHEME}//)[^\s:@/?#]+(?=@)"
-    ),  # a token instead of a name
+    # a token instead of a name
+    re.compile(rf"((?<![\w+.-])(?!postgres){_SCHEME}//)[^\s:@/?#]+(?=@)"),
 )
 _OPTIONS = re.compile(rf"({_SCHEME}/[^\s?]*\?)([^\s#]*[^\s#)'\">.,:;])")
 _PLAIN_OPTIONS = ("endpoint", "region")
@@ -44,7 +43,7 @@ _VALUES = re.compile(
     r"|a(?:pi|ccess)[_-]?key)(?:[_-][\w-]*|[A-Z]\w*|s)?|\b(?i:sig|pwd|pass)(?=[=:]))"
     # a plural before a colon and a blank is a word of ours: "credentials: leave them out"
     r"(?:[\"']\s*[=:]\s*|\s?=\s*|:(?=\S)|(?<!s):\s*))"
-    r"(?:\"[^\"]*\"|'[^']*'|(?:Basic|Bearer)\s+\S+|[^&\s,;'\"]+)"
+    r"(?:\"[^\"]*\"|'[^']*'|(?:Basic|Bearer)\s+\S+|[^&\s]+)"
 )
 #: Libraries may repeat what they were given in these, whatever it stands beside.
 _VARIABLES = (
@@ -52,20 +51,23 @@ _VARIABLES = (
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PGPASSWORD", "RAY_AUTH_TOKEN",
 )  # fmt: skip
 _LONGEST_SECRET = 2000
-_SHORTEST_SECRET = 6  # of a variable's; what is shorter may be a word of any sentence
+# Of a variable's: "minioadmin" or "vidplat" is a word of other sentences, too.
+_SECRET = re.compile(r".{16,}|(?=.*[^a-z]).{8,}")
 
 
 def printable(text: object, limit: int = 200) -> str:
     """`text` fit for a terminal, a page or a log: escaped, shortened to `limit`, no secrets."""
     plain = _without_secrets(str(text)[: limit + _LONGEST_SECRET])
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
+    shown = plain
+    if not plain.isprintable():
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def _without_secrets(text: str) -> str:
     for variable in _VARIABLES:
         for secret in os.environ.get(variable, "").split():
-            if len(secret) >= _SHORTEST_SECRET:
+            if _SECRET.fullmatch(secret):
                 text = text.replace(secret, "***")
     if "@" in text:
         for pattern in _USERS:

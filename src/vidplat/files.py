@@ -13,32 +13,34 @@ import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_new(path: Path, data: bytes, mode: int) -> None:
+def write_new(path: Path, pieces: Iterable[bytes], mode: int) -> None:
     """A file that was not there before. Raises OSError, and leaves no half of it behind."""
     file = os.open(path, _NEW, mode)
     try:
         with os.fdopen(file, "wb") as opened:
-            opened.write(data)
+            opened.writelines(pieces)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
     """All of a file or none of it, folders above it included; an old one stays until then. What is
     no file, such as /dev/stdout, is written as it is. Raises OSError."""
     if path.exists() and not path.is_file():
-        path.write_bytes(data)
+        with path.open("wb") as opened:
+            opened.writelines(pieces)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
-    write_new(partial, data, 0o666)
+    write_new(partial, pieces, 0o666)
     try:
         partial.replace(path)
     except OSError:
@@ -53,11 +55,11 @@ def write_private(folder: Path, name: str, data: bytes) -> Path | None:
         if folder.parent.is_dir():
             folder.mkdir(mode=0o700, exist_ok=True)
             if _is_ours(folder.parent) and _is_ours(folder):
-                write_new(folder / name, data, 0o600)
+                write_new(folder / name, [data], 0o600)
                 return folder / name
     with suppress(OSError):
         path = Path(tempfile.mkdtemp(prefix="vidplat-")) / name
-        write_new(path, data, 0o600)
+        write_new(path, [data], 0o600)
         return path
     return None
 

@@ -16,6 +16,7 @@ STORE = "store"  # of a finished video, committed
 
 UNTIL_DRAFT = (SOURCE, ENCODE, DENOISE, DECODE)  # of the worker that has the model
 AFTER_DRAFT = (NETWORK, RECONSTRUCT, MP4, STORE)  # of the worker that finishes, often the same
+BESIDE = (MP4, STORE)  # done by a second thread of the worker, while it makes the next video
 STAGES = (*UNTIL_DRAFT, *AFTER_DRAFT)  # of one video, in this order
 
 LOAD = "load"  # once per worker and model: weights from disk to device

@@ -36,7 +36,7 @@ from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, pr
 from vidplat.methods.frames import kept_latents
 from vidplat.methods.language import chosen
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
-from vidplat.workers.draft import Draft, Rendered
+from vidplat.workers.draft import Draft, Raw, Rendered
 from vidplat.workers.making import Control, OnStep
 
 FAKE_SHAPE = ModelShape(
@@ -72,7 +72,7 @@ class FakeModel:
 
     An edit takes `source_s` more for its source; under `lipar` its steps take the share `kept` of
     their time. Under `eco` frames are left out, and filling them in takes `reconstruct_s`, here or
-    in the worker that finishes the draft.
+    in the worker that finishes the draft. Compressing takes `mp4_s`.
     """
 
     step_s: float = 0.0
@@ -80,6 +80,7 @@ class FakeModel:
     source_s: float = 0.0
     kept: float = 1.0
     reconstruct_s: float = 0.0
+    mp4_s: float = 0.0
     load_s: float = 0.0
     size_bytes: int = 256
     free_bytes: int = 2**34
@@ -91,7 +92,7 @@ class FakeModel:
     def from_id(cls, model_id: str, load_source: Callable[[Job], bytes] | None = None) -> FakeModel:
         """What `fake:step_s=0.02,load_s=0.5` describes. Raises ModelError for unknown settings."""
         kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(
-            ("step_s", "decode_s", "source_s", "kept", "load_s", "reconstruct_s"), float
+            ("step_s", "decode_s", "source_s", "kept", "load_s", "reconstruct_s", "mp4_s"), float
         )
         kinds["size_bytes"] = int
         settings: dict[str, Any] = {}
@@ -120,7 +121,8 @@ class FakeModel:
         *,
         attempt: int,
         hand_over: bool = False,
-    ) -> Rendered | Draft:
+        raw: bool = False,
+    ) -> Rendered | Raw | Draft:
         if not self.loaded:
             raise AssertionError("load() comes before make()")
         if "[wrong]" in job.prompt:
@@ -166,7 +168,7 @@ class FakeModel:
         drafted = Draft(video, len(video), {"left_out": left_out}, meta, phases, metrics, done)
         if left_out and hand_over:
             return drafted
-        return self.finish(job, drafted, attempt=attempt, on_progress=control.on_step)
+        return self.finish(job, drafted, attempt=attempt, on_progress=control.on_step, raw=raw)
 
     def _read_source(self, job: Job) -> dict[str, Any]:
         if self.load_source is None:
@@ -180,7 +182,9 @@ class FakeModel:
             "bytes": size_bytes,
         }
 
-    def finish(self, job: Job, draft: Draft, *, attempt: int, on_progress: OnStep) -> Rendered:
+    def finish(
+        self, job: Job, draft: Draft, *, attempt: int, on_progress: OnStep, raw: bool = False
+    ) -> Rendered | Raw:
         began, phases = time.monotonic(), dict(draft.phases)
         if draft.filling["left_out"]:
             on_progress("reconstruct", draft.steps_done, draft.steps_done)
@@ -188,11 +192,16 @@ class FakeModel:
                 os.abort()
             time.sleep(self.reconstruct_s)
             phases["reconstruct"] = time.monotonic() - began
-            began = time.monotonic()
-        poster = _bytes_of(f"{job.id} poster", 64)
-        phases["mp4"] = time.monotonic() - began
         meta = {**draft.meta, "attempt": attempt}
-        return Rendered(draft.video, poster, meta, phases, draft.metrics, draft.steps_done)
+
+        def compressed() -> Rendered:
+            began = time.monotonic()
+            time.sleep(self.mp4_s)
+            poster = _bytes_of(f"{job.id} poster", 64)
+            whole = {**phases, "mp4": time.monotonic() - began}
+            return Rendered(draft.video, poster, meta, whole, draft.metrics, draft.steps_done)
+
+        return Raw(compressed, draft.steps_done) if raw else compressed()
 
 
 def describe_fake(model_id: str) -> tuple[ModelRef, ModelShape]:

@@ -45,6 +45,23 @@ def boot() -> str:
     return told.read_text().strip() if told.exists() else ""
 
 
+def in_words(seconds: float) -> str:
+    """`0.42 s`, `3.4 s`, `48 s`, `12 min 5 s`, `3 h 20 min`: the one way of saying a duration."""
+    sign, size = ("-" if seconds < 0 else ""), abs(seconds)
+    if size < 0.9995:
+        return f"{sign}{size:.2f} s"
+    if size < 9.95:
+        return f"{sign}{size:.1f} s"
+    whole = round(size)
+    if whole < 120:
+        return f"{sign}{whole} s"
+    units = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    large = next(i for i, (unit_s, _) in enumerate(units) if whole >= unit_s)
+    (big_s, big), (small_s, small) = units[large : large + 2]
+    rest = whole % big_s // small_s
+    return f"{sign}{whole // big_s} {big}" + (f" {rest} {small}" if rest else "")
+
+
 def parse_duration(text: str) -> float:
     """Seconds in `90m`, `1h30m`, `2d`. Raises UsageError, also for a number without its unit."""
     plain = text.strip().lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from vidplat.cli.app import main
 from vidplat.config import Config, RayConfig
+from vidplat.platform import checkup
 from vidplat.platform.checkup import Health, examine
 
 
@@ -78,6 +80,26 @@ def test_a_ray_cluster_that_does_not_answer_fails_the_check() -> None:
     assert found["ray"].health is Health.FAIL and "127.0.0.1:9" in found["ray"].found
     assert found["torch"].health is not Health.FAIL
     assert found["video"].health is Health.OK
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:9", "127.0.0.1:port", "127.0.0.1"])
+def test_an_address_that_no_run_could_use_fails_the_check(address: str) -> None:
+    health, found, _ = checkup._ray(address)  # type: ignore[misc]
+    assert health is Health.FAIL and address in found
+
+
+def test_a_cluster_that_listens_but_lets_nobody_in_fails_the_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # what a cluster that asks for tokens does to who has none, without the twenty seconds
+    refused = "raise ConnectionError('Failed to connect to Ray cluster at {address}')"
+    monkeypatch.setattr(checkup, "_ATTACH", refused)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        health, found, todo = checkup._ray(address)  # type: ignore[misc]
+    assert health is Health.FAIL
+    assert f"{address} answers, but lets no run in" in found and "Failed to connect" in found
+    assert "RAY_AUTH_TOKEN" in todo
 
 
 def test_an_unknown_model_is_told_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -382,6 +382,9 @@ def test_the_report_lies_beside_the_videos_or_where_it_is_wanted(
         (["export", "page.html"], ".parquet, .csv or .jsonl"),
         (["export", "m.csv", "--what", "videos"], "give a folder"),
         (["report", "--to", "x.html", "--link"], "leave --to away"),
+        (["report", "--to", "s3://bucket/x.html"], "give a path here"),
+        (["export", "s3://bucket/films/"], "give a path here"),
+        (["export", "https://me:hunter2@host/m.csv"], "give a path here"),
         (["status", "--catalog", "nonsense"], "sqlite:///"),
     ],
 )
@@ -396,6 +399,7 @@ def test_a_wrong_name_is_one_message_and_exit_code_2(
     assert code == 2
     assert words in shown.err and shown.err.startswith("error: ")
     assert "Traceback" not in shown.err and shown.out == ""
+    assert "hunter2" not in shown.err
 
 
 def test_reading_creates_no_catalog(

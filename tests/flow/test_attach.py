@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.flow.cluster import Cluster
 from tests.flow.stage import Stage
 from vidplat.config import Config, RayConfig
 from vidplat.domain import JobState
 from vidplat.errors import ClusterError
-from vidplat.platform import submit
+from vidplat.platform import checkup, submit
 from vidplat.platform.interface import Listener, SubmitRequest
 
 pytestmark = pytest.mark.ray
@@ -44,3 +45,17 @@ def test_an_address_where_nobody_listens_is_one_message_within_seconds(
     assert "\n" not in str(caught.value)
     assert time.monotonic() - began < 60
     assert stage.counts() == {JobState.QUEUED: 2}
+
+
+@pytest.mark.thorough  # a refusal takes Ray twenty seconds
+def test_the_doctor_finds_out_whether_a_cluster_lets_runs_in(
+    ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    health, found = checkup._ray(ray_cluster.address)[:2]
+    assert health is checkup.Health.OK and "lets runs in" in found
+
+    # when this machine no longer shows the cluster's token
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    health, found = checkup._ray(ray_cluster.address)[:2]
+
+    assert health is checkup.Health.FAIL and "lets no run in" in found

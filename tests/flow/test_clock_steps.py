@@ -30,7 +30,7 @@ class StepsTheClock(Memory):
             self._monkeypatch.setattr("time.time", lambda: right() + step_s)
 
 
-@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+@pytest.mark.parametrize("step_s", [3600.0, pytest.param(-3600.0, marks=pytest.mark.thorough)])
 def test_a_clock_that_is_set_cuts_no_video_short_and_stops_none(
     step_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,7 +55,7 @@ print(catalog.hold_batch("b00000000001", "there:2:2", lease_s=30), catalog.time(
 """
 
 
-@pytest.mark.parametrize("ahead_s", [60.0, -3600.0])
+@pytest.mark.parametrize("ahead_s", [60.0, pytest.param(-3600.0, marks=pytest.mark.thorough)])
 def test_a_platform_whose_clock_differs_takes_no_batch_that_is_held(
     ahead_s: float, tmp_path: Path
 ) -> None:

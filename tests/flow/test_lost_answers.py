@@ -43,7 +43,11 @@ def check_a_run(stage: Stage, line: BadLine, over: Callable[[BadLine], None]) ->
     stage.check_nothing_lost_or_twice()
 
 
-@pytest.mark.parametrize("has_arrived", [True, False], ids=["answers lost", "requests lost"])
+@pytest.mark.parametrize(
+    "has_arrived",
+    [True, pytest.param(False, marks=pytest.mark.thorough)],
+    ids=["answers lost", "requests lost"],
+)
 def test_a_run_ends_well_though_every_change_must_be_asked_twice(
     has_arrived: bool, tmp_path: Path, over: Callable[[BadLine], None]
 ) -> None:

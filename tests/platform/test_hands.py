@@ -65,7 +65,8 @@ def test_a_worker_is_through_when_all_it_holds_is_done():
     hands = Hands()
     hands.put("w", in_hand(1))
     hands.put("w", in_hand(2))
-    assert hands.remaining_s("w", 2.0) == pytest.approx(10.0 + 12.0)
+    # the second of mp4 goes on beside what follows
+    assert hands.remaining_s("w", 2.0) == pytest.approx(9.0 + 11.0)
     assert hands.remaining_s("other", 2.0) == 0.0
     assert hands.running("w") == in_hand(1).order.job.id
 
@@ -85,23 +86,23 @@ def test_what_is_being_stored_is_not_in_the_way_of_the_next():
 
     # then the worker is free at once, for a video whose own storing takes as long
     assert hands.remaining_s("w", 12.0) == 0.0
-    # and 12 s after the next was begun; storing that goes on beside what follows
+    # and 11 s after the next was begun; mp4 and storing go on beside what follows
     hands.put("w", second)
-    assert hands.remaining_s("w", 12.0) == pytest.approx(12.0)
+    assert hands.remaining_s("w", 12.0) == pytest.approx(11.0)
     assert hands.running("w") == second.order.job.id
     assert [is_turn for _, is_turn in hands.in_turn("w")] == [True, True]
 
 
 def test_a_store_that_is_slower_than_the_maker_fills_its_queue():
-    # given three videos of 12 s each that take 30 s to be stored: the last is there after 12 + 90
+    # given three videos of 11 s each that take 31 s then: the last is there after 11 + 93
     hands = Hands()
     for row in (1, 2, 3):
         held = in_hand(row)
         held.stages = {**STAGES, "store": 30.0}
         hands.put("w", held)
 
-    # then a fourth one, which takes 12 s until its own 30 s of storing, has to wait for 90
-    assert hands.remaining_s("w", 0.0) == pytest.approx(12.0 + 90.0 - 12.0)
+    # then a fourth one, which takes 11 s until its own 31 s, may begin after 93
+    assert hands.remaining_s("w", 0.0) == pytest.approx(11.0 + 93.0 - 11.0)
 
 
 def test_an_order_leaves_the_hand_only_for_its_own_attempt():

@@ -36,7 +36,7 @@ from vidplat.platform.dispatch.worker_thread import (
 from vidplat.scheduler.decision import Assignment
 from vidplat.storage.stores import NotFound
 from vidplat.testing import FakeModel
-from vidplat.workers.draft import Draft, Rendered
+from vidplat.workers.draft import Draft, Raw, Rendered
 
 FAKE = ModelRef("fake", "1")
 SPEC = WorkerSpec("cloud-1", PoolConfig("cloud"), "b1", FAKE, "memory://")
@@ -203,7 +203,7 @@ def test_the_next_draft_is_on_its_way_while_one_is_finished_and_no_more_than_tha
         return bytes(draft.video)
 
     class Finisher(FakeModel):
-        def finish(self, *given: Any, **more: Any) -> Rendered:
+        def finish(self, *given: Any, **more: Any) -> Rendered | Raw:
             assert come[min(len(at_finish) + 1, 2)].wait(10)
             time.sleep(0.05)  # for another to be fetched, were it allowed
             at_finish.append(len(fetched))
@@ -243,7 +243,7 @@ def test_a_draft_that_is_called_back_is_not_kept(opened):
     waits, begun = threading.Event(), threading.Event()
 
     class Finisher(FakeModel):
-        def finish(self, *given: Any, **more: Any) -> Rendered:
+        def finish(self, *given: Any, **more: Any) -> Rendered | Raw:
             begun.set()
             assert waits.wait(10)
             return super().finish(*given, **more)
@@ -282,7 +282,7 @@ def test_the_next_video_is_made_while_one_is_stored_and_one_at_most_waits(opened
     store, made = SlowStore(), []
 
     class Maker(FakeModel):
-        def make(self, job: Job, *given: Any, **more: Any) -> Rendered | Draft:
+        def make(self, job: Job, *given: Any, **more: Any) -> Rendered | Raw | Draft:
             made.append(job.id)
             return super().make(job, *given, **more)
 
@@ -304,6 +304,55 @@ def test_the_next_video_is_made_while_one_is_stored_and_one_at_most_waits(opened
         store.let_through.release()
     assert [outcome.job_id for outcome in running.outcomes(4)] == jobs
     assert all(outcome.ok and outcome.phases["store"] > 0 for outcome in running.outcomes(4))
+
+
+def test_a_video_is_compressed_while_the_next_is_made(opened):
+    # given that the first is not compressed before the second is being made
+    at_second, threads = threading.Event(), []
+
+    class Maker(FakeModel):
+        def make(self, job: Job, *given: Any, **more: Any) -> Rendered | Raw | Draft:
+            if job.row == 2:
+                at_second.set()
+            made = super().make(job, *given, **more)
+            assert isinstance(made, Raw)
+
+            def compressed() -> Rendered:
+                threads.append(threading.current_thread())
+                assert at_second.wait(10)
+                return made.compressed()
+
+            return replace(made, compressed=compressed)
+
+    running = opened(Maker())
+    running.thread.put([an_order(1), an_order(2)])
+
+    first, second = running.outcomes(2)
+
+    assert (first.ok, second.ok, len(set(threads))) == (True, True, 1)
+    assert threads[0] is not running.thread._thread
+    assert set(first.phases) >= {"denoise", "mp4", "store"}
+    told = [(each.job_id, each.phase) for each in running.until(Progress)]
+    assert (first.job_id, "mp4") in told
+
+
+def test_a_video_that_cannot_be_compressed_fails_alone(opened):
+    class Maker(FakeModel):
+        def make(self, job: Job, *given: Any, **more: Any) -> Rendered | Raw | Draft:
+            made = super().make(job, *given, **more)
+
+            def compressed() -> Rendered:
+                raise JobError("the file holds other than was promised")
+
+            return Raw(compressed, 4) if job.row == 1 else made
+
+    running = opened(Maker())
+    running.thread.put([an_order(1), an_order(2)])
+
+    lost, kept = running.outcomes(2)
+
+    assert lost.failure == sort_failure(JobError("the file holds other than was promised"))
+    assert (lost.steps_done, kept.ok) == (4, True)
 
 
 @pytest.fixture
@@ -396,7 +445,7 @@ def wait_until(is_so: Callable[[], object], limit_s: float = 10.0) -> None:
 def test_that_a_video_is_being_stored_is_told_at_once():
     outbox, beat = Outbox(), Progress("a", 1, "w", "store", 4, 4, 1.0)
     threading.Timer(0.05, outbox.put, [beat]).start()
-    outbox.put(replace(beat, phase="mp4"))
+    outbox.put(replace(beat, phase="decode"))
     began = time.monotonic()
     assert outbox.take(10.0, gather_s=30.0) == [beat]
     assert time.monotonic() - began < 10

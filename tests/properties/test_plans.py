@@ -22,6 +22,7 @@ from vidplat.domain import OnInfeasible, OpenJob, WorkerState
 from vidplat.scheduler import answer, plan
 from vidplat.scheduler.decision import Policy, Snapshot, Verdict
 from vidplat.scheduler.work import needed_bytes
+from vidplat.stages import BESIDE
 
 KNOWN = knowledge()
 WIDE = knowledge(timings=0)  # only a timing or two: p90 is up to half as long again as p50
@@ -156,7 +157,7 @@ def stored_s(assigned, snapshot, knows) -> float:
         job.model.id, knows.shapes[job.model.id], worker.device_class, job.spec, assigned.point,
         job.input_video is not None,
     )  # fmt: skip
-    store_s = estimate.per_stage["store"]
+    store_s = sum(estimate.per_stage.get(stage, 0.0) for stage in BESIDE)
     return min(store_s, estimate.p50_s - store_s) / worker.speed
 
 

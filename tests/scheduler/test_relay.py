@@ -182,6 +182,42 @@ def played(
     return last
 
 
+# --- storing, beside making the next --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("store_s", "ends_at"),
+    [
+        (6.0, 4 * 9.98 + 6.01),  # 9.98 s of making and 0.01 s of mp4: the last one's storing counts
+        (30.0, 9.98 + 4 * 30.01),  # the store is the slower of the two
+    ],
+)
+def test_a_queue_is_as_long_as_the_slower_of_making_and_storing(store_s: float, ends_at: float):
+    snapshot = a_snapshot(jobs=eco_jobs(4, "full"))
+
+    decided = planned(snapshot, known(store_s=store_s))
+
+    assert decided.finish_p50_at == pytest.approx(ends_at, rel=1e-3)
+    assert decided.finish_p50_at == max(each.finish_p50_at for each in decided.assignments)
+    assert decided.assignments[0].p50_s == pytest.approx(9.99 + store_s, rel=1e-3)
+
+
+def test_what_is_told_of_a_slow_store_can_be_promised():
+    jobs = eco_jobs(4, "full")
+    told = planned(a_snapshot(jobs=jobs), known()).finish_p90_at
+    for deadline_at, verdict in ((told, Verdict.FEASIBLE), (told - 0.5, Verdict.INFEASIBLE)):
+        decided = planned(a_snapshot(jobs=jobs, deadline_at=deadline_at), known())
+        assert decided.verdict is verdict
+
+
+def test_a_single_video_is_promised_by_what_making_and_storing_it_take():
+    # given a store that takes 6 s, where the cheapest way of making a video takes less
+    jobs, what = [an_open_job(a_job())], known()
+    decided = planned(a_snapshot(jobs=jobs, deadline_at=9.0), what)
+    assert decided.verdict is Verdict.DEGRADED
+    assert decided.finish_p90_at <= 9.0
+
+
 # --- in plans -------------------------------------------------------------------------------------
 
 

@@ -101,7 +101,11 @@ def after(catalog: Catalog, change: Callable[[Catalog], object], line: BadLine) 
     return [change(catalog), *told(catalog)]
 
 
-@pytest.mark.parametrize("has_arrived", [True, False], ids=["answer lost", "request lost"])
+@pytest.mark.parametrize(
+    "has_arrived",
+    [True, pytest.param(False, marks=pytest.mark.thorough)],
+    ids=["answer lost", "request lost"],
+)
 @pytest.mark.parametrize("name", CHANGES)
 def test_whatever_is_asked_happens_once_and_is_answered(
     name: str, has_arrived: bool, empty: Path, tmp_path: Path, quick: None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,8 @@ from vidplat.errors import JobError
 from vidplat.methods.filling.frames import filled
 from vidplat.methods.filling.moments import filling_of
 from vidplat.workers import Worker
-from vidplat.workers.draft import Draft
+from vidplat.workers.draft import Draft, Raw, Rendered
+from vidplat.workers.making import Control
 from vidplat.workers.video import to_frames, to_mp4
 
 SPEC = VideoSpec(32, 32, 17, 16, 4, 3.0, seed=1)
@@ -59,6 +61,23 @@ def test_a_light_worker_makes_the_video_that_its_maker_would_have_made(
     assert in_place < turned / 2
     assert finished.video == to_mp4(filled(to_frames(draft.video), moments), SPEC.fps)
     assert told == ["reconstruct", "mp4"]
+
+
+def test_what_another_thread_compresses_is_the_same_video(worker: Worker, draft: Draft) -> None:
+    told: list[str] = []
+    control = Control(on_step=lambda phase, step, steps: told.append(phase))
+    for raw, whole in (
+        (worker.make(a_job(worker), POINT, control, raw=True), worker.make(a_job(worker), POINT)),
+        (light().finish(a_job(worker), draft, raw=True), light().finish(a_job(worker), draft)),
+    ):
+        assert isinstance(raw, Raw)
+        assert isinstance(whole, Rendered)
+        with ThreadPoolExecutor(1) as other:
+            found = other.submit(raw.compressed).result()
+        assert (found.video, found.poster) == (whole.video, whole.poster)
+        assert (found.metrics, found.steps_done) == (whole.metrics, raw.steps_done)
+        assert found.phases["mp4"] > 0
+    assert "mp4" not in told, "whoever compresses it tells of that"
 
 
 def test_a_light_worker_needs_no_torch() -> None:

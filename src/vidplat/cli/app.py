@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -100,10 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return edge.run(lambda given: _run(given, times.now()), arguments)
 
 
+@cache
+def _command() -> Any:
+    """All verbs with their options; making it takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
 def _run(arguments: Sequence[str], entered_at: float) -> Any:
-    command = typer.main.get_command(app)
     try:
-        return command.main(
+        return _command().main(
             list(arguments), prog_name="vidplat", standalone_mode=False, obj=entered_at
         )
     except typer.Abort:

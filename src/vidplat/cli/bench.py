@@ -95,8 +95,8 @@ def _write(measured: Measured, model: str, folder: Path) -> tuple[Path, Path]:
     title = f"{model}, {measured.prompts} prompts"
     chart = method_chart(lines, title=title, measure="PSNR to the full run, dB")
     picture, rows = folder / "methods.svg", folder / "methods.parquet"
-    write(rows, to_parquet([asdict(row) for row in measured.rows]))
-    write(picture, chart.encode())
+    write(rows, [to_parquet([asdict(row) for row in measured.rows])])
+    write(picture, [chart.encode()])
     return picture, rows
 
 

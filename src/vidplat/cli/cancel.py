@@ -8,6 +8,7 @@ import typer
 
 from vidplat.cli import options, phrases, reach, render
 from vidplat.cli.request import config_of
+from vidplat.cli.status import videos
 
 
 def cancel_jobs(
@@ -32,6 +33,6 @@ def cancel_jobs(
     else:
         which = f"job {job_id[:12]} of {found.id}" if job_id else found.id
         render.say(
-            f"nothing to cancel in {which}, where nothing is open: {phrases.videos(counts)}",
+            f"nothing to cancel in {which}, where nothing is open: {videos(counts)}",
             style="yellow",
         )

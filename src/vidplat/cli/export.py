@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vidplat.cli import options, phrases, reach, render
+from vidplat.cli.status import videos
 from vidplat.errors import UsageError, printable
 from vidplat.platform.export import What, copy_videos, records, write
 
@@ -48,23 +49,21 @@ def export_batch(
         if suffix is None:
             many = copy_videos(opened, found, Path(to))
             if not many:
-                raise UsageError(
-                    f"batch {found.id} has no video to export: {phrases.videos(counts)}"
-                )
+                raise UsageError(f"batch {found.id} has no video to export: {videos(counts)}")
         else:
             many = sum(counts.values())
-            data = records(opened, found.id, what, suffix)
+            pieces = records(opened, found.id, what, suffix)
             if to == "-":
-                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.writelines(pieces)
                 sys.stdout.flush()
                 return
-            write(Path(to), data)
+            write(Path(to), pieces)
     if json:
         render.print_json({"batch": found.id, "what": what.value, "to": to, "rows": many})
     else:
         render.say(f"{phrases.count(many, 'video' if what is What.VIDEOS else 'row')} to {to}")
         if what is What.VIDEOS and many < sum(counts.values()):
-            render.warn(f"not all of the batch: {phrases.videos(counts)}")
+            render.warn(f"not all of the batch: {videos(counts)}")
 
 
 def _suffix(to: str) -> str | None:

@@ -12,32 +12,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from vidplat.domain import JobState
+from vidplat.times import in_words
 
-MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
+MINUTE_S, HOUR_S = 60, 3600
 
 
 def seconds(value: float | None) -> str:
     """`0.42 s`, `3.4 s`, `48 s`, `12 min 5 s`, `3 h 20 min`; a dash for None and infinity."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    sign, size = ("-" if value < 0 else ""), abs(value)
-    if size < 0.9995:
-        return f"{sign}{size:.2f} s"
-    if size < 9.95:
-        return f"{sign}{size:.1f} s"
-    whole = round(size)
-    if whole < 2 * MINUTE_S:
-        return f"{sign}{whole} s"
-    if whole < HOUR_S:
-        return sign + _pair(whole, MINUTE_S, "min", 1, "s")
-    if whole < DAY_S:
-        return sign + _pair(whole, HOUR_S, "h", MINUTE_S, "min")
-    return sign + _pair(whole, DAY_S, "d", HOUR_S, "h")
-
-
-def _pair(whole: int, big_s: int, big: str, small_s: int, small: str) -> str:
-    rest = whole % big_s // small_s
-    return f"{whole // big_s} {big}" + (f" {rest} {small}" if rest else "")
+    return "–" if value is None or not math.isfinite(value) else in_words(value)
 
 
 def moment(at: float | None, now: float | None = None) -> str:
@@ -83,12 +65,6 @@ def not_done(counts: Mapping[JobState, int]) -> list[str]:
         for state, many in counts.items()
         if many and state is not JobState.DONE
     ]
-
-
-def videos(counts: Mapping[JobState, int]) -> str:
-    """`9 of 16 made, 2 running, 5 queued`."""
-    made = f"{counts.get(JobState.DONE, 0):,} of {sum(counts.values()):,} made"
-    return ", ".join([made, *not_done(counts)])
 
 
 def file_name(place: str | None) -> str | None:

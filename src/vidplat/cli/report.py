@@ -75,5 +75,5 @@ def write_page(
     html = page(linked)
     if to is None:
         return data, reports.write(store, batch.id, html)
-    write(to, html.encode())
+    write(to, [html.encode()])
     return data, str(to)

@@ -9,6 +9,7 @@ import typer
 from vidplat.cli import options, phrases, reach, render
 from vidplat.cli.request import config_of
 from vidplat.cli.resume import run_on
+from vidplat.cli.status import videos
 from vidplat.domain import JobState
 
 
@@ -49,7 +50,6 @@ def _tell(batch_id: str, job_id: str | None, many: int, counts: dict[JobState, i
     else:
         which = f"job {job_id[:12]} of {batch_id}" if job_id else batch_id
         render.say(
-            f"nothing to retry in {which}, where nothing failed or was cancelled: "
-            f"{phrases.videos(counts)}",
+            f"nothing to retry in {which}, where nothing failed or was cancelled: {videos(counts)}",
             style="yellow",
         )

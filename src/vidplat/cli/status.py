@@ -57,7 +57,7 @@ def _print(
             ("model", batch.model.id),
             ("method", batch.method or "auto: plans choose"),
             ("state", state),
-            ("videos", phrases.videos(counts)),
+            ("videos", videos(counts)),
             ("submitted", phrases.when(batch.submitted_at, now)),
             ("deadline", phrases.when(batch.deadline_at, now) if batch.deadline_at else None),
             ("finish", promised),

@@ -215,16 +215,36 @@ def _video() -> Found:
 
 
 def _ray(address: str | None) -> Found:
-    found = _run("import ray\nprint(ray.__version__)")
     if address is None or address in ("auto", "local"):
+        found = _run("import ray\nprint(ray.__version__)")
         return Health.OK, f"{found}; a run starts its own cluster here"
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    shown = printable(address)
+    if "://" in address:
+        return Health.FAIL, f"{shown} is not supported", "write it as host:port"
+    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host or "127.0.0.1", int(port)), timeout=5):
-            return Health.OK, f"{found}; {printable(address)} answers"
+        socket.create_connection((host.strip("[]") or "127.0.0.1", int(port)), timeout=5).close()
     except (OSError, ValueError) as error:
-        why = f"{printable(address)} does not answer: {printable(error)}"
+        why = f"{shown} does not answer: {printable(error)}"
         return Health.FAIL, why, "see RAY_ADDRESS"
+    try:
+        return Health.OK, f"{shown} lets runs in: {_run(_ATTACH.format(address=address))}"
+    except RuntimeError as error:  # it listens, and that may be all
+        why = f"{shown} answers, but lets no run in: {error}"
+        tokens = "if it asks for tokens, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here"
+        return Health.FAIL, why, f"it must run the same Ray on this machine, too; {tokens}"
+
+
+#: As a run attaches to a cluster.
+_ATTACH = """
+import logging, os
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+import ray
+logging.getLogger("ray").setLevel(logging.ERROR)
+quiet = dict(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+ray.init(address={address!r}, **quiet)
+print(ray.__version__ + ",", int(ray.cluster_resources().get("CPU", 0)), "CPUs")
+"""
 
 
 def _run(script: str) -> str:

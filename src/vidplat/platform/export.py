@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidplat.domain import Batch, JobRecord, JobState
-from vidplat.errors import StoreError, printable
+from vidplat.errors import StoreError, UsageError, printable
 from vidplat.files import write_whole
 from vidplat.platform.report import key_of
 
@@ -26,8 +27,9 @@ class What(StrEnum):
     VIDEOS = "videos"  # the files themselves
 
 
-def records(catalog: Catalog, batch_id: str, what: What, suffix: str) -> bytes:
-    """The manifest or the metrics as a file with this suffix: .parquet, .csv or .jsonl."""
+def records(catalog: Catalog, batch_id: str, what: What, suffix: str) -> Iterable[bytes]:
+    """The manifest or the metrics as the pieces of a file with this suffix: .parquet, .csv or
+    .jsonl."""
     from vidplat.storage import records as tables
     from vidplat.storage import reformat
 
@@ -38,7 +40,7 @@ def records(catalog: Catalog, batch_id: str, what: What, suffix: str) -> bytes:
             return reformat.to_csv(parquet)
         case ".jsonl":
             return reformat.to_json_lines(parquet)
-    return parquet
+    return [parquet]
 
 
 def copy_videos(catalog: Catalog, batch: Batch, folder: Path) -> int:
@@ -58,7 +60,7 @@ def copy_videos(catalog: Catalog, batch: Batch, folder: Path) -> int:
             raise StoreError(
                 f"{printable(artifact.video_uri)} is damaged: its SHA-256 is not the catalog's"
             )
-        write(folder / file_name(record, digits), data)
+        write(folder / file_name(record, digits), [data])
         copied += 1
     return copied
 
@@ -69,10 +71,12 @@ def file_name(record: JobRecord, digits: int) -> str:
     return f"{record.job.row:0{digits}}{'-' if words else ''}{words}.mp4"
 
 
-def write(path: Path, data: bytes) -> None:
-    """All of the file or none of it. Raises StoreError."""
+def write(path: Path, pieces: Iterable[bytes]) -> None:
+    """All of the file or none of it. Raises StoreError, and UsageError for a URL."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # else a folder of that name is made
+        raise UsageError(f"{printable(path)} is a URL: give a path here, and copy it from there")
     try:
-        write_whole(path, data)
+        write_whole(path, pieces)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         why = getattr(error, "strerror", None) or error
         raise StoreError(f"cannot write {printable(path)}: {printable(why)}") from error

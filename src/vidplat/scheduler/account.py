@@ -170,7 +170,8 @@ def written(
         for place, rung, _ in trial.made
         if (asked := groups[place.group]).full_quality < 1.0 - _SAME_QUALITY
     }
-    summary = _summary(plan, snapshot.now, total, deferred, missed, lowered, as_asked)
+    asked_at = snapshot.now if snapshot.asked_at is None else snapshot.asked_at
+    summary = _summary(plan, asked_at, total, deferred, missed, lowered, as_asked)
     return replace(plan, reason=summary)
 
 
@@ -195,7 +196,7 @@ def _reason(group: Group, slot: _Slot, full_quality_at: float) -> str:
 
 def _summary(
     plan: Plan,
-    now: float,
+    asked_at: float,
     total: int,
     deferred: Sequence[Deferred],
     missed: int,
@@ -209,17 +210,20 @@ def _summary(
         refused = f"{wording.jobs(len(deferred))} of {total + len(deferred)}"
         return f"{refused} cannot be placed: {deferred[0].reason}"
     if missed:
-        least = wording.seconds(plan.earliest_at - now)
+        least = wording.seconds(plan.earliest_at - asked_at)
         return (
             f"{missed} of {all_of_them} cannot be promised in time even at the cheapest "
             f"acceptable point; all could be done in {least}"
         )
     if lowered:
-        below, full = wording.lowered(lowered, total), wording.seconds(plan.full_quality_at - now)
+        below, full = (
+            wording.lowered(lowered, total),
+            wording.seconds(plan.full_quality_at - asked_at),
+        )
         return f"{below}, predicted quality {plan.mean_quality:.2f}; full quality needs {full}"
     if not total:
         return "nothing to do"
-    soon = wording.seconds(plan.finish_p90_at - now)
+    soon = wording.seconds(plan.finish_p90_at - asked_at)
     every = f"{'all ' if total > 1 else ''}{all_of_them}"
     if as_asked:
         how = min(as_asked) if len(as_asked) == 1 else "in several ways"

@@ -27,7 +27,8 @@ class Answer:
 def answer(plan: Plan, policy: Policy, now: float) -> Answer:
     """Admit feasible and degraded plans; an infeasible one under best-effort, if it does anything.
 
-    Under `reject` the planner makes no plan below the quality floor, under `degrade` it may.
+    Under `reject` the planner makes no plan below the quality floor, under `degrade` it may. Times
+    are told as seconds from `now`.
     """
     infeasible = plan.verdict is Verdict.INFEASIBLE
     best_effort = policy.on_infeasible is OnInfeasible.BEST_EFFORT

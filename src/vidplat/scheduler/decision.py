@@ -32,6 +32,7 @@ class Snapshot:
     workers: tuple[WorkerState, ...]
     deadline_at: float | None = None
     finishers: tuple[Finisher, ...] = ()  # light workers that may be counted on
+    asked_at: float | None = None  # from where a plan's words count, as deadlines do; None: now
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from vidplat.scheduler.relay import (
     stored_beside,
 )
 from vidplat.scheduler.work import MP4_BYTES_PER_PIXEL, needed_bytes
-from vidplat.stages import STAGES, STORE, UNTIL_DRAFT
+from vidplat.stages import BESIDE, STAGES, UNTIL_DRAFT
 
 _COMMON = math.sqrt(CORRELATION)  # share of a part's spread that no averaging removes
 _SLOWEST = 0.01
@@ -219,9 +219,9 @@ class Menu:
 
     def _alone(self, alone: Estimate) -> Relayed:
         """What one worker's queue grows by."""
-        store_s = alone.per_stage.get(STORE, 0.0)
-        self.is_store_bound |= store_s > alone.p50_s / 2
-        return stored_beside(alone, 0.0 if self._one_by_one else store_s)
+        after_s = sum(alone.per_stage.get(stage, 0.0) for stage in BESIDE)
+        self.is_store_bound |= after_s > alone.p50_s / 2
+        return stored_beside(alone, 0.0 if self._one_by_one else after_s)
 
     def _relayed(
         self, alone: Estimate, draft: Estimate | None, rest: Sequence[Estimate], speed: float

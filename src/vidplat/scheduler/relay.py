@@ -28,9 +28,10 @@ before that:
 
     max((2 - 1 / L) lag, (behind + (1 - 1 / L) lag - (1 - r) D) / r)
 
-The same arithmetic holds for storing, which a worker does beside making its next video: with c
-seconds of making and e of storing a video adds max(c, e) to the queue, and the last one is stored
-min(c, e) after that (`stored_beside`; a `Chain` tells its ends so much later).
+The same arithmetic holds for what a worker does beside making its next video, compressing and
+storing (`stages.BESIDE`; storing for short): with c seconds of making and e of storing a video adds
+max(c, e) to the queue, and the last one is stored min(c, e) after that (`stored_beside`; a `Chain`
+tells its ends so much later).
 
 Not promised: what a transfer takes while another uses the same link.
 """

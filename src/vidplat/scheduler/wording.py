@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vidplat.domain import OperatingPoint
+from vidplat.times import in_words
 
 
 def seconds(value_s: float) -> str:
-    """`0.8 s`, `48 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
-    if value_s < 9.95:
-        return f"{max(0.0, value_s):.1f} s"
-    whole = round(value_s)
-    if whole < 60:
-        return f"{whole} s"
-    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-    large = next(i for i, (size, _) in enumerate(units) if whole >= size)
-    (size, name), (below, small) = units[large : large + 2]
-    rest = whole % size // below
-    return f"{whole // size} {name} {rest} {small}" if rest else f"{whole // size} {name}"
+    """As in tables and on pages; what would lie in the past is no time at all."""
+    return in_words(max(0.0, value_s))
 
 
 def jobs(count: int) -> str:

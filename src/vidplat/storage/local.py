@@ -228,11 +228,11 @@ class LocalStore:
                 f"the disk of {place} is full: free some space, or choose another output prefix"
             )
         if error.errno in _FORBIDDEN:
-            return StoreError(
+            return StoreError.lasting(
                 f"{place} cannot be written ({error.strerror}): choose another output prefix"
             )
         if isinstance(error, FileExistsError | NotADirectoryError):
-            return StoreError(
+            return StoreError.lasting(
                 f"{place} cannot be used as a folder: a file is in the way ({error.strerror})"
             )
         return StoreError(f"{place}: {printable(error.strerror or error)}")

@@ -116,7 +116,7 @@ def _download(url: str, into: BinaryIO, where: str) -> None:
         return download(f"s3{url[2:]}", into)
     if holds_loose_password(url):
         raise InputError(
-            f"{where}: percent-encode its password: @ as %40, / as %2F, ? as %3F, # as %23"
+            f"{where}: percent-encode @ as %40, / as %2F, ? as %3F and # as %23 in its password"
         )
     import fsspec
 

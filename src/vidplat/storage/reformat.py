@@ -29,25 +29,29 @@ def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return file.getvalue()
 
 
-def to_csv(parquet: bytes) -> bytes:
-    """CSV with a header, UTF-8, quoted where needed."""
+def to_csv(parquet: bytes) -> Iterator[bytes]:
+    """CSV with a header, UTF-8, quoted where needed; in pieces, of which one is in memory."""
     file = pq.ParquetFile(io.BytesIO(parquet))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=file.schema_arrow.names)
     writer.writeheader()
-    writer.writerows({name: _flat(value) for name, value in row.items()} for row in _rows(file))
-    return text.getvalue().encode("utf-8")
+    for rows in _pages(file):
+        writer.writerows({name: _flat(value) for name, value in row.items()} for row in rows)
+        yield text.getvalue().encode("utf-8")
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue().encode("utf-8")  # of a file without rows
 
 
-def to_json_lines(parquet: bytes) -> bytes:
-    """One JSON object per line, ASCII."""
-    file = pq.ParquetFile(io.BytesIO(parquet))
-    return "".join(json.dumps(_plain(row)) + "\n" for row in _rows(file)).encode("ascii")
+def to_json_lines(parquet: bytes) -> Iterator[bytes]:
+    """One JSON object per line, ASCII; in pieces, of which one is in memory."""
+    for rows in _pages(pq.ParquetFile(io.BytesIO(parquet))):
+        yield "".join(json.dumps(_plain(row)) + "\n" for row in rows).encode("ascii")
 
 
-def _rows(file: pq.ParquetFile) -> Iterator[dict[str, Any]]:
+def _pages(file: pq.ParquetFile) -> Iterator[list[dict[str, Any]]]:
     for batch in file.iter_batches(20_000):
-        yield from batch.to_pylist(maps_as_pydicts="strict")
+        yield batch.to_pylist(maps_as_pydicts="strict")
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

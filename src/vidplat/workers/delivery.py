@@ -30,9 +30,9 @@ def rendered(
 
     watch = Stopwatch()
     video, poster = _compressed(frames, spec)
+    metrics = {"flicker": flicker(frames), "motion_energy": motion_energy(frames), **facts}
     watch.lap(MP4)
     phases = {**phases, **watch.phases}
-    metrics = {"flicker": flicker(frames), "motion_energy": motion_energy(frames), **facts}
     meta = {**meta, **measured(phases, metrics)}
     return Rendered(video, poster, meta, phases, metrics, steps_done)
 

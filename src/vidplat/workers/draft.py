@@ -1,11 +1,12 @@
-"""What a worker gives back: a finished video, or a draft of it for another worker to finish.
+"""What a worker gives back: a finished video, one whose frames are still to be compressed, or a
+draft of it for another worker to finish.
 
 No torch here, so that the platform may carry them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,14 @@ class Draft:
     meta: Mapping[str, Any]  # the sidecar so far
     phases: Mapping[str, float]  # seconds so far
     metrics: Mapping[str, float]
+    steps_done: int
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A finished video in memory; to compress and measure it needs no device."""
+
+    compressed: Callable[[], Rendered]  # raises `JobError`
     steps_done: int
 
 

@@ -10,7 +10,7 @@ time: sharing a pass wins 3 to 10 % per step on a CPU core and changes the last 
 (benchmarks/batching.py), and so no video can depend on its neighbours.
 
 Not safe for use by two threads at once, except `is_cancelled` and `finish_by`, which are asked
-between steps.
+between steps, and what `Raw` leaves to be done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vidplat.methods.model_shape import ModelShape
 from vidplat.stages import DECODE, MP4, RECONSTRUCT, SOURCE
 from vidplat.workers import devices
 from vidplat.workers.delivery import handed_over, rendered
-from vidplat.workers.draft import Draft, Rendered
+from vidplat.workers.draft import Draft, Raw, Rendered
 from vidplat.workers.making import Ask, Control, Made, OnStep, Stopwatch
 from vidplat.workers.models.catalogue import describe_model, locate
 from vidplat.workers.models.limits import check_spec
@@ -157,11 +157,12 @@ class Worker:
         *,
         attempt: int = 1,
         hand_over: bool = False,
-    ) -> Rendered | Draft:
+        raw: bool = False,
+    ) -> Rendered | Raw | Draft:
         """Make one video. Raises `SpecError`, `MethodRefused`, `OutOfMemoryError` or `JobError`.
 
         With `hand_over` a video of which a method left frames out comes back as a draft, for
-        `finish` anywhere.
+        `finish` anywhere. With `raw` a finished one is still to be compressed, in any thread.
 
         `control.finish_by` shortens the run rather than be late; `steps_done` then says how many
         steps were spent. It covers mp4, not storing: `tail_s` is known here. `on_step` is called
@@ -184,9 +185,8 @@ class Worker:
         if made.filling is not None:
             return handed_over(made, meta, job.spec)
         told_of = made.passes or made.steps_done
-        control.on_step(MP4, told_of, told_of)
-        done = rendered(job.spec, made.frames, made.phases, made.facts, meta, made.steps_done)
-        return self._noted(job.spec, done)
+        found = self._raw(job.spec, made.frames, made.phases, made.facts, meta, made.steps_done)
+        return found if raw else self._compressed(found, told_of, control.on_step)
 
     def finish(
         self,
@@ -195,7 +195,8 @@ class Worker:
         *,
         attempt: int = 1,
         on_progress: OnStep = lambda phase, step, steps: None,
-    ) -> Rendered:
+        raw: bool = False,
+    ) -> Rendered | Raw:
         """The video of a draft with mp4 bytes. Needs no loaded model. Raises `JobError`."""
         from vidplat.methods.filling.frames import filled
         from vidplat.methods.filling.moments import filling_of
@@ -209,12 +210,11 @@ class Worker:
         except ValueError as problem:
             raise JobError(f"the draft cannot be finished: {printable(problem)}") from problem
         watch.lap(RECONSTRUCT)
-        on_progress(MP4, steps, steps)
         maker = draft.meta.get("worker")
         meta = {**draft.meta, "worker": self._card(attempt), "drafted_by": maker}
         phases = {**draft.phases, **watch.phases}
-        done = rendered(job.spec, frames, phases, draft.metrics, meta, steps)
-        return self._noted(job.spec, done)
+        found = self._raw(job.spec, frames, phases, draft.metrics, meta, steps)
+        return found if raw else self._compressed(found, steps, on_progress)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -251,6 +251,14 @@ class Worker:
         what: dict[str, Any] = {"spec": spec, "point": point}
         about = {"model_id": self.ref.id, "device_class": self.device_class, **what}
         return [{**about, "stage": stage, "seconds": s} for stage, s in done.phases.items()]
+
+    def _raw(self, spec: VideoSpec, *made: Any) -> Raw:
+        """Of what `rendered` takes; it must not keep what is on the device."""
+        return Raw(lambda: self._noted(spec, rendered(spec, *made)), steps_done=made[-1])
+
+    def _compressed(self, found: Raw, told_of: int, on_progress: OnStep) -> Rendered:
+        on_progress(MP4, told_of, told_of)
+        return found.compressed()
 
     def _noted(self, spec: VideoSpec, done: Rendered) -> Rendered:
         """Remember how long a job's end takes: the slower of a fresh and a fading figure."""

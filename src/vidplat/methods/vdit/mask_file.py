@@ -176,7 +176,7 @@ def revision_of(model: nn.Module) -> str:
 
 def save(masks: Masks, path: Path) -> None:
     """Write a file, folders above it included; the old one stays whole until the new one is."""
-    write_whole(path, (json.dumps(_document(masks), indent=1) + "\n").encode())
+    write_whole(path, [(json.dumps(_document(masks), indent=1) + "\n").encode()])
 
 
 def _document(masks: Masks) -> dict[str, Any]:

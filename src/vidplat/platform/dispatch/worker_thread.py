@@ -4,7 +4,7 @@
       its own thread: open tools -> load -> calibrate? -> WorkerUp,
                       then for each order: make -> hand to the storer, or Outcome where that failed
       any thread: put, recall, hurry, cancel (short, never blocked by a running job)
-      a second:   commit -> Outcome, while the next order is made (`storing`)
+      a second:   compress -> commit -> Outcome, while the next order is made (`storing`)
       a third:    fetches the draft that is next while a job is at work
 
 It knows neither torch nor Ray: the video maker and the commit come through `Tools`, which
@@ -54,8 +54,8 @@ from vidplat.platform.dispatch.dispatcher import (
     light_class,
 )
 from vidplat.platform.dispatch.storing import Parcel, Storer
-from vidplat.stages import NETWORK, STORE
-from vidplat.workers.draft import Draft, Rendered
+from vidplat.stages import BESIDE, NETWORK, STORE
+from vidplat.workers.draft import Draft, Raw, Rendered
 from vidplat.workers.making import Control, OnStep
 
 log = logging.getLogger(__name__)
@@ -91,11 +91,21 @@ class VideoMaker(Protocol):
         """Rows of a micro-benchmark: model_id, device_class, stage, spec, point, seconds."""
 
     def make(
-        self, job: Job, point: OperatingPoint, control: Control, *, attempt: int, hand_over: bool
-    ) -> Rendered | Draft:
-        """The video; with `hand_over` a draft of it, when frames were left out."""
+        self,
+        job: Job,
+        point: OperatingPoint,
+        control: Control,
+        *,
+        attempt: int,
+        hand_over: bool,
+        raw: bool,
+    ) -> Rendered | Raw | Draft:
+        """The video; with `hand_over` a draft of it, when frames were left out; with `raw`, what is
+        to be compressed may be left to another thread."""
 
-    def finish(self, job: Job, draft: Draft, *, attempt: int, on_progress: OnStep) -> Rendered:
+    def finish(
+        self, job: Job, draft: Draft, *, attempt: int, on_progress: OnStep, raw: bool
+    ) -> Rendered | Raw:
         """The video of a draft, whose `video` is bytes. Needs no loaded model."""
 
 
@@ -152,7 +162,7 @@ class Outbox:
             return taken
 
     def _has_news(self) -> bool:
-        return any(not isinstance(each, Progress) or each.phase == STORE for each in self._events)
+        return any(not isinstance(each, Progress) or each.phase in BESIDE for each in self._events)
 
 
 def _is_newer(event: WorkerEvent, last: WorkerEvent) -> bool:
@@ -304,39 +314,39 @@ class WorkerThread:
                 packed, now = replace(made, video=tools.pack(made.video)), tools.clock()
                 self._forget(job.id)
                 return HandedOver(job.id, order.attempt, worker_id, packed, end.started_at, now)
-            end = _with_facts(end, order, made)
         except Exception as error:  # the edge of a job: it must never take the worker down
             return self._ended(end, tools, error)
+
+        def ended(parcel: Parcel, came: Artifact | Exception) -> None:
+            whole = end
+            if isinstance(parcel.made, Rendered):
+                whole = _with_facts(end, order, parcel.made, parcel.store_s)
+            self._outbox.put(self._ended(whole, tools, came))
+
+        steps = made.steps_done
         storer.put(
             Parcel(
-                commit=partial(tools.commit, order, made),
-                report=partial(report, STORE, made.steps_done, made.steps_done),
+                made,
+                commit=partial(tools.commit, order),
+                report=lambda phase: report(phase, steps, steps),
                 is_unwanted=lambda: job.id in self._stopped,
-                ended=lambda came, seconds: self._outbox.put(
-                    self._ended(end, tools, came, {STORE: seconds})
-                ),
+                ended=ended,
             )
         )
         return None
 
-    def _ended(
-        self,
-        end: Outcome,
-        tools: Tools,
-        came: Artifact | Exception,
-        phases: Mapping[str, float] = {},
-    ) -> Outcome:
+    def _ended(self, end: Outcome, tools: Tools, came: Artifact | Exception) -> Outcome:
         """The outcome of a job of which that came."""
         self._forget(end.job_id)
         if isinstance(came, Artifact):
-            end = replace(end, artifact=came, phases={**end.phases, **phases})
+            end = replace(end, artifact=came)
         else:
             end = replace(end, failure=sort_failure(came))
             if not isinstance(came, VidplatError):
                 log.error("job %s failed unexpectedly", end.job_id, exc_info=came)
         return replace(end, finished_at=tools.clock())
 
-    def _make(self, order: Order, tools: Tools, report: OnStep) -> Rendered | Draft:
+    def _make(self, order: Order, tools: Tools, report: OnStep) -> Rendered | Raw | Draft:
         if order.drafted is not None:
             return self._finish(order, order.drafted.draft, tools, report)
         job, point = order.job, order.assignment.point
@@ -347,9 +357,11 @@ class WorkerThread:
             is_cancelled=lambda: job.id in self._stopped,
         )
         maker = self._maker(job.model, tools)
-        return maker.make(job, point, control, attempt=order.attempt, hand_over=order.hand_over)
+        return maker.make(
+            job, point, control, attempt=order.attempt, hand_over=order.hand_over, raw=True
+        )
 
-    def _finish(self, order: Order, draft: Draft, tools: Tools, report: OnStep) -> Rendered:
+    def _finish(self, order: Order, draft: Draft, tools: Tools, report: OnStep) -> Rendered | Raw:
         """The video of another's draft. Its way here is the stage `network`, even if it is over."""
         maker = self._maker(order.job.model, tools)
         if order.job.id in self._stopped:
@@ -359,7 +371,7 @@ class WorkerThread:
             coming = self._fetching.get(order.job.id)
         video, seconds = coming.result() if coming is not None else _timed(tools.unpack, draft)
         draft = replace(draft, video=video, phases={**draft.phases, NETWORK: seconds})
-        return maker.finish(order.job, draft, attempt=order.attempt, on_progress=report)
+        return maker.finish(order.job, draft, attempt=order.attempt, on_progress=report, raw=True)
 
     def _forget(self, job_id: str) -> None:
         with self._changed:
@@ -381,15 +393,16 @@ def _begun(order: Order, worker_id: str, now: float) -> Outcome:
     )
 
 
-def _with_facts(end: Outcome, order: Order, made: Rendered) -> Outcome:
-    """What was made, not stored yet; its point is what was spent, which may have been cut."""
+def _with_facts(end: Outcome, order: Order, made: Rendered, store_s: float) -> Outcome:
+    """What was made; its point is what was spent, which may have been cut. Seconds of storing only
+    where it was stored."""
     metrics = dict(made.metrics)
     if order.drafted is not None:
         metrics[DRAFT_BYTES] = float(order.drafted.draft.size_bytes)
     return replace(
         end,
         point=replace(end.point, steps=made.steps_done),
-        phases=made.phases,
+        phases={**made.phases, STORE: store_s} if store_s else made.phases,
         metrics=metrics,
         steps_done=made.steps_done,
     )

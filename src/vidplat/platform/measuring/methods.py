@@ -105,7 +105,7 @@ def keep(measured: Measured) -> Path:
     path = measured_files.folder(measured.model.revision) / "profile.json"
     points = [asdict(point) for point in measured.points]
     text = json.dumps({"model": measured.model.id, "points": points}, indent=1) + "\n"
-    write_whole(path, text.encode())
+    write_whole(path, [text.encode()])
     return path
 
 

@@ -20,7 +20,7 @@ from vidplat.platform.run.hands import Hands
 from vidplat.platform.run.learning import Learner
 from vidplat.scheduler import latest_free
 from vidplat.scheduler.decision import Assignment, Plan
-from vidplat.stages import AFTER_DRAFT, STORE
+from vidplat.stages import AFTER_DRAFT, BESIDE
 
 MOST_IN_HAND = 64  # orders per worker, however short they are
 _LONGEST_WAIT_S = 0.25  # between two turns without events
@@ -171,8 +171,8 @@ def _due_of(seat: Seat, chain: Sequence[Assignment], at: Standing) -> tuple[list
             return due, taken
         due.append(_as_due(planned, open_job, seat.device_class, at.learner))
         added = due[-1].stages
-        store_s = added.get(STORE, 0.0)
-        count, work_s = count + 1, work_s + max(store_s, sum(added.values()) - store_s)
+        after_s = sum(added.get(stage, 0.0) for stage in BESIDE)
+        count, work_s = count + 1, work_s + max(after_s, sum(added.values()) - after_s)
     return due, len(chain)
 
 

@@ -1,8 +1,9 @@
 """What each worker holds, the job it makes and those behind it, and when it will be through.
 
 The remaining time of a running job comes from its heartbeats: the stages still to come at their
-predicted seconds, the current one less what is done of it. A worker stores one video while it makes
-the next, so the oldest orders in its hand may be stored already. The clock is an argument.
+predicted seconds, the current one less what is done of it. A worker compresses and stores a video
+while it makes the next: the oldest orders in its hand may be made already. The clock is an
+argument.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from vidplat.domain import OpenJob, Progress
 from vidplat.platform.dispatch.dispatcher import Order
-from vidplat.stages import DENOISE, STAGES, STORE
+from vidplat.stages import BESIDE, DENOISE, STAGES
 
 # A stage that outlasts its prediction is taken to need this share of it still: nearly done, never
 # done.
@@ -48,14 +49,18 @@ class InHand:
 
     @property
     def is_made(self) -> bool:
-        """Whether it is being stored, and its worker has turned to the next."""
-        return self.phase == STORE
+        """Whether it is compressed or stored, and its worker has turned to the next."""
+        return self.phase in BESIDE
+
+    @property
+    def after_s(self) -> float:
+        """Of compressing and storing it."""
+        return sum(self.stages.get(stage, 0.0) for stage in BESIDE)
 
     @property
     def beside_s(self) -> float:
         """What it does not add to its worker's queue (`scheduler.relay.stored_beside`)."""
-        store_s = self.stages.get(STORE, 0.0)
-        return min(store_s, sum(self.stages.values()) - store_s)
+        return min(self.after_s, sum(self.stages.values()) - self.after_s)
 
     def note(self, progress: Progress) -> None:
         if self.progress is None or self.progress.phase != progress.phase:
@@ -94,7 +99,7 @@ class InHand:
 
 
 def in_making(held: Sequence[InHand]) -> InHand | None:
-    """What a worker is at: the oldest that is not being stored, else the oldest."""
+    """What a worker is at: the oldest that is not made, else the oldest."""
     return next((item for item in held if not item.is_made), held[0] if held else None)
 
 
@@ -150,9 +155,9 @@ class Hands:
         made_s = stored_s = beside_s = 0.0
         for item, is_turn in self.in_turn(worker_id):
             left_s = item.remaining_s(now, is_first=is_turn)
-            store_s = min(left_s, item.stages.get(STORE, 0.0))
-            made_s += left_s - store_s
-            stored_s, beside_s = max(made_s, stored_s) + store_s, item.beside_s
+            after_s = min(left_s, item.after_s)
+            made_s += left_s - after_s
+            stored_s, beside_s = max(made_s, stored_s) + after_s, item.beside_s
         return max(made_s, stored_s - beside_s)
 
     def running(self, worker_id: str) -> str | None:

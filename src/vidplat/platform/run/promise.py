@@ -53,6 +53,7 @@ def make_promise(
             seat.state(now + startup.p90_s) for seat, startup in zip(makers, startups, strict=True)
         ),
         deadline_at=batch.deadline_at,
+        asked_at=asked_at,
     )
     policy, backlog = Policy(batch.on_infeasible, batch.quality_floor), queue.backlog()
     decided = plan(snapshot, policy, learner.knowledge, backlog)
