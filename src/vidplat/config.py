@@ -192,6 +192,7 @@ class RunConfig:
         _need_within(0.003, 86_400, "run.lease_s", self.lease_s)
         _need_within(0, 86_400, "run.look_ahead_s", self.look_ahead_s)
         _need_within(1, 86_400, "run.start_timeout_s", self.start_timeout_s)
+        _need_within(0, 86_400, "run.stall_s", self.stall_s)
         _need_within(0, 86_400, "run.store_patience_s", self.store_patience_s)
         _check(
             self.heartbeat_s * 3 <= self.lease_s,
@@ -208,9 +209,7 @@ class InputConfig:
     schemes: tuple[str, ...] = ROW_SCHEMES  # a path is `file`
     folders: tuple[str, ...] = ()  # files lie in these, links followed; (): in any
     buckets: tuple[str, ...] = ()  # objects lie in these; (): in any that the credentials open
-    endpoint: str = (
-        ""  # the server of s3:// URLs in rows, `http://host:port`; "": boto3's usual one
-    )
+    endpoint: str = ""  # the server of s3:// URLs in rows; "": boto3's usual one
     max_bytes: int = 256 * 2**20  # of one file: a worker holds it in memory
     max_seconds: float = 120.0
     max_frames: int = 15_000  # in one file, however short they are shown

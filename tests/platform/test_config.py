@@ -25,7 +25,13 @@ from vidplat.errors import UsageError
 DOCS = Path(__file__).parents[2] / "docs"
 POOL = "pools.cloud"
 TABLES = {POOL: PoolConfig, "ray": RayConfig, "run": RunConfig, "inputs": InputConfig}
-WORDS = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+WORDS = {
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "str": "string",
+    "tuple[str, ...]": "list",
+}
 
 
 @pytest.fixture
@@ -229,8 +235,8 @@ def test_where_input_videos_may_lie_comes_from_the_file_and_is_checked(file):
     assert load_config({}).inputs == InputConfig(schemes=("s3",), endpoint="http://host:9000")
     for wrong, said in (
         ('schemes = ["http"]', "inputs.schemes may hold file, s3, memory, not 'http'"),
-        ('schemes = "s3"', "[inputs] schemes must be a list of texts, not 's3'"),
-        ("buckets = [1]", "[inputs] buckets must be a list of texts"),
+        ('schemes = "s3"', "[inputs] schemes must be a list of strings, not 's3'"),
+        ("buckets = [1]", "[inputs] buckets must be a list of strings"),
         ('endpoint = "http://me:secret@host"', "inputs.endpoint must look like http://host:port"),
     ):
         file.write_text(f"[inputs]\n{wrong}\n")
