@@ -99,6 +99,20 @@ def test_a_video_that_stopped_early_counts_the_steps_it_spent() -> None:
     )
 
 
+def test_a_video_that_is_stored_beside_the_next_keeps_its_steps() -> None:
+    display = a_display(jobs=2)
+    display.planned(a_plan(one=24, two=24), None)
+    display.progress(replace(a_beat("one", 24), phase="store"))
+    display.progress(a_beat("two", 6))
+    display.progress(replace(a_beat("one", 24), phase="store"))  # offered again
+
+    glance = display.glance()
+    assert glance.steps_done == 24 + 6
+    assert glance.doing == (Doing("cloud-0", "denoise", 6, 24, "two"),)
+    display.outcome(an_outcome("one", steps=24))
+    assert display.glance().steps_done == 24 + 6
+
+
 def test_a_failed_attempt_gives_its_steps_back(capsys: pytest.CaptureFixture[str]) -> None:
     display = a_display(jobs=1)
     display.planned(a_plan(one=24), None)

@@ -14,6 +14,7 @@ from vidplat.cli.glance import Doing, Glance
 from vidplat.cli.screen import Screen
 from vidplat.domain import Batch, JobState, Outcome, Progress
 from vidplat.platform.interface import BatchResult, Listener
+from vidplat.stages import BESIDE
 
 if TYPE_CHECKING:
     from vidplat.scheduler.admission import Answer
@@ -29,7 +30,7 @@ class _Story:
     phase: str = ""
     steps_of: dict[str, int] = field(default_factory=dict)  # job -> steps planned, or spent
     made: set[str] = field(default_factory=set)  # jobs of this run that have a video
-    running: dict[str, Progress] = field(default_factory=dict)  # worker -> its latest heartbeat
+    running: dict[str, Progress] = field(default_factory=dict)  # job -> its latest heartbeat
     steps_total: int = 0  # of the jobs in steps_of
     steps_made: int = 0
     plan: Plan | None = None
@@ -98,15 +99,13 @@ class RunDisplay(Screen, Listener):
 
     def progress(self, progress: Progress) -> None:
         with self._lock:
-            self._story.running[progress.worker_id] = progress
+            self._story.running[progress.job_id] = progress
         self.tick()
 
     def outcome(self, outcome: Outcome) -> None:
         with self._lock:
             story = self._story
-            now_running = story.running.get(outcome.worker_id)
-            if now_running is not None and now_running.job_id == outcome.job_id:
-                del story.running[outcome.worker_id]
+            story.running.pop(outcome.job_id, None)
             if outcome.ok and outcome.job_id not in story.made:
                 story.count_steps(outcome.job_id, outcome.steps_done)
                 story.steps_made += outcome.steps_done
@@ -130,6 +129,9 @@ class RunDisplay(Screen, Listener):
         with self._lock:
             story, plan = self._story, self._story.plan
             running = [beat for beat in story.running.values() if beat.job_id not in story.made]
+            # a worker may store one video while it makes the next: that is what it is doing
+            made_first = sorted(running, key=lambda beat: beat.phase not in BESIDE)
+            doing = {beat.worker_id: beat for beat in made_first}
             return Glance(
                 now=self._clock(),
                 phase=story.phase,
@@ -144,6 +146,6 @@ class RunDisplay(Screen, Listener):
                 deadline_at=story.deadline_at,
                 doing=tuple(
                     Doing(beat.worker_id, beat.phase, beat.step, beat.steps, beat.job_id[:12])
-                    for beat in sorted(running, key=lambda beat: beat.worker_id)
+                    for _, beat in sorted(doing.items())
                 ),
             )
