@@ -577,6 +577,27 @@ def test_cancelling_a_batch_cancels_what_is_open_and_keeps_what_is_done(catalog:
     assert catalog.finish(BATCH.id, [an_outcome(running.id)]) == set()
 
 
+def test_a_cancelled_batch_whose_videos_were_all_made_is_finished_by_a_retry(
+    catalog: Catalog,
+) -> None:
+    [job] = some_jobs(1)
+    catalog.add_batch(BATCH, [job])
+    begin(catalog, [job])
+    assert catalog.cancel(BATCH.id, now=1.0) == 1
+    assert catalog.mark_done(BATCH.id, job.id, an_artifact(job.id), 2.0)
+    assert catalog.batch_state(BATCH.id) == "cancelled"
+    assert catalog.retry_failed(BATCH.id, now=3.0) == 0
+    assert catalog.batch_state(BATCH.id) == "done"
+
+
+def test_a_batch_that_was_cancelled_meanwhile_stays_so(catalog: Catalog) -> None:
+    catalog.add_batch(BATCH, some_jobs(1))
+    catalog.cancel(BATCH.id, now=1.0)
+    for state in ("open", "done"):
+        catalog.set_batch_state(BATCH.id, state, at=2.0, unless=BatchState.CANCELLED)
+    assert catalog.batch_state(BATCH.id) == "cancelled"
+
+
 @pytest.mark.parametrize("job_id", [None, a_job().id], ids=["the batch", "its job"])
 def test_what_is_finished_cannot_be_cancelled(catalog: Catalog, job_id: str | None) -> None:
     [job] = some_jobs(1)

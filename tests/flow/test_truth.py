@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -70,8 +71,11 @@ def test_doctor_tells_what_is_lost_and_repair_puts_it_right(
     videos[1].write_bytes(bytes(len(videos[1].read_bytes())))
     leftovers = [videos[2].parent / f".attempt-1-x-{name}" for name in ("video.mp4", "meta.json")]
     leftovers += [videos[3].parents[3] / ".partial-ab"]
+    leftovers += [tmp_path / "out" / "inputs" / "ab" / ".partial-cd"]
+    leftovers[-1].parent.mkdir(parents=True)
     for each in leftovers:
         each.write_bytes(b"half")
+    os.utime(leftovers[-1], (0, 0))  # others may be writing there
 
     # then all that was lost is found by whoever reads every byte
     assert f"gone or cut short: 2 of {batch.id}" in doctored(stage, capsys, "--verify")[1]

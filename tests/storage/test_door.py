@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from sqlalchemy import Connection, event, select
 from tests.bad_line import BadLine
 from tests.builders import a_job, a_worker
 from tests.catalog_builders import a_batch, a_claim, an_artifact, an_outcome
+from vidplat import times
 from vidplat.domain import Failure, FailureKind, JobState, Progress
 from vidplat.errors import CatalogError
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.catalog_words import PlanRecord, Requeue
+from vidplat.storage.database import Database
 from vidplat.storage.door import Door
 from vidplat.storage.tables import answers
 
@@ -221,6 +224,24 @@ def test_threads_that_share_a_catalog_do_not_hear_each_other_s_answers(catalog: 
     for thread in threads:
         thread.join(60)
     assert heard == {n: [100 * n + k for k in range(5)] for n in range(8)}
+
+
+def test_a_catalog_that_may_only_be_read_is_read_by_the_reader_s_own_clock(
+    empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a catalog from before the machine was started, on which nothing can be written
+    shutil.copy(empty, path := tmp_path / "old.db")
+    monkeypatch.setattr("vidplat.times.boot", lambda: "another start")
+
+    def refuse(database: Database) -> None:
+        raise CatalogError.lasting("cannot be opened for writing")
+
+    monkeypatch.setattr(Database, "writing", refuse)
+
+    # then it is read all the same
+    with closing(open_catalog(f"sqlite:///{path}")) as catalog:
+        assert catalog.batches() == []
+        assert abs(catalog.time() - times.now()) < 5
 
 
 def test_answers_of_those_who_ask_no_more_are_forgotten(catalog: Catalog) -> None:

@@ -6,7 +6,8 @@ and compares its SHA-256. Repairing, batch by batch while nobody works on it:
     1. done, but gone or cut short in the store    made again by the next `resume`
     2. in the store, but not done in the catalog   done (`run/reconcile.py`)
     3. under way, but nobody is                    queued
-    4. left by attempts that came to nothing       removed; where jobs are open, once it is old
+    4. left by attempts that came to nothing       removed; where jobs are open, and of input
+                                                   videos, once it is old
 
 A batch folder that the catalog does not know is left alone: another catalog may.
 """
@@ -30,6 +31,7 @@ from vidplat.platform.run.reconcile import (
 from vidplat.storage.artifacts import sweep
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.catalog_words import BatchState
+from vidplat.storage.inputs import INPUTS
 from vidplat.storage.places import open_store
 from vidplat.storage.stores import Store
 
@@ -50,11 +52,14 @@ class Mending:
 
 def look_into(catalog: Catalog, *, verify: bool = False, repair: bool = False) -> Mending:
     """All batches of a catalog. Raises CatalogError."""
-    found = Mending()
+    found, prefixes = Mending(), set()
     for batch in catalog.batches():
         found.batches += 1
         try:
             store = open_store(batch.output_prefix)
+            if repair and batch.output_prefix not in prefixes:
+                prefixes.add(batch.output_prefix)
+                found.repairs += Repairs(swept=store.sweep_unfinished(INPUTS, ORPHAN_AGE_S))
             if repair:
                 _mend(catalog, store, batch, found, verify)
             else:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects import sqlite
 
 from vidplat import times
+from vidplat.errors import CatalogError
 from vidplat.storage.door import Door
 from vidplat.storage.tables import clocks
 
@@ -31,7 +32,13 @@ def machine_clock(door: Door) -> Callable[[], float]:
         return float(connection.execute(found).scalar_one())
 
     rows = door.rows(found)
-    ahead_s = rows[0]["ahead_s"] if rows else door.change(first_one_s)
+    try:
+        ahead_s = rows[0]["ahead_s"] if rows else door.change(first_one_s)
+    except CatalogError as error:
+        if error.retry_can_help:
+            raise
+        # It may only be read: then nobody is granted a lease here.
+        return times.now
     return partial(_time, ahead_s)
 
 

@@ -16,10 +16,12 @@ import hashlib
 from vidplat.errors import InputError, printable
 from vidplat.storage.stores import NotFound, Store, checked_key
 
+INPUTS = "inputs"  # the folder that holds them
+
 
 def input_key(sha256: str) -> str:
     """The key of the copy of these bytes."""
-    return checked_key(f"inputs/{sha256[:2]}/{sha256}")
+    return checked_key(f"{INPUTS}/{sha256[:2]}/{sha256}")
 
 
 def is_kept(store: Store, sha256: str) -> bool:
