@@ -39,6 +39,7 @@ from vidplat.errors import (
     RequestError,
     VidplatError,
     printable,
+    told_traceback,
 )
 from vidplat.platform.dispatch.dispatcher import (
     DRAFT_BYTES,
@@ -214,7 +215,8 @@ class WorkerThread:
             self._outbox.put(self._set_up(tools))
         except Exception as error:  # the worker's edge: what stops it from starting is told upwards
             worker_id, is_wrong = self.spec.worker_id, isinstance(error, RequestError)
-            log.exception("worker %s could not start", worker_id)
+            if not isinstance(error, VidplatError):
+                log.error("worker %s could not start\n%s", worker_id, told_traceback(error))
             self._outbox.put(SetupFailed(worker_id, _sentence(error), is_wrong))
             return
         while (order := self._next()) is not None:
@@ -284,7 +286,7 @@ class WorkerThread:
         except Exception as error:  # the edge of a job: it must never take the worker down
             end = replace(end, failure=sort_failure(error))
             if not isinstance(error, VidplatError):
-                log.exception("job %s failed unexpectedly", job.id)
+                log.error("job %s failed unexpectedly\n%s", job.id, told_traceback(error))
         finally:
             self._forget(job.id)
         return replace(end, finished_at=tools.clock())
