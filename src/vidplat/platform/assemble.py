@@ -32,6 +32,7 @@ from vidplat.platform.run.owners import this_owner
 from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Queue
+from vidplat.scheduler import wording
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.places import probe
@@ -63,11 +64,11 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
             listener.phase(f"keeping {_videos(len(taken.inputs))}")
             keep(store, taken.inputs)
         with closing(open_catalog(config.catalog)) as catalog:
-            listener.phase(f"looking for {taken.batch.total:,} jobs in the catalog")
+            listener.phase(f"looking for {wording.jobs(taken.batch.total)} in the catalog")
             added = catalog.add_batch(taken.batch, taken.jobs)
             if to_make := added.inserted - added.reused:
                 there = f"; {added.reused:,} are made already" if added.reused else ""
-                listener.phase(f"enqueued {to_make:,} jobs{there}")
+                listener.phase(f"enqueued {wording.jobs(to_make)}{there}")
             submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=added.reused)
             return run_batch(_site(catalog, store, config, listener), added.batch, submitted)
 
