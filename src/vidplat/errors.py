@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Self
@@ -62,6 +63,12 @@ def printable(text: object, limit: int = 200) -> str:
     if not plain.isprintable():
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in plain)
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+def told_traceback(error: BaseException) -> str:
+    """As Python tells it, without secrets."""
+    lines = "".join(traceback.format_exception(error)).split("\n")
+    return "\n".join(printable(line, 2000) for line in lines)
 
 
 def _without_secrets(text: str) -> str:

@@ -132,7 +132,19 @@ def test_a_store_that_fails_is_the_surroundings_fault(opened):
     )
 
 
-def test_a_model_that_cannot_be_loaded_is_told_once():
+def test_what_nobody_foresaw_is_logged_without_secrets(opened, caplog):
+    def break_down(order, made):
+        raise ZeroDivisionError("https://me:hunter2@host/a?sig=hunter2")
+
+    running = opened(commit=break_down)
+    running.thread.put([an_order()])
+    (outcome,) = running.outcomes()
+    assert outcome.failure is not None and "hunter2" not in outcome.failure.message
+    assert "Traceback" in caplog.text and "ZeroDivisionError" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_a_model_that_cannot_be_loaded_is_told_once(caplog):
     outbox = Outbox()
 
     def no_model(spec):
@@ -142,6 +154,7 @@ def test_a_model_that_cannot_be_loaded_is_told_once():
     thread.start()
     (event,) = outbox.take(10.0)
     assert event == SetupFailed("cloud-1", "no such model", request_is_wrong=True)
+    assert caplog.text == ""  # what is explained needs no traceback
 
 
 def test_orders_that_have_not_begun_can_be_recalled(opened):

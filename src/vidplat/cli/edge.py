@@ -16,13 +16,12 @@ import os
 import secrets
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from errno import EIO, ENOSPC
 from pathlib import Path
 from typing import Any
 
-from vidplat.errors import ExitCode, InputError, VidplatError, printable
+from vidplat.errors import ExitCode, InputError, VidplatError, printable, told_traceback
 from vidplat.files import write_private
 
 
@@ -50,7 +49,7 @@ def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> in
         return error.exit_code
     except Exception as error:
         if wants_traceback:
-            print(_traceback(error), end="", file=sys.stderr)
+            print(told_traceback(error), end="", file=sys.stderr)
         elif _is_of_stdout(error):
             _forget_stdout()
             why = getattr(error, "strerror", "")
@@ -109,15 +108,10 @@ def _is_of_stdout(error: Exception) -> bool:
 def _keep_traceback(error: Exception) -> str:
     """Write the traceback to a file that is the user's alone; its path, or why there is none."""
     name = f"vidplat-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(8)}.log"
-    kept = write_private(Path(".vidplat") / "logs", name, _traceback(error).encode())
+    kept = write_private(Path(".vidplat") / "logs", name, told_traceback(error).encode())
     if kept is not None:
         return str(kept)
     return "no file: neither .vidplat/logs nor the temporary folder can be written; use --debug"
-
-
-def _traceback(error: Exception) -> str:
-    """As Python tells it, without secrets."""
-    return _lines("".join(traceback.format_exception(error))) + "\n"
 
 
 def _lines(text: object) -> str:

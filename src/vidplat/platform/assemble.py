@@ -39,6 +39,7 @@ from vidplat.platform.run.promise import PLANNED_BY_NAME, make_promise
 from vidplat.platform.run.reconcile import put_back_lost
 from vidplat.platform.run.site import Site
 from vidplat.platform.run.window import Queue
+from vidplat.scheduler import wording
 from vidplat.storage import open_catalog, open_store, read_prompts
 from vidplat.storage.catalog_words import BatchState
 from vidplat.storage.places import probe
@@ -73,14 +74,14 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
         with closing(open_catalog(config.catalog)) as catalog:
             with suppress(UsageError):  # not submitted before
                 _check_made(catalog.batch(taken.batch.id), catalog, store, listener)
-            listener.phase(f"looking for {taken.batch.total:,} jobs in the catalog")
+            listener.phase(f"looking for {wording.jobs(taken.batch.total)} in the catalog")
             added = catalog.add_batch(taken.batch, taken.jobs)
             reused = added.reused
             if reused:
                 reused -= _check_made(added.batch, catalog, store, listener)
             if to_make := added.inserted - reused:
                 there = f"; {reused:,} are made already" if reused else ""
-                listener.phase(f"enqueued {to_make:,} jobs{there}")
+                listener.phase(f"enqueued {wording.jobs(to_make)}{there}")
             submitted = Submitted(asked_at, added.new, inserted=added.inserted, reused=reused)
             with _site(catalog, store, config, listener) as site:
                 return run_batch(site, added.batch, submitted)

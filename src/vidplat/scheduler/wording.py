@@ -14,7 +14,7 @@ def seconds(value_s: float) -> str:
 
 
 def jobs(count: int) -> str:
-    return f"{count} job{'' if count == 1 else 's'}"
+    return f"{count:,} job{'' if count == 1 else 's'}"
 
 
 def made_at(point: OperatingPoint, full_steps: int) -> str:

@@ -44,6 +44,7 @@ from vidplat.errors import (
     RequestError,
     VidplatError,
     printable,
+    told_traceback,
 )
 from vidplat.platform.dispatch.dispatcher import (
     DRAFT_BYTES,
@@ -248,7 +249,8 @@ class WorkerThread:
             if self._closing:
                 return  # nobody waits for it any more
             worker_id, is_wrong = self.spec.worker_id, isinstance(error, RequestError)
-            log.exception("worker %s could not start", worker_id)
+            if not isinstance(error, VidplatError):
+                log.error("worker %s could not start\n%s", worker_id, told_traceback(error))
             self._outbox.put(SetupFailed(worker_id, _sentence(error), is_wrong))
             return
         storer = Storer(f"storer-{self.spec.worker_id}", self.spec.store_patience_s)
@@ -343,7 +345,7 @@ class WorkerThread:
         else:
             end = replace(end, failure=sort_failure(came))
             if not isinstance(came, VidplatError):
-                log.error("job %s failed unexpectedly", end.job_id, exc_info=came)
+                log.error("job %s failed unexpectedly\n%s", end.job_id, told_traceback(came))
         return replace(end, finished_at=tools.clock())
 
     def _make(self, order: Order, tools: Tools, report: OnStep) -> Rendered | Raw | Draft:
