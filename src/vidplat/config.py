@@ -283,6 +283,24 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def free_memory_bytes() -> int:
+    """Memory that may still be taken on this machine, caches that would be given up included, and
+    within what the container may have."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kilobytes = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        free = 1024 * next(kilobytes)
+    except (OSError, StopIteration):  # not Linux
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        group = Path("/sys/fs/cgroup")
+        most = int((group / "memory.max").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no container, or one without a limit: "max"
+        return free
+    return min(free, max(0, most - int(stat.get("anon", 0))))
+
+
 def gpu_names() -> tuple[str, ...]:
     """Names of the NVIDIA GPUs this process may use, as the driver's own files tell them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -222,7 +222,7 @@ class OpenJob:
     attempt: int = 0  # attempts made so far
     not_before: float = 0.0  # back-off after a failure
     avoid: frozenset[str] = frozenset()  # workers that failed it
-    rung_down: int = 0  # how many rungs cheaper than planned it must be (out of memory)
+    rung_down: int = 0  # how many rungs of memory less than planned it may take (out of memory)
 
 
 # --- what happened --------------------------------------------------------------------------------

@@ -65,7 +65,8 @@ def test_a_bounded_window_grows_with_length_and_not_with_its_square():
 
 def test_memory_is_bounded_by_the_window():
     def needed(frames: int, shape: ModelShape) -> int:
-        return needed_bytes(shape, replace(SPEC, width=16, height=16, num_frames=frames))
+        spec = replace(SPEC, width=16, height=16, num_frames=frames)
+        return needed_bytes(shape, spec, OperatingPoint(4))
 
     # Small pictures: beyond the window only the decoded video grows, 2 x 3 x 4 bytes per pixel and
     # frame.

@@ -207,7 +207,8 @@ def test_what_the_words_refuse_of_a_model_or_a_length_is_not_offered():
 
     assert offered(24, shape) == {"", "early+euler"}
     euler = replace(shape, solver="FlowMatchEulerDiscreteScheduler")
-    assert offered(24, euler) == {"", "hsa:preset=25", "early", "early+euler"}
+    leaner = {"hsa:preset=25,kv=fp8", "hsa:preset=25,kv=offload"}
+    assert offered(24, euler) == {"", "hsa:preset=25", *leaner, "early", "early+euler"}
     assert offered(4, euler) == {"", "early", "early+euler"}  # hsa:25 needs 21 steps
 
 

@@ -210,7 +210,9 @@ def test_a_job_too_big_for_every_worker_is_deferred_with_the_reason():
     decided = planned(a_snapshot(jobs=[big, an_open_job(row=2)], workers=[a_worker(free_gb=8)]))
 
     assert [a.job_id for a in decided.assignments] != [big.job.id]
-    assert decided.deferred == (Deferred(big.job.id, "needs 84 GB, largest worker has 8 GB free"),)
+    assert decided.deferred == (
+        Deferred(big.job.id, "needs 82.5 GB, largest worker has 8 GB free"),
+    )
     assert decided.verdict is Verdict.INFEASIBLE
 
 

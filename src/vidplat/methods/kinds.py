@@ -101,6 +101,17 @@ class PlannedRun:
     passes: Sequence[int] = ()  # the steps whose passes run
 
 
+class StoreSizes(NamedTuple):
+    """What a method's stores are counted by."""
+
+    tokens: int
+    width: int
+    layers: int
+    branches: int
+    value_bytes: int  # of the type that the transformer computes in
+    on_gpu: bool  # so that there is another memory, the CPU's
+
+
 class Share(NamedTuple):
     """Of the FLOPs of a plain run of as many steps: each in [0, 1], or little above."""
 
@@ -179,6 +190,15 @@ class MethodKind:
 
     def options(self, values: Values, frames: int) -> Sequence[Value]:
         """What a plan may put for `left_to_plan` in a video of so many latent frames, rising."""
+        return ()
+
+    def stored_bytes(self, values: Values, sizes: StoreSizes) -> int:
+        """What it keeps of a video from pass to pass, on the device, where that is much."""
+        return 0
+
+    def leaner(self, values: Values) -> Sequence[Values]:
+        """The same with less on the device, in the order to be tried: neither passes nor tokens
+        change, so what was measured of `values` holds."""
         return ()
 
     # --- for surveys ------------------------------------------------------------------------------

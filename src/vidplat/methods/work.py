@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vidplat.domain import OperatingPoint, VideoSpec
-from vidplat.methods.kinds import PlannedRun, Share
-from vidplat.methods.language import parse
+from vidplat.methods.kinds import PlannedRun, Share, StoreSizes
+from vidplat.methods.language import parse, text
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 
 
@@ -52,6 +52,22 @@ def method_work(
 
 
 @lru_cache(maxsize=4096)
+def leaner(method: str) -> tuple[str, ...]:
+    """The same methods with less of their stores on the device, in the order to be tried."""
+    found = parse(method)
+    return tuple(
+        text((*found[:i], one.kind.chosen(values), *found[i + 1 :]))
+        for i, one in enumerate(found)
+        for values in one.kind.leaner(one.values)
+    )
+
+
+def stored_bytes(method: str, sizes: StoreSizes) -> int:
+    """What methods keep of one video on the device."""
+    return sum(one.kind.stored_bytes(one.values, sizes) for one in parse(method))
+
+
+@lru_cache(maxsize=4096)
 def _counted(method: str, run: PlannedRun) -> Share | None:
     """The shares of all methods together; None when one of them has no closed form."""
     chosen = parse(method)
@@ -68,4 +84,6 @@ def _counted(method: str, run: PlannedRun) -> Share | None:
 
 @lru_cache(maxsize=256)
 def _measured(profile: tuple[ProfilePoint, ...]) -> dict[str, ProfilePoint]:
-    return {point.method: point for point in profile if point.method}
+    """By method; the leaner ways of one are like it, unless they were measured themselves."""
+    told = {point.method: point for point in profile if point.method}
+    return {less: point for method, point in told.items() for less in leaner(method)} | told

@@ -3,7 +3,7 @@
 Rungs are the operating points worth having on that worker, cheapest first: the convex hull of
 (seconds, quality), cut off below the quality floor. A worker without the memory offers nothing, nor
 does one that failed the job before, or is suspect, while a better one is there. After running out
-of memory a job is made at a cheaper point.
+of memory a job is made at a point that needs less of it.
 
 Left to others: quality (`profile`), seconds (`cost`), bytes (`work`), the choice of a rung
 (`trials`, `slack`).
@@ -12,7 +12,7 @@ Left to others: quality (`profile`), seconds (`cost`), bytes (`work`), the choic
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -141,36 +141,44 @@ class Menu:
         offered = choices(shape, job.spec, planned_method(job), is_edit)
         if job.method is None:
             offered = _without(offered, job.model.id, self._knowledge.refused)
-        need = needed_bytes(shape, job.spec)
-        roomy = [i for i, w in enumerate(workers) if not 0 < w.free_bytes < need]
+        devices = {worker.device_class for worker in workers}
+        needs = {
+            device: [needed_bytes(shape, job.spec, point, device) for point in offered.points]
+            for device in devices
+        }
+        fitting = [
+            _fitting(offered, needs[w.device_class], w.free_bytes, open_job.rung_down, self._floor)
+            for w in workers
+        ]
+        roomy = [i for i, fits in enumerate(fitting) if fits.points]
         if not roomy:
-            most = max(w.free_bytes for w in workers)
-            return f"needs {_gb(need)}, largest worker has {_gb(most)} free"
+            most = max(workers, key=lambda w: w.free_bytes)
+            need, free = min(needs[most.device_class]), most.free_bytes
+            return f"needs {_gb(need)}, largest worker has {_gb(free)} free"
         # A worker that failed this job, or is suspect, is taken only when no better one is left.
         unblamed = [i for i in roomy if workers[i].id not in open_job.avoid]
         good = [i for i in unblamed if not workers[i].suspect]
-        allowed = _allowed(offered, open_job.rung_down, self._floor)
-        return offered, self._rungs(job, shape, allowed, good or unblamed or roomy)
+        allowed = {i: fitting[i] for i in good or unblamed or roomy}
+        return offered, self._rungs(job, shape, offered, allowed)
 
     def _rungs(
-        self, job: Job, shape: ModelShape, offered: Choices, workers: Sequence[int]
+        self, job: Job, shape: ModelShape, offered: Choices, allowed: Mapping[int, Choices]
     ) -> dict[int, Rungs]:
         finished = self._finished(job, shape, offered)
-        at_par: dict[str, list[_Priced]] = {}  # by device class
-        ranked: dict[str, Rungs] = {}
+        at_par: dict[tuple[str, Choices], list[_Priced]] = {}  # by device class and points
+        ranked: dict[tuple[str, Choices], Rungs] = {}
         found: dict[int, Rungs] = {}
-        for i in workers:
+        for i, points in allowed.items():
             device, speed = self._workers[i].device_class, max(_SLOWEST, self._workers[i].speed)
-            if device not in at_par:
-                at_par[device] = self._priced(job, shape, device, offered.points, finished)
-                alone = [self._alone(each) for each, _, _ in at_par[device]]
-                ranked[device] = _ranked(offered, alone)
+            kind = device, points
+            if kind not in at_par:
+                at_par[kind] = self._priced(job, shape, device, points.points, finished)
+                alone = [self._alone(each) for each, _, _ in at_par[kind]]
+                ranked[kind] = _ranked(points, alone)
             if finished:  # how a relay comes out depends on the maker's own speed
-                found[i] = _ranked(
-                    offered, [self._relayed(*each, speed) for each in at_par[device]]
-                )
+                found[i] = _ranked(points, [self._relayed(*each, speed) for each in at_par[kind]])
             else:
-                rungs = ranked[device]
+                rungs = ranked[kind]
                 found[i] = replace(
                     rungs,
                     p50_s=tuple(s / speed for s in rungs.p50_s),
@@ -250,15 +258,23 @@ def _ranked(offered: Choices, counted: Sequence[Relayed]) -> Rungs:
     )
 
 
-def _allowed(offered: Choices, rungs_down: int, floor: float) -> Choices:
-    """The points at or above the floor (at least the best); after running out of memory, whatever
-    the floor says, all but the best `rungs_down` (at least the cheapest)."""
-    count = len(offered.points)
-    if rungs_down > 0:
-        part = slice(max(1, count - rungs_down))
+def _fitting(
+    offered: Choices, needs: Sequence[int], free_bytes: int, rungs_down: int, floor: float
+) -> Choices:
+    """The points that a worker has the memory for (0: not known until it is up), at or above the
+    floor (at least the best); after running out of memory, whatever the floor says, those that need
+    less by so many rungs, and where no point needs less, all but the best (at least one)."""
+    fits = [i for i, need in enumerate(needs) if not 0 < free_bytes < need]
+    rungs = sorted({needs[i] for i in fits})
+    left = rungs[: max(1, len(rungs) - rungs_down)]
+    kept = [i for i in fits if needs[i] in left]
+    if rungs_down:
+        further = rungs_down - (len(rungs) - len(left))
+        kept = kept[: max(1, len(kept) - further)]
     else:
-        part = slice(min(bisect_left(offered.qualities, floor - 1e-12), count - 1), None)
-    return Choices(offered.points[part], offered.qualities[part], offered.guess)
+        kept = [i for i in kept if offered.qualities[i] >= floor - 1e-12] or kept[-1:]
+    points = tuple(offered.points[i] for i in kept)
+    return Choices(points, tuple(offered.qualities[i] for i in kept), offered.guess)
 
 
 def _without(offered: Choices, model_id: str, refused: frozenset[tuple[str, str]]) -> Choices:

@@ -31,7 +31,7 @@ from vidplat.methods.kinds import MethodKind, Task
 from vidplat.methods.language import asked, is_known, parse, text, unsuited
 from vidplat.methods.model_shape import ModelShape, ProfilePoint
 from vidplat.methods.table import KINDS
-from vidplat.methods.work import method_work
+from vidplat.methods.work import leaner, method_work
 from vidplat.scheduler.work import forward_gflop
 
 _MOST_STEP_COUNTS = 12  # offered beside the measured ones
@@ -142,7 +142,8 @@ def _choices(shape: ModelShape, spec: VideoSpec, method: str) -> Choices:
     if ask.chosen:
         texts = texts_to_plan(text(ask.chosen), latent)
         counts = _step_counts(shape, full) if len(texts) > 1 else [full]
-        points = [OperatingPoint(steps, each) for each in texts for steps in counts]
+        forms = (*texts, *(each for method in texts for each in leaner(method)))
+        points = [OperatingPoint(steps, each) for each in forms for steps in counts]
         offered = {point: quality_of(shape, spec, point) for point in points}
         return _ranked(offered, _guess(shape, full, texts))
     if ask.steps is not None:
@@ -203,12 +204,14 @@ def _step_counts(shape: ModelShape, full: int) -> list[int]:
 
 @lru_cache(maxsize=256)
 def _accelerated(profile: tuple[ProfilePoint, ...]) -> dict[str, float]:
-    """Quality of each measured method at full steps."""
-    return {
+    """Quality of each measured method at full steps, and of its ways that take less memory."""
+    told = {
         point.method: min(1.0, max(0.0, point.quality))
         for point in profile
         if point.method and point.steps_fraction >= 1.0
     }
+    less = {each: quality for method, quality in told.items() for each in leaner(method)}
+    return told | {method: quality for method, quality in less.items() if method not in told}
 
 
 def _planned_kind(method: str) -> MethodKind | None:

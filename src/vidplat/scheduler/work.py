@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.methods import blocks
 from vidplat.methods.frames import kept_latents
+from vidplat.methods.kinds import StoreSizes
 from vidplat.methods.model_shape import ModelShape
-from vidplat.methods.work import method_work
+from vidplat.methods.work import method_work, stored_bytes
 from vidplat.stages import DECODE, DENOISE, ENCODE, LOAD, MP4, NETWORK, RECONSTRUCT, SOURCE, STORE
 
+TILE_PIXELS = 256 * 256  # of a tile of the VAE
 MP4_BYTES_PER_PIXEL = 0.05  # H.264 at the quality we write; detailed scenes take more
 
 
@@ -116,23 +118,45 @@ def features(
     }
 
 
-def needed_bytes(shape: ModelShape, spec: VideoSpec) -> int:
-    """Memory one video needs beside the weights: the larger of denoising and decoding, in float32.
+def is_gpu(device_class: str) -> bool:
+    """Whether transformers compute there in bfloat16, as workers load them; float32 on a CPU."""
+    return not device_class.startswith(("cpu", "fake"))
 
-    Denoising keeps a dozen token-sized activations and two of the feed forward; decoding keeps the
-    video twice and about 96 channels of the frames of one latent step, four deep. Block by block,
-    the activations are those of a block, and each branch remembers keys and values of a window,
-    with another window made ready to be read. Coarse, meant to be above.
+
+def needed_bytes(
+    shape: ModelShape, spec: VideoSpec, point: OperatingPoint, device_class: str = "cpu"
+) -> int:
+    """Memory one video needs on a device beside the weights: the larger of denoising and decoding.
+
+    Denoising keeps a dozen token-sized activations and two of the feed forward, and what the
+    methods keep. Block by block, the activations are those of a block, and each branch remembers
+    keys and values of a window, with another window made ready to be read. Decoding is in float32
+    everywhere. Coarse, meant to be above.
     """
     at_once = frames = shape.latent_frames(spec.num_frames)
-    memory = 0
+    values = 0
     if shape.blocks is not None:
         at_once = min(frames, shape.blocks.frames)
         held = shape.tokens(spec, min(frames, shape.blocks.sink + shape.blocks.recent))
-        memory = 2 * branches(spec) * held * shape.layers * 2 * shape.width
-    activations = shape.tokens(spec, at_once) * (12 * shape.width + 2 * shape.ffn_width)
-    denoising = (memory + activations) * 4
-    frame_pixels = spec.width * spec.height
-    video = 2 * frame_pixels * spec.num_frames * 3 * 4
-    decoding = video + 4 * shape.temporal_factor * frame_pixels * 96 * 4
-    return max(denoising, decoding)
+        values = 2 * branches(spec) * held * shape.layers * 2 * shape.width
+    values += shape.tokens(spec, at_once) * (12 * shape.width + 2 * shape.ffn_width)
+    on_gpu = is_gpu(device_class)
+    each = 2 if on_gpu else 4
+    denoising = values * each
+    if point.accelerator:
+        tokens = shape.tokens(spec)
+        sizes = StoreSizes(tokens, shape.width, shape.layers, branches(spec), each, on_gpu)
+        denoising += stored_bytes(point.accelerator, sizes)
+    return max(denoising, decoding_bytes(shape, spec))
+
+
+def decoding_bytes(shape: ModelShape, spec: VideoSpec) -> int:
+    """Memory that the VAE needs: about 96 channels of the frames of one latent step, four deep, and
+    the video twice; or in tiles, which a worker takes where the whole does not fit, and which lie
+    over each other, so that there is the video four times."""
+    frame, video = spec.width * spec.height, spec.width * spec.height * spec.num_frames * 3 * 4
+
+    def step(pixels: int) -> int:
+        return 4 * shape.temporal_factor * pixels * 96 * 4
+
+    return min(2 * video + step(frame), 4 * video + step(min(frame, TILE_PIXELS)))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vidplat.config import free_memory_bytes
 from vidplat.domain import VideoSpec
 from vidplat.errors import JobError, OutOfMemoryError, printable
 
@@ -42,7 +43,18 @@ def free_bytes(device: str) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free_memory_bytes()
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether torch, or Python, found no room: on a CPU torch says so in words alone."""
+    import torch
+
+    told = str(problem)
+    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(problem, RuntimeError)
+        and ("not enough memory" in told or "can't allocate memory" in told)
+    )
 
 
 @contextmanager
@@ -53,10 +65,7 @@ def failures_told(device: str, spec: VideoSpec) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
-        told = str(problem)
-        if not isinstance(problem, (torch.OutOfMemoryError, MemoryError)) and not (
-            "not enough memory" in told or "can't allocate memory" in told
-        ):
+        if not is_out_of_memory(problem):
             raise JobError(f"the model failed: {printable(problem)}") from problem
         if device.startswith("cuda"):
             torch.cuda.empty_cache()

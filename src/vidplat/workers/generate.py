@@ -41,6 +41,7 @@ from vidplat.workers.making import (
     check_promise,
     conditioned,
     schedule_steps,
+    told_of_tiles,
 )
 from vidplat.workers.models.family import Condition, Family, MakesBlocks
 
@@ -97,7 +98,7 @@ def draft(family: Family, ask: Ask, installed: Installed | None = None) -> Made:
         solver.total,
         tuple(solver.sigmas),
         watch.phases,
-        facts=methods.facts(),
+        facts={**methods.facts(), **told_of_tiles(family)},
         files=tuple(methods.files()),
         filling=filling,
     )

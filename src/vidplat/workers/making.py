@@ -167,6 +167,11 @@ def conditioned(
     return Condition(family.encode(prompt), negative, guidance_scale)
 
 
+def told_of_tiles(family: Family) -> dict[str, float]:
+    """What should be known of a video that was decoded in tiles: its seams were blended."""
+    return {"decoded_in_tiles": 1.0} if family.in_tiles else {}
+
+
 def check_finite(latents: torch.Tensor, within: str) -> None:
     """Raises `JobError` where the model gave NaN or infinity `within` so many steps or blocks."""
     if not bool(latents.isfinite().all()):

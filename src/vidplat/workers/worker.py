@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidplat.config import InputConfig
 from vidplat.domain import DEFAULT_STRENGTH, Job, ModelRef, OperatingPoint, VideoSpec
-from vidplat.errors import JobError, ModelError, SpecError, printable
+from vidplat.errors import JobError, ModelError, OutOfMemoryError, SpecError, printable
 from vidplat.methods.model_shape import ModelShape
 from vidplat.stages import DECODE, MP4, RECONSTRUCT, SOURCE
 from vidplat.workers import devices
@@ -83,8 +83,9 @@ class Worker:
 
     @property
     def free_bytes(self) -> int:
-        """Memory that a job could use now."""
-        return devices.free_bytes(self.device)
+        """Memory that a job could use now, with what the model would give back for it."""
+        spare = self._loaded.family.spare_bytes if self._loaded else 0
+        return devices.free_bytes(self.device) + spare
 
     @property
     def loaded(self) -> Loaded:
@@ -226,7 +227,18 @@ class Worker:
         hand_over: bool = False,
     ) -> Made:
         """All frames, or with `hand_over` those that were not left out. `video` is what to start
-        from and its strength; `watch` has the seconds so far."""
+        from and its strength; `watch` has the seconds so far. Out of memory, once more with what
+        the model can spare."""
+        try:
+            return self._tried(ask, watch, video, hand_over)
+        except OutOfMemoryError:
+            if not self.loaded.family.spare():
+                raise
+        return self._tried(ask, watch, video, hand_over)
+
+    def _tried(
+        self, ask: Ask, watch: Stopwatch, video: tuple[np.ndarray, float] | None, hand_over: bool
+    ) -> Made:
         from vidplat.workers.edit import encoded
         from vidplat.workers.generate import draft, generate
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vidplat.domain import OperatingPoint
 from vidplat.methods import kinds
-from vidplat.methods.hsa.schedule import schedule_of, too_few
+from vidplat.methods.hsa.schedule import kv_bytes, schedule_of, too_few
 
 
 class HsaKind(kinds.MethodKind):
@@ -32,6 +32,20 @@ class HsaKind(kinds.MethodKind):
         except ValueError:
             return kinds.Share()
         return kinds.Share(cost, cost)
+
+    def stored_bytes(self, values: kinds.Values, sizes: kinds.StoreSizes) -> int:
+        """Keys and values of all layers; offloaded, of two layers of a branch at a time."""
+        tokens, width, layers, branches, value_bytes, on_gpu = sizes
+        if values["kv"] == "offload" and on_gpu:
+            layers, branches = min(layers, 2), 1
+        each = 1 if values["kv"] == "fp8" else value_bytes
+        return kv_bytes(tokens, width, layers, branches, each)
+
+    def leaner(self, values: kinds.Values) -> Sequence[kinds.Values]:
+        """Where nobody chose: 8 bits, then the CPU's memory."""
+        if values["kv"] != "full":
+            return ()
+        return tuple({**values, "kv": kept} for kept in ("fp8", "offload"))
 
     def candidates(self, steps: int, frames: int) -> Sequence[kinds.Candidate]:
         """By itself, and with tile masks beside it."""

@@ -43,6 +43,7 @@ from vidplat.workers.making import (
     check_finite,
     check_promise,
     conditioned,
+    told_of_tiles,
 )
 from vidplat.workers.models.family import MakesBlocks
 
@@ -93,6 +94,7 @@ def generate_blocks(family: MakesBlocks, ask: Ask) -> Made:
     check_promise(pixels, spec)
     steps_done = max(1, round(mean(len(steps) for steps in walk.taken)))
     facts = {} if keep is None else {"kept_share": kept_share(keep, plan)}
+    facts |= told_of_tiles(family)
     return Made(pixels, latents, steps_done, walk.sigmas(plan), watch.phases, walk.total, facts)
 
 

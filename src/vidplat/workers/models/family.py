@@ -40,6 +40,7 @@ class Family(Protocol):
     name: str
     temporal_factor: int  # frames per latent frame, see `methods.model_shape.latent_frames`
     scheduler: Any  # the diffusers scheduler it was loaded with
+    in_tiles: bool  # whether the last video was decoded in tiles, for want of memory
 
     @property
     def transformers(self) -> tuple[Any, ...]:
@@ -53,6 +54,14 @@ class Family(Protocol):
 
         Texts met before are remembered: the same tensor may come back, so nobody may write into it.
         """
+
+    @property
+    def spare_bytes(self) -> int:
+        """What `spare` would give back of the device's memory."""
+
+    def spare(self) -> bool:
+        """Take less memory from now on, at the cost of time and of no pixel; False: there is
+        nothing left to give back."""
 
     def noise(self, spec: VideoSpec) -> torch.Tensor:
         """Start latents (1, C, F, H, W) float32 by `spec.seed` alone, equal on every device."""

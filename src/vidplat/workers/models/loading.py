@@ -6,7 +6,8 @@ from contextlib import nullcontext
 
 import torch
 
-from vidplat.errors import ModelError, printable
+from vidplat.errors import ModelError, OutOfMemoryError, printable
+from vidplat.workers import devices
 from vidplat.workers.models.causal_wan import CausalWanFamily
 from vidplat.workers.models.family import Family
 from vidplat.workers.models.model_files import ModelFiles
@@ -16,8 +17,24 @@ from vidplat.workers.quick_import import without_extras
 _FAMILIES = {family.name: family for family in (WanFamily, CausalWanFamily)}
 
 
+def weight_bytes(located: ModelFiles, device: str) -> int:
+    """What the weights take once loaded: float32, but for transformers and text encoder on CUDA."""
+    narrow = 2 if device.startswith("cuda") else 4
+    return sum(
+        each.values * (4 if part == "vae" else narrow) for part, each in located.weights.items()
+    )
+
+
 def load_family(located: ModelFiles, device: str) -> Family:
-    """Load a located model on `device`. Raises `ModelError`, or torch's out-of-memory error."""
+    """Load a located model on `device`. Raises `ModelError`; `OutOfMemoryError`, or torch's own,
+    where there is no room for it."""
+    need, free = weight_bytes(located, device), devices.free_bytes(device)
+    if need > free:  # a process that takes more is killed, without a word
+        kind = "in bfloat16" if device.startswith("cuda") else "in float32"
+        raise OutOfMemoryError(
+            f"the weights of {printable(located.id)} take {need / 1e9:.3g} GB {kind}, and {device} "
+            f"has {free / 1e9:.3g} GB free: take a larger machine or a smaller model"
+        )
     with nullcontext() if device.startswith("cuda") else without_extras():
         try:
             return _FAMILIES[located.family].load(located, device)

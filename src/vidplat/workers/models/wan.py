@@ -28,6 +28,7 @@ from vidplat.domain import VideoSpec
 from vidplat.errors import JobError, ModelError
 from vidplat.methods.model_shape import latent_frames
 from vidplat.methods.solver import Solver
+from vidplat.workers.devices import is_out_of_memory
 from vidplat.workers.fast_decode import use_onednn
 from vidplat.workers.models.catalogue import text_tokens
 from vidplat.workers.models.family import Condition
@@ -67,6 +68,8 @@ class WanFamily:
         self.boundary_ratio, self.expand_timesteps = boundary_ratio, expand_timesteps
         self.temporal_factor = int(vae.config.scale_factor_temporal)
         self.device = str(transformer.device)
+        self.in_tiles = False
+        self._is_sparing = False
         self._low_vaes: dict[int, Any] = {}
         self._encoded = lru_cache(_TEXTS)(self._encode)
 
@@ -135,11 +138,30 @@ class WanFamily:
             return_tensors="pt",
         )
         ids, mask = tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
+        if self._is_sparing:
+            self.text_encoder.to(self.device)
         states: torch.Tensor = self.text_encoder(ids, mask).last_hidden_state
+        if self._is_sparing:
+            self.text_encoder.to("cpu")
         length = int(mask.gt(0).sum())
         kept = torch.zeros_like(states)
         kept[:, :length] = states[:, :length]
         return kept.to(self.transformer.dtype)
+
+    @property
+    def spare_bytes(self) -> int:
+        """See `Family`: the text encoder's."""
+        if self.device == "cpu" or self._is_sparing:
+            return 0
+        return sum(weight.nbytes for weight in self.text_encoder.parameters())
+
+    def spare(self) -> bool:
+        """The text encoder waits in the CPU's memory, and comes to the device for each new text."""
+        if not self.spare_bytes:
+            return False
+        self._is_sparing = True
+        self.text_encoder.to("cpu")
+        return True
 
     def noise(self, spec: VideoSpec) -> torch.Tensor:
         """See `Family`: drawn on the CPU and moved."""
@@ -228,12 +250,33 @@ class WanFamily:
         latents = latents.to(vae.device, vae.dtype)
         mean, inverse_std = self._scale(latents)
         whole = latents / inverse_std + mean
-        # at level 0 a frame at a time, as the stock pipeline does
-        video = decoded(vae, whole) if level else vae.decode(whole, return_dict=False)[0]
+        try:
+            video = self._decoded(vae, whole, level)
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+            video = None
+        self.in_tiles = video is None
+        if video is None:  # out of the handler, whose traceback holds what was made so far
+            vae.clear_cache()
+            if self.device != "cpu":
+                torch.cuda.empty_cache()
+            vae.enable_tiling()
+            try:
+                video = self._decoded(vae, whole, level)
+            finally:
+                vae.disable_tiling()
         if not bool(torch.isfinite(video).all()):
             raise JobError("the decoder gave values that are not finite")
         frames: torch.Tensor = (video * 0.5 + 0.5).clamp(0, 1)
         return frames
+
+    def _decoded(self, vae: Any, latents: torch.Tensor, level: int) -> torch.Tensor:
+        """At level 0 a frame at a time, as the stock pipeline does."""
+        video: torch.Tensor = (
+            decoded(vae, latents) if level else vae.decode(latents, return_dict=False)[0]
+        )
+        return video
 
     def _scale(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and inverse standard deviation of the latents' channels, (1, C, 1, 1, 1), on the
