@@ -14,7 +14,7 @@ from vidplat.platform.run.hands import InHand, in_making
 from vidplat.platform.run.heeding import bind_waiting_anew
 from vidplat.platform.run.owners import HoldLost
 from vidplat.platform.run.world import World
-from vidplat.stages import DENOISE, MP4, NETWORK
+from vidplat.stages import DENOISE, MP4, NETWORK, STORE
 
 _RENEWALS_PER_LEASE = 6
 _LONGEST_LOOK_S = 2.0  # between two beats, of what counts as silence: we may have slept ourselves
@@ -108,7 +108,7 @@ def _patience_s(world: World, seat: Seat, held: InHand) -> float:
     least_s, times = world.config.stall_s, _STALLED
     if world.draining:
         least_s, times = min(least_s, _STALL_AT_END_S), _STALLED_AT_END
-    if held.phase == NETWORK:  # parts of a draft may take minutes of a thin link
+    if held.phase in (NETWORK, STORE):  # a request may take minutes of a thin link
         least_s = max(least_s, DRAFT_PART_WITHIN_S)
     return max(least_s, times * predicted_s)
 
