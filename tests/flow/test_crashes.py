@@ -275,8 +275,8 @@ def test_a_full_disk_fails_the_jobs_with_that_reason_and_leaves_no_partial_file(
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a tmpfs")
     try:
-        patience = RunConfig(store_patience_s=1.5)
-        stage = Stage(tmp_path, model="fake:size_bytes=20000", run=patience)
+        at_once = RunConfig(store_patience_s=0.0)
+        stage = Stage(tmp_path, model="fake:size_bytes=20000", run=at_once)
 
         # when 8 videos of 20 KB are made
         process = stage.in_a_process("submit", stage.write(8))
