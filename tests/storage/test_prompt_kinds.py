@@ -28,6 +28,7 @@ def an_archive(*names: str) -> bytes:
     [
         (an_archive("[Content_Types].xml", "xl/workbook.xml"), "Excel workbook: save it as CSV"),
         (an_archive("word/document.xml"), "Word document: save it as plain text"),
+        (an_archive("[Content_Types].xml", "x"), "an Office file: save it as CSV UTF-8 or plain"),
         (an_archive("prompts.txt"), "a zip archive: unpack it and give the file inside"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "an old Excel or Word file"),
         (b"prompts.txt" + bytes(246) + b"ustar\x0000" + bytes(247), "a tar archive"),

@@ -90,18 +90,18 @@ def _parquet_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]
         for ours, name in names.items():
             _check_type(schema.field(name).type, ours, name, source.where)
         _check_chunks(plain.metadata, set(names.values()), source.where)
-        encoded = _dictionaries(plain.metadata)
         texts = {name for name in names.values() if _is_text(schema.field(name).type)}
+        encoded = _dictionaries(plain.metadata, texts)
         # not pre-buffered: the one row group of a large file would be held whole
         table = pq.ParquetFile(
             source.file,
             metadata=plain.metadata,
-            read_dictionary=sorted(texts & encoded),
+            read_dictionary=sorted(encoded),
             pre_buffer=False,
             buffer_size=1 << 20,
         )
         # without a dictionary each row has its text in memory, however short it is in the file
-        rows_at_once = _ROWS if texts <= encoded else _ROWS_WITHOUT_DICTIONARY
+        rows_at_once = _ROWS if texts == encoded else _ROWS_WITHOUT_DICTIONARY
         first = 1
         for batch in table.iter_batches(batch_size=rows_at_once, columns=list(names.values())):
             rows = range(first, first + batch.num_rows)
@@ -147,15 +147,24 @@ _PYTHON_TYPES: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
 )
 
 
-def _dictionaries(metadata: pq.FileMetaData) -> set[str]:
-    """Columns that can be read as dictionaries: pyarrow refuses others, such as delta encodings."""
-    known: dict[str, bool] = {}
+def _dictionaries(metadata: pq.FileMetaData, texts: set[str]) -> set[str]:
+    """Columns of `texts` that can be read as dictionaries: pyarrow refuses others, such as delta
+    encodings."""
+    chunks = _chunks(metadata, texts)
+    return texts - {
+        chunk.path_in_schema
+        for _, chunk in chunks
+        if not _AS_DICTIONARY.issuperset(chunk.encodings)
+    }
+
+
+def _chunks(metadata: pq.FileMetaData, wanted: set[str]) -> Iterator[tuple[int, Any]]:
+    """(number of the row group from 1, what is known of a column in it) of the columns wanted."""
+    columns = range(metadata.num_columns)
+    numbers = [number for number in columns if metadata.schema.column(number).path in wanted]
     for group in range(metadata.num_row_groups):
-        for number in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(number)
-            name = chunk.path_in_schema
-            known[name] = known.get(name, True) and _AS_DICTIONARY.issuperset(chunk.encodings)
-    return {name for name, can in known.items() if can}
+        known = metadata.row_group(group)
+        yield from ((group + 1, known.column(number)) for number in numbers)
 
 
 def _check_type(kind: pa.DataType, ours: str, name: str, where: str) -> None:
@@ -169,19 +178,12 @@ def _check_type(kind: pa.DataType, ours: str, name: str, where: str) -> None:
 
 
 def _check_chunks(metadata: pq.FileMetaData, wanted: set[str], where: str) -> None:
-    for group_number in range(metadata.num_row_groups):
-        group = metadata.row_group(group_number)
-        for number in range(group.num_columns):
-            chunk = group.column(number)
-            if (
-                chunk.path_in_schema in wanted
-                and chunk.total_uncompressed_size > _LARGEST_CHUNK_BYTES
-            ):
-                raise InputError(
-                    f"{where}: row group {group_number + 1} has "
-                    f"{chunk.total_uncompressed_size >> 30} GiB in column "
-                    f"'{printable(chunk.path_in_schema, 40)}': write it with smaller row groups"
-                )
+    for group, chunk in _chunks(metadata, wanted):
+        if chunk.total_uncompressed_size > _LARGEST_CHUNK_BYTES:
+            raise InputError(
+                f"{where}: row group {group} has {chunk.total_uncompressed_size >> 30} GiB in "
+                f"column '{printable(chunk.path_in_schema, 40)}': write it with smaller row groups"
+            )
 
 
 def _cells(column: pa.Array) -> list[Any]:

@@ -18,7 +18,7 @@ from itertools import pairwise
 from vidplat.storage.prompt_columns import is_header
 
 _LINES = 200  # looked at
-_TABLE = "save it as CSV UTF-8 and give that file"
+_TABLE = "save it as CSV UTF-8, and give that file"
 _ROWS = "write its rows as parquet, CSV or JSON lines"
 _FLAT = "give the file inside"
 #: (how it begins, what it is, what to do)
@@ -48,6 +48,11 @@ _ZIPPED = (
     (b"opendocument.spreadsheet", "a spreadsheet", _TABLE),
     (b"word/", "a Word document", "save it as plain text, one prompt a line"),
     (b"opendocument", "an office document", "save it as plain text, one prompt a line"),
+    (
+        b"[Content_Types].xml",
+        "an Office file",
+        "save it as CSV UTF-8 or plain text, and give that file",
+    ),
 )
 _MEDIA = "is a picture, video or sound: prompts are text"
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\x1b"})
