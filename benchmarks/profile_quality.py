@@ -83,7 +83,7 @@ def remeasured(maker: Maker, point: ProfilePoint, rows: list[Row], is_new: bool)
     told = replace(
         point,
         quality=round(statistics.mean(ssims), 4),
-        quality_spread=round(statistics.stdev(ssims), 4),
+        quality_spread=round(statistics.stdev(ssims) if len(ssims) > 1 else 0.0, 4),
         psnr_db=round(mean_of(rows, "psnr_db"), 2),
         prompt_fit=round(mean_of(rows, "fit"), 4),
         samples=len(rows),
@@ -118,6 +118,8 @@ def main() -> None:
         for row in measured(maker, told.captions, points):
             rows.append(row)
     except KeyboardInterrupt:
+        if not rows:
+            raise
         print("stopped: what follows is of the captions so far")
 
     by_label = {row["point"]: [one for one in rows if one["point"] == row["point"]] for row in rows}

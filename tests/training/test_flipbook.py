@@ -58,6 +58,11 @@ def test_the_shipped_schedulers_are_those_that_training_writes(name: str) -> Non
     assert shipped | SIGMAS == shipped
 
 
+def test_the_shipped_profile_was_measured_with_the_shipped_weights_and_sigmas() -> None:
+    profile = json.loads((locate("flipbook").root / "profile.json").read_text())
+    assert profile["revision"] == describe_model("flipbook")[0].revision
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 12, 24])
 @pytest.mark.parametrize("name", ["flipbook", "flipbook-edge"])
 def test_every_step_has_noise_to_remove_however_few_they_are(name: str, steps: int) -> None:

@@ -40,4 +40,4 @@ class EarlyKind(kinds.MethodKind):
 # source: ours, docs/decisions/0013-early.md
 # law:    of S steps M run, the j-th at max(j, round(S (j / M)^2)); the velocity is held between
 # cost:   M / S of both parts
-# price:  45.1 dB at half the time, steps 33.0: benchmarks/results/methods-2core-epyc-2026-11-21.txt
+# price:  half: 40.5 dB, steps 32.4: benchmarks/results/profile-quality-2core-epyc-2026-12-01.txt

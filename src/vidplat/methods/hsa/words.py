@@ -63,4 +63,4 @@ class HsaKind(kinds.MethodKind):
 # source: heterogeneous step allocation, arXiv 2605.06892; windows, strides, sizes are ours
 # law:    group k runs where its stride divides the step; all run in the first W and last E steps
 # cost:   R = sum of phi_k n_k / T over groups of phi_k of the tokens that run n_k times
-# price:  42.2 dB at half the time, steps 33.0: benchmarks/results/methods-2core-epyc-2026-11-21.txt
+# price:  1/4: 28.7 dB, steps 25.4: benchmarks/results/profile-quality-2core-epyc-2026-12-01.txt
