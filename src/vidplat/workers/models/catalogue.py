@@ -123,7 +123,7 @@ def locate(model_id: str) -> ModelFiles:
     embedded = {path.name: path for path in _embedded_roots()}
     if model_id in embedded:
         return _checked(model_id, "embedded", embedded[model_id])
-    with suppress(OSError, RuntimeError):  # a name that is too long, a home of nobody
+    with suppress(OSError, RuntimeError, ValueError):  # too long, a home of nobody, a NUL
         directory = Path(model_id).expanduser()
         if directory.is_dir():
             return _checked(model_id, "directory", directory)
