@@ -85,16 +85,21 @@ def is_plain(text: str) -> bool:
     return re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text) is None
 
 
+def in_home(path: str, told_by: str) -> Path:
+    """A path with the home that ~ stands for. Raises UsageError where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError) as error:  # ValueError: a NUL
+        raise UsageError(f"{told_by} {printable(path)!r}: there is no such home here") from error
+
+
 def catalog_file(url: str) -> Path | None:
     """The file that an SQLite URL names; None of PostgreSQL and of a catalog in memory. Raises
     UsageError for the home of nobody."""
     found = re.fullmatch(r"(?i:sqlite(?:\+pysqlite)?):///([^?]*)(?s:\?.*)?", url)
     if found is None or found[1] in ("", ":memory:"):
         return None
-    try:
-        return Path(found[1]).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"catalog {printable(url)}: ~ is the home of nobody here") from error
+    return in_home(found[1], "catalog")
 
 
 def missing_catalog(url: str) -> Path | None:

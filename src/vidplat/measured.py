@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vidplat.config import in_home
+
 MASKS = "masks"  # the folder of searched masks, in a revision's folder and beside a model
 
 _REVISION = re.compile(r"[0-9A-Za-z._-]{1,80}")
@@ -27,9 +29,8 @@ def root() -> Path:
     """What holds the folders of all revisions; it need not exist."""
     told = os.environ.get("VIDPLAT_MEASURED")
     if told:
-        return Path(told).expanduser()
-    data = os.environ.get("XDG_DATA_HOME")
-    base = Path(data).expanduser() if data else Path.home() / ".local" / "share"
+        return in_home(told, "VIDPLAT_MEASURED")
+    base = in_home(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "XDG_DATA_HOME")
     return base / "vidplat" / "models"
 
 

@@ -59,6 +59,7 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "x.csv", "--priority", "-1" + "0" * 400], "--priority must be within"),
         (["plan", "x.csv", "--model", "a" * 300], "unknown model 'aaa"),
         (["plan", "x.csv", "--model", "~nobody-at-all"], "unknown model '~nobody-at-all'"),
+        (["models", "~nobody\0at-all"], "unknown model '~nobody"),
         (["plan", "x.csv", "--output", "s3://[b/p"], "cannot be read as a URL"),
         (["ls", "--catalog", "postgresql://u:a@b@h/d"], "percent-encode @"),
         (["submit", "x.csv", "--quality-floor", "1.5"], "--quality-floor must be between 0 and 1"),
@@ -75,6 +76,21 @@ def test_a_usage_error_is_one_message_and_exit_code_2(
     assert code == 2
     assert words in shown.err and shown.err.startswith("error: ")
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("variable", ["VIDPLAT_MEASURED", "XDG_DATA_HOME", "HF_HOME"])
+def test_a_variable_that_names_the_home_of_nobody_is_one_sentence(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vidplat.workers.models.catalogue import describe_model
+
+    monkeypatch.delenv("VIDPLAT_MEASURED", raising=False)
+    monkeypatch.setenv(variable, "~nobody-at-all/x")
+    describe_model.cache_clear()
+
+    assert main(["models"] if variable == "HF_HOME" else ["models", "flipbook"]) == 2
+
+    assert f"{variable} '~nobody-at-all/x': there is no such home" in capsys.readouterr().err
 
 
 def test_help_loads_nothing_heavy_and_is_quick() -> None:

@@ -203,7 +203,7 @@ def test_the_file_of_a_catalog_is_what_its_url_says(url, path):
 
 
 def test_a_catalog_in_the_home_of_nobody_is_refused():
-    with pytest.raises(UsageError, match="the home of nobody"):
+    with pytest.raises(UsageError, match="no such home"):
         catalog_file("sqlite:///~nobody-at-all/b.db")
 
 

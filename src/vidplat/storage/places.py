@@ -14,10 +14,9 @@ from __future__ import annotations
 import re
 import secrets
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from vidplat.config import is_plain
+from vidplat.config import in_home, is_plain
 from vidplat.errors import StoreError, UsageError, printable
 from vidplat.storage.local import LocalStore
 from vidplat.storage.memory import MemoryStore
@@ -94,10 +93,7 @@ def open_store(url: str) -> Store:
 def _folder(path: str) -> LocalStore:
     if not is_plain(path):  # what was percent-encoded, too
         raise UsageError(f"the output prefix {printable(path)} holds a control character")
-    try:
-        return LocalStore(Path(path))
-    except RuntimeError as error:
-        raise UsageError(f"{printable(path)}: ~ is the home of nobody here") from error
+    return LocalStore(in_home(path, "output"))
 
 
 def _split(url: str) -> SplitResult:

@@ -107,7 +107,7 @@ def locate(model_id: str) -> ModelFiles:
     embedded = {path.name: path for path in _embedded_roots()}
     if model_id in embedded:
         return checked(model_id, "embedded", embedded[model_id])
-    with suppress(RuntimeError):  # a home of nobody
+    with suppress(OSError, RuntimeError, ValueError):  # too long, a home of nobody, a NUL
         directory = Path(model_id).expanduser()
         if directory.is_dir():
             return checked(model_id, "directory", directory)

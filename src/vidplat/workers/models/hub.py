@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from vidplat.config import in_home
 from vidplat.errors import ModelError, printable
 
 WANTED = ["*.json", "*.safetensors", "*/*.model", "*/*.txt"]
@@ -42,7 +43,7 @@ def snapshot(model_id: str) -> Path:
 def cached_pipelines() -> Iterator[tuple[str, Path]]:
     """(id, directory) of each pipeline in the local hub cache: the snapshot of its main branch, or
     the newest where none is known to be that."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    home = in_home(os.environ.get("HF_HOME", "~/.cache/huggingface"), "HF_HOME")
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     for repo in sorted(cache.glob("models--*--*")):
         snapshots = [path.parent for path in repo.glob("snapshots/*/model_index.json")]
