@@ -259,7 +259,8 @@ class Config:
         _check(len(set(names)) == len(names), f"pool names must differ, found {', '.join(names)}")
         _check(
             sum(pool.workers for pool in self.pools if not pool.light) > 0,
-            "at least one pool that is not light needs at least one worker",
+            "at least one pool that is not light needs at least one worker (beside GPUs, edge is "
+            "light unless it is told gpus=0)",
         )
 
 

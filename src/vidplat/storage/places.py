@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import secrets
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from vidplat.config import in_home, is_plain
