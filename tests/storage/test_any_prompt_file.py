@@ -102,7 +102,7 @@ def as_text(chance: random.Random) -> bytes:
 
 def as_parquet(chance: random.Random) -> bytes:
     columns, rows = {}, chance.randrange(1, 40)
-    for name in {*chance.sample(NAMES, chance.randrange(6)), chance.choice(("prompt", "caption"))}:
+    for name in (*chance.sample(NAMES, chance.randrange(6)), chance.choice(("prompt", "caption"))):
         columns[name] = a_column(chance, name, rows)
     sink, delta = io.BytesIO(), chance.random() < 0.4
     encoding = {

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import threading
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -290,6 +291,31 @@ def test_parquet_is_read_in_every_encoding_of_text(
     assert found[2_999] == Prompt(
         3_000, "number 2999", external_id="2999", overrides={"num_inference_steps": 3}
     )
+
+
+def test_text_that_leaves_its_dictionary_within_a_row_group_is_read_on(tmp_path: Path) -> None:
+    # of the 5,000 different texts of a group the dictionary holds a fifth; there are three groups
+    texts = [f"number {n % 5_200} {'x' * 60}" for n in range(12_000)]
+    with pq.ParquetWriter(
+        tmp_path / "a.parquet", pa.schema({"prompt": pa.string()}), dictionary_pagesize_limit=70_000
+    ) as out:
+        out.write_table(pa.table({"prompt": texts}), row_group_size=5_000)
+    assert [row.text for row in read(tmp_path / "a.parquet") if isinstance(row, Prompt)] == texts
+
+
+def test_a_file_whose_footer_is_damaged_does_not_end_the_process(tmp_path: Path) -> None:
+    # some of the flips by which pyarrow, asked for what it knows of a column, calls terminate()
+    table = pa.table({"prompt": ["a", "b", None] * 3, "seed": [1, 2, 3] * 3})
+    pq.write_table(table, tmp_path / "a.parquet", data_page_version="2.0")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    start = len(whole) - int.from_bytes(whole[-8:-4], "little") - 8
+    for place in range(start + 10, start + 30):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            (tmp_path / "a.parquet").write_bytes(flipped)
+            with suppress(InputError):
+                read(tmp_path / "a.parquet", warn=lambda text: None)
 
 
 def test_text_that_a_file_may_repeat_for_nothing_is_held_for_few_rows(tmp_path: Path) -> None:

@@ -38,12 +38,13 @@ from vidplat.storage.prompt_cells import CELLS
 from vidplat.storage.prompt_columns import ColumnNames, delimiter_of
 
 _ROWS, _BYTES = 10_000, 32 << 20  # a block is full at whichever comes first
+# without a dictionary each row has its text in memory, however short it is in the file
 _ROWS_WITHOUT_DICTIONARY = 100
 _CHUNK_BYTES = 1 << 20
 _LONGEST_LINE_BYTES = 32 << 20
 _LARGEST_CHUNK_BYTES = 4 << 30  # of one parquet column in one row group, uncompressed
-#: Encodings of columns that pyarrow reads as dictionaries.
-_AS_DICTIONARY = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
+#: What pyarrow says of what it cannot read.
+_NOT_READ = re.compile(r"not (yet )?(implemented|supported)|unsupported", re.IGNORECASE)
 #: The first line by which spreadsheets say what stands between cells.
 _SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\s*', re.IGNORECASE)
 
@@ -84,32 +85,20 @@ class PromptFile:
 
 def _parquet_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
     try:
-        plain = pq.ParquetFile(source.file)
+        plain = pq.ParquetFile(source.file, pre_buffer=False, buffer_size=1 << 20)
         schema = plain.schema_arrow
         names = columns.of_table(schema.names)
         for ours, name in names.items():
             _check_type(schema.field(name).type, ours, name, source.where)
         _check_chunks(plain.metadata, set(names.values()), source.where)
-        texts = {name for name in names.values() if _is_text(schema.field(name).type)}
-        encoded = _dictionaries(plain.metadata, texts)
-        # not pre-buffered: the one row group of a large file would be held whole
-        table = pq.ParquetFile(
-            source.file,
-            metadata=plain.metadata,
-            read_dictionary=sorted(encoded),
-            pre_buffer=False,
-            buffer_size=1 << 20,
-        )
-        # without a dictionary each row has its text in memory, however short it is in the file
-        rows_at_once = _ROWS if texts == encoded else _ROWS_WITHOUT_DICTIONARY
         first = 1
-        for batch in table.iter_batches(batch_size=rows_at_once, columns=list(names.values())):
+        for batch in _batches(source, plain, list(names.values())):
             rows = range(first, first + batch.num_rows)
             yield Block(rows, {ours: _cells(batch.column(name)) for ours, name in names.items()})
             first += batch.num_rows
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:
         reason = printable(str(error).partition("\n")[0], 120)
-        if re.search("(?i)not (yet )?(implemented|supported)|unsupported", reason):
+        if _NOT_READ.search(reason):
             raise InputError(
                 f"{source.where} has a part that is not read, or is damaged: {reason}; "
                 "write it with plain encodings, without encryption"
@@ -117,6 +106,40 @@ def _parquet_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]
         raise InputError(
             f"{source.where} is not a whole parquet file (truncated or damaged): {reason}"
         ) from error
+
+
+def _batches(source: PromptFile, plain: pq.ParquetFile, names: list[str]) -> Iterator[Any]:
+    """Record batches with text as dictionaries, as long as pyarrow can: it refuses some encodings,
+    also in the middle of a row group. Which ones there are it does not say safely: asked for the
+    columns of a damaged file, it ends the process."""
+    schema = plain.schema_arrow
+    encoded = pq.ParquetFile(
+        source.file,
+        metadata=plain.metadata,
+        read_dictionary=[name for name in names if _is_text(schema.field(name).type)],
+        # not pre-buffered: the one row group of a large file would be held whole
+        pre_buffer=False,
+        buffer_size=1 << 20,
+    )
+    has_refused = False
+    for group in range(plain.metadata.num_row_groups):
+        done = 0
+        try:
+            if not has_refused:
+                for batch in encoded.iter_batches(_ROWS, row_groups=[group], columns=names):
+                    yield batch
+                    done += batch.num_rows
+                continue
+        except (pa.ArrowException, OSError) as error:
+            if not _NOT_READ.search(str(error)):
+                raise
+            has_refused = True
+        for batch in plain.iter_batches(
+            _ROWS_WITHOUT_DICTIONARY, row_groups=[group], columns=names
+        ):
+            if done < batch.num_rows:
+                yield batch.slice(done)
+            done = max(0, done - batch.num_rows)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -147,26 +170,6 @@ _PYTHON_TYPES: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
 )
 
 
-def _dictionaries(metadata: pq.FileMetaData, texts: set[str]) -> set[str]:
-    """Columns of `texts` that can be read as dictionaries: pyarrow refuses others, such as delta
-    encodings."""
-    chunks = _chunks(metadata, texts)
-    return texts - {
-        chunk.path_in_schema
-        for _, chunk in chunks
-        if not _AS_DICTIONARY.issuperset(chunk.encodings)
-    }
-
-
-def _chunks(metadata: pq.FileMetaData, wanted: set[str]) -> Iterator[tuple[int, Any]]:
-    """(number of the row group from 1, what is known of a column in it) of the columns wanted."""
-    columns = range(metadata.num_columns)
-    numbers = [number for number in columns if metadata.schema.column(number).path in wanted]
-    for group in range(metadata.num_row_groups):
-        known = metadata.row_group(group)
-        yield from ((group + 1, known.column(number)) for number in numbers)
-
-
 def _check_type(kind: pa.DataType, ours: str, name: str, where: str) -> None:
     """InputError when a column's type can hold nothing that its cells may be."""
     needs = CELLS[ours].kind
@@ -178,12 +181,17 @@ def _check_type(kind: pa.DataType, ours: str, name: str, where: str) -> None:
 
 
 def _check_chunks(metadata: pq.FileMetaData, wanted: set[str], where: str) -> None:
-    for group, chunk in _chunks(metadata, wanted):
-        if chunk.total_uncompressed_size > _LARGEST_CHUNK_BYTES:
-            raise InputError(
-                f"{where}: row group {group} has {chunk.total_uncompressed_size >> 30} GiB in "
-                f"column '{printable(chunk.path_in_schema, 40)}': write it with smaller row groups"
-            )
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.total_byte_size <= _LARGEST_CHUNK_BYTES:
+            continue  # and nothing is asked of its columns (see `_batches`)
+        for chunk in map(group.column, range(metadata.num_columns)):
+            size_bytes, name = chunk.total_uncompressed_size, chunk.path_in_schema
+            if name in wanted and size_bytes > _LARGEST_CHUNK_BYTES:
+                raise InputError(
+                    f"{where}: row group {number + 1} has {size_bytes >> 30} GiB in column "
+                    f"'{printable(name, 40)}': write it with smaller row groups"
+                )
 
 
 def _cells(column: pa.Array) -> list[Any]:
