@@ -69,8 +69,10 @@ def test_doctor_tells_what_is_lost_and_repair_puts_it_right(
     videos = sorted((tmp_path / "out").rglob("video.mp4"))
     videos[0].unlink()
     videos[1].write_bytes(bytes(len(videos[1].read_bytes())))
-    leftovers = [videos[2].parent / f".attempt-1-x-{name}" for name in ("video.mp4", "meta.json")]
-    leftovers += [videos[3].parents[3] / ".partial-ab"]
+    leftovers = [
+        videos[2].parents[1] / f".attempt-1-x-{name}" for name in ("video.mp4", "meta.json")
+    ]
+    leftovers += [videos[3].parents[4] / ".partial-ab"]
     leftovers += [tmp_path / "out" / "inputs" / "ab" / ".partial-cd"]
     leftovers[-1].parent.mkdir(parents=True)
     for each in leftovers:
@@ -87,7 +89,7 @@ def test_doctor_tells_what_is_lost_and_repair_puts_it_right(
     # and after a resume all is well, and nothing is left
     assert stage.resume().exit_code == 0
     assert doctored(stage, capsys, "--repair", "--verify")[0] == "ok"
-    assert not any(each.exists() for each in leftovers)
+    assert [each for each in leftovers if each.exists()] == []
     assert stage.counts() == {JobState.DONE: 4}
     stage.check_nothing_lost_or_twice()
 
@@ -132,21 +134,21 @@ class Cancels(Memory):
 def test_a_batch_cancelled_from_elsewhere_says_so_and_names_the_way_out(tmp_path: Path) -> None:
     # given a batch that is cancelled while it runs
     stage = Stage(tmp_path, model="fake:step_s=0.02")
-    result = stage.submit(12, Cancels(stage))
+    result = stage.submit(40, Cancels(stage))
 
     # then catalog and store agree on what was made, and the end says what leads on
     made, cancelled = stage.counts()[JobState.DONE], stage.counts()[JobState.CANCELLED]
-    assert (made + cancelled, made) == (12, stage.committed())
+    assert (made + cancelled, made) == (40, stage.committed())
     assert result.exit_code is ExitCode.SOME_FAILED
-    assert f"{made} of 12 videos are there, {cancelled} cancelled" in result.message
+    assert f"{made} of 40 videos are there, {cancelled} cancelled" in result.message
     assert f"`vidplat retry {result.batch.id}`" in result.message
 
     # and so does a submit of the same file, until it is retried
-    again = stage.submit(12)
+    again = stage.submit(40)
     assert (again.exit_code, again.message) == (result.exit_code, result.message)
     assert retry("b", None, stage.config) == cancelled
     assert resume("b", stage.config, Memory()).exit_code == 0
-    assert stage.counts() == {JobState.DONE: 12}
+    assert stage.counts() == {JobState.DONE: 40}
     stage.check_nothing_lost_or_twice()
 
 

@@ -15,6 +15,7 @@ from vidplat.cli.glance import Doing, Glance, sentence
 from vidplat.cli.screen import LINE_EVERY_S, Screen
 from vidplat.cli.status import what_next
 from vidplat.domain import Batch, JobState
+from vidplat.errors import ExitCode
 
 if TYPE_CHECKING:
     from vidplat.storage.catalog import Catalog
@@ -40,8 +41,8 @@ def watch_batch(
             _in_lines(opened, found, json)
         if hint := what_next(opened, found):
             print(hint, file=sys.stderr)
-        counts = opened.counts(found.id)
-        return 4 if any(many for state, many in counts.items() if state.is_lost) else 0
+        seen = look(opened, found)
+        return ExitCode.SOME_FAILED if seen.lost or seen.cancelled else ExitCode.DONE
 
 
 def look(catalog: Catalog, batch: Batch) -> Glance:

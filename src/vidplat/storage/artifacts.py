@@ -180,7 +180,7 @@ def sweep(
     Choose an age well above the longest upload: a younger attempt may be alive. `jobs`: look at
     these alone, which spares listing the whole batch where they are few.
     """
-    wanted, places = None if jobs is None else frozenset(jobs), [_jobs_folder(batch_id)]
+    wanted, places = None if jobs is None else frozenset(jobs), [batch_folder(batch_id)]
     if wanted is not None and len(wanted) <= _FEW_JOBS:
         places = [job_folder(batch_id, job_id) for job_id in sorted(wanted)]
     oldest_kept, removed = time.time() - older_than_s, 0
