@@ -180,12 +180,13 @@ def sweep(
     Choose an age well above the longest upload: a younger attempt may be alive. `jobs`: look at
     these alone, which spares listing the whole batch where they are few.
     """
-    wanted, places = None if jobs is None else frozenset(jobs), [batch_folder(batch_id)]
+    wanted = None if jobs is None else frozenset(jobs)
+    writing, places = [batch_folder(batch_id)], [_jobs_folder(batch_id)]
     if wanted is not None and len(wanted) <= _FEW_JOBS:
-        places = [job_folder(batch_id, job_id) for job_id in sorted(wanted)]
-    oldest_kept, removed = time.time() - older_than_s, 0
+        writing = places = [job_folder(batch_id, job_id) for job_id in sorted(wanted)]
+    oldest_kept = time.time() - older_than_s
+    removed = sum(store.sweep_unfinished(place, older_than_s) for place in writing)
     for place in places:
-        removed += store.sweep_unfinished(place, older_than_s)
         for folder, names in _by_folder(store, batch_id, place).items():
             if wanted is None or folder.rpartition("/")[2] in wanted:
                 removed += _sweep_job(store, folder, names, oldest_kept)
