@@ -25,7 +25,7 @@ from vidplat.errors import CatalogError
 from vidplat.storage import open_catalog
 from vidplat.storage.catalog import Catalog
 from vidplat.storage.catalog_words import PlanRecord, Requeue
-from vidplat.storage.database import Database
+from vidplat.storage.database import Database, Locked
 from vidplat.storage.door import Door
 from vidplat.storage.tables import answers
 
@@ -207,6 +207,34 @@ def test_patience_ends(catalog: Catalog) -> None:
     with pytest.raises(CatalogError, match="still down"):
         catalog.door.change(refuse)
     assert 0.0 < time.monotonic() - began < 0.5
+
+
+def test_who_was_frozen_past_its_patience_asks_once_more(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a connection that broke while this process was frozen for a minute
+    frozen_s = [0.0]
+    monkeypatch.setattr(
+        "vidplat.storage.door.time.monotonic", lambda real=time.monotonic: real() + frozen_s[0]
+    )
+
+    def broken(connection: Connection) -> int:
+        if frozen_s[0]:
+            return 7
+        frozen_s[0] = 60.0
+        raise CatalogError("the server closed the connection")
+
+    # then it is asked again, but not for what a lock was waited for that long
+    assert catalog.door.change(broken) == 7
+    frozen_s[0] = 0.0
+
+    def locked(connection: Connection) -> None:
+        frozen_s[0] += 60.0
+        raise Locked("the catalog is locked")
+
+    with pytest.raises(Locked):
+        catalog.door.change(locked)
+    assert frozen_s[0] == 60.0
 
 
 def test_threads_that_share_a_catalog_do_not_hear_each_other_s_answers(catalog: Catalog) -> None:

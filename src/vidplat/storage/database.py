@@ -69,6 +69,10 @@ def now_of(connection: Connection) -> float:
     return at
 
 
+class Locked(CatalogError):
+    """Waited for already, as long as one waits for a lock."""
+
+
 class Database:
     """At `sqlite:///path`, `sqlite://` (memory) or `postgresql://...`."""
 
@@ -121,7 +125,7 @@ class Database:
         state = getattr(cause, "sqlstate", None)
         lowered = said.lower()
         if "database is locked" in lowered or state in _LOCKED or "lock timeout" in lowered:
-            return CatalogError(
+            return Locked(
                 f"the catalog {self.shown} is locked by another process and did not come free "
                 f"within {self.lock_timeout_s:g} s: see who uses it, or try again ({said})"
             )

@@ -4,7 +4,8 @@
     @changing   def method(self, connection, ...)    all of it or nothing, once, however often asked
 
 A server restarts, a line breaks, a lock is held: such a call is repeated with growing pauses and
-jitter, for as long in all as one would wait for a lock. Then, and for errors that do not pass by
+jitter, for as long in all as one would wait for a lock, and once at least: a process that was
+frozen finds its connection broken when that time is over. Then, and for errors that do not pass by
 themselves (those that last, mistakes of ours), the error goes to the caller. A database that was
 never reached is tried twice: its address may be wrong.
 
@@ -32,7 +33,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from vidplat.errors import CatalogError
-from vidplat.storage.database import Database, now_of
+from vidplat.storage.database import Database, Locked, now_of
 from vidplat.storage.tables import answers
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
@@ -94,7 +95,8 @@ class Door:
                 wait_s = random.uniform(0, pause_s)
                 may_be_there = self.database.was_reached or not is_repeated
                 is_hopeless = not (error.retry_can_help and may_be_there)
-                if is_hopeless or time.monotonic() + wait_s > give_up_at:
+                is_late = time.monotonic() + wait_s > give_up_at
+                if is_hopeless or (is_late and (is_repeated or isinstance(error, Locked))):
                     raise
                 time.sleep(wait_s)
             pause_s, is_repeated = min(2 * pause_s, _LONGEST_PAUSE_S), True
