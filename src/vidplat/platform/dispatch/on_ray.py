@@ -320,7 +320,12 @@ class RayDispatcher:
     def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
         ray.kill(self._actors.pop(worker_id), no_restart=True)
         self._coming = {ref: who for ref, who in self._coming.items() if who != worker_id}
-        lost = self._seats.lose(worker_id, reason, request_is_wrong=request_is_wrong)
+        lost = self._seats.lose(
+            worker_id,
+            reason,
+            request_is_wrong=request_is_wrong,
+            has_place=self._cluster.is_own,
+        )
         if lost.successor is not None:
             self._open_actor(self._seats.by_worker[lost.successor].spec)
         return lost
@@ -350,7 +355,8 @@ class RayDispatcher:
     def _lose_all(self, reason: str) -> list[Event]:
         """The cluster is gone, and every worker with it."""
         self._away_since = time.monotonic()
-        lost = [self._seats.lose(each, reason) for each in list(self._actors)]
+        own = self._cluster.is_own
+        lost = [self._seats.lose(each, reason, has_place=own) for each in list(self._actors)]
         for gone in (self._actors, self._takes, self._coming, self._drafts, self._silent_s):
             gone.clear()
         return [replace(each, is_blameless=True) for each in lost]

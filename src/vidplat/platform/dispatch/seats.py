@@ -43,13 +43,22 @@ class Seats:
                 since=event.at,
             )
 
-    def lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
+    def lose(
+        self,
+        worker_id: str,
+        reason: str,
+        *,
+        request_is_wrong: bool = False,
+        has_place: bool = True,
+    ) -> WorkerLost:
         """Take a worker from its seat; its successor sits there, unless no other can work."""
         seat, now = self.by_worker.pop(worker_id), times.now()
         successor = None if request_is_wrong else self._next_id(worker_id)
         if successor is not None:
             spec = replace(seat.spec, worker_id=successor, calibrate=False)
-            self.by_worker[successor] = replace(seat, spec=spec, up=False, since=now)
+            self.by_worker[successor] = replace(
+                seat, spec=spec, up=False, since=now, has_place=has_place
+            )
         return WorkerLost(worker_id, reason, now, successor, request_is_wrong)
 
     def _next_id(self, worker_id: str) -> str:

@@ -122,7 +122,8 @@ def _check_seats(world: World, now: float) -> None:
             f"{world.losses} workers in a row were lost, and nothing was made in between; the last "
             f"one: {world.last_loss}"
         )
-    absent = world.dispatcher.absent() if any(not seat.has_place for seat in makers) else {}
+    is_waited_for = any(not seat.has_place for seat in world.dispatcher.seats())
+    absent = world.dispatcher.absent() if is_waited_for else {}
     world.tell_absent(absent)
     # What others have will be free one day; what nobody has may never come.
     hopeless = [
