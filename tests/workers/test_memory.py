@@ -33,13 +33,14 @@ def made_by(worker: Worker) -> Rendered:
     return made
 
 
-def on_another_device(family: Any) -> list[str]:
-    """The CPU by a name that is not its own, as a GPU would be; the places that the text encoder is
-    brought to from now on."""
+def on_another_device(family: Any, part: str = "text_encoder") -> list[str]:
+    """The CPU by a name that is not its own, as a GPU would be; the places that a part is brought
+    to from now on."""
     places: list[str] = []
-    move = family.text_encoder.to
+    network = getattr(family, part)
+    move = network.to
     family.device = "cpu:0"
-    family.text_encoder.to = lambda place: (places.append(place), move(place))[1]
+    network.to = lambda place: (places.append(place), move(place))[1]
     return places
 
 
@@ -74,7 +75,7 @@ def test_where_denoising_runs_out_the_text_encoder_leaves_the_device_and_nothing
     before = made_by(worker)
     places = on_another_device(family)
     spare = family.spare_bytes
-    assert spare == sum(weight.nbytes for weight in family.text_encoder.parameters())
+    text_encoder = sum(weight.nbytes for weight in family.text_encoder.parameters())
     monkeypatch.setattr(family, "velocity", short_of_memory(family.velocity, lambda: not places))
 
     after = made_by(worker)
@@ -82,7 +83,45 @@ def test_where_denoising_runs_out_the_text_encoder_leaves_the_device_and_nothing
 
     assert after.video == before.video
     assert places == ["cpu", "cpu:0", "cpu"]  # and to the device for each new text
+    assert family.spare_bytes == spare - text_encoder
+
+
+def test_where_that_is_too_little_each_part_is_on_the_device_for_its_turn(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family: Any = worker.loaded.family
+    before = made_by(worker)
+    places = on_another_device(family, "vae")
+    monkeypatch.setattr(family, "velocity", short_of_memory(family.velocity, lambda: not places))
+
+    after = made_by(worker)
+
+    assert after.video == before.video
+    assert places == ["cpu", "cpu:0"]  # away while denoising, there for the end
     assert family.spare_bytes == 0
+    # and the next video begins with the others away again
+    made_by(worker)
+    assert places == ["cpu", "cpu:0", "cpu", "cpu:0"]
+
+
+def test_weights_that_have_no_room_together_are_loaded_for_their_turns(
+    tiny_wan: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    located = locate(str(tiny_wan))
+    need = weight_bytes(located, "cpu:0")
+    room = {"cpu:0": need - 1, "cpu": 2 * need}
+    monkeypatch.setattr(devices, "free_bytes", room.__getitem__)
+
+    family: Any = load_family(located, "cpu:0")
+
+    assert family.spare_bytes == 0
+    assert family.device == "cpu:0"
+    text = worker.loaded.family.encode("a red circle")
+    assert torch.equal(family.encode("a red circle"), text)
+    # but not where the CPU's memory is too small as well
+    room["cpu"] = need - 1
+    with pytest.raises(OutOfMemoryError, match="take a larger machine"):
+        load_family(located, "cpu:0")
 
 
 def test_with_nothing_left_to_give_back_the_job_is_out_of_memory(

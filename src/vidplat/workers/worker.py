@@ -227,14 +227,14 @@ class Worker:
         hand_over: bool = False,
     ) -> Made:
         """All frames, or with `hand_over` those that were not left out. `video` is what to start
-        from and its strength; `watch` has the seconds so far. Out of memory, once more with what
-        the model can spare."""
-        try:
-            return self._tried(ask, watch, video, hand_over)
-        except OutOfMemoryError:
-            if not self.loaded.family.spare():
-                raise
-        return self._tried(ask, watch, video, hand_over)
+        from and its strength; `watch` has the seconds so far. Out of memory, again with what the
+        model can spare."""
+        while True:
+            try:
+                return self._tried(ask, watch, video, hand_over)
+            except OutOfMemoryError:
+                if not self.loaded.family.spare():
+                    raise
 
     def _tried(
         self, ask: Ask, watch: Stopwatch, video: tuple[np.ndarray, float] | None, hand_over: bool

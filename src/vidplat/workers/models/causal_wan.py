@@ -25,10 +25,11 @@ class CausalWanFamily(WanFamily):
     """A loaded block-causal Wan. Build it with `load`."""
 
     name = "causal-wan"
+    _parts_may_wait = False  # its driver calls the transformer itself
     blocks: Blocks
 
     @classmethod
-    def load(cls, located: ModelFiles, device: str) -> CausalWanFamily:
+    def load(cls, located: ModelFiles, device: str, *, in_turns: bool = False) -> CausalWanFamily:
         """See `WanFamily.load`. Raises `ModelError` for a `causal.json` that cannot be used."""
         blocks = read_blocks(located)
         if blocks is None:

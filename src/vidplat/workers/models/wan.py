@@ -47,6 +47,7 @@ class WanFamily:
     """A loaded Wan pipeline. Build it with `load`."""
 
     name = "wan"
+    _parts_may_wait = True  # all of them, for their turn
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class WanFamily:
         transformer_2: Any = None,
         boundary_ratio: float | None = None,
         expand_timesteps: bool = False,
+        device: str | None = None,  # None: where the transformer is
     ) -> None:
         self.tokenizer, self.text_encoder = tokenizer, text_encoder
         self.transformer, self.transformer_2, self.vae = transformer, transformer_2, vae
@@ -67,15 +69,17 @@ class WanFamily:
         self.text_length = text_length
         self.boundary_ratio, self.expand_timesteps = boundary_ratio, expand_timesteps
         self.temporal_factor = int(vae.config.scale_factor_temporal)
-        self.device = str(transformer.device)
+        self.device = str(transformer.device) if device is None else device
         self.in_tiles = False
-        self._is_sparing = False
+        self._waiting: list[Any] = []  # parts that are on the device for their turn alone
+        self._at_work: Any = None  # the one of all parts whose turn it is
         self._low_vaes: dict[int, Any] = {}
         self._encoded = lru_cache(_TEXTS)(self._encode)
 
     @classmethod
-    def load(cls, located: ModelFiles, device: str) -> WanFamily:
-        """Read all parts from disk, in whatever float type they were stored."""
+    def load(cls, located: ModelFiles, device: str, *, in_turns: bool = False) -> WanFamily:
+        """Read all parts from disk, in whatever float type they were stored. With `in_turns` they
+        wait in the CPU's memory, and each comes to the device when it is needed."""
         import diffusers
         import transformers
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -100,13 +104,13 @@ class WanFamily:
             )
             if missing := sorted(told["missing_keys"]):  # they would be random numbers
                 raise ModelError(f"the weights of {part} lack {len(missing)}, {missing[0]} first")
-            return loaded.to(device).eval().requires_grad_(False)
+            return loaded.to("cpu" if in_turns else device).eval().requires_grad_(False)
 
         second = "transformer_2"
         vae = network(AutoencoderKLWan, "vae", wide)
         if device == "cpu":
             use_onednn(vae.decoder)
-        return cls(
+        made = cls(
             tokenizer=AutoTokenizer.from_pretrained(parts["tokenizer"], local_files_only=True),
             text_encoder=network(UMT5EncoderModel, "text_encoder", narrow),
             transformer=network(WanTransformer3DModel, "transformer", narrow),
@@ -120,7 +124,11 @@ class WanFamily:
             text_length=text_tokens(located),
             boundary_ratio=index.get("boundary_ratio"),
             expand_timesteps=bool(index.get("expand_timesteps", False)),
+            device=device,
         )
+        if in_turns:
+            made._waiting = made._parts
+        return made
 
     def encode(self, text: str) -> torch.Tensor:
         """See `Family`. Prompts repeat, and the negative prompt nearly always does."""
@@ -138,30 +146,50 @@ class WanFamily:
             return_tensors="pt",
         )
         ids, mask = tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
-        if self._is_sparing:
-            self.text_encoder.to(self.device)
+        self._turn_to(self.text_encoder)
         states: torch.Tensor = self.text_encoder(ids, mask).last_hidden_state
-        if self._is_sparing:
-            self.text_encoder.to("cpu")
+        self._turn_to(self.transformer)
         length = int(mask.gt(0).sum())
         kept = torch.zeros_like(states)
         kept[:, :length] = states[:, :length]
         return kept.to(self.transformer.dtype)
 
     @property
+    def _parts(self) -> list[Any]:
+        return [self.text_encoder, *self.transformers, self.vae]
+
+    @property
     def spare_bytes(self) -> int:
-        """See `Family`: the text encoder's."""
-        if self.device == "cpu" or self._is_sparing:
+        """See `Family`: the text encoder's, and of all parts what is not the largest."""
+        if self.device == "cpu":
             return 0
-        return sum(weight.nbytes for weight in self.text_encoder.parameters())
+        sizes: list[int] = [
+            sum(weight.nbytes for weight in part.parameters()) for part in self._parts
+        ]
+        spared = sizes[0] if self._waiting else 0
+        if not self._parts_may_wait:
+            return sizes[0] - spared
+        return 0 if len(self._waiting) > 1 else max(0, sum(sizes) - max(sizes) - spared)
 
     def spare(self) -> bool:
-        """The text encoder waits in the CPU's memory, and comes to the device for each new text."""
+        """First the text encoder waits in the CPU's memory, then every part but the one at work, as
+        in diffusers' model offload."""
         if not self.spare_bytes:
             return False
-        self._is_sparing = True
-        self.text_encoder.to("cpu")
+        self._waiting = self._parts if self._waiting else [self.text_encoder]
+        for part in self._waiting:
+            part.to("cpu")
+        self._at_work = None
         return True
+
+    def _turn_to(self, part: Any) -> None:
+        """Bring a part to the device, in the place of one that waits for its turn again."""
+        if not self._waiting or part is self._at_work:
+            return
+        if any(each is self._at_work for each in self._waiting):
+            self._at_work.to("cpu")
+        part.to(self.device)
+        self._at_work = part
 
     def noise(self, spec: VideoSpec) -> torch.Tensor:
         """See `Family`: drawn on the CPU and moved."""
@@ -197,6 +225,7 @@ class WanFamily:
         differ from the stock ones in their last bits.
         """
         model = self._model_at(solver)
+        self._turn_to(model)
         inputs = {
             "hidden_states": latents.to(model.dtype),
             "timestep": self._timestep(latents, solver.timestep),
@@ -225,12 +254,14 @@ class WanFamily:
 
     def encode_video(self, frames: np.ndarray) -> torch.Tensor:
         """See `TakesVideo`; the posterior's mode, as in `WanVideoToVideoPipeline`."""
+        self._turn_to(self.vae)
         pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None]
         return self.latents_of(pixels.to(self.vae.device, torch.float32) / 255.0)
 
     def latents_of(self, frames: torch.Tensor, level: int = 0) -> torch.Tensor:
         """Clean normalised latents (1, C, F, H, W) float32 of frames (1, 3, 4(F-1)+1, rows,
         columns) in [0, 1], whose height and width are 1 / 2^level of the video's."""
+        self._turn_to(self.vae)
         vae = self._vae_at(level)
         found = vae.encode((frames * 2.0 - 1.0).to(vae.dtype)).latent_dist.mode().float()
         mean, inverse_std = self._scale(found)
@@ -246,6 +277,7 @@ class WanFamily:
     def shown(self, latents: torch.Tensor, level: int = 0) -> torch.Tensor:
         """Frames (1, 3, 4(F-1)+1, rows, columns) in [0, 1] of latents (1, C, F, H, W), of 1 /
         2^level of the height and width. Raises `JobError` for values that are not finite."""
+        self._turn_to(self.vae)
         vae = self._vae_at(level)
         latents = latents.to(vae.device, vae.dtype)
         mean, inverse_std = self._scale(latents)
