@@ -175,6 +175,18 @@ class RayConfig:
     address: str | None = None  # attach to this running cluster; None: start one on this machine
     dashboard: bool = False  # costs about a second of start-up
 
+    def check(self) -> None:
+        """That the address has the form of one. Asked by who uses it: `RAY_ADDRESS` may be set for
+        other programs."""
+        if self.address in (None, "", "auto", "local"):
+            return
+        found = re.fullmatch(r"(?:\[[\w:.%]+\]|[\w.-]+):(\d{1,5})", str(self.address), re.ASCII)
+        _check(
+            found is not None and 0 < int(found[1]) < 2**16,
+            f"the Ray cluster's address must be host:port, as `ray start --head` shows it, not "
+            f"{_shown(self.address)} (ray:// is not supported)",
+        )
+
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -12,7 +12,7 @@ from tests.flow.cluster import Cluster
 from tests.flow.stage import Stage
 from vidplat.config import Config, RayConfig
 from vidplat.domain import JobState
-from vidplat.errors import ClusterError
+from vidplat.errors import ClusterError, UsageError
 from vidplat.platform import checkup, submit
 from vidplat.platform.interface import Listener, SubmitRequest
 
@@ -25,15 +25,11 @@ def config_for(stage: Stage, address: str) -> Config:
     return replace(stage.config, ray=RayConfig(address=address))
 
 
-@pytest.mark.parametrize("address", ["ray://somewhere:10001", ""])
-def test_an_address_where_nobody_listens_is_one_message_within_seconds(
-    tmp_path: Path, address: str
-):
+def test_an_address_where_nobody_listens_is_one_message_within_seconds(tmp_path: Path):
     # given a port that was free a moment ago
-    if not address:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     stage = Stage(tmp_path, local=False)
     began = time.monotonic()
 
@@ -59,3 +55,16 @@ def test_the_doctor_finds_out_whether_a_cluster_lets_runs_in(
     health, found = checkup._ray(ray_cluster.address)[:2]
 
     assert health is checkup.Health.FAIL and "lets no run in" in found
+
+
+@pytest.mark.parametrize(
+    "address", ["ray://somewhere:10001", "head", ":6379", "head:0", "head:99999", "a:b:c", "h#:1"]
+)
+def test_what_is_no_address_is_refused_before_anything_is_stored(tmp_path: Path, address: str):
+    stage = Stage(tmp_path, local=False)
+    with pytest.raises(UsageError, match="must be host:port"):
+        submit(SubmitRequest(stage.write(2)), config_for(stage, address), Listener())
+    assert stage.counts() == {}
+    # who does not use it is not bothered
+    stage.local = True
+    assert submit(SubmitRequest(stage.write(2)), config_for(stage, address), Listener())

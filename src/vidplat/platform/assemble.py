@@ -65,6 +65,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
     jobs, a missed deadline and Ctrl-C are ends of the story and come back in `exit_code`.
     """
     asked_at = request.submitted_at or times.now()
+    _check_address(config)
     store = open_store(config.output)
     with _taken(request, config, store, listener, asked_at) as taken:
         probe(store)
@@ -90,6 +91,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
 def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> PlanAnswer:
     """What `submit` would promise. Reads rows and catalog; starts nothing and enqueues nothing."""
     now = request.submitted_at or times.now()
+    _check_address(config)
     store = open_store(config.output)
     with _taken(request, config, store, listener, now) as taken, ExitStack() as stack:
         batch = taken.batch
@@ -113,6 +115,7 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
     """Repair catalog and store of an interrupted batch from each other, then run what is open.
     `batch_id` may be any unique prefix; raises RequestError when there is no such batch."""
     asked_at = times.now()
+    _check_address(config)
     with closing(open_catalog(config.catalog)) as catalog:
         batch = catalog.batch(batch_id)
         if catalog.batch_state(batch.id) is BatchState.CANCELLED:
@@ -177,6 +180,12 @@ def _site(catalog: Catalog, store: Store, config: Config, listener: Listener) ->
             open_dispatcher=partial(_open_dispatcher, cluster),
             crash_point=crash_points_for(config.model),
         )
+
+
+def _check_address(config: Config) -> None:
+    """Before anything is read or stored."""
+    if not config.run.local:
+        config.ray.check()
 
 
 @contextmanager

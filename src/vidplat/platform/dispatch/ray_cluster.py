@@ -293,12 +293,7 @@ class _Watch:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise ConnectionError in seconds where nobody listens; Ray would try for minutes."""
-    if "://" in address:
-        raise ConnectionError(
-            "write it as host:port, the address that `ray start --head` shows; ray:// is not "
-            "supported"
-        )
+    """Raise OSError in seconds where nobody listens; Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _REACHED_WITHIN_S).close()
@@ -306,7 +301,7 @@ def _check_reachable(address: str) -> None:
 
 # --- what Ray would do differently ----------------------------------------------------------------
 
-_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+_QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
 
 
 @contextmanager
@@ -351,8 +346,8 @@ def _signals_kept() -> Iterator[None]:
 def _own_words(said: list[str]) -> Iterator[None]:
     """While open, what Ray's C++ half writes to standard error goes into `said`, and what we write
     there still gets there. From then on, what its Python half would print goes to our log."""
-    # It has remarks before `logging_level` takes effect.
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # It has remarks before `logging_level` takes effect, and logs what it raises as well.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     ray._private.worker.print_to_stdstream = _to_log
     usual, ours = sys.stderr, os.dup(2)
     with tempfile.TemporaryFile() as theirs, os.fdopen(ours, "w", buffering=1) as shown:
