@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 import pytest
 
@@ -39,6 +42,18 @@ def refuses_without_token(port: int) -> bool:
         except grpc.RpcError as refused:
             return refused.code() is grpc.StatusCode.UNAUTHENTICATED
     return False
+
+
+TWO_NODES = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(
+    initialize_head=True, head_node_args={"num_cpus": 2, "resources": {"pool_cloud": 2}}
+)
+cluster.add_node(num_cpus=2, resources={"pool_edge": 2})
+print(cluster.address, flush=True)
+sys.stdin.read()
+"""
 
 
 def is_alive(pid: int) -> bool:
@@ -266,3 +281,40 @@ def test_of_a_running_cluster_the_cores_and_gpus_are_known(ray_cluster: Cluster)
     with closing(RayCluster(RayConfig(address=ray_cluster.address))) as cluster:
         cluster.connect()
         assert cluster.machines() == Machines(cores=2 * PLACES)
+
+
+@pytest.mark.thorough
+def test_a_node_that_dies_costs_its_jobs_seconds_and_no_blame(tmp_path: Path):
+    # given a cluster of two nodes, each with a worker of one batch
+    with subprocess.Popen(
+        [sys.executable, "-c", TWO_NODES], stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True
+    ) as cluster:
+        assert cluster.stdout is not None
+        address = cluster.stdout.readline().strip()
+        pools = (PoolConfig("cloud"), PoolConfig("edge"))
+        stage = Stage(tmp_path, model="fake:step_s=0.2", local=False, pools=pools, address=address)
+        process = stage.in_a_process("submit", stage.write(30))
+        wait_for(stage, 4, process, limit_s=240)
+
+        # when the second node's raylet dies
+        _, second = sorted(
+            pid for pid in children_of(cluster.pid) if "raylet/raylet" in name_of(pid)
+        )
+        killed_at = time.time()
+        os.kill(second, signal.SIGKILL)
+        said, _ = process.communicate(timeout=240)
+        cluster.terminate()
+
+    # then its jobs are back in the queue within five seconds, and no attempt counts
+    assert process.returncode == 0, said
+    assert stage.counts() == {JobState.DONE: 30}
+    catalog = open_catalog(stage.config.catalog)
+    (batch,) = catalog.batches()
+    events = [catalog.attempts(batch.id, record.job.id) for record in catalog.jobs(batch.id)]
+    catalog.close()
+    assert not [each for tries in events for each in tries if each.counts]
+    given_back = [
+        each.finished_at for tries in events for each in tries if each.ended == "released"
+    ]
+    assert given_back
+    assert all(at is not None and 0 < at - killed_at < 5 for at in given_back), given_back

@@ -25,6 +25,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -71,6 +72,7 @@ _PART_BYTES = 32 * 1024  # of a draft: below what Ray answers directly, from pro
 _PARTS_AT_ONCE = 8
 _BACK_WITHIN_S = 300.0  # that a cluster we attached to may be away
 _PARENT_LOOK_S = 0.5
+_NODE_IS_GONE = "its node does not answer any more"
 _TOLD_OF_CLOCK_S = 2.0  # who runs the machines should know of a clock that is further off
 
 
@@ -97,6 +99,10 @@ class WorkerActor(WorkerThread):
 
     def take(self, wait_s: float) -> list[WorkerEvent]:
         return self._outbox.take(wait_s, GATHER_S)
+
+    def node(self) -> str:
+        """The id of the node that it is on."""
+        return str(ray.get_runtime_context().get_node_id())
 
     def clock(self) -> float:
         return times.now()
@@ -167,7 +173,8 @@ class RayDispatcher:
         # By worker id: for how long its `take` has been unanswered.
         self._silent_s: defaultdict[str, float] = defaultdict(float)
         self._polled_at = time.monotonic()
-        self._coming: dict[Any, str] = {}  # an answer that every process gives -> worker id
+        self._coming: dict[Any, str] = {}  # on which node it is: unanswered -> worker id
+        self._node_of: dict[str, str] = {}  # of workers that have a place
         self._dismissed: list[Event] = []
         self._away_since: float | None = None  # monotonic: when the cluster was lost
 
@@ -240,7 +247,7 @@ class RayDispatcher:
         if self._away_since is not None:
             return events
         self._note_placed()
-        return events + self._given_up()
+        return events + self._gone_with_nodes() + self._given_up()
 
     def close(self) -> None:
         self._takes.clear()
@@ -258,6 +265,8 @@ class RayDispatcher:
         except RayError as error:
             if trouble := self._cluster.trouble(at_once=True):
                 return self._lose_all(trouble)
+            if self._cluster.has_lost(self._node_of.get(worker_id), at_once=True):
+                return [replace(self._lose(worker_id, _NODE_IS_GONE), is_blameless=True)]
             is_death = isinstance(error, RayActorError)
             return [self._lose(worker_id, _cause_of_death(error) if is_death else printable(error))]
         events: list[Event] = []
@@ -300,6 +309,12 @@ class RayDispatcher:
             text = "the clock of worker %s is %.0f s %s; its times are corrected"
             log.warning(text, worker_id, abs(ahead), way)
 
+    def _gone_with_nodes(self) -> list[Event]:
+        """Workers whose node does not answer any more, though Ray has not said so yet."""
+        gone = [each for each in self._actors if self._cluster.has_lost(self._node_of.get(each))]
+        self._takes = {ref: who for ref, who in self._takes.items() if who not in gone}
+        return [replace(self._lose(each, _NODE_IS_GONE), is_blameless=True) for each in gone]
+
     def _given_up(self) -> list[Event]:
         """Workers from which nothing is heard, though they should have answered long ago."""
         now = time.monotonic()
@@ -320,6 +335,7 @@ class RayDispatcher:
     def _lose(self, worker_id: str, reason: str, *, request_is_wrong: bool = False) -> WorkerLost:
         ray.kill(self._actors.pop(worker_id), no_restart=True)
         self._coming = {ref: who for ref, who in self._coming.items() if who != worker_id}
+        self._node_of.pop(worker_id, None)
         lost = self._seats.lose(
             worker_id,
             reason,
@@ -342,7 +358,7 @@ class RayDispatcher:
         }
         actor = ray.remote(WorkerActor).options(**options).remote(spec)
         self._actors[spec.worker_id] = actor
-        self._coming[actor.clock.remote()] = spec.worker_id
+        self._coming[actor.node.remote()] = spec.worker_id
         self._listen(spec.worker_id)
 
     def _note_placed(self) -> None:
@@ -350,15 +366,20 @@ class RayDispatcher:
         if self._coming:
             answered, _ = ray.wait(list(self._coming), num_returns=len(self._coming), timeout=0)
             for ref in answered:
-                self._seats.place(self._coming.pop(ref))
+                worker_id = self._coming.pop(ref)
+                with suppress(RayError):  # dead already, which will be noticed
+                    self._node_of[worker_id] = node_id = ray.get(ref)
+                    self._cluster.watch_node(node_id)
+                    self._seats.place(worker_id)
 
     def _lose_all(self, reason: str) -> list[Event]:
         """The cluster is gone, and every worker with it."""
         self._away_since = time.monotonic()
         own = self._cluster.is_own
         lost = [self._seats.lose(each, reason, has_place=own) for each in list(self._actors)]
-        for gone in (self._actors, self._takes, self._coming, self._drafts, self._silent_s):
+        for gone in (self._actors, self._takes, self._coming, self._node_of, self._drafts):
             gone.clear()
+        self._silent_s.clear()
         return [replace(each, is_blameless=True) for each in lost]
 
     def _come_back(self, since: float, timeout_s: float) -> None:

@@ -4,9 +4,10 @@ A cluster started here is one node that listens on this machine's loopback addre
 token that only this user can read, and ends with the run. One that runs already is attached to and
 left as it was; how it listens and whom it lets in is its owner's business (docs/security.md).
 
-Ray is disposable, and so it is watched: every second the two processes that hold a cluster together
-are knocked at, its control service (GCS) and the raylet of this node. Left to itself Ray would take
-minutes to tell of a dead raylet, and end our own process a minute after its control service died.
+Ray is disposable, and so it is watched: every second the processes that hold a cluster together are
+knocked at, its control service (GCS), the raylet of this node, and those of nodes with workers of
+ours. Left to itself Ray would take minutes to tell of a dead raylet, and end our own process a
+minute after its control service died.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 POOL_LABEL = "vidplat-pool"
 _CARD = "accelerator_type:"  # how Ray's resources begin that name a node's GPU
 _LOOPBACK = "127.0.0.1"
+_CONTROL = "control service"  # as the name of a door
 _REACHED_WITHIN_S = 5.0
 _LOOK_EVERY_S = 1.0
 _MISSED_LOOKS = 2  # in a row, until the cluster counts as lost: at most three seconds
@@ -61,6 +63,7 @@ class RayCluster:
         self.is_own = config.address in (None, "", "local")
         self.is_connected = False
         self._watch: _Watch | None = None
+        self._here = ""  # id of our own node
 
     def connect(self, specs: Sequence[WorkerSpec] = ()) -> None:
         """Start a cluster with room for these workers, or attach to the one that is there. Raises
@@ -74,7 +77,9 @@ class RayCluster:
                     self._start(specs)
                 else:
                     self._attach()
-            self._watch = _Watch(_doors())
+            self._here = ray.get_runtime_context().get_node_id()
+            self._watch = _Watch({_CONTROL: _control_door()})
+            self.watch_node(self._here)
         except (RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
             self.close()
             raise self._refusal(error, "".join(said)) from error
@@ -98,7 +103,26 @@ class RayCluster:
         that its end would explain: then a door that is shut is not knocked at twice."""
         if self._watch is None:
             return None
-        return self._watch.trouble or (self._watch.look() if at_once else None)
+        doors = {_CONTROL: "Ray's control service", self._here: "Ray's node"}
+        for name, who in doors.items():
+            if name in self._watch.lost or (at_once and self._watch.is_shut(name)):
+                return f"{who} does not answer any more"
+        return None
+
+    def watch_node(self, node_id: str) -> None:
+        """Notice when that node is gone. A cluster's own settings may take a quarter of a minute
+        for that."""
+        for node in _nodes():
+            if node["NodeID"] == node_id and self._watch is not None:
+                door = node["NodeManagerAddress"], int(node["NodeManagerPort"])
+                self._watch.add(node_id, door)
+
+    def has_lost(self, node_id: str | None, *, at_once: bool = False) -> bool:
+        """Whether that node, if it is watched, does not answer any more; `at_once` as in
+        `trouble`."""
+        if node_id is None or self._watch is None:
+            return False
+        return node_id in self._watch.lost or (at_once and self._watch.is_shut(node_id))
 
     def answers(self) -> bool:
         """Whether there is somebody to connect to."""
@@ -251,45 +275,46 @@ def _told(pool: PoolConfig, placement: Mapping[str, Any], places: int, free: int
 # --- watching -------------------------------------------------------------------------------------
 
 
-def _doors() -> dict[str, tuple[str, int]]:
-    """Where the processes listen that hold the cluster together."""
-    here = ray.get_runtime_context()
-    host, _, port = here.gcs_address.rpartition(":")
-    doors = {"Ray's control service": (host.strip("[]"), int(port))}
-    for node in _nodes():
-        if node["NodeID"] == here.get_node_id():
-            doors["Ray's node"] = node["NodeManagerAddress"], int(node["NodeManagerPort"])
-    return doors
+def _control_door() -> tuple[str, int]:
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 class _Watch:
-    """Knocks at doors, in a thread of its own, until one stays shut or it is stopped."""
+    """Knocks at doors, in a thread of its own, until it is stopped; remembers those that stay shut.
+
+    A door has a name: the id of a node, or `CONTROL`.
+    """
 
     def __init__(self, doors: Mapping[str, tuple[str, int]]) -> None:
-        self.trouble: str | None = None
-        self._doors = doors
+        self.lost: frozenset[str] = frozenset()
+        self._doors = dict(doors)
         self._stopped = threading.Event()
         threading.Thread(target=self._watch, name="ray-watch", daemon=True).start()
+
+    def add(self, name: str, door: tuple[str, int]) -> None:
+        self._doors = {**self._doors, name: door}
 
     def stop(self) -> None:
         self._stopped.set()
 
-    def look(self) -> str | None:
-        """Who does not answer at this moment."""
-        for who, door in self._doors.items():
-            try:
-                socket.create_connection(door, timeout=_LOOK_EVERY_S).close()
-            except OSError:
-                return f"{who} does not answer any more"
-        return None
+    def is_shut(self, name: str) -> bool:
+        """Whether that door, if there is one, is shut at this moment."""
+        if (door := self._doors.get(name)) is None:
+            return False
+        try:
+            socket.create_connection(door, timeout=_LOOK_EVERY_S).close()
+        except OSError:
+            return True
+        return False
 
     def _watch(self) -> None:
-        missed = 0
-        while missed < _MISSED_LOOKS and not self._stopped.wait(_LOOK_EVERY_S):
-            found = self.look()
-            missed = missed + 1 if found else 0
-            if missed == _MISSED_LOOKS:
-                self.trouble = found
+        missed: Counter[str] = Counter()
+        while not self._stopped.wait(_LOOK_EVERY_S):
+            for name in self._doors.keys() - self.lost:
+                missed[name] = missed[name] + 1 if self.is_shut(name) else 0
+                if missed[name] >= _MISSED_LOOKS:
+                    self.lost |= {name}
 
 
 def _check_reachable(address: str) -> None:
