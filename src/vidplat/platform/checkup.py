@@ -149,7 +149,10 @@ def _catalog(url: str, migrate: bool) -> Found:
             pass
         batches = len(catalog.batches(1_000))
         many = f"{batches:,}{'+' if batches == 1_000 else ''}"
-        return Health.OK, f"{catalog.database.shown}, up to date, {many} batch{'' if batches == 1 else 'es'}"
+        return (
+            Health.OK,
+            f"{catalog.database.shown}, up to date, {many} batch{'' if batches == 1 else 'es'}",
+        )
 
 
 def _store(output: str) -> Found:
