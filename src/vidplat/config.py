@@ -331,6 +331,11 @@ def gpu_names() -> tuple[str, ...]:
     return tuple(names if visible is None else names[: len(visible.split(","))])
 
 
+def has_gpus(machines: Machines) -> bool:
+    """Also where the driver has no such files: under WSL, and AMD's."""
+    return bool(machines.cards) or any(Path(each).exists() for each in ("/dev/dxg", "/dev/kfd"))
+
+
 # --- loading -------------------------------------------------------------------------------------
 
 

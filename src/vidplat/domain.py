@@ -195,6 +195,12 @@ class OperatingPoint:
         return f"{text}, {self.accelerator}" if self.accelerator else text
 
 
+def quality_in_words(quality: float) -> str:
+    """`0.92`; what is below full quality is not rounded up to it: `0.996`, never `1.00`."""
+    text = f"{quality:.2f}"
+    return text if text != "1.00" or quality > 1 - 1e-6 else f"{min(quality, 0.999):.3f}"
+
+
 # --- what the platform sees and decides ----------------------------------------------------------
 
 

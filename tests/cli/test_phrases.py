@@ -32,6 +32,24 @@ def test_seconds_have_the_precision_a_person_needs(value: float | None, text: st
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.378, "0.38"),
+        (0.994, "0.99"),
+        (0.996, "0.996"),
+        (0.99961, "0.999"),
+        (1 - 1e-12, "1.00"),  # a mean of ones
+        (1.0, "1.00"),
+        (None, "–"),
+    ],
+)
+def test_what_is_below_full_quality_is_never_rounded_up_to_it(
+    value: float | None, text: str
+) -> None:
+    assert phrases.quality(value) == text
+
+
+@pytest.mark.parametrize(
     ("value", "text"), [(0, "0 B"), (999, "999 B"), (9_400, "9.4 kB"), (1_200_000, "1.2 MB")]
 )
 def test_sizes_are_decimal(value: int, text: str) -> None:

@@ -142,6 +142,46 @@ def test_a_caption_sets_own_columns_are_left_out_when_asked(
     assert main([*asked, "--ignore-columns", "video, fps,seconds"]) == 0
 
 
+def test_a_method_that_the_command_line_names_is_not_looked_for_in_a_column(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("a.txt").write_text("a red circle\n")
+    assert main(["plan", "a.txt", "--method", "lipar", *FAKE]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "row 1, --method: lipar leaves out" in said and "--ignore-columns" not in said
+
+    source = prompts({"prompt": "a red circle", "method": "lipar"})
+    assert main(["plan", source, *FAKE]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "row 1, method: lipar leaves out" in said and "--ignore-columns" in said
+
+
+@pytest.mark.parametrize("told", ["--pool", "vidplat.toml"])
+@pytest.mark.parametrize("where", [[], ["--local"]])
+def test_gpus_that_this_machine_has_not_are_refused_before_anything_is_stored(
+    told: str,
+    where: list[str],
+    elsewhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("vidplat.platform.assemble.has_gpus", lambda machines: False)
+    if told == "--pool":
+        where = [*where, "--pool", "big=2,gpus=0.5"]
+    else:
+        Path("vidplat.toml").write_text("[pools.big]\ngpus = 0.5\n")
+    source = prompts({"prompt": "a red circle"})
+
+    assert main(["submit", source, "--deadline", "10m", *where]) == 2
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert "error: pool big takes 0.5 GPU for each worker, and this machine has none" in said
+    assert not (elsewhere / ".vidplat" / "catalog.db").exists()
+    assert not (elsewhere / "renders").exists()
+    assert main(["plan", source, "--deadline", "10m", *where]) == 0  # for a machine to come
+    assert "planned as if there were some" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_dry_run_is_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     source = prompts({"prompt": "a red circle"})
 

@@ -439,7 +439,7 @@ def test_the_submits_own_method_is_checked_row_by_row():
         a_prompt(1), a_prompt(2, input_video=A), method="early", sources=with_sources()
     )
     assert problem.startswith(
-        "row 2, method: early is not made for rows with an input video: use full, steps or lipar"
+        "row 2, --method: early is not made for rows with an input video: use full, steps or lipar"
     )
 
 

@@ -58,6 +58,7 @@ def test_an_infeasible_plan_is_not_admitted_and_says_which_deadline_would_be():
 
     assert not told.admitted
     assert "the earliest time that can be promised is 12 s from now" in told.details[-2]
+    assert told.details[-3].startswith("best effort: expected finish in ")  # of no promise
     assert any("try --deadline 14s" in line for line in told.details)
     assert any("--on-infeasible best-effort" in line for line in told.details)
 

@@ -122,6 +122,14 @@ def test_a_missing_prompt_column_lists_the_columns_and_the_nearest(tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize("name", ["caption", "Prompt", "prompt_en"])
+def test_a_prompt_column_that_was_to_be_ignored_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{name},seed\nx,1\n")
+    with pytest.raises(InputError, match=f"; --ignore-columns leaves out '{name}'$"):
+        read(path, ignore_columns=[name])
+
+
 @pytest.mark.parametrize("content", ["width,height\n64,64\n", '{"width": 64}\n'])
 def test_a_missing_prompt_column_is_found_in_text_formats_too(tmp_path: Path, content: str) -> None:
     path = tmp_path / ("a.csv" if content[0] == "w" else "a.jsonl")

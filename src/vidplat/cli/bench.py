@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from vidplat.platform.measuring.findings import Finding
     from vidplat.platform.measuring.methods import Measured
 
-bench = typer.Typer(
-    help="Measure a model on this machine.", no_args_is_help=True, rich_markup_mode=None
-)
+bench = typer.Typer(help="Measure a model on this machine.", rich_markup_mode=None)
 
 
 @bench.callback()

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from vidplat.domain import JobState
+from vidplat.domain import JobState, quality_in_words
 from vidplat.times import in_words
 
 MINUTE_S, HOUR_S = 60, 3600
@@ -80,7 +80,7 @@ def percent(share: float | None) -> str:
 
 def quality(value: float | None) -> str:
     """Predicted or measured likeness to the full-quality video, 1.00 at best; a dash for None."""
-    return "–" if value is None else f"{value:.2f}"
+    return "–" if value is None else quality_in_words(value)
 
 
 def against(actual: float, predicted: float) -> str:

@@ -16,9 +16,7 @@ from vidplat.cli.screen import Screen
 if TYPE_CHECKING:
     from vidplat.platform.measuring.masks import Found
 
-profile = typer.Typer(
-    help="Learn of a model what methods need.", no_args_is_help=True, rich_markup_mode=None
-)
+profile = typer.Typer(help="Learn of a model what methods need.", rich_markup_mode=None)
 
 
 @profile.callback()

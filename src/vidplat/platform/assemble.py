@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from vidplat import times
-from vidplat.config import Config, PoolConfig, missing_catalog
+from vidplat.config import Config, PoolConfig, has_gpus, missing_catalog
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
 from vidplat.errors import ClusterError, UsageError, plain_place, printable
 from vidplat.methods.model_shape import ModelShape
@@ -66,6 +66,7 @@ def submit(request: SubmitRequest, config: Config, listener: Listener) -> BatchR
     """
     asked_at = request.submitted_at or times.now()
     _check_address(config)
+    _need_gpus(config, config.model)
     store = open_store(config.output)
     with _taken(request, config, store, listener, asked_at) as taken:
         probe(store)
@@ -102,6 +103,10 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         queue = _still_open(catalog, taken)
         cluster = stack.enter_context(_cluster(config))
         try:
+            _need_gpus(config, batch.model.id)
+        except UsageError as error:
+            listener.warn(f"{error}; planned as if there were some, and submit refuses it here")
+        try:
             seats = _seats(config, cluster, listener, store.url, batch, learner)
         except ClusterError as error:
             listener.warn(f"{error}; planned for the workers as they are configured")
@@ -122,6 +127,7 @@ def resume(batch_id: str, config: Config, listener: Listener) -> BatchResult:
             raise UsageError(
                 f"batch {batch.id} was cancelled: `vidplat retry {batch.id}` puts its jobs back"
             )
+        _need_gpus(config, batch.model.id)
         store = open_store(batch.output_prefix)
         probe(store)
         _check_made(batch, catalog, store, listener)
@@ -155,6 +161,19 @@ def retry(batch_id: str, job_id: str | None, config: Config) -> int:
 
 
 # --- the parts of a run ---------------------------------------------------------------------------
+
+
+def _need_gpus(config: Config, model_id: str) -> None:
+    """Raises UsageError where workers are to use GPUs of this machine, and it has none: each would
+    fail to start, and the one after it."""
+    if (config.ray.address and not config.run.local) or is_fake(model_id):
+        return
+    asking = next((pool for pool in config.pools if pool.gpus and pool.workers), None)
+    if asking is not None and not has_gpus(config.machines):
+        raise UsageError(
+            f"pool {asking.name} takes {asking.gpus:g} GPU for each worker, and this machine has "
+            "none that can be used: leave gpus out, or name a cluster with --address"
+        )
 
 
 def _check_made(batch: Batch, catalog: Catalog, store: Store, listener: Listener) -> int:

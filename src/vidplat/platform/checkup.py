@@ -149,7 +149,10 @@ def _catalog(url: str, migrate: bool) -> Found:
             pass
         batches = len(catalog.batches(1_000))
         many = f"{batches:,}{'+' if batches == 1_000 else ''}"
-        return Health.OK, f"{catalog.database.shown}, up to date, {many} batches"
+        return (
+            Health.OK,
+            f"{catalog.database.shown}, up to date, {many} batch{'' if batches == 1 else 'es'}",
+        )
 
 
 def _store(output: str) -> Found:
@@ -169,7 +172,7 @@ def _videos(url: str, verify: bool, repair: bool) -> Found:
         return Health.OK, "none yet"
     with closing(open_catalog(url, lock_timeout_s=LOCK_PATIENCE_S)) as catalog:
         seen = look_into(catalog, verify=verify, repair=repair)
-    found = f"{seen.videos:,} done in {seen.batches:,} batches"
+    found = f"{seen.videos:,} done in {seen.batches:,} batch{'' if seen.batches == 1 else 'es'}"
     lost = ", ".join(f"{many:,} of {batch_id}" for batch_id, many in seen.lost.items())
     if seen.repairs:
         found += f"; {seen.repairs}"

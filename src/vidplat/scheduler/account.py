@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from vidplat.domain import Job, WorkerState
+from vidplat.domain import Job, WorkerState, quality_in_words
 from vidplat.scheduler import wording
 from vidplat.scheduler.chains import EASE_S, Chain
 from vidplat.scheduler.cost import common_spread
@@ -205,7 +205,7 @@ def _summary(
 ) -> str:
     """The plan of `total` jobs in a sentence; `lowered`: how many are made at each lower point;
     `as_asked`: what some were asked to be made with, though it is less than full quality."""
-    all_of_them = wording.jobs(total)
+    all_of_them, quality = wording.jobs(total), quality_in_words(plan.mean_quality)
     if deferred and not missed:
         refused = f"{wording.jobs(len(deferred))} of {total + len(deferred)}"
         return f"{refused} cannot be placed: {deferred[0].reason}"
@@ -220,13 +220,12 @@ def _summary(
             wording.lowered(lowered, total),
             wording.seconds(plan.full_quality_at - asked_at),
         )
-        return f"{below}, predicted quality {plan.mean_quality:.2f}; full quality needs {full}"
+        return f"{below}, predicted quality {quality}; full quality needs {full}"
     if not total:
         return "nothing to do"
     soon = wording.seconds(plan.finish_p90_at - asked_at)
     every = f"{'all ' if total > 1 else ''}{all_of_them}"
     if as_asked:
         how = min(as_asked) if len(as_asked) == 1 else "in several ways"
-        quality = f"predicted quality {plan.mean_quality:.2f}"
-        return f"{every} as asked ({how}), {quality}, in {soon} (p90)"
+        return f"{every} as asked ({how}), predicted quality {quality}, in {soon} (p90)"
     return f"{every} at full quality in {soon} (p90)"

@@ -47,7 +47,8 @@ def answer(plan: Plan, policy: Policy, now: float) -> Answer:
 def _expectation(plan: Plan, now: float) -> str:
     takes_s = (plan.finish_p50_at - now, plan.finish_p90_at - now, plan.device_seconds)
     p50, p90, device = map(wording.seconds, takes_s)
-    text = f"expected finish in {p50} (p50), {p90} (p90); {device} of device time"
+    late = "best effort: " if plan.verdict is Verdict.INFEASIBLE else ""
+    text = f"{late}expected finish in {p50} (p50), {p90} (p90); {device} of device time"
     if plan.verdict is Verdict.DEGRADED:
         text += f"; quality {plan.mean_quality:.3f}, no plan can exceed {plan.quality_bound:.3f}"
     return text

@@ -146,15 +146,23 @@ class ColumnNames:
     def _is_meant(self, name: str) -> bool:
         return _folded(name) in _MEANING and _folded(name) not in self._ignored
 
+    def _is_left_out(self, name: str) -> bool:
+        """Whether a column of prompts is there, and is to be ignored."""
+        return _folded(name) in self._ignored and _MEANING.get(_folded(name), ("",))[0] == "text"
+
     def need_text(self) -> None:
         """InputError, with what there is and comes nearest, unless a column holds prompts."""
         if "text" in self.synonyms:
             return
         names = list(self._seen)
+        left_out = next((name for name in names if self._is_left_out(name)), None)
         nearest = _nearest_to_a_prompt(names)
         shown = ", ".join(printable(name, 40) for name in names[:_MOST_SHOWN]) or "none"
         more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-        hint = f"; rename '{printable(nearest, 40)}' if it is meant" if nearest else ""
+        if left_out is not None:
+            hint = f"; --ignore-columns leaves out '{printable(left_out, 40)}'"
+        else:
+            hint = f"; rename '{printable(nearest, 40)}' if it is meant" if nearest else ""
         raise InputError(
             f"{self._where} has no prompt column: needed one of {', '.join(COLUMNS['text'])}; "
             f"found {shown}{more}{hint}"
