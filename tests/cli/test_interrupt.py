@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 VIDPLAT = [sys.executable, "-m", "vidplat"]
 
 
@@ -56,3 +58,41 @@ def test_ctrl_c_drains_exits_130_and_resume_makes_the_rest(tmp_path: Path) -> No
     )
     result = json.loads(resumed.stdout)
     assert (resumed.returncode, result["jobs"]["done"], result["computed"]) == (0, 6, 6 - made)
+
+
+#: Breaks the command off inside a module, as Ctrl-C does: {module} is being imported.
+INSIDE = """
+import builtins, os, signal, sys
+real = builtins.__import__
+def broken_off(name, *rest):
+    if name == {module!r}:
+        builtins.__import__ = real
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(name, *rest)
+builtins.__import__ = broken_off
+sys.argv = ["vidplat", *sys.argv[1:]]
+from vidplat.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["vidplat.cli.bench", "vidplat.storage"])
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_ctrl_c_before_any_run_is_told_in_the_form_that_was_asked_for(
+    tmp_path: Path, module: str, form: list[str]
+) -> None:
+    """While the verbs are imported, and while one is at work; pressed twice."""
+    said = subprocess.run(
+        [sys.executable, "-c", INSIDE.format(module=module), "status", *form],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert said.returncode == 130
+    if form:
+        assert said.stderr == ""
+        assert json.loads(said.stdout)["error"]["kind"] == "Interrupted"
+    else:
+        assert (said.stdout, said.stderr) == ("", "interrupted\n")

@@ -47,6 +47,18 @@ def test_the_first_signal_asks_and_the_second_insists():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_no_signal_breaks_off_a_run_that_lets_go_of_what_it_holds():
+    with Interrupts() as interrupts:
+        interrupts.leaving = True
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not interrupts.draining  # its jobs have ended: there is nothing left to drain
+
+        interrupts.leaving = False
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.draining
+
+
 def test_outside_the_main_thread_signals_are_left_alone():
     before = signal.getsignal(signal.SIGINT)
     found = []

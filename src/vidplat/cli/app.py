@@ -109,13 +109,15 @@ def _command() -> Any:
 
 def _run(arguments: Sequence[str], entered_at: float) -> Any:
     try:
-        return _command().main(
+        code = _command().main(
             list(arguments), prog_name="vidplat", standalone_mode=False, obj=entered_at
         )
-    except typer.Abort:
-        return ExitCode.INTERRUPTED
     except typer.TyperException as error:  # its own words for a wrong option, in our one form
         context = getattr(error, "ctx", None)
         verb = context.command_path if context is not None else "vidplat"
         message = error.format_message().removesuffix("\n")
         raise UsageError(f"{message}\nTry: {verb} --help") from error
+    # typer's word for a Ctrl-C that nobody told of; a verb that did returns an ExitCode.
+    if code == ExitCode.INTERRUPTED and not isinstance(code, ExitCode):
+        raise KeyboardInterrupt
+    return code

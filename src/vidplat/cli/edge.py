@@ -39,8 +39,7 @@ def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> in
         sys.stdout.flush()
         return int(code or 0)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return ExitCode.INTERRUPTED
+        return interrupted(arguments)
     except BrokenPipeError:  # `vidplat ls | head`: the reader has seen enough
         _forget_stdout()
         return ExitCode.ERROR
@@ -57,6 +56,18 @@ def run(command: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> in
         else:
             _tell(wants_json, **_unexpected(error))
         return ExitCode.ERROR
+
+
+def interrupted(arguments: Sequence[str]) -> int:
+    """Tell of a Ctrl-C, in the form that was asked for, where no run can be told of."""
+    code, message = ExitCode.INTERRUPTED, "interrupted"
+    if "--json" in arguments:
+        _tell(True, kind="Interrupted", message=message, exit_code=code, retry_can_help=True)
+    else:
+        print(message, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    return code
 
 
 def _tell(wants_json: bool, problems: Sequence[str] = (), **facts: Any) -> None:

@@ -133,8 +133,10 @@ def _turn_until_over(world: World, interrupts: Interrupts) -> bool:
     except KeyboardInterrupt:
         return True
     finally:
+        interrupts.leaving = True
         world.dispatcher.close()
         _leave_tidy(world)
+        interrupts.leaving = False
     return False
 
 

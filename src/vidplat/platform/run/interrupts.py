@@ -1,4 +1,5 @@
 """Ctrl-C, SIGTERM: the first drains the run (what runs ends, nothing starts), the second aborts.
+While a run lets go of its workers and its claims no signal breaks that off: it is over soon.
 
 Signals reach a program's main thread only; elsewhere (tests, servers) this does nothing.
 """
@@ -17,6 +18,7 @@ class Interrupts:
 
     def __init__(self, on_first: Callable[[], None] = lambda: None) -> None:
         self.draining = False
+        self.leaving = False
         self._on_first = on_first
         self._before: dict[signal.Signals, Any] = {}
 
@@ -39,6 +41,8 @@ class Interrupts:
                 self._before.setdefault(number, found)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.leaving:
+            return
         if self.draining:
             raise KeyboardInterrupt
         self.draining = True
