@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections import defaultdict, deque
@@ -398,6 +399,6 @@ class RayDispatcher:
 
 def _cause_of_death(error: RayActorError) -> str:
     """One sentence of Ray's several paragraphs."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "exit" in line.lower() or "killed" in line.lower()]
-    return printable((telling or lines or ["the worker process died"])[0], limit=300)
+    said = " ".join(str(error).split())
+    found = re.search(r"worker exit detail: (.+?)\.?(?: some common causes|\. |$)", said, re.I)
+    return f"its process died: {printable(found[1], limit=200)}" if found else "its process died"
