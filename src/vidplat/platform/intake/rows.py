@@ -114,7 +114,7 @@ class Rows:
         if method is not None:
             task = replace(template.task, is_edit=source is not None)
             if wrong := self._method_problem(method, task):
-                return "method", wrong
+                return "method" if prompt.method else "--method", wrong
         if prompt.priority is not None and abs(prompt.priority) > _PRIORITY_MAX:
             return "priority", f"must lie within ±{_PRIORITY_MAX}, not {prompt.priority}"
         if isinstance(source, Source) and (wrong := too_short(source, template.spec)):
