@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -209,6 +210,15 @@ def test_where_a_column_may_mean_something_else_the_way_out_is_told():
     assert said(RowProblem(1, "fps", "must be a whole number")).endswith(way_out)
     assert said(a_prompt(1), RowProblem(2, "video", "does not exist")).endswith(way_out)
     assert said(RowProblem(1, "caption", "is empty")).endswith("nothing was enqueued")
+
+
+@pytest.mark.parametrize("method", ["eco:K=9", "eco:k=9", "lipar"])
+def test_a_method_is_told_where_it_was_said(method: str) -> None:
+    a_still = a_prompt(num_frames=5, method=method)
+    assert problems_of(a_still)[0].startswith("row 1, method: ")
+    assert problems_of(replace(a_still, method=None), method=method)[0].startswith(
+        "row 1, --method: "
+    )
 
 
 def test_a_column_name_full_of_escapes_is_harmless_in_the_message():

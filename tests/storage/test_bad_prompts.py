@@ -352,11 +352,12 @@ def test_lines_that_are_not_objects_are_rows_that_are_wrong(tmp_path: Path) -> N
 
 
 def test_csv_records_of_the_wrong_length_are_rows_that_are_wrong(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("prompt,id\nx,1\nx, y,2\n\nz,3\n")
+    (tmp_path / "a.csv").write_text("prompt,id\nx,1\nx, y,2\n\nz,3\nw\n")
     assert read(tmp_path / "a.csv") == [
         Prompt(1, "x", external_id="1"),
         RowProblem(2, "", "has 3 cells, the header has 2"),
         Prompt(3, "z", external_id="3"),
+        RowProblem(4, "", "has 1 cell, the header has 2"),
     ]
 
 

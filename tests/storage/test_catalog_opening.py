@@ -333,6 +333,9 @@ def test_a_url_that_names_no_catalog_is_a_mistake_of_usage(url: str) -> None:
     [
         ("postgresql://u:Zq@hunter2@127.0.0.1:1/v", "percent-encode @ as %40"),
         ("postgresql://u:Zq?a@hunter2@127.0.0.1:1/v", "percent-encode @ as %40"),
+        ("postgresql://127.0.0.1:1/v?user=u&password=Zq@hunter2", "percent-encode @ as %40"),
+        ("postgresql://u@127.0.0.1:1/v?password=Zq@hunter2", "percent-encode @ as %40"),
+        ("postgresql:///v?password=Zq@hunter2:x&host=127.0.0.1", "percent-encode @ as %40"),
         ("postgresql://u:my hunter2@127.0.0.1:1/v", "percent-encode it as %20"),
         ("postgresql://u:hunter2@127.0.0.1:1/v?sslmod=disable", "did you mean 'sslmode'"),
         ("postgresql://u:hunter2@127.0.0.1:1/v?autocommit=1", "unknown option 'autocommit'"),

@@ -395,6 +395,16 @@ def test_rows_without_any_cell_are_skipped_like_blank_lines_and_told_once(tmp_pa
 
 
 @pytest.mark.parametrize(
+    "above", [",,\n", "\n ; ;\n;;\n", '"","",""\n', "\t\t\n", "sep=;\n;;\n", "\ufeff,,\n"]
+)
+def test_rows_without_any_cell_above_the_header_are_passed_over(tmp_path: Path, above: str) -> None:
+    between = next((mark for mark in ";\t" if mark in above), ",")
+    header = f"prompt{between}id{between}model\nx{between}1{between}m\n"
+    (tmp_path / "a.csv").write_text(above + header)
+    assert read(tmp_path / "a.csv") == [Prompt(1, "x", external_id="1", model="m")]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "sep=;\nprompt;id\nx, y;1\n",

@@ -138,6 +138,7 @@ def test_a_store_that_does_not_know_conditional_puts_is_refused_with_what_that_m
     error = refusal(server.url)
     assert "does not know conditional puts" in str(error)
     assert "two workers could commit the same job" in str(error)
+    assert f"{status} {status}" not in str(error)
     assert not error.retry_can_help
 
 

@@ -19,6 +19,7 @@ from vidplat.workers import Worker
 from vidplat.workers.models.catalogue import describe_model, list_models
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+SHARD = "transformer/diffusion_pytorch_model-00001-of-00002.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 
 
@@ -45,6 +46,11 @@ def sharded(model: Path, **index: Any) -> None:
         save_file({name: tensors[name] for name in part}, model / "transformer" / shard)
         placed |= dict.fromkeys(part, shard)
     (model / INDEX).write_text(json.dumps({"weight_map": placed, **index}))
+
+
+def pointed(path: Path) -> None:
+    """What a clone without Git LFS holds instead of a large file."""
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 9\n")
 
 
 def reheaded(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -106,6 +112,26 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "types and shapes do not fill",
     ),
     "no header": (lambda m: (m / WEIGHTS).write_bytes(b"PK\3\4" * 99), "not a safetensors file"),
+    "a web page for weights": (
+        lambda m: (m / WEIGHTS).write_text("<!DOCTYPE html><title>404</title>" * 9),
+        "begins with text, as a web page does: fetch it again",
+    ),
+    "pointers for weights": (
+        lambda m: pointed(m / WEIGHTS),
+        r"misses transformer/\*\.safetensors .*model\.safetensors .*pointer.*`git lfs pull`",
+    ),
+    "a pointer for a shard": (
+        lambda m: [sharded(m), pointed(m / SHARD)],
+        r"misses transformer/.*-00001-of-00002\.safetensors .*`git lfs pull`",
+    ),
+    "a pointer for a vocabulary": (
+        lambda m: pointed(m / "tokenizer/tokenizer.json"),
+        r"misses tokenizer/tokenizer\.json .*`git lfs pull`",
+    ),
+    "shards without their index": (
+        lambda m: [sharded(m), (m / INDEX).unlink()],
+        r"misses transformer/diffusion_pytorch_model\.safetensors\.index\.json$",
+    ),
     "a layer is missing": (fewer_layers, "num_layers 2, and its weights are those of 1"),
     "pickles alone": (
         lambda m: (m / WEIGHTS).rename(m / "transformer/diffusion_pytorch_model.pt"),
@@ -280,6 +306,12 @@ def test_what_is_not_loaded_does_not_count(model: Path) -> None:
         shutil.copy(shard, shard.with_name(shard.name.replace("00002.s", "00004.s")))
 
     assert describe_model(str(model))[1].parameter_bytes == before
+
+
+def test_a_pointer_in_place_of_what_is_not_loaded_does_not_count(model: Path) -> None:
+    before, _ = describe_model(str(model))
+    pointed(model / "transformer/diffusion_pytorch_model.fp16.safetensors")
+    assert describe_model(str(model))[0].revision == before.revision
 
 
 def test_weights_that_the_check_cannot_miss_are_missed_when_loading(model: Path) -> None:

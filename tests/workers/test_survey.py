@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,4 +97,21 @@ def test_a_point_is_measured_once_and_the_full_run_for_every_fourth(bench: Bench
     costs = Costs(bench, SUBJECTS[:1])
     for steps in (1, 2, 1, 3, 4, 5):
         costs(OperatingPoint(steps, "steps"))
-    assert [point.steps for point in made] == [8, 1, 2, 3, 4, 8, 5]
+    warming, measured = made[:2], made[2:]
+    assert [point.steps for point in warming] == [8, 1]
+    assert [point.steps for point in measured] == [8, 1, 2, 3, 4, 8, 5]
+
+
+@pytest.mark.parametrize("cold", [8, 4])  # steps of the full run, of a method's first point
+def test_what_a_first_call_prepares_is_not_counted(bench: Bench, cold: int) -> None:
+    seen: set[int] = set()
+
+    def make(subject: Subject, point: OperatingPoint) -> SimpleNamespace:
+        """A second a step, and a hundred more for the first video of `cold` steps."""
+        prepares = point.steps == cold and cold not in seen
+        seen.add(point.steps)
+        return SimpleNamespace(phases={"denoise": point.steps + 100.0 * prepares})
+
+    bench.make = make  # type: ignore
+    costs = Costs(bench, SUBJECTS)
+    assert costs(OperatingPoint(4, "steps")) == 4 / 8

@@ -218,6 +218,9 @@ def _parse(url: str) -> URL:
             f"found {printable(url)!r}"
         )
     scheme, _, rest = url.partition("://")
+    if scheme.lower() != "sqlite" and "@" in rest.partition("?")[2]:
+        # not shown: what stands after the @ is the rest of a password
+        raise UsageError("the catalog URL has an @ after its ?: percent-encode @ as %40")
     shown = f"the catalog URL {printable(url)}"
     try:
         parsed = make_url(f"{_DRIVERS.get(scheme.lower(), scheme)}://{rest}")

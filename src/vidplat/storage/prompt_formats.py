@@ -47,6 +47,8 @@ _LARGEST_CHUNK_BYTES = 4 << 30  # of one parquet column in one row group, uncomp
 _NOT_READ = re.compile(r"not (yet )?(implemented|supported)|unsupported", re.IGNORECASE)
 #: The first line by which spreadsheets say what stands between cells.
 _SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\s*', re.IGNORECASE)
+#: What a record without any cell consists of, whatever stands between cells.
+_NO_CELL = ' ,;\t|"\r\n'
 
 T = TypeVar("T")
 
@@ -278,7 +280,7 @@ def _csv_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
         places = {ours: header.index(name) for ours, name in columns.of_table(header).items()}
         for block in _in_blocks(table.rows(), lambda item: sum(map(len, item[1]))):
             wrong = {
-                number: f"has {len(record)} cells, the header has {len(header)}"
+                number: f"has {_how_many_cells(len(record))}, the header has {len(header)}"
                 for number, record in block
                 if len(record) != len(header)
             }
@@ -301,6 +303,10 @@ def _csv_blocks(source: PromptFile, columns: ColumnNames) -> Iterator[Block]:
     columns.tell_skipped(table.empty, table.first_empty)
 
 
+def _how_many_cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
+
+
 class _Table:
     """The records of CSV text, from the header on, and what is known of them when one is wrong."""
 
@@ -308,13 +314,17 @@ class _Table:
         self._lines = lines
         self.row = self.empty = self.first_empty = 0
         self.has_backslash = False  # a \" since the last record: some programs quote so
-        header = next((line for line in lines if line.strip()), "")
+        header = self._header()
         mark = _SEPARATOR.fullmatch(header)
         if mark is not None:
-            header = next(lines, "")
+            header = self._header()
         delimiter = delimiter_of(header) if mark is None else mark[1]
         told = chain([header], self._noted())
         self.records = filter(None, csv.reader(told, delimiter=delimiter, strict=True))
+
+    def _header(self) -> str:
+        """The next line with a cell in it: spreadsheets leave some without above it, too."""
+        return next((line for line in self._lines if line.strip(_NO_CELL)), "")
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Records with their numbers; those without any cell, as spreadsheets leave them, are

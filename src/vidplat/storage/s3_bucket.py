@@ -194,7 +194,7 @@ class Bucket:
         if not isinstance(error, ClientError):
             return _unanswered(error, where)
         status, code = _answered(error)
-        said = f"{status} {printable(code)}"
+        said = " ".join(dict.fromkeys((str(status), printable(code))))
         if status == 412 or code == "PreconditionFailed":
             return AlreadyThere(where)
         if is_conditional and not {(status, None), (status, code)}.isdisjoint(_UNCONDITIONAL):

@@ -24,6 +24,7 @@ from vidplat.methods.model_shape import EULER, UNIPC
 from vidplat.workers.models.weight_files import (
     Weights,
     first_file,
+    is_pointer,
     names_in,
     read_json,
     read_weights,
@@ -94,7 +95,7 @@ def _checked(model_id: str, origin: str, root: Path) -> ModelFiles:
         family = CAUSAL_FAMILIES[family]
     parts = parts_of(origin, root, index)
     if missing := missing_files(root, parts):
-        raise ModelError(f"{name} misses {', '.join(missing)}{_pickle_note(parts)}")
+        raise ModelError(f"{name} misses {', '.join(missing)}{_note(parts)}")
     configs = {part: read_json(folder / CONFIGS[part]) for part, folder in parts.items()}
     weights = {
         part: read_weights(folder, NETWORKS[part][1])
@@ -160,9 +161,13 @@ def missing_files(root: Path, parts: Mapping[str, Path]) -> tuple[str, ...]:
             absent.append("tokenizer/tokenizer.json")
         if part not in NETWORKS:
             continue
-        _, file = first_file(names, NETWORKS[part][1])
+        stem = NETWORKS[part][1]
+        _, file = first_file(names, stem)
         if file is None:
-            absent.append(f"{part}/*.safetensors")
+            shard = re.compile(rf"{stem}.*-of-\d+\.safetensors")
+            is_sharded = any(map(shard.fullmatch, names))
+            index = f"{stem}.safetensors.index.json"
+            absent.append(f"{part}/{index if is_sharded else '*.safetensors'}")
         elif file.endswith(".json"):
             listed = set(weight_map(folder / file).values())
             absent += sorted(f"{part}/{name}" for name in listed if name not in names)
@@ -173,13 +178,12 @@ def _is_vocabulary(name: str) -> bool:
     return name == "tokenizer.json" or name.endswith(".model")
 
 
-def _pickle_note(parts: Mapping[str, Path]) -> str:
-    pickles = [
-        path.name
-        for folder in parts.values()
-        for path in folder.glob("*")
-        if path.suffix in PICKLES
-    ]
+def _note(parts: Mapping[str, Path]) -> str:
+    """What lies there instead of files that are missing."""
+    paths = [path for folder in parts.values() for path in folder.glob("*")]
+    if pointers := [path.name for path in paths if is_pointer(path)]:
+        return f" (of {pointers[0]} it has Git LFS's pointer alone: run `git lfs pull` there)"
+    pickles = [path.name for path in paths if path.suffix in PICKLES]
     if not pickles:
         return ""
     return (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import re
 import struct
 from collections.abc import Collection, Iterable, Mapping
@@ -22,6 +23,7 @@ from vidplat.errors import ModelError, printable
 _VARIANTS = ("bf16", "fp16")  # taken before others, where the plain weights are not there
 _VALUE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # what weights may be stored as
 _LONGEST_HEADER = 100 * 2**20
+_POINTER = b"version https://git-lfs"  # how what Git LFS leaves for a file begins
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,18 @@ class Weights:
 
 
 def names_in(folder: Path) -> frozenset[str]:
-    """Names of what lies in a folder, links to nothing included; none where there is no folder."""
-    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+    """Names of what lies in a folder, links to nothing included and Git's pointers to files that
+    were not fetched left out; none where there is no folder."""
+    if not folder.is_dir():
+        return frozenset()
+    return frozenset(path.name for path in folder.iterdir() if not is_pointer(path))
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether Git LFS left three lines about a file in its place."""
+    if not path.is_file() or path.stat().st_size >= 1024 or not os.access(path, os.R_OK):
+        return False
+    return path.read_bytes().startswith(_POINTER)
 
 
 def first_file(names: Collection[str], stem: str) -> tuple[str | None, str | None]:
@@ -148,7 +160,9 @@ def tensors_of(path: Path) -> dict[str, tuple[int, ...]]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(_LONGEST_HEADER, size):
-                raise ValueError("its header is longer than the file")
+                is_text = struct.pack("<Q", length).decode("latin-1").isprintable()
+                begins = "it begins with text, as a web page does: fetch it again"
+                raise ValueError(begins if is_text else "its header is longer than the file")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         tensors = {name: (t["dtype"], tuple(t["shape"])) for name, t in header.items()}
