@@ -171,7 +171,7 @@ def assert_work(row: dict[str, Any], linear: float, attention: float, total: flo
     assert row["within"] == (abs(row["time_over_flops"] - 1) <= 0.15)
 
 
-@pytest.mark.parametrize(("first", "part"), [(1, 1), (3, 2)])
+@pytest.mark.parametrize(("first", "part"), [pytest.param(1, 1, marks=ALL_ROWS), (3, 2)])
 def test_the_source_prunes_a_third_of_the_full_videos_tokens(first: int, part: int) -> None:
     """PRUNED is 32 %; of the 32 760 tokens a column of one frame is 30, and dilation adds some
     columns at once. The stream's mask is tried on a half of the picture's side."""
