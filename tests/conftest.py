@@ -57,7 +57,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, also 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 settings.register_profile("quick", deadline=None, max_examples=8, derandomize=True)
-settings.register_profile("same", deadline=None, max_examples=20, derandomize=True)
+settings.register_profile("same", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 
 #: Folders and files that load torch, start Ray or other processes, or take seconds all the same.
