@@ -1,7 +1,7 @@
 """The GPU benchmark, rehearsed: every row is measured, and its work is what arithmetic says.
 
 All rows of one round take half a minute of counting FLOPs, so they are asked for in the thorough
-tier. What a refusal, a lack of memory or an interrupt costs is tried on a few rows in every run.
+tier, and so is what a refusal or a lack of memory costs. An interrupt is tried in every run.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def assert_work(row: dict[str, Any], linear: float, attention: float, total: flo
     assert row["within"] == (abs(row["time_over_flops"] - 1) <= 0.15)
 
 
-@pytest.mark.parametrize(("first", "part"), [(1, 1), (3, 2)])
+@pytest.mark.parametrize(("first", "part"), [pytest.param(1, 1, marks=ALL_ROWS), (3, 2)])
 def test_the_source_prunes_a_third_of_the_full_videos_tokens(first: int, part: int) -> None:
     """PRUNED is 32 %; of the 32 760 tokens a column of one frame is 30, and dilation adds some
     columns at once. The stream's mask is tried on a half of the picture's side."""
@@ -184,6 +184,7 @@ def test_the_source_prunes_a_third_of_the_full_videos_tokens(first: int, part: i
     assert 1 - keep.float().mean() == pytest.approx(0.32, abs=0.01)
 
 
+@ALL_ROWS
 def test_a_way_that_is_refused_is_a_row_with_the_reason_and_the_others_go_on() -> None:
     """HSA-25 needs 21 steps."""
     answer = told("--only", "hsa", "--steps", "12", "--equal-steps", "1")
@@ -193,6 +194,7 @@ def test_a_way_that_is_refused_is_a_row_with_the_reason_and_the_others_go_on() -
     assert all(named[f"hsa:{preset}"]["time_ratio"] > 0 for preset in ("75A", "75B", "50"))
 
 
+@ALL_ROWS
 def test_memory_that_runs_out_costs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Bench.run
 

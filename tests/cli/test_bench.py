@@ -45,42 +45,19 @@ def test_it_measures_draws_and_lets_plans_choose(
     assert Path(told["profile"]).is_relative_to(measured)
 
 
-def test_a_part_of_the_picture_is_not_kept_for_plans(
-    model: str, measured: Path, capsys: pytest.CaptureFixture[str]
+def test_prompts_come_from_a_file_and_a_part_of_the_picture_is_not_kept_for_plans(
+    model: str, measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bench", "methods", model, "--only", "unipc", "--count", "1"]) == 0
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle\na blue square\na green circle\n", encoding="utf-8")
+    chosen = ["--only", "unipc", "--prompts", "prompts.txt", "--count", "2"]
 
-    shown = capsys.readouterr()
-    assert "without `steps` there is nothing to compare" in shown.out
-    assert not measured.exists()
-
-
-def test_prompts_come_from_a_file(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "prompts.txt").write_text(
-        "a red circle\na blue square\na green circle\n", encoding="utf-8"
-    )
-
-    assert (
-        main(
-            [
-                "bench",
-                "methods",
-                model,
-                "--only",
-                "unipc",
-                "--prompts",
-                "prompts.txt",
-                "--count",
-                "2",
-            ]
-        )
-        == 0
-    )
+    assert main(["bench", "methods", model, *chosen]) == 0
 
     rows = pq.read_table("bench/methods.parquet").to_pylist()
     assert {row["prompt"] for row in rows} == {"a red circle", "a blue square"}
+    assert "without `steps` there is nothing to compare" in capsys.readouterr().out
+    assert not measured.exists()
 
 
 def test_an_unknown_method_is_refused_with_the_list(

@@ -98,7 +98,7 @@ def test_the_autoencoder_keeps_held_out_clips_at_28_db(
 
 @pytest.mark.parametrize("name", ["flipbook", "flipbook-edge", "flipbook-causal"])
 def test_few_steps_already_show_most_of_what_captions_say(name: str) -> None:
-    assert shown(name, steps=6, videos=2) >= 0.7
+    assert shown(name, steps=6, videos=1) >= 0.7
 
 
 @pytest.mark.thorough

@@ -15,9 +15,14 @@ def a_true_video(
     return world.render(scene, layout, num_frames=num_frames, height=side, width=side)
 
 
+@pytest.mark.parametrize(
+    "seeds", [range(10), pytest.param(range(10, 40), marks=pytest.mark.thorough)]
+)
 @pytest.mark.parametrize(("num_frames", "side"), [(33, 64), (65, 64), (33, 48)])
-def test_true_videos_show_everything_their_caption_says(num_frames: int, side: int) -> None:
-    for seed in range(40):
+def test_true_videos_show_everything_their_caption_says(
+    num_frames: int, side: int, seeds: range
+) -> None:
+    for seed in seeds:
         caption, video = world.example(seed, num_frames=num_frames, height=side, width=side)
         fit = prompt_fit(video, caption)
         assert [check for check in fit.checks if not check.ok] == [], caption

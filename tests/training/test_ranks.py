@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -37,6 +38,7 @@ with ranks.joined():
 """
 
 
+@pytest.mark.thorough
 def test_two_ranks_share_gradients_and_rank_0_goes_first(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO_RANKS, encoding="utf-8")

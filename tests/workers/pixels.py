@@ -97,7 +97,7 @@ def _hsa() -> Iterator[Case]:
     """The presets need many steps, of which few are whole. Seed 6 tells keys in 8 bits from others
     by 0.15; seed 3 by 0.02 alone."""
     yield Case("hsa 50", "hsa:50", steps=11)
-    yield Case("hsa work", "hsa:work=0.4", steps=6, seed=6)
+    yield Case("hsa work", "hsa:work=0.4", steps=6, seed=6, is_thorough=True)
     yield Case("hsa fp8", "hsa:work=0.4,kv=fp8", steps=6, seed=6)
     yield Case("hsa + sparse", "hsa:work=0.4+sparse:k=1", steps=6)
     yield Case("hsa 75A", "hsa:75A", steps=12, is_thorough=True)
@@ -112,7 +112,7 @@ def _lipar() -> Iterator[Case]:
     for form, is_thorough in (
         ("recovery=auto", False),
         ("recovery=noise-aware", False),
-        ("recovery=bias", False),
+        ("recovery=bias", True),
         ("recovery=noisy", True),
         ("recovery=none", True),
         ("tau1=0.3,tau2=0.6,min_keep=0.5", True),
@@ -159,7 +159,7 @@ def _frames() -> Iterator[Case]:
     for name, text, frames, is_thorough in (
         ("eco", "eco", 17, False),
         ("eco entropy", "eco:3,selector=entropy", 33, False),
-        ("eco motion", "eco:3,selector=motion", 33, False),
+        ("eco motion", "eco:3,selector=motion", 33, True),
         ("vgdfr", "vgdfr", 17, False),
         ("vgdfr form=paper", "vgdfr:form=paper", 17, False),
         ("eco k=3", "eco:3", 33, True),

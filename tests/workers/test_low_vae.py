@@ -87,7 +87,9 @@ def test_wan_2_1_s_half_has_the_specified_size() -> None:
     assert encoded(low, frames).shape == (1, 16, 3, 8, 8)
 
 
-@pytest.mark.parametrize("frames", [1, 2, 5, 8])
+@pytest.mark.parametrize(
+    "frames", [*(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 2, 5)), 8]
+)
 @pytest.mark.parametrize("level", [0, 1])
 def test_several_latent_frames_in_a_pass_decode_to_what_single_ones_do(
     form: str, level: int, frames: int

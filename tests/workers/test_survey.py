@@ -13,15 +13,21 @@ import pytest
 from vidplat.domain import OperatingPoint
 from vidplat.methods.kinds import Candidate
 from vidplat.workers.models.catalogue import describe_model, locate
+from vidplat.workers.models.family import Family
 from vidplat.workers.models.loading import load_family
 from vidplat.workers.survey.survey import Bench, Costs, Subject, survey, tune
 
 
+@pytest.fixture(scope="module")
+def family(tiny_wan: Path) -> Family:
+    return load_family(locate(str(tiny_wan)), "cpu")
+
+
 @pytest.fixture
-def bench(tiny_wan: Path) -> Bench:
+def bench(family: Family, tiny_wan: Path) -> Bench:
     _, shape = describe_model(str(tiny_wan))
     spec = replace(shape.defaults, num_inference_steps=8, guidance_scale=3.0)
-    return Bench(load_family(locate(str(tiny_wan)), "cpu"), spec)
+    return Bench(family, spec)
 
 
 SUBJECTS = [

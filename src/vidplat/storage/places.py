@@ -15,7 +15,7 @@ import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from vidplat.config import in_home, is_plain
 from vidplat.errors import StoreError, UsageError, printable
@@ -95,13 +95,6 @@ def _folder(path: str) -> LocalStore:
     if not is_plain(path):  # what was percent-encoded, too
         raise UsageError(f"the output prefix {printable(path)} holds a control character")
     return LocalStore(in_home(path, "output"))
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError as error:  # brackets of no address
-        raise UsageError(f"{printable(url)} cannot be read as a URL: {error}") from error
 
 
 def probe(store: Store) -> None:
