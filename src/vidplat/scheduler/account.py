@@ -112,7 +112,8 @@ def _assignment(
     work, relay = rungs.work(slot.rung), rungs.relayed[slot.rung]
     ends = relay.through_at((slot.p50_at, slot.p90_at))
     waits_s = rungs.p50_s[slot.rung] - (work.p50_s - relay.handed_s)
-    finish_by = slot.finish_by - slot.after_s - waits_s + relay.handed_s
+    # It may take as long as planned, also where those behind it are late then.
+    finish_by = max(ends[0], slot.finish_by - slot.after_s - waits_s + relay.handed_s)
     return Assignment(
         job_id=job.id,
         worker_id=worker.id,
