@@ -32,6 +32,7 @@ LOOSE = {
     "domain",
     "errors",
     "files",
+    "machines",
     "measured",
     "quality",
     "stages",

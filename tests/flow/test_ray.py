@@ -18,9 +18,10 @@ from tests.flow.cluster import PLACES, Cluster, children_of, listening, name_of
 from tests.flow.stage import Stage
 from tests.flow.test_crashes import wait_for
 from tests.platform.builders import Memory
-from vidplat.config import Machines, PoolConfig, RayConfig, RunConfig
+from vidplat.config import PoolConfig, RayConfig, RunConfig
 from vidplat.domain import JobState
 from vidplat.errors import ClusterError
+from vidplat.machines import Machines
 from vidplat.platform.dispatch.ray_cluster import RayCluster
 from vidplat.storage import open_catalog
 

@@ -134,7 +134,7 @@ def test_gpus_of_a_pool_are_told_on_the_command_line_and_in_the_file(file):
 
 
 def test_pools_of_a_cluster_are_filled_in_by_its_machines_not_by_the_driver_s(monkeypatch):
-    monkeypatch.setattr("vidplat.config.gpu_names", lambda: ("H200",))
+    monkeypatch.setattr("vidplat.machines.gpu_names", lambda: ("H200",))
     config = load_config({"pools": ["cloud=2", "edge=1"], "address": "head:6379"})
     assert config.pools[0].gpus == 1.0  # this machine
     assert config.told_pools is not None
@@ -148,12 +148,12 @@ def test_somebody_must_have_a_model(file):
 
 
 def test_by_default_one_cloud_and_one_edge_worker_share_the_cores(monkeypatch):
-    monkeypatch.setattr("vidplat.config.usable_cores", lambda: 8)
-    monkeypatch.setattr("vidplat.config.gpu_names", lambda: ())
+    monkeypatch.setattr("vidplat.machines.usable_cores", lambda: 8)
+    monkeypatch.setattr("vidplat.machines.gpu_names", lambda: ())
     cloud, edge = default_pools()
     assert (cloud.name, cloud.workers, cloud.threads) == ("cloud", 1, 4)
     assert (edge.name, edge.workers, edge.threads) == ("edge", 1, 4)
-    monkeypatch.setattr("vidplat.config.gpu_names", lambda: ("H200", "H200"))
+    monkeypatch.setattr("vidplat.machines.gpu_names", lambda: ("H200", "H200"))
     cloud, edge = default_pools()
     assert (cloud.workers, cloud.threads, cloud.gpus, cloud.price_per_s) == (2, 2, 1.0, 4.0)
     assert (edge.workers, edge.threads, edge.gpus, edge.price_per_s) == (1, 4, 0.0, 1.0)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.builders import a_job
-from vidplat.config import free_memory_bytes
 from vidplat.domain import OperatingPoint, VideoSpec
 from vidplat.errors import OutOfMemoryError
+from vidplat.machines import free_memory_bytes
 from vidplat.workers import Worker, devices
 from vidplat.workers.draft import Rendered
 from vidplat.workers.models.catalogue import locate

@@ -16,9 +16,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from vidplat import times
-from vidplat.config import Config, PoolConfig, has_gpus, missing_catalog
+from vidplat.config import Config, PoolConfig, missing_catalog
 from vidplat.domain import Batch, JobState, ModelRef, OpenJob
 from vidplat.errors import ClusterError, UsageError, plain_place, printable
+from vidplat.machines import has_gpus
 from vidplat.methods.model_shape import ModelShape
 from vidplat.platform.dispatch.dispatcher import (
     Dispatcher,

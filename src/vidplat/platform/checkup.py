@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from vidplat.config import Config, gpu_names, missing_catalog, usable_cores
+from vidplat.config import Config, missing_catalog
 from vidplat.errors import CatalogError, VidplatError, printable
+from vidplat.machines import gpu_names, usable_cores
 
 NEEDS = "torch diffusers transformers ray sqlalchemy alembic pyarrow boto3 av fsspec"
 PATIENCE_S = 120.0  # for the import of one library on a slow disk

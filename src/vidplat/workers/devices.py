@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vidplat.config import free_memory_bytes
 from vidplat.domain import VideoSpec
 from vidplat.errors import JobError, OutOfMemoryError, printable
+from vidplat.machines import free_memory_bytes
 
 
 def prepare(device: str, threads: int) -> None:

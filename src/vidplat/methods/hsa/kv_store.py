@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidplat.config import free_memory_bytes
+from vidplat.machines import free_memory_bytes
 
 Pair = tuple[Tensor, Tensor]  # keys and values
 _cuda: Any = torch.cuda  # its streams and events are untyped

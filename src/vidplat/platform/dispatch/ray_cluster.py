@@ -29,8 +29,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from vidplat.config import Machines, PoolConfig, RayConfig
+from vidplat.config import PoolConfig, RayConfig
 from vidplat.errors import ClusterError, printable
+from vidplat.machines import Machines
 from vidplat.platform.dispatch.dispatcher import Absence, Room, Seat, WorkerSpec
 from vidplat.platform.dispatch.ray_token import keep_token
 
