@@ -34,7 +34,9 @@ from vidplat.workers.draft import Draft
 POOLS = (PoolConfig("cloud"), PoolConfig("edge", workers=2, light=True))
 
 
-@pytest.mark.parametrize("local", [True, pytest.param(False, marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    "local", [True, pytest.param(False, marks=[pytest.mark.ray, pytest.mark.thorough])]
+)
 def test_light_workers_fill_in_what_the_cloud_left_out(
     tmp_path: Path, local: bool, request: pytest.FixtureRequest
 ):
@@ -119,6 +121,7 @@ def test_a_worker_that_falls_silent_with_a_draft_in_hand_costs_no_video(
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 @pytest.mark.timeout(400)
 def test_killed_light_workers_and_makers_cost_no_video(tmp_path: Path, ray_cluster: Cluster):
     # given a run on Ray in mid-batch, with drafts on their way

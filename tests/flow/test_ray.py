@@ -144,7 +144,8 @@ def test_ctrl_c_drains_on_ray_too(tmp_path: Path, ray_cluster: Cluster):
     stage.check_nothing_lost_or_twice()
 
 
-@pytest.mark.parametrize("ahead_s", [600, pytest.param(-600, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("ahead_s", [600, -600])
 def test_workers_whose_clocks_are_minutes_off_neither_hurry_nor_confuse_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: int
 ):

@@ -66,8 +66,8 @@ def a_problem(
     ("workers", "jobs", "load", "own_deadlines", "mean_percent", "most_percent"),
     [
         (ONE, 12, 2.0, False, 0.3, 0.5),
-        (ONE, 20, 3.0, True, 0.5, 0.6),
-        (TWO, 8, 2.0, True, 1.0, 1.5),
+        pytest.param(ONE, 20, 3.0, True, 0.5, 0.6, marks=pytest.mark.thorough),
+        pytest.param(TWO, 8, 2.0, True, 1.0, 1.5, marks=pytest.mark.thorough),
         (TWO, 8, 3.0, False, 1.0, 1.5),
         (THREE, 8, 1.2, True, 2.0, 3.0),
         (THREE, 8, 3.0, True, 3.0, 5.0),

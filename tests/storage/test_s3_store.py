@@ -230,7 +230,7 @@ def test_the_answer_to_a_small_request_is_not_waited_for_long() -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    ["lost answer", *(pytest.param(f, marks=pytest.mark.thorough) for f in ("503", "reset"))],
+    ["503", *(pytest.param(f, marks=pytest.mark.thorough) for f in ("lost answer", "reset"))],
 )
 def test_an_upload_in_parts_survives_any_single_fault(
     moto_server: S3Server, proxy: Proxy, fault: str

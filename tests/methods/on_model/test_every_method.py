@@ -214,6 +214,7 @@ def test_on_flipbook_the_error_is_within_what_is_declared(name: str, full_flipbo
     assert 0 < found < CASES[name].error
 
 
+@pytest.mark.thorough  # each makes and decodes whole videos; their own files have smaller ones
 @pytest.mark.parametrize("name", [name for name in NAMES if CASES[name].whole])
 def test_on_flipbook_the_finished_frames_are_within_what_is_declared(
     name: str, full_flipbook: Any
