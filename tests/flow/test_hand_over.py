@@ -158,7 +158,7 @@ def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(
     dispatcher.start()
     try:
         until(dispatcher, WorkerUp)
-        (worker,) = ray_cluster.workers()
+        worker = the_only_worker(ray_cluster)
         os.kill(worker, signal.SIGSTOP)
 
         # when
@@ -170,7 +170,16 @@ def test_a_worker_that_does_not_answer_to_a_recall_is_lost_with_all_it_holds(
         assert [each.worker_id for each in heard if isinstance(each, WorkerLost)] == ["cloud-1"]
     finally:
         dispatcher.close()
-        os.kill(worker, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+
+
+def the_only_worker(cluster: Cluster) -> int:
+    """Its process id, once those of batches before have ended."""
+    limit = time.monotonic() + 30
+    while len(found := cluster.workers()) != 1:
+        assert time.monotonic() < limit, found
+        time.sleep(0.1)
+    return found[0]
 
 
 def until(dispatcher: Dispatcher, kind: type) -> list[Event]:
