@@ -5,13 +5,12 @@ signed URL can stand, a canary stands, and all that was written and printed is s
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.web_twin import Answers, served
 from vidplat.cli.app import main
 
 CANARY = "c4n4ryK3y"
@@ -132,7 +131,7 @@ def test_what_libraries_repeat_of_the_environment(
     assert CANARY not in told(capsys, "ls", "--catalog", "postgresql://u@127.0.0.1:1/v")
     for variable in ("AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID"):
         monkeypatch.setenv(variable, f"{CANARY}\n")  # pasted with its line end
-        source = f"s3://bucket/a.csv?endpoint={serving}"
+        source = f"s3://bucket/a.csv?endpoint=http://{serving}"
         assert CANARY not in told(capsys, "plan", source, "--debug")
 
 
@@ -146,33 +145,21 @@ def test_the_videos_of_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(json.loads(refused)["error"]["problems"]) == len(rows)
 
 
-class _Prompts(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        body = b"a red circle\na blue square\n"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *words: object) -> None: ...
+class _Prompts(Answers):
+    def answer(self) -> tuple[int, bytes]:
+        return 200, b"a red circle\na blue square\n"
 
 
 @pytest.fixture(scope="module")
 def serving() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Prompts) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with served(_Prompts) as host:
+        yield host
 
 
 def test_a_batch_from_a_signed_url_remembers_the_place_alone(
     capsys: pytest.CaptureFixture[str], serving: str, elsewhere: Path
 ) -> None:
-    host = serving.removeprefix("http://")
-    source = f"http://u:{CANARY}@{host}/a.txt?X-Amz-Signature={CANARY}#{CANARY}"
+    source = f"http://u:{CANARY}@{serving}/a.txt?X-Amz-Signature={CANARY}#{CANARY}"
     assert main(["submit", source, "--model", "fake", "--local"]) == 0
     for verb in (["status"], ["ls", "--json"], ["logs", "--json"], ["status", "--json"]):
         assert main(verb) == 0
@@ -181,7 +168,7 @@ def test_a_batch_from_a_signed_url_remembers_the_place_alone(
 
     shown = capsys.readouterr()
     files = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
-    assert f"http://{host}/a.txt" in shown.out
+    assert f"http://{serving}/a.txt" in shown.out
     assert CANARY not in shown.out + shown.err
     assert [path.name for path, data in files.items() if CANARY.encode() in data] == []
     assert {".db", ".json", ".html", ".parquet"} <= {path.suffix for path in files}

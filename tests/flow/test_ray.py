@@ -99,7 +99,7 @@ def test_kill_minus_nine_takes_the_workers_along_and_resume_finishes(tmp_path: P
     names = {pid: name_of(pid) for pid in children_of(process.pid)}
     workers = {pid for pid, name in names.items() if "WorkerActor" in name}
     assert len(workers) == 2
-    # which starts neither Ray's autoscaler nor its log reader (`_fewer_processes`)
+    # which starts neither Ray's autoscaler nor its log reader (`ray_cluster._one_machine`)
     assert any("raylet" in name for name in names.values())
     assert not [name for name in names.values() if "monitor.py" in name]
     # and listens where nobody else can reach it, and to nobody without its token

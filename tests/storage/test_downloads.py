@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.web_twin import Answers, served
 from vidplat.errors import InputError, StoreError
 from vidplat.storage import read_prompts
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answers):
     """Answers with the status that the path begins with."""
 
-    def do_GET(self) -> None:
+    def answer(self) -> tuple[int, bytes]:
         status = int(self.path[1:4])
-        self.send_response(status)
-        body = b"a red circle\n" if status == 200 else b""
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *words: object) -> None: ...
+        return status, b"a red circle\n" if status == 200 else b""
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with served(Handler) as host:
+        yield host
 
 
 def test_a_prompt_file_is_read_from_a_url(address: str) -> None:

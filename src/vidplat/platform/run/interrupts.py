@@ -23,22 +23,17 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        self.listen()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                found = signal.signal(number, self._hear)
+                if found is not None:
+                    self._before[number] = found
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
-
-    def listen(self) -> None:
-        """Install the handlers, again after a library has put its own in their place."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            found = signal.signal(number, self._hear)
-            if found is not None:
-                self._before.setdefault(number, found)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.leaving:
