@@ -102,7 +102,8 @@ def plan_only(request: SubmitRequest, config: Config, listener: Listener) -> Pla
         learner = Learner(_describe, catalog, batch.id)
         learner.shapes |= taken.models
         queue = _still_open(catalog, taken)
-        cluster = stack.enter_context(_cluster(config))
+        # Only one that runs already has anything to say: else Ray need not be loaded.
+        cluster = stack.enter_context(_cluster(config)) if config.ray.address else None
         try:
             _need_gpus(config, batch.model.id)
         except UsageError as error:
